@@ -1,0 +1,1 @@
+"""Data tools: text to tokens. No torch and no Megatron."""

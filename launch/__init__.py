@@ -1,0 +1,1 @@
+"""Launch: when and where. Plans, runs, locks, retries, resumes and finds things."""

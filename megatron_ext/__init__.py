@@ -1,0 +1,1 @@
+"""Megatron extensions: tokens to weights. The only room that imports Megatron."""

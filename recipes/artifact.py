@@ -1,0 +1,91 @@
+"""What a stage function receives, and the file names inside finished folders. Never writes.
+
+A stage function is `def pretrain(recipe: Pretrain, inputs: Inputs, work: Workspace) -> None`. It
+writes its outputs under `work.path`; the folder is published by one rename when it returns.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from frontload.recipes.placement import Placement
+
+Inputs = Mapping[str, Path]
+"""Role -> finished artifact folder."""
+
+
+class Workspace(Protocol):
+    """The one place a stage may write, and what it may say while it runs."""
+
+    path: Path
+    """Outputs. Survives a crash; published as the artifact. Only deterministic bytes go here."""
+    scratch: Path
+    """Survives a crash, never published: checkpoints of an unfinished run. Removed on publish."""
+    placement: Placement
+    key: str
+    """The stage's own key, for messages and checkpoints."""
+
+    def log(self, step: int, **metrics: float) -> None:
+        """Appends one JSON line to `metrics.jsonl` in `path`. Keys are `group/name` with `/`
+        written as `__` (`train__loss` is logged as `train/loss`). Keys of the group `system` go to
+        the store's telemetry instead: the artifact's bytes never depend on a clock."""
+        ...
+
+    def rewind(self, step: int) -> None:
+        """Drops logged lines with a step above `step`: called when resuming from a checkpoint."""
+        ...
+
+    def progress(self, done: int, total: int, *, note: str = "") -> None:
+        """Reports progress to whoever watches. Cheap; call it at will."""
+        ...
+
+
+CORPUS_SETS = ("base", "ldq", "shq", "own")
+
+# Corpus (`synthesize`, `import_own`)
+#   base.jsonl                    {"id", "text"}
+#   ldq.jsonl shq.jsonl own.jsonl {"id", "question", "trace", "answer", "family", "domain"}
+#   items.jsonl                   evaluation items, see frontload.eval.suites
+#   heldout.jsonl                 as ldq.jsonl: gold long traces of questions never trained on
+#   counts.json                   rows, tokens, drops by reason
+# Documents (`curate`)            documents.jsonl (rows as in the corpus), composition.json
+# Tokenizer (`tokenizer`)         tokenizer.json (Hugging Face `tokenizers`), counts.json
+# Token index (`index`)           documents.bin documents.idx, index.json
+# Blend (`blend`)                 plan.json, samples.npy, <source>.order.npy, <source>.offsets.npy
+# Pack (`pack`)                   tokens.bin/.idx, loss_mask.bin/.idx, order.npy, pack.json
+# Checkpoint (`pretrain`, `sft`)  weights/ (Megatron distributed checkpoint), model.json,
+#                                 training_state.json, metrics.jsonl
+# Scores (`evaluate`)             items.jsonl, scores.json
+# Tables (`tabulate`)             tables.json, tables.md, verdicts.json, cells.json
+
+
+def corpus_set(folder: Path, name: str) -> Path:
+    return folder / f"{name}.jsonl"
+
+
+def corpus_items(folder: Path) -> Path:
+    return folder / "items.jsonl"
+
+
+def corpus_heldout(folder: Path) -> Path:
+    return folder / "heldout.jsonl"
+
+
+def documents_file(folder: Path) -> Path:
+    return folder / "documents.jsonl"
+
+
+def tokenizer_file(folder: Path) -> Path:
+    return folder / "tokenizer.json"
+
+
+def index_prefix(folder: Path) -> Path:
+    return folder / "documents"
+
+
+def scores_file(folder: Path) -> Path:
+    return folder / "scores.json"
+
+
+def item_results_file(folder: Path) -> Path:
+    return folder / "items.jsonl"

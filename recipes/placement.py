@@ -1,0 +1,26 @@
+"""Placement: where a stage runs. Recorded in the provenance, never hashed."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Hardware and layout of one stage. May not appear inside a recipe."""
+
+    name: str = "cpu"
+    num_nodes: int = 1
+    ranks_per_node: int = 1
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    context_parallel: int = 1
+    sequence_parallel: bool = False
+    distributed_optimizer: bool = False
+    micro_batch_sequences: int = 0  # 0 = the whole share of the rank in one micro-batch
+    recompute: bool = False
+    threads_per_rank: int = 1
+    checkpoint_every_seconds: float = 60.0
+    workers: int = 0  # warm worker processes of a study; 0 = one a core
+
+    @property
+    def world_size(self) -> int:
+        return self.num_nodes * self.ranks_per_node

@@ -1,0 +1,215 @@
+"""Every hashed knob of every stage: frozen, keyword-only dataclasses without defaults.
+
+A field added after a release declares `metadata={"neutral": value}` and is left out of the key when
+it equals that value, so old keys survive. Units stand in the comment of each field.
+"""
+
+from dataclasses import dataclass
+
+# ---------------------------------------------------------------- data
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReasoningWriter:
+    """How one synthetic reasoning set is written."""
+
+    families: dict[str, float]  # family name -> share of tokens; sums to 1
+    long_share: float  # share of answers with the full step-by-step trace
+    short_share: float  # share with about half of the bare states; the rest has no trace
+    wrong_share: float  # share of documents whose final answer is wrong (label noise)
+    level_low: float  # lowest difficulty, 0 to 1 of the family's range of operations
+    level_high: float  # highest difficulty, 0 to 1
+    tokens: int  # size of the set in word tokens, questions included
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """Stage `synthesize`: the procedural corpus and its held-out evaluation items."""
+
+    seed: int
+    base_tokens: int  # word tokens of base text
+    ldq: ReasoningWriter
+    shq: ReasoningWriter
+    items_per_family: int  # evaluation questions a family, over all its levels
+    hard_items_per_family: int  # extra questions at the top level (the AIME analogue)
+    choice_items: int  # multiple-choice items a base-stage benchmark
+    heldout_documents_per_family: int  # held-out gold traces for the trace loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnData:
+    """Stage `import_own`: a user's own files, read into the same form as the synthetic corpus."""
+
+    seed: int  # draws the held-out questions
+    base_files: tuple[str, ...]  # JSONL with `base_text_field`, or plain text; globs allowed
+    base_text_field: str
+    base_digest: str  # "" = recorded, not checked; else sha256 of the files' bytes in order
+    reasoning_files: tuple[str, ...]  # JSONL, one question and its worked answer a row
+    heldout_files: tuple[str, ...]  # test split; () = hold out `heldout_rows` of reasoning_files
+    question_field: str
+    answer_field: str
+    final_answer_separator: str  # text between the steps and the final answer, e.g. "####"
+    heldout_rows: int  # rows used for evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """Stage `tokenizer`: trained with the `tokenizers` library on the corpus's training text."""
+
+    kind: str  # "word" (whitespace words, closed vocabulary) or "bpe" (byte level)
+    vocab_size: int  # upper bound; the trained size is in the artifact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """Stage `curate`: one named data set, made of members of the corpus."""
+
+    name: str  # base, ldq, shq, lmq, alf, alf_prime or own
+    members: tuple[str, ...]  # corpus sets whose plain union this is
+    min_answer_tokens: int  # keep answers of ldq strictly longer than this; 0 = keep all
+    share_of_member: dict[str, float]  # member -> share kept by a seeded draw; absent = 1.0
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Index:
+    """Stage `index`: documents to Megatron .bin/.idx, each rendered by the chat template + EOD."""
+
+    append_eod: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A run of tokens of one source's shuffled, repeated document stream."""
+
+    source: str
+    start_tokens: int  # where the window starts in the stream: what earlier phases consumed
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blend:
+    """Stage `blend`: one phase of pretraining as exact windows and an exact order of samples."""
+
+    phase: str
+    windows: tuple[Window, ...]
+    sequence_tokens: int
+    max_epochs: dict[str, float]  # source -> most epochs allowed, over all phases up to this one
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """Stage `pack`: whole conversations packed into rows for SFT, loss on answers only."""
+
+    sequence_tokens: int
+    tokens: int  # budget: rows x sequence_tokens, padding included; a multiple of the batch
+    over_long: str  # "drop" (counted); no other policy yet
+    seed: int
+
+
+# ---------------------------------------------------------------- training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A hybrid of Mamba-2 (M), attention (*) and MLP (-) layers, in Megatron's letters."""
+
+    pattern: str  # one letter a layer, e.g. "M-M*-"
+    hidden_size: int
+    ffn_hidden_size: int
+    num_attention_heads: int
+    num_query_groups: int  # key/value heads
+    kv_channels: int  # width of an attention head
+    mamba_num_heads: int
+    mamba_head_dim: int
+    mamba_state_dim: int
+    mamba_num_groups: int
+    mamba_chunk_tokens: int  # chunk of the SSD algorithm
+    vocab_size: int  # rows of the embedding, padding rows included
+    max_sequence_tokens: int
+    tie_embeddings: bool
+    norm_epsilon: float
+    init_std: float
+    embedding_init_std: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """AdamW in Megatron's terms."""
+
+    learning_rate: float  # peak
+    min_learning_rate: float
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    weight_decay: float  # not applied to norms, biases and 1-d parameters (Megatron's rule)
+    clip_grad: float  # global norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Learning rate by sample: linear warm-up, then cosine, WSD or constant."""
+
+    kind: str  # "cosine", "wsd" or "constant"
+    warmup_share: float  # of total_samples
+    decay_share: float  # wsd: share of total_samples in the final decay; else ignored, write 0.0
+    total_samples: int  # of the whole schedule, which several stages may share (trunk, branch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What pretraining and SFT share."""
+
+    sequence_tokens: int
+    global_batch_sequences: int
+    optimizer: Optimizer
+    schedule: Schedule
+    precision: str  # "fp32" or "bf16"
+    reset_at_document_boundaries: bool  # conv, SSM state and attention see one document only
+    seed: int  # of the initial weights; data order has its own seed in Blend and Pack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Stage `pretrain`: one phase. Starts from scratch or from the checkpoint input `start`."""
+
+    model: Model
+    training: Training
+    start_sample: int  # position in the schedule where this phase begins (0 for the first)
+    num_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sft:
+    """Stage `sft`: fine-tunes the checkpoint input `start` on a pack; optimizer state is fresh."""
+
+    model: Model
+    training: Training
+    num_samples: int
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Stage `evaluate`: scores of one checkpoint, per item."""
+
+    suite: str  # "base" (log-likelihood choices, few-shot) or "sft" (chat generation)
+    num_samples: int  # generations an item; pass@1 is their mean (avg@n)
+    num_hard_samples: int  # the same for the hard benchmarks (the paper: 16 for AIME, 4 else)
+    temperature: float  # 0 = greedy (then both counts must be 1)
+    max_new_tokens: int
+    num_shots: int  # exemplars of the few-shot benchmarks of the base suite
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tabulate:
+    """Stage `tabulate`: scores of all cells and seeds to tables and verdicts."""
+
+    cells: dict[str, tuple[str, ...]]  # cell id of claims.json -> roles of its evaluations, by seed
+    min_effect: float  # eps of the hypotheses, percentage points
+    sft_tokens: int  # stated beside the verdicts: their ratio decides much of the answer
+    reasoning_pretraining_tokens: int

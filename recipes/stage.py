@@ -1,0 +1,98 @@
+"""Stage, its canonical form and its key. No disk, no clock."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from frontload.recipes import schema
+
+REVISION: dict[str, int] = {
+    "synthesize": 1,
+    "import_own": 1,
+    "tokenizer": 1,
+    "curate": 1,
+    "index": 1,
+    "blend": 1,
+    "pack": 1,
+    "pretrain": 1,
+    "sft": 1,
+    "evaluate": 1,
+    "tabulate": 1,
+}
+"""Raise a number, with a line here saying what changed, when a stage means something else."""
+
+RECIPE_TYPES: dict[str, type] = {
+    "synthesize": schema.Synthesis,
+    "import_own": schema.OwnData,
+    "tokenizer": schema.Tokenizer,
+    "curate": schema.Mix,
+    "index": schema.Index,
+    "blend": schema.Blend,
+    "pack": schema.Pack,
+    "pretrain": schema.Pretrain,
+    "sft": schema.Sft,
+    "evaluate": schema.Evaluate,
+    "tabulate": schema.Tabulate,
+}
+
+
+def canonical(value: Any, where: str = "recipe") -> Any:
+    """The JSON form of a recipe that is hashed: keys sorted, neutral fields left out.
+
+    Raises: TypeError naming the field, for a value without a stable form.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        found: dict[str, Any] = {}
+        for item in dataclasses.fields(value):
+            current = getattr(value, item.name)
+            if "neutral" in item.metadata and current == item.metadata["neutral"]:
+                continue
+            found[item.name] = canonical(current, f"{where}.{item.name}")
+        return found
+    if isinstance(value, Mapping):
+        return {str(key): canonical(value[key], f"{where}.{key}") for key in sorted(value)}
+    if isinstance(value, (list, tuple)):
+        return [canonical(item, f"{where}[{place}]") for place, item in enumerate(value)]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    raise TypeError(f"{where} is a {type(value).__name__}, which has no stable form to hash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One node of a study: what to make (recipe) from what (inputs).
+
+    `label` is for people and is not hashed. `inputs` maps a role to the stage that fills it.
+    """
+
+    kind: str
+    label: str
+    recipe: Any
+    inputs: Mapping[str, "Stage"] = field(default_factory=dict)
+
+    def payload(self) -> dict[str, Any]:
+        """What is hashed: kind, revision, recipe and the keys of the inputs by role."""
+        return {
+            "kind": self.kind,
+            "revision": REVISION[self.kind],
+            "recipe": canonical(self.recipe),
+            "inputs": {role: self.inputs[role].key for role in sorted(self.inputs)},
+        }
+
+    @property
+    def key(self) -> str:
+        """The first 12 hexadecimal digits of the sha256 of the canonical payload."""
+        cached = self.__dict__.get("_key")
+        if cached is None:
+            text = json.dumps(self.payload(), sort_keys=True, separators=(",", ":"))
+            cached = hashlib.sha256(text.encode()).hexdigest()[:12]
+            object.__setattr__(self, "_key", cached)
+        return cached
+
+    @property
+    def folder(self) -> str:
+        """Where the artifact lies under the store: `<kind>/<label>-<key>`."""
+        return f"{self.kind}/{self.label}-{self.key}"

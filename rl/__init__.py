@@ -1,0 +1,1 @@
+"""Reinforcement learning with verifiable rewards. Empty until GRPO through veRL is built."""
