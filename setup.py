@@ -1,4 +1,4 @@
-"""Maps the six rooms of this checkout to one import name, so that site-packages gains only `frontload`."""
+"""Maps the six rooms of this checkout to one import name: site-packages gains only `frontload`."""
 
 from setuptools import find_packages, setup
 
