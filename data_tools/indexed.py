@@ -1,0 +1,270 @@
+"""Megatron's indexed files: `P.bin` holds the tokens, `P.idx` says where documents lie.
+
+    .idx  bytes 0-8    b"MMIDIDX\\0\\0"
+          bytes 9-16   version, uint64 little endian, 1
+          byte  17     dtype code (DTYPE_CODES)
+          bytes 18-25  number of sequences n, uint64
+          bytes 26-33  number of document indices m (documents + 1), uint64
+          34           sequence lengths, int32 [n]
+          34 + 4n      sequence pointers, int64 [n]: byte offset of each sequence in .bin
+          34 + 12n     document indices, int64 [m]: first sequence of each document, then n
+
+Source: megatron-core 0.19.2, core/datasets/indexed_dataset.py: _IndexWriter, IndexedDatasetBuilder.
+"""
+
+import os
+import struct
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from frontload.recipes.errors import ArtifactError, StageError
+
+MAGIC = b"MMIDIDX\x00\x00"
+HEADER = struct.Struct("<9sQBQQ")
+DTYPE_CODES: dict[int, np.dtype] = {
+    1: np.dtype(np.uint8),
+    2: np.dtype(np.int8),
+    3: np.dtype(np.int16),
+    4: np.dtype(np.int32),
+    5: np.dtype(np.int64),
+    6: np.dtype(np.float64),
+    7: np.dtype(np.float32),
+    8: np.dtype(np.uint16),
+}
+LARGEST_UINT16_VOCAB = 65500  # Megatron's DType.optimal_dtype: uint16 below, else int32
+
+
+def bin_file(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".bin")
+
+
+def idx_file(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".idx")
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The smallest dtype that Megatron picks for a vocabulary."""
+    return np.dtype(np.uint16 if vocab_size < LARGEST_UINT16_VOCAB else np.int32)
+
+
+class IndexedWriter:
+    """Writes `P.bin` as documents arrive, and `P.idx` when its block ends; both by rename."""
+
+    def __init__(self, prefix: Path, dtype: np.dtype) -> None:
+        self._prefix = prefix
+        self._dtype = np.dtype(dtype)
+        codes = [code for code, known in DTYPE_CODES.items() if known == self._dtype]
+        assert codes, f"dtype {dtype} has no code in Megatron's index"
+        self._code = codes[0]
+        self._sequence_lengths = array("i")
+        self._document_indices = array("q", [0])
+        self._stream = open(_partial(bin_file(prefix)), "wb")  # noqa: SIM115 - closed in __exit__
+
+    def __enter__(self) -> "IndexedWriter":
+        return self
+
+    def add_document(self, tokens: np.ndarray, lengths: Sequence[int] | None = None) -> None:
+        """Adds one document; `lengths` splits it into sequences (default: one sequence)."""
+        parts = [len(tokens)] if lengths is None else list(lengths)
+        assert sum(parts) == len(tokens), f"lengths sum to {sum(parts)}, tokens are {len(tokens)}"
+        self._stream.write(self._converted(tokens).tobytes())
+        self._sequence_lengths.extend(parts)
+        self._document_indices.append(len(self._sequence_lengths))
+
+    @property
+    def num_documents(self) -> int:
+        return len(self._document_indices) - 1
+
+    def _converted(self, tokens: np.ndarray) -> np.ndarray:
+        if len(tokens) == 0 or np.can_cast(tokens.dtype, self._dtype):
+            return tokens.astype(self._dtype)
+        limits = np.iinfo(self._dtype)
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < limits.min or high > limits.max:
+            raise StageError(
+                f"writing document {self.num_documents} of {bin_file(self._prefix)}",
+                found=f"token ids from {low} to {high}",
+                rule=f"{self._dtype} holds {limits.min} to {limits.max}",
+                do="write with the dtype of the tokenizer's vocabulary",
+            )
+        return tokens.astype(self._dtype)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+        if kind is not None:
+            return
+        _write_index(
+            _partial(idx_file(self._prefix)),
+            code=self._code,
+            sequence_lengths=np.frombuffer(self._sequence_lengths, dtype=np.int32),
+            document_indices=np.frombuffer(self._document_indices, dtype=np.int64),
+        )
+        os.replace(_partial(bin_file(self._prefix)), bin_file(self._prefix))
+        os.replace(_partial(idx_file(self._prefix)), idx_file(self._prefix))
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+def _write_index(
+    path: Path, *, code: int, sequence_lengths: np.ndarray, document_indices: np.ndarray
+) -> None:
+    pointers = np.zeros(len(sequence_lengths), dtype=np.int64)
+    size_bytes = DTYPE_CODES[code].itemsize
+    np.cumsum(sequence_lengths[:-1], dtype=np.int64, out=pointers[1:])
+    pointers *= size_bytes
+    with open(path, "wb") as stream:
+        stream.write(HEADER.pack(MAGIC, 1, code, len(sequence_lengths), len(document_indices)))
+        stream.write(sequence_lengths.astype("<i4").tobytes())
+        stream.write(pointers.astype("<i8").tobytes())
+        stream.write(document_indices.astype("<i8").tobytes())
+
+
+class IndexedReader:
+    """Reads an indexed pair through memory maps, after checking that the two files agree.
+
+    Shapes: sequence_lengths int32 [n], sequence_pointers int64 [n] (bytes), document_indices int64
+            [documents + 1], tokens [all tokens of the .bin].
+    Raises: ArtifactError naming file and byte offset: missing, torn, bad magic, unknown dtype,
+            lengths, pointers or documents that do not fit each other or the .bin.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        index = _mapped(idx_file(prefix))
+        if len(index) < HEADER.size:
+            raise _broken(idx_file(prefix), at=len(index), found="the file ends in its header")
+        magic, version, code, num_sequences, num_indices = HEADER.unpack(
+            index[: HEADER.size].tobytes()
+        )
+        if magic != MAGIC:
+            raise _broken(idx_file(prefix), at=0, found=f"magic {magic!r}, not {MAGIC!r}")
+        if version != 1:
+            raise _broken(idx_file(prefix), at=9, found=f"version {version}, not 1")
+        if code not in DTYPE_CODES:
+            raise _broken(idx_file(prefix), at=17, found=f"dtype code {code}, known are 1 to 8")
+        self.dtype = DTYPE_CODES[code]
+        expected_bytes = HEADER.size + 12 * num_sequences + 8 * num_indices
+        if len(index) != expected_bytes:
+            raise _broken(
+                idx_file(prefix),
+                at=18,
+                found=f"{num_sequences} sequences and {num_indices} document indices, which take"
+                f" {expected_bytes} bytes; the file has {len(index)}",
+            )
+        at_pointers = HEADER.size + 4 * num_sequences
+        at_documents = at_pointers + 8 * num_sequences
+        self.sequence_lengths = index[HEADER.size : at_pointers].view("<i4")
+        self.sequence_pointers = index[at_pointers:at_documents].view("<i8")
+        self.document_indices = index[at_documents:].view("<i8")
+        self._check_index(at_pointers=at_pointers, at_documents=at_documents)
+        data = _mapped(bin_file(prefix))
+        expected_bytes = int(self.sequence_lengths.sum(dtype=np.int64)) * self.dtype.itemsize
+        if len(data) != expected_bytes:
+            raise _broken(
+                bin_file(prefix),
+                at=min(len(data), expected_bytes),
+                found=f"{len(data)} bytes; {idx_file(prefix).name} says"
+                f" {expected_bytes // self.dtype.itemsize} tokens of {self.dtype},"
+                f" {expected_bytes} bytes",
+            )
+        self.tokens = data.view(self.dtype)
+        self._sequence_starts = self.sequence_pointers // self.dtype.itemsize
+
+    def _check_index(self, *, at_pointers: int, at_documents: int) -> None:
+        lengths, pointers = self.sequence_lengths, self.sequence_pointers
+        file = idx_file(self.prefix)
+        if len(lengths) and lengths.min() < 0:
+            first = int(np.argmax(lengths < 0))
+            raise _broken(file, at=HEADER.size + 4 * first, found=f"length {lengths[first]}")
+        expected = np.zeros(len(lengths), dtype=np.int64)
+        np.cumsum(lengths[:-1], dtype=np.int64, out=expected[1:])
+        expected *= self.dtype.itemsize
+        wrong = pointers != expected
+        if wrong.any():
+            first = int(np.argmax(wrong))
+            raise _broken(
+                file,
+                at=at_pointers + 8 * first,
+                found=f"pointer {pointers[first]} of sequence {first}; its lengths and dtype"
+                f" {self.dtype} put it at byte {expected[first]}",
+            )
+        documents = self.document_indices
+        if len(documents) == 0 or documents[0] != 0 or documents[-1] != len(lengths):
+            shown = "none" if len(documents) == 0 else f"{documents[0]} to {documents[-1]}"
+            raise _broken(
+                file,
+                at=at_documents,
+                found=f"document indices {shown}; they run from 0 to the {len(lengths)} sequences",
+            )
+        falling = documents[1:] < documents[:-1]
+        if falling.any():
+            first = int(np.argmax(falling)) + 1
+            raise _broken(
+                file,
+                at=at_documents + 8 * first,
+                found=f"document index {documents[first]} after {documents[first - 1]}",
+            )
+
+    @property
+    def num_sequences(self) -> int:
+        return len(self.sequence_lengths)
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.document_indices) - 1
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def document_lengths(self) -> np.ndarray:
+        """Tokens of each document, int64 [num_documents]."""
+        ends = np.append(self._sequence_starts, self.num_tokens)
+        return np.diff(ends[self.document_indices])
+
+    def sequence(self, number: int) -> np.ndarray:
+        """Tokens of one sequence, read-only."""
+        start = int(self._sequence_starts[number])
+        return self.tokens[start : start + int(self.sequence_lengths[number])]
+
+    def document(self, number: int) -> np.ndarray:
+        """Tokens of one document, all of its sequences, read-only."""
+        first, last = (int(index) for index in self.document_indices[number : number + 2])
+        if first == last:
+            return self.tokens[:0]
+        end = int(self._sequence_starts[last - 1]) + int(self.sequence_lengths[last - 1])
+        return self.tokens[int(self._sequence_starts[first]) : end]
+
+
+def _mapped(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise ArtifactError(
+            f"reading {path}",
+            found="there is no such file",
+            rule="an indexed data set is a pair of files, .bin and .idx",
+            do="correct the prefix, or write the pair again",
+        )
+    if path.stat().st_size == 0:
+        return np.zeros(0, dtype=np.uint8)
+    return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+
+
+def _broken(path: Path, *, at: int, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"reading {path} at byte {at}",
+        found=found,
+        rule="the pair .bin and .idx is as Megatron's IndexedDatasetBuilder wrote it",
+        do="write the pair again from its documents; it was torn or mixed with another",
+    )

@@ -1,0 +1,114 @@
+"""Rows to text and token ids through recipes/chat.jinja. The only place that renders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+import frontload.recipes.schema
+from frontload.data_tools.document import Conversation, Row
+from frontload.data_tools.tokenizer import SPECIAL_TOKENS, TextTokenizer
+from frontload.recipes.errors import RecipeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """One document as tokens, with the tokens that SFT predicts with loss marked.
+
+    Shapes: tokens_S int64, loss_mask_S uint8; loss_mask_S[i] = 1 when token i is a target.
+    """
+
+    tokens_S: np.ndarray
+    loss_mask_S: np.ndarray
+
+
+@lru_cache(maxsize=1)
+def chat_template() -> jinja2.Template:
+    """The compiled chat template of the recipes room."""
+    file = Path(frontload.recipes.schema.__file__).with_name("chat.jinja")
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
+    return environment.from_string(file.read_text(encoding="utf-8"))
+
+
+def has_special_token(text: str) -> bool:
+    """Whether the text spells one of the special tokens, which would be read as structure."""
+    return "<|" in text and any(token in text for token in SPECIAL_TOKENS)
+
+
+def base_text(text: str, *, append_eod: bool = True) -> str:
+    """Base text as the model reads it: `TEXT <|end|>`."""
+    message = {"role": "text", "content": _plain(text)}
+    return chat_template().render(messages=[message], append_eod=append_eod)
+
+
+def generation_prompt(question: str) -> str:
+    """The text after which the model answers: `<|user|> QUESTION <|assistant|>`."""
+    return chat_template().render(messages=[{"role": "user", "content": _plain(question)}])
+
+
+def response(trace: str, answer: str) -> str:
+    """What the model answers, with the space before it: ` TRACE <|answer|> FINAL <|end|>`."""
+    message = {
+        "role": "assistant",
+        "reasoning_content": _plain(trace),
+        "content": _plain(answer),
+    }
+    return chat_template().render(messages=[message])
+
+
+def encode_prompts(tokenizer: TextTokenizer, questions: Sequence[str]) -> list[list[int]]:
+    """Token ids of the generation prompt of each question."""
+    return tokenizer.encode_batch([generation_prompt(question) for question in questions])
+
+
+def encode_few_shot_prompt(
+    tokenizer: TextTokenizer, exemplars: Sequence[Conversation], *, question: str
+) -> list[int]:
+    """Token ids of the exemplars as whole documents, then the generation prompt of `question`."""
+    documents = encode_rows(tokenizer, exemplars)
+    ids = [int(token) for document in documents for token in document.tokens_S]
+    return ids + tokenizer.encode(generation_prompt(question))
+
+
+def encode_rows(
+    tokenizer: TextTokenizer, rows: Sequence[Row], *, append_eod: bool = True
+) -> list[Rendered]:
+    """Renders and encodes rows; a conversation's prompt and response are encoded apart.
+
+    The loss mask is 1 on the response's positions. It never looks at ids, so a text that holds the
+    id of a marker cannot move it. In base text every token is a target.
+    """
+    prompts = [
+        generation_prompt(row.question) if isinstance(row, Conversation) else "" for row in rows
+    ]
+    bodies = [
+        response(row.trace, row.answer)
+        if isinstance(row, Conversation)
+        else base_text(row.text, append_eod=append_eod)
+        for row in rows
+    ]
+    encoded = tokenizer.encode_batch([*prompts, *bodies])
+    return [
+        _join(prompt, body)
+        for prompt, body in zip(encoded[: len(rows)], encoded[len(rows) :], strict=True)
+    ]
+
+
+def _join(prompt: list[int], body: list[int]) -> Rendered:
+    loss_mask_S = np.zeros(len(prompt) + len(body), dtype=np.uint8)
+    loss_mask_S[len(prompt) :] = 1
+    return Rendered(tokens_S=np.array([*prompt, *body], dtype=np.int64), loss_mask_S=loss_mask_S)
+
+
+def _plain(text: str) -> str:
+    if has_special_token(text):
+        raise RecipeError(
+            "rendering a text",
+            found=f"a special token inside it: {text[:80]!r}",
+            rule=f"content never spells one of {', '.join(SPECIAL_TOKENS)}",
+            do="drop the row, or write the token differently",
+        )
+    return text
