@@ -1,0 +1,296 @@
+"""What must hold between the numbers of a study before any of it is made. Checked once, here."""
+
+from fractions import Fraction
+from math import lcm
+
+from frontload.recipes.artifact import CORPUS_SETS
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.schema import ReasoningWriter
+from frontload.recipes.study_schema import StudyRecipe, TrainingKnobs
+
+BASE = "base"
+SCHEDULES = ("cosine", "wsd", "constant")
+PRECISIONS = ("fp32", "bf16")
+PATTERN_LETTERS = "M*-"
+TOLERANCE = 1e-9  # of a sum of shares written in decimals
+
+
+def check_study(loaded: Loaded[StudyRecipe]) -> None:
+    """Refuses a study whose parts do not fit together.
+
+    Raises: RecipeError with the place, the value, the rule and the nearest number that fits.
+    """
+    recipe = loaded.value
+    if recipe.seeds < 1:
+        raise loaded.refuse(
+            "seeds",
+            found=f"is {recipe.seeds}",
+            rule="a study has at least one seed",
+            do="write 1 or more",
+        )
+    _check_corpus(loaded)
+    _check_mixes(loaded)
+    _check_model(loaded)
+    for section in ("pretraining", "sft"):
+        _check_training(loaded, section)
+    _check_phases(loaded)
+    _check_sft(loaded)
+    _check_epochs(loaded)
+    _check_suites(loaded)
+
+
+def _choice(loaded: Loaded[StudyRecipe], path: str, *, value: str, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise loaded.refuse(
+            path,
+            found=f"'{value}' is not known",
+            rule="it must be one of " + ", ".join(names),
+            do=nearest(value, names),
+        )
+
+
+def _share(loaded: Loaded[StudyRecipe], path: str, *, value: float, top: float = 1.0) -> None:
+    if not 0.0 <= value <= top:
+        raise loaded.refuse(
+            path, found=f"is {value}", rule=f"a share lies between 0 and {top:g}", do="change it"
+        )
+
+
+def _check_corpus(loaded: Loaded[StudyRecipe]) -> None:
+    recipe = loaded.value
+    if (recipe.synthesis is None) == (recipe.own is None):
+        both = recipe.own is not None
+        raise loaded.refuse(
+            "own" if both else "synthesis",
+            found="synthesis and own are both set" if both else "neither synthesis nor own is set",
+            rule="a study's corpus comes from exactly one of them",
+            do="set one of them to null" if both else "add one of the two sections",
+        )
+    if recipe.synthesis is None:
+        return
+    for name in ("ldq", "shq"):
+        writer: ReasoningWriter = getattr(recipe.synthesis, name)
+        total = sum(writer.families.values())
+        if abs(total - 1.0) > TOLERANCE:
+            raise loaded.refuse(
+                f"synthesis.{name}.families",
+                found=f"sums to {total:.6g}",
+                rule="shares must sum to 1",
+                do="scale them or add the missing family",
+            )
+        for knob in ("long_share", "short_share", "wrong_share", "level_low", "level_high"):
+            _share(loaded, f"synthesis.{name}.{knob}", value=getattr(writer, knob))
+        if writer.long_share + writer.short_share > 1.0 + TOLERANCE:
+            raise loaded.refuse(
+                f"synthesis.{name}.short_share",
+                found=f"long_share + short_share is {writer.long_share + writer.short_share:g}",
+                rule="together they are at most 1; the rest has no trace",
+                do="lower one of them",
+            )
+        if writer.level_low > writer.level_high:
+            raise loaded.refuse(
+                f"synthesis.{name}.level_low",
+                found=f"{writer.level_low} is above level_high {writer.level_high}",
+                rule="the lowest difficulty is not above the highest",
+                do="swap them",
+            )
+
+
+def _check_mixes(loaded: Loaded[StudyRecipe]) -> None:
+    recipe = loaded.value
+    members = ("base", "own") if recipe.own is not None else CORPUS_SETS[:3]
+    mixes = tuple(recipe.mixes)
+    for name, mix in recipe.mixes.items():
+        for member in mix.members:
+            _choice(loaded, f"mixes.{name}.members", value=member, names=members)
+        for member, share in mix.share_of_member.items():
+            path = f"mixes.{name}.share_of_member.{member}"
+            _choice(loaded, path, value=member, names=mix.members)
+            _share(loaded, path, value=share)
+    for path, mix in _mixes_used(recipe):
+        _choice(loaded, path, value=mix, names=mixes)
+    arms = tuple(
+        [*recipe.arms, *(_ratio_name(arm.mix, arm.base_share) for arm in recipe.ratio_arms)]
+    )
+    for place, cell in enumerate(recipe.sft.cells):
+        _choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
+        if cell.multiplier < 1:
+            raise loaded.refuse(
+                f"sft.cells.{place}.multiplier",
+                found=f"is {cell.multiplier}",
+                rule="an SFT budget is a whole multiple of sft.tokens",
+                do="write 1 or more",
+            )
+
+
+def _mixes_used(recipe: StudyRecipe) -> list[tuple[str, str]]:
+    used = [(f"arms.{place}", mix) for place, mix in enumerate(recipe.arms)]
+    used += [(f"ratio_arms.{place}.mix", arm.mix) for place, arm in enumerate(recipe.ratio_arms)]
+    used += [(f"sft.mixes.{place}", mix) for place, mix in enumerate(recipe.sft.mixes)]
+    used += [(f"sft.cells.{place}.mix", cell.mix) for place, cell in enumerate(recipe.sft.cells)]
+    return [*used, ("mixes", BASE)]
+
+
+def _ratio_name(mix: str, base_share: float) -> str:
+    base = round(100 * base_share)
+    return f"{mix}@{base}-{100 - base}"
+
+
+def _check_model(loaded: Loaded[StudyRecipe]) -> None:
+    recipe, model = loaded.value, loaded.value.model
+    for letter in model.pattern:
+        if letter not in PATTERN_LETTERS:
+            raise loaded.refuse(
+                "model.pattern",
+                found=f"'{model.pattern}' holds '{letter}'",
+                rule="a layer is M (Mamba-2), * (attention) or - (MLP)",
+                do="write one of these letters a layer, e.g. M*-M*-",
+            )
+    if model.vocab_size < recipe.tokenizer.vocab_size:
+        raise loaded.refuse(
+            "model.vocab_size",
+            found=f"{model.vocab_size} rows for up to {recipe.tokenizer.vocab_size} tokens",
+            rule="the embedding has a row for every token",
+            do=f"write at least {recipe.tokenizer.vocab_size}, or lower tokenizer.vocab_size",
+        )
+    for top, part in (
+        ("num_attention_heads", "num_query_groups"),
+        ("mamba_num_heads", "mamba_num_groups"),
+    ):
+        whole, divisor = getattr(model, top), getattr(model, part)
+        if divisor < 1 or whole % divisor:
+            raise loaded.refuse(
+                f"model.{part}",
+                found=f"{divisor} does not divide {top} {whole}",
+                rule="groups share the heads evenly",
+                do="write a divisor of it",
+            )
+    for section in ("pretraining", "sft"):
+        tokens = getattr(recipe, section).sequence_tokens
+        if tokens > model.max_sequence_tokens:
+            raise loaded.refuse(
+                f"{section}.sequence_tokens",
+                found=f"{tokens} is above model.max_sequence_tokens {model.max_sequence_tokens}",
+                rule="a sequence fits the model",
+                do=f"write at most {model.max_sequence_tokens}",
+            )
+
+
+def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
+    knobs: TrainingKnobs = getattr(loaded.value, section)
+    _choice(loaded, f"{section}.schedule", value=knobs.schedule, names=SCHEDULES)
+    _choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
+    for knob in ("warmup_share", "decay_share", "final_learning_rate_share"):
+        _share(loaded, f"{section}.{knob}", value=getattr(knobs, knob))
+    for knob in ("sequence_tokens", "global_batch_sequences", "tokens", "learning_rate"):
+        value = getattr(knobs, knob)
+        if value <= 0:
+            raise loaded.refuse(
+                f"{section}.{knob}", found=f"is {value}", rule="it must be above 0", do="change it"
+            )
+
+
+def _fraction(share: float) -> Fraction:
+    return Fraction(repr(share))
+
+
+def _refuse_budget(loaded: Loaded[StudyRecipe], path: str, *, unit: int, why: str) -> RecipeError:
+    tokens = getattr(getattr(loaded.value, path.split(".")[0]), "tokens")
+    below, above = tokens // unit * unit, (tokens // unit + 1) * unit
+    fits = f"{below:_} or {above:_}" if below else f"{above:_}"
+    return loaded.refuse(path, found=f"is {tokens:_}", rule=why, do=f"write {fits}")
+
+
+def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
+    """Each phase is whole batches; each source of it whole sequences."""
+    recipe, knobs = loaded.value, loaded.value.pretraining
+    _share(loaded, "pretraining.first_phase_share", value=knobs.first_phase_share)
+    _share(loaded, "pretraining.base_share", value=knobs.base_share)
+    shares = [knobs.base_share]
+    for place, arm in enumerate(recipe.ratio_arms):
+        _share(loaded, f"ratio_arms.{place}.base_share", value=arm.base_share)
+        shares.append(arm.base_share)
+    first = _fraction(knobs.first_phase_share)
+    batches = first.denominator
+    sequences = lcm(*(((1 - first) * _fraction(share)).denominator for share in shares))
+    size = knobs.sequence_tokens
+    unit = lcm(size * knobs.global_batch_sequences * batches, size * sequences)
+    if knobs.tokens % unit:
+        raise _refuse_budget(
+            loaded,
+            "pretraining.tokens",
+            unit=unit,
+            why=f"each phase is whole batches of {knobs.global_batch_sequences} sequences of {size} "
+            f"tokens and each source whole sequences: a multiple of {unit:_}",
+        )
+
+
+def _check_sft(loaded: Loaded[StudyRecipe]) -> None:
+    knobs = loaded.value.sft
+    unit = knobs.sequence_tokens * knobs.global_batch_sequences
+    if knobs.tokens % unit:
+        raise _refuse_budget(
+            loaded,
+            "sft.tokens",
+            unit=unit,
+            why=f"a budget is whole batches of {knobs.global_batch_sequences} sequences of "
+            f"{knobs.sequence_tokens} tokens: a multiple of {unit:_}",
+        )
+
+
+def _known_size(recipe: StudyRecipe, mix: str) -> int | None:
+    """Word tokens of a mix where the recipe states them; None where only the data can tell."""
+    knobs, synthesis = recipe.mixes[mix], recipe.synthesis
+    if synthesis is None or knobs.min_answer_tokens:
+        return None
+    sizes = {
+        "base": synthesis.base_tokens,
+        "ldq": synthesis.ldq.tokens,
+        "shq": synthesis.shq.tokens,
+    }
+    return sum(round(sizes[one] * knobs.share_of_member.get(one, 1.0)) for one in knobs.members)
+
+
+def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
+    """No source is asked for more passes than allowed, where its size is known beforehand."""
+    recipe, knobs = loaded.value, loaded.value.pretraining
+    second = knobs.tokens - round(knobs.tokens * knobs.first_phase_share)
+    budgets: dict[str, int] = {}
+    grid = [(mix, 1.0 if mix == BASE else knobs.base_share) for mix in recipe.arms]
+    for mix, share in grid + [(arm.mix, arm.base_share) for arm in recipe.ratio_arms]:
+        base = round(second * share)
+        budgets[BASE] = max(budgets.get(BASE, 0), knobs.tokens - second + base)
+        if mix != BASE:
+            budgets[mix] = max(budgets.get(mix, 0), second - base)
+    for mix, tokens in budgets.items():
+        if mix not in knobs.max_epochs:
+            raise loaded.refuse(
+                "pretraining.max_epochs",
+                found=f"nothing for '{mix}'",
+                rule="every mix of pretraining states how often it may be repeated",
+                do=f"add `{mix}: 1.0`",
+            )
+        size = _known_size(recipe, mix)
+        allowed = knobs.max_epochs[mix]
+        if size is not None and tokens > allowed * size:
+            raise loaded.refuse(
+                f"pretraining.max_epochs.{mix}",
+                found=f"{tokens:_} tokens of a set of {size:_} are {tokens / size:.2f} epochs",
+                rule=f"at most {allowed:g} epochs of {mix} are allowed",
+                do=f"write at least {-(-100 * tokens // size) / 100:g}, enlarge the set or lower the budget",
+            )
+
+
+def _check_suites(loaded: Loaded[StudyRecipe]) -> None:
+    for name in ("base", "sft"):
+        knobs = getattr(loaded.value.evaluation, name)
+        for knob in ("num_samples", "num_hard_samples"):
+            value = getattr(knobs, knob)
+            if value < 1 or (knobs.temperature == 0.0 and value != 1):
+                raise loaded.refuse(
+                    f"evaluation.{name}.{knob}",
+                    found=f"is {value} at temperature {knobs.temperature:g}",
+                    rule="at temperature 0 every sample is the same, so there is exactly 1",
+                    do="write 1, or a temperature above 0",
+                )

@@ -1,0 +1,363 @@
+"""YAML to typed recipes: one `extends` parent, conversion by declared type, errors with file:line:key.
+
+No environment reading. The grammar of values is stated in `frontload.recipes.scalars`.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.scalars import convert_scalar, describe
+
+RECIPES = Path(__file__).resolve().parent
+"""The recipes that ship with the project: models, placements, studies."""
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A YAML value before conversion, with the place it was written."""
+
+    value: "str | list[Tree] | dict[str, Tree]"
+    place: str  # "file:line" or "command line"
+    tag: str = ""  # what YAML 1.1 would make of a scalar: "str", "int", "float", "bool", "null"
+    is_quoted: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded[T]:
+    """A recipe and where each of its values was written."""
+
+    value: T
+    places: Mapping[str, str]
+
+    def refuse(self, path: str, *, found: str, rule: str, do: str) -> RecipeError:
+        """The error about the value at `path`, naming the file and line that set it."""
+        return RecipeError(f"{self._place(path)}: {path}", found=found, rule=rule, do=do)
+
+    def _place(self, path: str) -> str:
+        below = (place for name, place in self.places.items() if name.startswith(f"{path}."))
+        if COMMAND_LINE in below:
+            return COMMAND_LINE
+        parts = path.split(".")
+        for length in range(len(parts), 0, -1):
+            place = self.places.get(".".join(parts[:length]))
+            if place is not None:
+                return place
+        return self.places[""]
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The closest of `names` in quotes, else all of them: the last part of a message."""
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"write '{close[0]}'"
+    return "write one of " + ", ".join(sorted(names)) if names else "remove it"
+
+
+def load_recipe[T](path: Path, kind: type[T], *, overrides: Sequence[str] = ()) -> Loaded[T]:
+    """Reads one YAML file, its parent and the command line's overrides into `kind`.
+
+    Raises: RecipeError in four parts for anything that is not exactly what `kind` declares.
+    """
+    tree = read_tree(path, kind, seen=())
+    for override in overrides:
+        tree = _expand(_override(tree, override), kind, path)
+    places: dict[str, str] = {}
+    value = _convert(tree, kind, "", places=places)
+    return Loaded(value=value, places=places)
+
+
+def read_tree(path: Path, kind: Any, *, seen: tuple[Path, ...]) -> Tree:
+    """Reads `path` and merges it over its `extends` parent."""
+    tree = _compose(path)
+    if not isinstance(tree.value, dict):
+        raise RecipeError(
+            tree.place,
+            found=f"{describe(tree.value, tree.is_quoted)} at the top",
+            rule="a recipe is a mapping of keys to values",
+            do="write `key: value` lines",
+        )
+    entries = dict(tree.value)
+    parent = entries.pop("extends", None)
+    tree = _expand(Tree(value=entries, place=tree.place), kind, path)
+    if parent is None:
+        return tree
+    above = _find_parent(path, parent)
+    if above in (*seen, path.resolve()):
+        raise RecipeError(
+            f"{parent.place}: extends",
+            found=f"{above.name} leads back to itself",
+            rule="a chain of parents must end",
+            do="remove one `extends`",
+        )
+    return _merge(read_tree(above, kind, seen=(*seen, path.resolve())), tree, kind)
+
+
+def shown(path: Path) -> str:
+    """A path as people write it: relative to the current folder where that is shorter."""
+    path = path.resolve()
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def find_recipe(folder: str, name: str, *, beside: Path | None = None) -> Path | None:
+    """`name` in `folder` of the recipes beside a user's file, else of those that ship."""
+    roots = [RECIPES] if beside is None else [beside, RECIPES]
+    for root in roots:
+        path = root / folder / f"{name}.yaml"
+        if path.is_file():
+            return path
+    return None
+
+
+def recipe_names(folder: str) -> list[str]:
+    return sorted(path.stem for path in (RECIPES / folder).glob("*.yaml"))
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _compose(path: Path) -> Tree:
+    file = shown(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise RecipeError(
+            file,
+            found=f"cannot be read ({reason})",
+            rule="a recipe is a UTF-8 YAML file",
+            do="check the path",
+        ) from error
+    return _parse(text, lambda mark: f"{file}:{mark.line + 1}", whole=f"{file}:1")
+
+
+def _parse(text: str, place_of: Any, *, whole: str) -> Tree:
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        raise RecipeError(
+            place_of(mark) if mark else whole,
+            found=str(getattr(error, "problem", error)),
+            rule="the text must be YAML",
+            do="check indentation, quotes and colons near this line",
+        ) from error
+    if node is None:
+        return Tree(value={}, place=whole)
+    return _tree(node, place_of(node.start_mark), place_of)
+
+
+def _tree(node: yaml.Node, place: str, place_of: Any) -> Tree:
+    if isinstance(node, yaml.ScalarNode):
+        tag = node.tag.rsplit(":", 1)[-1]
+        return Tree(
+            value=node.value, place=place, tag=tag, is_quoted=node.style in ("'", '"', "|", ">")
+        )
+    if isinstance(node, yaml.SequenceNode):
+        items = [_tree(item, place_of(item.start_mark), place_of) for item in node.value]
+        return Tree(value=items, place=place)
+    entries: dict[str, Tree] = {}
+    for key_node, value_node in typing.cast(yaml.MappingNode, node).value:
+        where, key = place_of(key_node.start_mark), str(key_node.value)
+        if key in entries:
+            raise RecipeError(
+                f"{where}: {key}",
+                found=f"set twice, first at {entries[key].place}",
+                rule="a key is set once in a mapping",
+                do="remove one of the two lines",
+            )
+        entries[key] = _tree(value_node, where, place_of)
+    return Tree(value=entries, place=place)
+
+
+def _find_parent(path: Path, parent: Tree) -> Path:
+    name = parent.value if isinstance(parent.value, str) else ""
+    for candidate in (
+        path.parent / name if name.endswith(".yaml") else path.parent / f"{name}.yaml",
+        RECIPES / path.parent.name / f"{name}.yaml",
+        RECIPES / "studies" / f"{name}.yaml",
+    ):
+        if name and candidate.is_file() and candidate.resolve() != path.resolve():
+            return candidate.resolve()
+    names = sorted(found.stem for found in path.parent.glob("*.yaml") if found != path)
+    raise RecipeError(
+        f"{parent.place}: extends",
+        found=f"'{name}' is not a recipe beside {path.name}",
+        rule="`extends` names one parent, without .yaml",
+        do=nearest(name, names),
+    )
+
+
+# ---------------------------------------------------------------- merging
+
+
+def _fields(kind: Any) -> dict[str, Any]:
+    """Declared type of each field; empty for what is not a dataclass."""
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        return {}
+    return typing.get_type_hints(kind)
+
+
+def _strip_optional(kind: Any) -> Any:
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return next(arm for arm in typing.get_args(kind) if arm is not type(None))
+    return kind
+
+
+def _merge(parent: Tree, child: Tree, kind: Any) -> Tree:
+    """Child over parent: recipes merge key by key; lists and free mappings are replaced whole."""
+    kind = _strip_optional(kind)
+    if not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
+        return child
+    kinds = _fields(kind)
+    member: Any = None
+    if typing.get_origin(kind) is dict:
+        member = typing.get_args(kind)[1]
+        if not _fields(_strip_optional(member)):
+            return child
+    elif not kinds:
+        return child
+    merged = dict(parent.value)
+    for key, value in child.value.items():
+        above = merged.get(key)
+        merged[key] = value if above is None else _merge(above, value, kinds.get(key, member))
+    return Tree(value=merged, place=child.place)
+
+
+def _expand(tree: Tree, kind: Any, path: Path) -> Tree:
+    """Replaces the name of a recipe file (fields with `metadata={"folder": ...}`) by its content."""
+    if not isinstance(tree.value, dict) or not _fields(kind):
+        return tree
+    kinds = _fields(kind)
+    entries = dict(tree.value)
+    for item in dataclasses.fields(kind):
+        folder, value = item.metadata.get("folder"), entries.get(item.name)
+        if folder is None or value is None or not isinstance(value.value, str):
+            continue
+        found = find_recipe(folder, value.value, beside=path.resolve().parent.parent)
+        if found is None:
+            raise RecipeError(
+                f"{value.place}: {item.name}",
+                found=f"'{value.value}' is not a file of recipes/{folder}",
+                rule=f"`{item.name}` names one of recipes/{folder}/*.yaml",
+                do=nearest(value.value, recipe_names(folder)),
+            )
+        entries[item.name] = read_tree(found, _strip_optional(kinds[item.name]), seen=())
+    return Tree(value=entries, place=tree.place)
+
+
+def _override(tree: Tree, text: str) -> Tree:
+    """Sets the dotted path of `a.b.c=value`; unknown paths are found by the conversion."""
+    path, equals, raw = text.partition("=")
+    if not equals or not path or not all(path.split(".")):
+        raise RecipeError(
+            f"{COMMAND_LINE}: {text}",
+            found="no `path=value`",
+            rule="an override is a dotted path into the study, an equals sign and a value",
+            do="write e.g. `sft.learning_rate=1.0e-5`",
+        )
+    value = _parse(raw, lambda _mark: COMMAND_LINE, whole=COMMAND_LINE)
+    return _set(tree, path.split("."), value, asked=path)
+
+
+def _set(tree: Tree, parts: list[str], value: Tree, *, asked: str) -> Tree:
+    if not isinstance(tree.value, dict):
+        raise RecipeError(
+            f"{COMMAND_LINE}: {asked}",
+            found=f"'{parts[0]}' is asked of {describe(tree.value, tree.is_quoted)} ({tree.place})",
+            rule="a dotted path goes through mappings",
+            do="set the whole value instead",
+        )
+    entries = dict(tree.value)
+    if len(parts) == 1:
+        entries[parts[0]] = value
+    else:
+        below = entries.get(parts[0], Tree(value={}, place=COMMAND_LINE))
+        entries[parts[0]] = _set(below, parts[1:], value, asked=asked)
+    return Tree(value=entries, place=tree.place)
+
+
+# ---------------------------------------------------------------- conversion
+
+
+def _convert(tree: Tree, kind: Any, path: str, *, places: dict[str, str]) -> Any:
+    places[path] = tree.place
+    plain = _strip_optional(kind)
+    if plain is not kind and tree.tag == "null":
+        return None
+    kind = plain
+    if _fields(kind):
+        return _convert_recipe(tree, kind, path, places=places)
+    origin, members = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple:
+        if not isinstance(tree.value, list):
+            raise _wrong_type(tree, path, "a list like [a, b]")
+        return tuple(
+            _convert(item, members[0], f"{path}.{place}", places=places)
+            for place, item in enumerate(tree.value)
+        )
+    if origin is dict:
+        if not isinstance(tree.value, dict):
+            raise _wrong_type(tree, path, "a mapping of names to values")
+        return {
+            key: _convert(item, members[1], f"{path}.{key}" if path else key, places=places)
+            for key, item in tree.value.items()
+        }
+    if not isinstance(tree.value, str):
+        raise _wrong_type(tree, path, f"one {kind.__name__}")
+    found = convert_scalar(tree.value, kind, tag=tree.tag, is_quoted=tree.is_quoted)
+    if isinstance(found, tuple):
+        was, rule, do = found
+        raise RecipeError(f"{tree.place}: {path}", found=was, rule=rule, do=do)
+    return found
+
+
+def _wrong_type(tree: Tree, path: str, wanted: str) -> RecipeError:
+    return RecipeError(
+        f"{tree.place}: {path or 'recipe'}",
+        found=f"is {describe(tree.value, tree.is_quoted)}",
+        rule=f"it must be {wanted}",
+        do="change the value",
+    )
+
+
+def _convert_recipe(tree: Tree, kind: Any, path: str, *, places: dict[str, str]) -> Any:
+    if not isinstance(tree.value, dict):
+        raise _wrong_type(tree, path, f"a mapping with the keys of {kind.__name__}")
+    kinds = _fields(kind)
+    prefix = f"{path}." if path else ""
+    names = [item.name for item in dataclasses.fields(kind)]
+    for key, value in tree.value.items():
+        if key not in names:
+            raise RecipeError(
+                f"{value.place}: {prefix}{key}",
+                found=f"'{key}' is not a key of {path or 'this recipe'}",
+                rule="unknown keys are refused, since they would be ignored",
+                do=nearest(key, names),
+            )
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(kind):
+        if item.name in tree.value:
+            below = tree.value[item.name]
+            values[item.name] = _convert(below, kinds[item.name], prefix + item.name, places=places)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise RecipeError(
+                f"{tree.place}: {prefix}{item.name}",
+                found="missing",
+                rule=f"every key of {path or 'the recipe'} must be stated, here or in its parent",
+                do=f"add a line `{item.name}: ...`",
+            )
+    return kind(**values)
