@@ -1,0 +1,203 @@
+"""Checkpoints in Megatron's distributed format: whole, and the same bytes for one state."""
+
+import errno
+import io
+import json
+import os
+import pickle
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core import dist_checkpointing
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
+from megatron.core.process_groups_config import ProcessGroupCollection
+
+from frontload.recipes.errors import ArtifactError, StageError
+from frontload.recipes.schema import Model
+
+WEIGHTS = "weights"
+METADATA = ".metadata"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a checkpoint holds of this rank: the model, and the optimizer if training goes on."""
+
+    module: Any
+    optimizer: Any | None
+    groups: ProcessGroupCollection
+
+
+def save_weights(folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
+    """Writes `folder` whole: under another name first, then by one rename. All ranks call it.
+
+    `state` is small, the same on every rank, and comes back from `load_weights`.
+
+    Raises: StageError when the disk does not take it; what was in `folder` before stays.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    if dist.get_rank() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    dist.barrier()
+    content = _sharded_state(parts, loading=False)
+    content["state"] = state
+    try:
+        dist_checkpointing.save(content, str(partial), TorchDistSaveShardedStrategy())
+    except Exception as error:
+        raise _save_failure(folder, error) from error
+    if dist.get_rank() == 0:
+        _strip_identity(partial / METADATA)
+        before = folder.with_name(folder.name + ".before")
+        if folder.exists():
+            folder.rename(before)
+        partial.rename(folder)
+        shutil.rmtree(before, ignore_errors=True)
+    dist.barrier()
+
+
+def load_weights(folder: Path, parts: Parts) -> dict[str, Any]:
+    """Loads this rank's part, whatever layout wrote it, and returns the state saved beside it.
+
+    Raises: ArtifactError for a torn checkpoint or one of another shape.
+    """
+    check_whole(folder)
+    content = _sharded_state(parts, loading=True)
+    try:
+        loaded: Any = dist_checkpointing.load(content, str(folder))
+        parts.module.load_state_dict(loaded["model"])
+        if parts.optimizer is not None:
+            parts.optimizer.load_state_dict(loaded["optimizer"])
+    except Exception as error:
+        raise ArtifactError(
+            f"checkpoint {folder}",
+            found=f"it does not load ({type(error).__name__}: {_first_line(error)})",
+            rule="it must hold every tensor of this model, in its shape",
+            do="delete the artifact by its key and run the study again",
+        ) from error
+    return loaded["state"]
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The checkpoint under this name, or the one before if a kill fell between two renames."""
+    before = folder.with_name(folder.name + ".before")
+    return folder if folder.exists() else before if before.exists() else None
+
+
+def check_whole(folder: Path) -> None:
+    """Checks that every file is as long as the checkpoint's own table says.
+
+    Raises: ArtifactError naming the file.
+    """
+    asked = f"checkpoint {folder}"
+    do = "delete the artifact by its key and run the study again"
+    try:
+        table = pickle.loads((folder / METADATA).read_bytes())
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        rule = f"a checkpoint has a readable {METADATA}"
+        raise ArtifactError(asked, found=_first_line(error), rule=rule, do=do) from error
+    need: dict[str, int] = {}
+    for item in table.storage_data.values():
+        end = item.offset + item.length
+        need[item.relative_path] = max(need.get(item.relative_path, 0), end)
+    for name, size in sorted(need.items()):
+        path = folder / name
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise ArtifactError(
+                asked, found=f"{name} has {found} bytes", rule=f"its table says {size}", do=do
+            )
+
+
+def write_model(folder: Path, model: Model) -> None:
+    """Writes the model recipe beside the weights."""
+    write_json(folder / "model.json", asdict(model))
+
+
+def read_model(folder: Path) -> Model:
+    """Reads the model recipe of a checkpoint artifact.
+
+    Raises: ArtifactError if there is none.
+    """
+    path = folder / "model.json"
+    try:
+        return Model(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"checkpoint {folder}",
+            found=f"no usable model.json ({_first_line(error)})",
+            rule="a checkpoint holds the recipe of its model",
+            do="delete the artifact by its key and run the study again",
+        ) from error
+
+
+def check_same_model(folder: Path, model: Model) -> None:
+    """Checks that a checkpoint is of the recipe's model.
+
+    Raises: ArtifactError naming the first field that differs.
+    """
+    found, asked = asdict(read_model(folder)), asdict(model)
+    for name, value in asked.items():
+        if found[name] != value and name != "max_sequence_tokens":
+            raise ArtifactError(
+                f"checkpoint {folder}",
+                found=f"its model.{name} is {found[name]}, the recipe's is {value}",
+                rule="training continues with the same model",
+                do="use the model of the checkpoint or train another one",
+            )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON whole, with sorted keys."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def _sharded_state(parts: Parts, *, loading: bool) -> dict[str, Any]:
+    metadata = {
+        "dp_cp_group": parts.groups.dp_cp,
+        "chained_optim_avoid_prefix": True,
+        "distrib_optim_sharding_type": "fully_reshardable",
+        "distrib_optim_fully_reshardable_mem_efficient": not torch.cuda.is_available(),
+    }
+    content: dict[str, Any] = {"model": parts.module.sharded_state_dict(metadata=metadata)}
+    if parts.optimizer is not None:
+        content["optimizer"] = parts.optimizer.sharded_state_dict(
+            content["model"], is_loading=loading, metadata=metadata
+        )
+    return content
+
+
+def _strip_identity(path: Path) -> None:
+    """Torch stores the path and a random id of the save in the table; nothing reads them back.
+
+    Pickled without memory of which equal objects are one, so that equal tables give equal bytes.
+    """
+    table = pickle.loads(path.read_bytes())
+    table.storage_meta = None
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=4)
+    pickler.fast = True
+    pickler.dump(table)
+    path.write_bytes(buffer.getvalue())
+
+
+def _save_failure(folder: Path, error: BaseException) -> StageError:
+    text = f"{error!r} {getattr(error, 'failures', '')}"
+    full = "No space left" in text or f"Errno {errno.ENOSPC}" in text
+    return StageError(
+        f"checkpoint {folder}",
+        found="the disk is full" if full else f"the save failed: {_first_line(error)}",
+        rule="a checkpoint is written whole or not at all; the one before is kept",
+        do="free space and run it again; it goes on from the checkpoint before",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

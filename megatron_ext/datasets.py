@@ -1,0 +1,247 @@
+"""Readers of the blend and pack artifacts: sample number to tokens, documents and loss mask."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from frontload.recipes.artifact import index_prefix
+from frontload.recipes.errors import ArtifactError
+
+Array = npt.NDArray[Any]
+
+_MAGIC = b"MMIDIDX\x00\x00"  # megatron/core/datasets/indexed_dataset.py _INDEX_HEADER
+_DTYPES = {1: "u1", 2: "i1", 3: "i2", 4: "i4", 5: "i8", 6: "f8", 7: "f4", 8: "u2"}  # DType
+PAD = 0  # id of <|pad|>, fixed for every tokenizer of this project
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Some samples side by side. Shapes: int64 tokens and labels, float32 mask, int32 documents."""
+
+    tokens_BS: Array
+    labels_BS: Array
+    loss_mask_BS: Array
+    document_ids_BS: Array
+
+
+class Samples(Protocol):
+    """What the loop needs of a data set."""
+
+    num_samples: int
+
+    def read(self, samples: Sequence[int]) -> Rows: ...
+
+    def describe(self, sample: int) -> str:
+        """Where a sample comes from, for a person who has to look at it."""
+        ...
+
+
+class TokenIndex:
+    """A Megatron .bin/.idx pair, mapped into memory and checked against its own sizes.
+
+    Raises: ArtifactError for a missing or torn file, or an index that does not fit its data.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        self.prefix = prefix
+        raw = self._bytes_of_index()
+        code = raw[17]
+        num_sequences, num_documents = np.frombuffer(raw, "<i8", 2, 18)
+        need = 34 + int(num_sequences) * 12 + int(num_documents) * 8
+        if code not in _DTYPES or len(raw) != need:
+            raise self._broken(
+                f"{len(raw)} bytes, dtype code {code}", f"{need} bytes by its header"
+            )
+        self.dtype = np.dtype(_DTYPES[code]).newbyteorder("<")
+        self.lengths = np.frombuffer(raw, "<i4", num_sequences, 34)
+        after = 34 + self.lengths.nbytes
+        self.pointers = np.frombuffer(raw, "<i8", num_sequences, after)
+        self.documents = np.frombuffer(raw, "<i8", num_documents, after + self.pointers.nbytes)
+        self.tokens = self._map_tokens()
+
+    def _bytes_of_index(self) -> bytes:
+        path = self.prefix.with_suffix(".idx")
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError as error:
+            raise self._broken("no .idx file", "an index has .bin and .idx") from error
+        if raw[:9] != _MAGIC or len(raw) < 34:
+            raise self._broken(f"header {raw[:9]!r}", f"an index starts with {_MAGIC!r}")
+        return raw
+
+    def _map_tokens(self) -> Array:
+        path = self.prefix.with_suffix(".bin")
+        size = path.stat().st_size if path.exists() else -1
+        need = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
+        if size != need:
+            found = "no .bin file" if size < 0 else f"a .bin of {size} bytes"
+            rule = f"its .idx counts {need} bytes ({self.dtype.name} tokens)"
+            raise self._broken(found, rule)
+        if need == 0:
+            return np.empty(0, self.dtype)
+        return np.memmap(path, self.dtype, "r")
+
+    def _broken(self, found: str, rule: str) -> ArtifactError:
+        do = "delete the artifact by its key and run the study again"
+        return ArtifactError(f"token index {self.prefix}", found=found, rule=rule, do=do)
+
+    def sequence(self, number: int) -> Array:
+        """Tokens of one sequence, without a copy."""
+        start = int(self.pointers[number]) // self.dtype.itemsize
+        return self.tokens[start : start + int(self.lengths[number])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """One source of a blend: which documents follow each other in this phase."""
+
+    name: str
+    index: TokenIndex
+    order: Array
+    offsets: Array
+
+    def documents_between(self, start: int, stop: int) -> range:
+        first = int(np.searchsorted(self.offsets, start, side="right")) - 1
+        last = int(np.searchsorted(self.offsets, stop, side="left"))
+        return range(first, last)
+
+
+class BlendSamples:
+    """Samples of one pretraining phase in their order."""
+
+    def __init__(self, blend: Path, indexes: Mapping[str, Path]) -> None:
+        plan = json.loads(_read_text(blend / "plan.json", "blend"))
+        self.sequence_tokens = int(plan["sequence_tokens"])
+        self._samples = np.load(blend / "samples.npy", mmap_mode="r")
+        self.num_samples = len(self._samples)
+        self._sources = [
+            _Source(
+                name=entry["name"],
+                index=TokenIndex(index_prefix(_input_of(entry["name"], indexes))),
+                order=np.load(blend / f"{entry['name']}.order.npy", mmap_mode="r"),
+                offsets=np.load(blend / f"{entry['name']}.offsets.npy", mmap_mode="r"),
+            )
+            for entry in plan["sources"]
+        ]
+
+    def read(self, samples: Sequence[int]) -> Rows:
+        """Reads S inputs and S labels a sample; every token has loss."""
+        shape = (len(samples), self.sequence_tokens)
+        tokens = np.empty((shape[0], shape[1] + 1), np.int64)
+        documents = np.empty(shape, np.int32)
+        for row, sample in enumerate(samples):
+            self._fill(int(sample), tokens[row], documents[row])
+        return Rows(
+            tokens_BS=tokens[:, :-1],
+            labels_BS=tokens[:, 1:],
+            loss_mask_BS=np.ones(shape, np.float32),
+            document_ids_BS=documents,
+        )
+
+    def _fill(self, sample: int, tokens: Array, documents: Array) -> None:
+        number, start = (int(value) for value in self._samples[sample])
+        source = self._sources[number]
+        stop = start + len(tokens)
+        for place, position in enumerate(source.documents_between(start, stop)):
+            begins, ends = int(source.offsets[position]), int(source.offsets[position + 1])
+            low, high = max(begins, start), min(ends, stop)
+            text = source.index.sequence(int(source.order[position]))
+            tokens[low - start : high - start] = text[low - begins : high - begins]
+            documents[low - start : high - start] = place
+
+    def describe(self, sample: int) -> str:
+        """Source and documents of a sample."""
+        number, start = (int(value) for value in self._samples[sample])
+        source = self._sources[number]
+        listed = source.documents_between(start, start + self.sequence_tokens + 1)
+        documents = ", ".join(str(int(source.order[position])) for position in listed)
+        return f"sample {sample} ({source.name}, documents {documents})"
+
+
+class PackSamples:
+    """Samples of supervised fine-tuning: packed conversations, loss where the mask says."""
+
+    def __init__(self, pack: Path, sequence_tokens: int) -> None:
+        self.sequence_tokens = sequence_tokens
+        self._tokens = TokenIndex(pack / "tokens")
+        self._mask = TokenIndex(pack / "loss_mask")
+        if not np.array_equal(self._tokens.lengths, self._mask.lengths):
+            raise ArtifactError(
+                f"pack {pack}",
+                found="tokens and loss_mask have other lengths",
+                rule="every token has a mask value",
+                do="delete the artifact by its key and run the study again",
+            )
+        self._order = np.load(pack / "order.npy", mmap_mode="r")
+        self.num_samples = len(self._order)
+
+    def read(self, samples: Sequence[int]) -> Rows:
+        """Reads rows, padded to S + 1 tokens; padding is a document of its own without loss."""
+        size = self.sequence_tokens + 1
+        tokens = np.full((len(samples), size), PAD, np.int64)
+        mask = np.zeros((len(samples), size), np.float32)
+        documents = np.empty((len(samples), size), np.int32)
+        for row, sample in enumerate(samples):
+            at = 0
+            conversations = self._conversations(int(self._order[sample]))
+            for place, number in enumerate(conversations):
+                text = self._tokens.sequence(number)
+                end = at + len(text)
+                tokens[row, at:end] = text
+                mask[row, at:end] = self._mask.sequence(number)
+                documents[row, at:end] = place
+                at = end
+            documents[row, at:] = len(conversations)
+        return Rows(
+            tokens_BS=tokens[:, :-1],
+            labels_BS=tokens[:, 1:],
+            loss_mask_BS=mask[:, 1:],
+            document_ids_BS=documents[:, :-1],
+        )
+
+    def _conversations(self, row: int) -> range:
+        return range(int(self._tokens.documents[row]), int(self._tokens.documents[row + 1]))
+
+    def describe(self, sample: int) -> str:
+        """Row and conversations of a sample."""
+        row = int(self._order[sample])
+        numbers = ", ".join(str(number) for number in self._conversations(row))
+        return f"sample {sample} (row {row}, conversations {numbers})"
+
+
+def share_of_rank(
+    first: int, *, per_rank: int, micro_sequences: int, data_rank: int
+) -> list[range]:
+    """The sample numbers of each micro-batch of one data-parallel rank in one step."""
+    start = first + data_rank * per_rank
+    return [
+        range(at, at + micro_sequences) for at in range(start, start + per_rank, micro_sequences)
+    ]
+
+
+def _input_of(name: str, indexes: Mapping[str, Path]) -> Path:
+    if name not in indexes:
+        raise ArtifactError(
+            f"source {name!r} of the blend",
+            found=f"inputs {', '.join(sorted(indexes))}",
+            rule="every source has an input of its own name",
+            do=f"add the index of {name} to the inputs of this stage",
+        )
+    return indexes[name]
+
+
+def _read_text(path: Path, what: str) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{what} {path.parent}",
+            found=f"no {path.name}",
+            rule=f"a {what} has a {path.name}",
+            do="delete the artifact by its key and run the study again",
+        ) from error

@@ -1,0 +1,222 @@
+"""One rank's model, gradients buffer and optimizer, and a single step of training."""
+
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.models.hybrid.hybrid_model import HybridModel
+from megatron.core.optimizer import get_megatron_optimizer
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.pipeline_parallel.utils import is_pp_last_stage
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.transformer.module import Float16Module
+from torch import Tensor
+
+from frontload.megatron_ext import parallelism, settings
+from frontload.megatron_ext.checkpoint import Parts
+from frontload.megatron_ext.datasets import Samples, share_of_rank
+from frontload.megatron_ext.layers import document_resets
+from frontload.megatron_ext.stack import build_model
+from frontload.recipes.errors import StageError
+from frontload.recipes.placement import Placement
+from frontload.recipes.schema import Model, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What one rank needs to train."""
+
+    training: Training
+    placement: Placement
+    batching: parallelism.Batching
+    groups: ProcessGroupCollection
+    module: HybridModel
+    replica: DistributedDataParallel
+    optimizer: Any
+    device: torch.device
+
+    def parts(self, *, with_optimizer: bool = True) -> Parts:
+        """What a checkpoint of this engine holds."""
+        optimizer = self.optimizer if with_optimizer else None
+        return Parts(module=self.module, optimizer=optimizer, groups=self.groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Numbers of one step, equal on all ranks."""
+
+    loss: float  # mean over the tokens of the global batch that have loss
+    loss_tokens: int
+    grad_norm: float  # before clipping
+    flagged: bool  # some rank raised its flag
+
+
+def build_engine(model: Model, training: Training, placement: Placement) -> Engine:
+    """Checks the layout, joins the groups and builds this rank's part; weights are undefined."""
+    batching = parallelism.check_placement(model, training, placement)
+    parallelism.silence_megatron()
+    torch.set_num_threads(placement.threads_per_rank)
+    groups = parallelism.join_groups(placement)
+    device = parallelism.current_device()
+    module = build_model(model, placement, groups, precision=training.precision).to(device)
+    parallelism.take_census(module, model, groups)
+    module.config.finalize_model_grads_func = finalize_model_grads
+    whole = module if training.precision == "fp32" else Float16Module(module.config, module)
+    replica = DistributedDataParallel(
+        module.config, settings.ddp_config(placement), whole, pg_collection=groups
+    )
+    optimizer = get_megatron_optimizer(
+        settings.optimizer_config(training.optimizer, placement, precision=training.precision),
+        [replica],
+        use_gloo_process_groups=False,
+        pg_collection=groups,
+    )
+    return Engine(
+        training=training,
+        placement=placement,
+        batching=batching,
+        groups=groups,
+        module=module,
+        replica=replica,
+        optimizer=optimizer,
+        device=device,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MicroBatch:
+    tokens_BS: Tensor
+    labels_BS: Tensor
+    loss_mask_BS: Tensor
+    resets: Any
+
+
+def _micro_batches(engine: Engine, samples: Samples, first_sample: int) -> Iterator[_MicroBatch]:
+    batching, device = engine.batching, engine.device
+    shares = share_of_rank(
+        first_sample,
+        per_rank=batching.num_micro_batches * batching.micro_sequences,
+        micro_sequences=batching.micro_sequences,
+        data_rank=engine.groups.dp.rank(),
+    )
+    for share in shares:
+        rows = samples.read(share)
+        resets = None
+        if engine.training.reset_at_document_boundaries:
+            resets = document_resets(torch.from_numpy(rows.document_ids_BS).to(device))
+        yield _MicroBatch(
+            tokens_BS=torch.from_numpy(rows.tokens_BS).to(device),
+            labels_BS=torch.from_numpy(rows.labels_BS).to(device),
+            loss_mask_BS=torch.from_numpy(rows.loss_mask_BS).to(device),
+            resets=resets,
+        )
+
+
+def _forward_step(batches: Iterator[_MicroBatch], module: Any) -> tuple[Tensor, Any]:
+    batch = next(batches)
+    output = module(
+        batch.tokens_BS, None, None, labels=batch.labels_BS, packed_seq_params=batch.resets
+    )
+    return output, functools.partial(_sum_loss, batch.loss_mask_BS)
+
+
+def _sum_loss(loss_mask_BS: Tensor, loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums, not means: Megatron divides by the tokens of the whole batch, whatever the layout."""
+    loss_B = (loss_BS * loss_mask_BS).sum(1)
+    return (
+        loss_B.sum(),
+        loss_mask_BS.sum().int(),
+        torch.stack([loss_B.detach(), loss_mask_BS.sum(1)]),
+    )
+
+
+def train_step(
+    engine: Engine,
+    samples: Samples,
+    *,
+    first_sample: int,
+    learning_rate: float,
+    flag: bool = False,
+) -> StepResult:
+    """Runs forward, backward and update on the global batch that starts at `first_sample`.
+
+    `flag` of any rank reaches every rank, so that all save at the same step.
+
+    Raises: StageError when the loss or the gradient is not finite, with the samples.
+    """
+    engine.replica.zero_grad_buffer()
+    engine.optimizer.zero_grad()
+    batching = engine.batching
+    sums = get_forward_backward_func(engine.placement.pipeline_parallel)(
+        forward_step_func=_forward_step,
+        data_iterator=_micro_batches(engine, samples, first_sample),
+        model=[engine.replica],
+        num_microbatches=batching.num_micro_batches,
+        seq_length=engine.training.sequence_tokens,
+        micro_batch_size=batching.micro_sequences,
+        forward_only=False,
+        pg_collection=engine.groups,
+    )
+    losses, tokens, flagged = _gather(engine, sums, flag=flag)
+    _refuse_not_finite(samples, losses, first_sample)
+    _set_learning_rate(engine, learning_rate)
+    _, grad_norm, _ = engine.optimizer.step()
+    if not math.isfinite(grad_norm):
+        where = f"samples {first_sample} to {first_sample + len(losses) - 1}"
+        raise _not_finite(f"the gradient norm is {grad_norm}", where)
+    num_tokens = int(sum(tokens))
+    return StepResult(
+        loss=math.fsum(losses) / max(num_tokens, 1),
+        loss_tokens=num_tokens,
+        grad_norm=float(grad_norm),
+        flagged=flagged,
+    )
+
+
+def _gather(
+    engine: Engine, sums: list[Tensor], *, flag: bool
+) -> tuple[list[float], list[float], bool]:
+    """Loss and tokens of every sample of the global batch, and whether any rank has its flag up."""
+    batch = engine.training.global_batch_sequences
+    flat = torch.zeros(2 * batch + 1, dtype=torch.float32, device=engine.device)
+    groups = engine.groups
+    if sums and is_pp_last_stage(groups.pp) and groups.tp.rank() == 0:
+        share = batch // engine.batching.data_parallel
+        low = groups.dp.rank() * share
+        flat[: 2 * batch].view(2, batch)[:, low : low + share] = torch.cat(sums, 1)
+    flat[-1] = float(flag)
+    if dist.get_world_size() > 1:
+        dist.all_reduce(flat)
+    values = flat.tolist()
+    return values[:batch], values[batch : 2 * batch], values[-1] > 0
+
+
+def _set_learning_rate(engine: Engine, learning_rate: float) -> None:
+    """As OptimizerParamScheduler.step: Megatron's groups carry multipliers, not rates."""
+    decay = engine.training.optimizer.weight_decay
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("lr_mult", 1.0)
+        group["weight_decay"] = decay * group.get("wd_mult", 1.0)
+
+
+def _refuse_not_finite(samples: Samples, losses: list[float], first_sample: int) -> None:
+    bad = [row for row, loss in enumerate(losses) if not math.isfinite(loss)]
+    if not bad:
+        return
+    shown = "; ".join(samples.describe(first_sample + row) for row in bad[:4])
+    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+    raise _not_finite(f"the loss is {losses[bad[0]]}", shown + more)
+
+
+def _not_finite(what: str, where: str) -> StageError:
+    return StageError(
+        "training step",
+        found=f"{what} at {where}",
+        rule="loss and gradient are finite numbers",
+        do="lower the learning rate or look at these samples; the last checkpoint is kept",
+    )

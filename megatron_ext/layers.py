@@ -1,0 +1,194 @@
+"""The layers that Megatron has only with Transformer Engine or mamba-ssm, in plain torch.
+
+Parameters, their names and their sharding are Megatron's own; only the arithmetic is here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from megatron.core.models.hybrid.hybrid_block import HybridStack
+from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.ssm.mamba_mixer import MambaMixer
+from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+from torch import Tensor, nn
+
+from frontload.megatron_ext.ssd import causal_conv, ssd_chunked
+
+
+@dataclass
+class DocumentResets(PackedSeqParams):
+    """Rows of whole documents: what lets conv, state and attention see one document only.
+
+    Differs: Megatron packs one row of `thd` tokens and derives `seq_idx` from lengths; here a batch
+    of rows carries one id a token, so the rows stay a batch in every layer.
+    """
+
+    visible_B1SS: Tensor | None = None
+    """True where a query (third dim) may look at a key (fourth dim)."""
+
+
+def document_resets(document_ids_BS: Tensor) -> DocumentResets:
+    """Prepares the masks once a batch; every layer reads them."""
+    size_S = document_ids_BS.shape[1]
+    same = document_ids_BS[:, None, :, None] == document_ids_BS[:, None, None, :]
+    causal = torch.ones(size_S, size_S, dtype=torch.bool, device=document_ids_BS.device).tril()
+    return DocumentResets(qkv_format="sbhd", seq_idx=document_ids_BS, visible_B1SS=same & causal)
+
+
+class RMSNorm(nn.Module):
+    """RMS norm that may run under sequence parallelism.
+
+    Differs: WrappedTorchNorm refuses sequence parallelism (torch_norm.py:50); its weight's gradient
+    only has to be summed over the tensor ranks, which the flag on the weight asks for.
+    """
+
+    def __init__(
+        self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any
+    ) -> None:
+        super().__init__()
+        self.shape = (hidden_size,)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype))
+        setattr(self.weight, "sequence_parallel", config.sequence_parallel)  # noqa: B010
+
+    def forward(self, hidden_SBD: Tensor) -> Tensor:
+        return F.rms_norm(hidden_SBD, self.shape, self.weight, self.eps)
+
+
+class DocumentAttention(nn.Module):
+    """Core attention by scaled_dot_product_attention: grouped keys, packed documents."""
+
+    def __init__(
+        self, config: TransformerConfig, *, softmax_scale: float | None = None, **_: Any
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.scale = softmax_scale
+
+    def forward(
+        self,
+        query_SBHE: Tensor,
+        key_SBKE: Tensor,
+        value_SBKE: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        packed_seq_params: PackedSeqParams | None = None,
+        **_: Any,
+    ) -> Tensor:
+        del attention_mask  # causality and documents are the whole mask
+        resets = packed_seq_params
+        visible = resets.visible_B1SS if isinstance(resets, DocumentResets) else None
+        query, key, value = (
+            tensor.permute(1, 2, 0, 3) for tensor in (query_SBHE, key_SBKE, value_SBKE)
+        )
+        out = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=visible,
+            is_causal=visible is None,
+            scale=self.scale,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return out.permute(2, 0, 1, 3).flatten(2)
+
+
+class TorchMambaMixer(MambaMixer):
+    """Megatron's Mamba-2 mixer, its parameters and sharding, with the scan in plain torch."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        inference_context: Any = None,
+        *,
+        inference_params: Any = None,
+        packed_seq_params: PackedSeqParams | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        assert inference_context is inference_params is None, "generation is in inference.py"
+        projected_SBC, _ = self.in_proj(hidden_states)
+        document_ids_BS = None if packed_seq_params is None else packed_seq_params.seq_idx
+        y_SBC = self._scan(projected_SBC, document_ids_BS)
+        return self.out_proj(y_SBC)
+
+    def _scan(self, projected_SBC: Tensor, document_ids_BS: Tensor | None) -> Tensor:
+        """Local shard: gate, convolution, state space, gated group norm."""
+        num_heads, num_groups = self.nheads_local_tp, self.ngroups_local_tp
+        inner, states = num_heads * self.headdim, num_groups * self.d_state
+        gate, conv_in, dt = projected_SBC.transpose(0, 1).split(
+            [inner, inner + 2 * states, num_heads], -1
+        )
+        conv_out = F.silu(
+            causal_conv(
+                conv_in,
+                self.conv1d_weight.squeeze(1),
+                self.conv1d_bias,
+                document_ids_BS=document_ids_BS,
+            )
+        )
+        x, b, c = conv_out.float().split([inner, states, states], -1)
+        y_BSHE = ssd_chunked(
+            x.unflatten(-1, (num_heads, self.headdim)),
+            F.softplus(dt.float() + self.dt_bias.float()),
+            -self.A_log.float().exp(),
+            b.unflatten(-1, (num_groups, self.d_state)),
+            c.unflatten(-1, (num_groups, self.d_state)),
+            chunk_tokens=self.chunk_size,
+            D_H=self.D.float(),
+            document_ids_BS=document_ids_BS,
+        )
+        assert isinstance(y_BSHE, Tensor)
+        gated_BSC = y_BSHE.flatten(2).to(gate.dtype) * F.silu(gate)
+        return self.norm(gated_BSC).transpose(0, 1)
+
+
+class GroupRMSNorm(nn.Module):
+    """RMS norm inside each state group: the part of mamba-ssm's RMSNormGated that is left here."""
+
+    def __init__(
+        self,
+        hidden_size: int,
+        eps: float = 1e-5,
+        group_size: int | None = None,
+        norm_before_gate: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        assert not norm_before_gate
+        self.eps = eps
+        self.group_size = group_size or hidden_size
+        self.weight = nn.Parameter(torch.ones(hidden_size, device=device, dtype=dtype))
+        self.tp_group: Any = None  # set by the mixer
+
+    def forward(self, gated_BSC: Tensor) -> Tensor:
+        groups = gated_BSC.unflatten(-1, (-1, self.group_size))
+        return F.rms_norm(groups, (self.group_size,), eps=self.eps).flatten(-2) * self.weight
+
+    def sharded_state_dict(
+        self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None
+    ) -> dict[str, Any]:
+        """As ExtendedRMSNorm.sharded_state_dict, mamba_mixer.py:116."""
+        return make_sharded_tensors_for_checkpoint(
+            self.state_dict(prefix="", keep_vars=True),
+            prefix,
+            {"weight": 0},
+            sharded_offsets,
+            tp_group=self.tp_group,
+            dp_cp_group=metadata["dp_cp_group"],
+        )
+
+
+class TorchHybridStack(HybridStack):
+    """HybridStack with its final norm from the specification.
+
+    Differs: HybridStack builds TENorm (hybrid_block.py:215), which needs Transformer Engine.
+    """
+
+    def __init__(self, config: TransformerConfig, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, post_layer_norm=False, **options)
+        self.post_layer_norm = True
+        if self.post_process:
+            self.final_norm = RMSNorm(config, config.hidden_size, config.layernorm_epsilon)

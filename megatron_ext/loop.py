@@ -1,0 +1,177 @@
+"""The training loop: steps, schedule, metrics, and checkpoints from which it goes on exactly."""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from frontload.megatron_ext import checkpoint
+from frontload.megatron_ext.datasets import Samples
+from frontload.megatron_ext.engine import Engine, StepResult, build_engine, train_step
+from frontload.megatron_ext.schedule import check_schedule, learning_rate
+from frontload.megatron_ext.stack import initialise_weights
+from frontload.recipes.artifact import Workspace
+from frontload.recipes.errors import ArtifactError, RecipeError, StageError
+from frontload.recipes.schema import Model, Training
+
+TELEMETRY_SECONDS = 1.0  # system metrics at most this often
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a training stage asks of the loop."""
+
+    model: Model
+    training: Training
+    samples: Samples
+    num_samples: int
+    start_sample: int  # position in the schedule before the first step
+    start: Path | None  # checkpoint artifact to begin from
+    optimizer_continues: bool  # `start` also gives the optimizer, and the result keeps it
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Telemetry:
+    at: float
+    samples: int
+
+
+def train(job: Job, work: Workspace) -> None:
+    """Trains from the last checkpoint of this stage, or from its beginning, and publishes.
+
+    Randomness: none is drawn while training (no dropout, the order of samples is data), so the
+    state of a run is weights, optimizer and position; the generator's state is kept all the same.
+    """
+    _check(job)
+    torch.manual_seed(job.training.seed)
+    engine = build_engine(job.model, job.training, work.placement)
+    leader = dist.get_rank() == 0
+    done = _begin(job, engine, work)
+    if leader:
+        work.rewind(done // job.training.global_batch_sequences)
+    saved_at = time.monotonic()
+    telemetry = _Telemetry(at=saved_at, samples=done)
+    while done < job.num_samples:
+        due = time.monotonic() - saved_at >= work.placement.checkpoint_every_seconds
+        result = _step(job, engine, done, due=due and leader)
+        done += job.training.global_batch_sequences
+        if leader:
+            _report(job, work, done=done, result=result)
+            telemetry = _report_speed(job, work, telemetry, done)
+        if result.flagged and done < job.num_samples:
+            _save(engine, work, done)
+            saved_at = time.monotonic()
+    _publish(job, engine, work)
+
+
+def _check(job: Job) -> None:
+    check_schedule(job.training.schedule)
+    batch, found = job.training.global_batch_sequences, job.samples.num_samples
+    if job.num_samples % batch or job.num_samples < 1:
+        raise RecipeError(
+            "num_samples",
+            found=f"is {job.num_samples} with training.global_batch_sequences {batch}",
+            rule="a stage is a whole number of batches",
+            do=f"use a multiple of {batch}",
+        )
+    if found < job.num_samples:
+        raise ArtifactError(
+            "training data",
+            found=f"{found} samples",
+            rule=f"the recipe trains on {job.num_samples}",
+            do="raise the data's token budget or lower num_samples",
+        )
+
+
+def _step(job: Job, engine: Engine, done: int, *, due: bool) -> StepResult:
+    training = job.training
+    after = job.start_sample + done + training.global_batch_sequences
+    try:
+        return train_step(
+            engine,
+            job.samples,
+            first_sample=done,
+            learning_rate=learning_rate(training.optimizer, training.schedule, after),
+            flag=due,
+        )
+    except StageError as error:
+        step = done // training.global_batch_sequences + 1
+        asked = f"rank {dist.get_rank()}, step {step}"
+        raise StageError(asked, found=error.found, rule=error.rule, do=error.do) from error
+
+
+def _begin(job: Job, engine: Engine, work: Workspace) -> int:
+    """Loads or draws the weights and returns the number of samples already consumed."""
+    folder = checkpoint.last_whole(_resume_folder(work))
+    if folder is not None:
+        state = checkpoint.load_weights(folder, engine.parts())
+        torch.set_rng_state(state["rng"])
+        return int(state["samples"])
+    if job.start is None:
+        initialise_weights(engine.module, job.model, job.training.seed)
+    else:
+        checkpoint.check_same_model(job.start, job.model)
+        parts = engine.parts(with_optimizer=job.optimizer_continues)
+        checkpoint.load_weights(job.start / checkpoint.WEIGHTS, parts)
+    engine.optimizer.reload_model_params()
+    return 0
+
+
+def _report(job: Job, work: Workspace, *, done: int, result: StepResult) -> None:
+    training = job.training
+    batch = training.global_batch_sequences
+    step = done // batch
+    rate = learning_rate(training.optimizer, training.schedule, job.start_sample + done)
+    work.log(
+        step,
+        train__loss=result.loss,
+        train__grad_norm=result.grad_norm,
+        train__learning_rate=rate,
+        data__samples=job.start_sample + done,
+        data__loss_tokens=result.loss_tokens,
+    )
+    work.progress(done, job.num_samples, note=f"loss {result.loss:.3f}")
+
+
+def _report_speed(job: Job, work: Workspace, last: _Telemetry, done: int) -> _Telemetry:
+    now = time.monotonic()
+    if now - last.at < TELEMETRY_SECONDS:
+        return last
+    tokens = (done - last.samples) * job.training.sequence_tokens
+    step = done // job.training.global_batch_sequences
+    work.log(step, system__tokens_per_second=tokens / (now - last.at))
+    return _Telemetry(at=now, samples=done)
+
+
+def _resume_folder(work: Workspace) -> Path:
+    return work.scratch / "resume"
+
+
+def _save(engine: Engine, work: Workspace, done: int) -> None:
+    state: dict[str, Any] = {"samples": done, "rng": torch.get_rng_state()}
+    checkpoint.save_weights(_resume_folder(work), engine.parts(), state=state)
+
+
+def _publish(job: Job, engine: Engine, work: Workspace) -> None:
+    parts = engine.parts(with_optimizer=job.optimizer_continues)
+    samples = job.start_sample + job.num_samples
+    checkpoint.save_weights(work.path / checkpoint.WEIGHTS, parts, state={"samples": samples})
+    if dist.get_rank() == 0:
+        training = job.training
+        checkpoint.write_model(work.path, job.model)
+        state = {
+            "key": work.key,
+            "samples": samples,
+            "samples_of_stage": job.num_samples,
+            "steps_of_stage": job.num_samples // training.global_batch_sequences,
+            "tokens": samples * training.sequence_tokens,
+            "learning_rate": learning_rate(training.optimizer, training.schedule, samples),
+            "has_optimizer": job.optimizer_continues,
+        }
+        checkpoint.write_json(work.path / "training_state.json", state)
+        shutil.rmtree(_resume_folder(work), ignore_errors=True)
+    dist.barrier()

@@ -1,0 +1,182 @@
+"""Placement into process groups: what may be combined, who is where, and that all ranks agree."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state, tensor_parallel
+from megatron.core.process_groups_config import ProcessGroupCollection
+
+from frontload.megatron_ext.pattern import check_layout, count_parameters
+from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.placement import Placement
+from frontload.recipes.schema import Model, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batching:
+    """How the global batch is cut: `data_parallel` x `num_micro_batches` x `micro_sequences`."""
+
+    data_parallel: int
+    num_micro_batches: int
+    micro_sequences: int
+
+
+def check_placement(model: Model, training: Training, placement: Placement) -> Batching:
+    """Checks every combination once and returns how a batch is cut.
+
+    Raises: RecipeError naming both numbers that do not fit.
+    """
+    check_layout(model, placement)
+    if placement.context_parallel != 1:
+        raise RecipeError(
+            "placement.context_parallel",
+            found=f"is {placement.context_parallel}",
+            rule="the torch layers keep a sequence on one tensor group",
+            do="use 1",
+        )
+    if placement.sequence_parallel:
+        _check_sequence_parallel(training, placement)
+    if model.tie_embeddings and placement.pipeline_parallel > 1 and not torch.cuda.is_available():
+        raise RecipeError(
+            "model.tie_embeddings",
+            found=f"is true with placement.pipeline_parallel {placement.pipeline_parallel}",
+            rule="on a CPU the first and the last stage cannot share a table",
+            do="use pipeline_parallel 1",
+        )
+    return _batching(training, placement)
+
+
+def _check_sequence_parallel(training: Training, placement: Placement) -> None:
+    if placement.tensor_parallel == 1 or training.sequence_tokens % placement.tensor_parallel:
+        raise RecipeError(
+            "placement.sequence_parallel",
+            found=f"is true with tensor_parallel {placement.tensor_parallel} and "
+            f"training.sequence_tokens {training.sequence_tokens}",
+            rule="tensor_parallel must be above 1 and divide the sequence",
+            do="set sequence_parallel to false or change tensor_parallel",
+        )
+
+
+def _batching(training: Training, placement: Placement) -> Batching:
+    ranks_per_model = placement.tensor_parallel * placement.pipeline_parallel
+    data_parallel = placement.world_size // ranks_per_model
+    batch = training.global_batch_sequences
+    if batch % data_parallel:
+        raise RecipeError(
+            "training.global_batch_sequences",
+            found=f"is {batch} with {data_parallel} data-parallel ranks",
+            rule="every data-parallel rank takes the same number of sequences",
+            do=f"use a multiple of {data_parallel}",
+        )
+    share = batch // data_parallel
+    micro = placement.micro_batch_sequences or share
+    if micro < 0 or share % micro:
+        raise RecipeError(
+            "placement.micro_batch_sequences",
+            found=f"is {micro} with a share of {share} sequences a rank",
+            rule="micro-batches must divide the share of a rank",
+            do=f"use a divisor of {share}, or 0 for the whole share",
+        )
+    return Batching(
+        data_parallel=data_parallel, num_micro_batches=share // micro, micro_sequences=micro
+    )
+
+
+def join_groups(placement: Placement) -> ProcessGroupCollection:
+    """Joins this process to its groups; the second call with the same layout does nothing.
+
+    At one rank the group lives in the process and needs no network address. At several, the ranks
+    must have been started by torchrun.
+
+    Raises: StageError if the ranks that run are not the ranks that the placement names.
+    """
+    if not dist.is_initialized():
+        _start_process_group(placement)
+    found = dist.get_world_size()
+    if found != placement.world_size:
+        raise StageError(
+            "placement",
+            found=f"{found} ranks run, {placement.world_size} are named",
+            rule="num_nodes x ranks_per_node must equal the ranks that torchrun starts",
+            do="start it with frontload launch, or correct the placement",
+        )
+    layout = (placement.tensor_parallel, placement.pipeline_parallel)
+    if parallel_state.model_parallel_is_initialized():
+        if layout == _layout():
+            return ProcessGroupCollection.use_mpu_process_groups()
+        parallel_state.destroy_model_parallel()
+    parallel_state.initialize_model_parallel(*layout, create_gloo_process_groups=False)
+    tensor_parallel.model_parallel_cuda_manual_seed(
+        1, inference_rng_tracker=True, force_reset_rng=True
+    )  # nothing is drawn: no dropout, and weights come from stack.initialise_weights
+    return ProcessGroupCollection.use_mpu_process_groups()
+
+
+def _start_process_group(placement: Placement) -> None:
+    on_cuda = torch.cuda.is_available()
+    backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
+    if placement.world_size == 1:
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    else:
+        dist.init_process_group(backend)
+    if on_cuda:
+        torch.cuda.set_device(dist.get_rank() % torch.cuda.device_count())
+
+
+def _layout() -> tuple[int, int]:
+    return (
+        parallel_state.get_tensor_model_parallel_world_size(),
+        parallel_state.get_pipeline_model_parallel_world_size(),
+    )
+
+
+def leave_groups() -> None:
+    """Destroys the groups of this process, if it has any."""
+    parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def current_device() -> torch.device:
+    """Where this rank computes."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def take_census(module: torch.nn.Module, model: Model, groups: ProcessGroupCollection) -> None:
+    """Counts layers and parameters over all ranks against the recipe: core drops layers in silence.
+
+    Raises: StageError with both counts.
+    """
+    tp, pp = groups.tp.size(), groups.pp.size()
+    num_layers = len(module.decoder.layers)  # type: ignore[union-attr, arg-type]
+    cut = sum(p.numel() for p in module.parameters() if _is_cut(p))
+    whole = sum(p.numel() for p in module.parameters() if not _is_cut(p))
+    counts = torch.tensor([num_layers, whole + cut * tp], dtype=torch.int64)
+    counts = counts.to(current_device())
+    if pp > 1:
+        dist.all_reduce(counts, group=groups.pp)
+    found_layers, found_parameters = counts.tolist()
+    expected = count_parameters(model).total
+    if found_layers != len(model.pattern) or found_parameters != expected:
+        raise StageError(
+            f"the built model at tensor_parallel {tp}, pipeline_parallel {pp}",
+            found=f"{found_layers} layers and {found_parameters} parameters",
+            rule=f"the recipe has {len(model.pattern)} layers and {expected} parameters",
+            do="report it: a layer was dropped or doubled when the model was cut",
+        )
+
+
+def _is_cut(parameter: torch.nn.Parameter) -> bool:
+    return bool(getattr(parameter, "tensor_model_parallel", False))
+
+
+def silence_megatron() -> None:
+    """Drops Megatron's notes about deprecations that this engine has decided on."""
+    logging.getLogger("megatron").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="megatron")

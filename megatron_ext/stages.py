@@ -1,0 +1,58 @@
+"""The stages `pretrain` and `sft`: wiring between artifacts and the training loop."""
+
+from frontload.recipes.artifact import Inputs, Workspace
+from frontload.recipes.errors import ArtifactError
+from frontload.recipes.schema import Pretrain, Sft
+
+
+def pretrain(recipe: Pretrain, inputs: Inputs, work: Workspace) -> None:
+    """Trains one phase on a blend, from drawn weights or onward from the checkpoint `start`."""
+    from frontload.megatron_ext import cpu  # torch and Megatron load when a stage runs, not before
+
+    cpu.prepare()
+    from frontload.megatron_ext.datasets import BlendSamples
+    from frontload.megatron_ext.loop import Job, train
+
+    samples = BlendSamples(inputs["blend"], inputs)
+    _check_sequence(samples.sequence_tokens, recipe.training.sequence_tokens)
+    job = Job(
+        model=recipe.model,
+        training=recipe.training,
+        samples=samples,
+        num_samples=recipe.num_samples,
+        start_sample=recipe.start_sample,
+        start=inputs.get("start"),
+        optimizer_continues=True,
+    )
+    train(job, work)
+
+
+def sft(recipe: Sft, inputs: Inputs, work: Workspace) -> None:
+    """Fine-tunes the checkpoint `start` on packed conversations; its optimizer is left behind."""
+    from frontload.megatron_ext import cpu
+
+    cpu.prepare()
+    from frontload.megatron_ext.datasets import PackSamples
+    from frontload.megatron_ext.loop import Job, train
+
+    samples = PackSamples(inputs["pack"], recipe.training.sequence_tokens)
+    job = Job(
+        model=recipe.model,
+        training=recipe.training,
+        samples=samples,
+        num_samples=recipe.num_samples,
+        start_sample=0,
+        start=inputs["start"],
+        optimizer_continues=False,
+    )
+    train(job, work)
+
+
+def _check_sequence(found: int, asked: int) -> None:
+    if found != asked:
+        raise ArtifactError(
+            "blend",
+            found=f"samples of {found} tokens",
+            rule=f"training.sequence_tokens is {asked}",
+            do="make the blend with the same sequence_tokens",
+        )
