@@ -1,11 +1,12 @@
 """Rows of the corpus: base text and conversations, read from and written to JSONL in a stream."""
 
 import difflib
+import gzip
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from frontload.data_tools.files import replacing
 from frontload.recipes.errors import ArtifactError, FrontloadError
@@ -45,6 +46,13 @@ def nearest_name(name: str, names: Iterable[str]) -> str:
     return f" (nearest: {close[0]!r})" if close else ""
 
 
+def open_bytes(path: Path) -> IO[bytes] | gzip.GzipFile:
+    """Opens a file for reading, unpacking it when its name ends in .gz."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")
+    return open(path, "rb")
+
+
 def read_objects(
     path: Path, *, error_type: type[FrontloadError] = ArtifactError
 ) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -59,7 +67,7 @@ def read_objects(
             rule="it is a JSONL file, one object a line",
             do="correct the path, or build the artifact again",
         )
-    with open(path, "rb") as stream:
+    with open_bytes(path) as stream:
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue

@@ -145,7 +145,12 @@ def train_byte_pairs(files: Sequence[Path], *, vocab_size: int) -> TrainedTokeni
             do=f"write {smallest} or more",
         )
     library = LibraryTokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),  # as Nemotron-H's tokenizer does
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     library.decoder = decoders.ByteLevel()
     special = [AddedToken(token, special=True, lstrip=True) for token in SPECIAL_TOKENS]
     trainer = trainers.BpeTrainer(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from frontload.data_tools import stages
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Index, Mix, Tokenizer
