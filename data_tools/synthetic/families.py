@@ -1,0 +1,86 @@
+"""All reasoning families by name: questions, worked answers and exact verification."""
+
+import random
+from dataclasses import dataclass
+
+from frontload.data_tools.document import nearest_name
+from frontload.data_tools.synthetic.code_families import CODE_FAMILIES
+from frontload.data_tools.synthetic.instruction_families import INSTRUCTION_FAMILIES
+from frontload.data_tools.synthetic.math_families import MATH_FAMILIES
+from frontload.data_tools.synthetic.problem import Family, Solution, is_heldout
+from frontload.data_tools.synthetic.science_families import SCIENCE_FAMILIES
+from frontload.recipes.errors import RecipeError
+
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (*MATH_FAMILIES, *CODE_FAMILIES, *SCIENCE_FAMILIES, *INSTRUCTION_FAMILIES)
+}
+HARD_FAMILIES = ("chain", "add")
+"""The analogue of AIME 2024 and 2025: math asked at the top level only."""
+
+MOST_DRAWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """A question of a family with its worked answer."""
+
+    family: str
+    domain: str
+    level: int
+    question: str
+    solution: Solution
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises: RecipeError naming the nearest family.
+    """
+    if name not in FAMILIES:
+        raise RecipeError(
+            f"reasoning family {name!r}",
+            found=f"no family of this name{nearest_name(name, FAMILIES)}",
+            rule=f"a family is one of {', '.join(FAMILIES)}",
+            do="correct the name in synthesis.ldq.families or synthesis.shq.families",
+        )
+    return FAMILIES[name]
+
+
+def generate(rng: random.Random, family: str, *, level: int, heldout: bool) -> Problem:
+    """Draws a problem of one side of the split: for training, or (`heldout`) for evaluation only.
+
+    Raises: RecipeError for a level outside the family's range.
+    """
+    kind = family_named(family)
+    low, high = kind.levels
+    if not low <= level <= high:
+        raise RecipeError(
+            f"family {family}: level {level}",
+            found="a level outside its range",
+            rule=f"the levels of {family} are {low} to {high}",
+            do=f"ask for a level from {low} to {high}",
+        )
+    for _ in range(MOST_DRAWS):
+        question = kind.draw(rng, level)
+        if is_heldout(question) == heldout:
+            solution = kind.solve(question)
+            return Problem(
+                family=family,
+                domain=kind.domain,
+                level=level,
+                question=question,
+                solution=solution,
+            )
+    raise AssertionError(f"family {family} has no question of level {level} on one side")
+
+
+def level_at(family: str, share: float) -> int:
+    """The level at `share` (0 to 1) of a family's range; every level has an equal part of it."""
+    low, high = family_named(family).levels
+    return min(high, low + int(share * (high - low + 1)))
+
+
+def verify(family: str, question: str, final_answer: str) -> bool:
+    """Whether a final answer is right, recomputed from the text of the question alone."""
+    return " ".join(final_answer.split()) == family_named(family).solve(question).answer

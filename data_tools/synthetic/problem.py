@@ -1,0 +1,77 @@
+"""What a reasoning family is: questions drawn at random, solutions computed from their text alone."""
+
+import hashlib
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from frontload.data_tools.synthetic.vocabulary import LABELS
+
+HELDOUT_ONE_IN = (
+    5  # one question in five is for evaluation only; ours: levels with few questions keep
+)
+# at least ten on either side
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Solution:
+    """The worked answer of one question.
+
+    steps: what a full trace writes, each step restating its operation; states: the bare result of
+    each step, what a short trace is made of; answer: the final answer.
+    """
+
+    steps: tuple[str, ...]
+    states: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Family:
+    """One kind of question. `solve` reads nothing but the question, so it is also the verifier."""
+
+    name: str
+    domain: str  # math, code, science or ins
+    levels: tuple[int, int]  # fewest and most operations
+    draw: Callable[[random.Random, int], str]  # (random stream, level) -> question
+    solve: Callable[[str], Solution]
+
+
+def random_stream(seed: int, *name: str | int) -> random.Random:
+    """The random stream `name` of `seed`; streams of different names are independent."""
+    text = json.dumps([seed, *name], separators=(",", ":"))
+    return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
+
+
+def is_heldout(question: str) -> bool:
+    """Whether a question is for evaluation only: decided by its text, never by a draw."""
+    digest = hashlib.sha256(question.encode()).digest()
+    return int.from_bytes(digest[:8], "big") % HELDOUT_ONE_IN == 0
+
+
+def labelled(operations: Sequence[str]) -> str:
+    """`A first B second ...`: operations with their labels."""
+    return " ".join(f"{label} {text}" for label, text in zip(LABELS, operations, strict=False))
+
+
+def operations_of(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """(label, words) of each labelled operation; words before the first label are left out."""
+    found: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word in LABELS:
+            found.append((word, []))
+        elif found:
+            found[-1][1].append(word)
+    return found
+
+
+def stepwise(
+    operations: Sequence[tuple[str, list[str]]], states: Sequence[str], answer: str
+) -> Solution:
+    """A solution whose step is `label operation = state`."""
+    steps = [
+        f"{label} {' '.join(words)} = {state}"
+        for (label, words), state in zip(operations, states, strict=True)
+    ]
+    return Solution(steps=tuple(steps), states=tuple(states), answer=answer)
