@@ -1,1 +1,1 @@
-"""Recipes: what a study makes, stated as typed data. No data is opened here and no torch is imported."""
+"""Recipes: what a study makes, stated as typed data. Opens no data and imports no torch."""

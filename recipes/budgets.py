@@ -196,7 +196,7 @@ def _fraction(share: float) -> Fraction:
 
 
 def _refuse_budget(loaded: Loaded[StudyRecipe], path: str, *, unit: int, why: str) -> RecipeError:
-    tokens = getattr(getattr(loaded.value, path.split(".")[0]), "tokens")
+    tokens = getattr(loaded.value, path.split(".")[0]).tokens
     below, above = tokens // unit * unit, (tokens // unit + 1) * unit
     fits = f"{below:_} or {above:_}" if below else f"{above:_}"
     return loaded.refuse(path, found=f"is {tokens:_}", rule=why, do=f"write {fits}")
@@ -221,8 +221,8 @@ def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
             loaded,
             "pretraining.tokens",
             unit=unit,
-            why=f"each phase is whole batches of {knobs.global_batch_sequences} sequences of {size} "
-            f"tokens and each source whole sequences: a multiple of {unit:_}",
+            why=f"each phase is whole batches of {knobs.global_batch_sequences} sequences of "
+            f"{size} tokens and each source whole sequences: a multiple of {unit:_}",
         )
 
 
@@ -278,7 +278,7 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
                 f"pretraining.max_epochs.{mix}",
                 found=f"{tokens:_} tokens of a set of {size:_} are {tokens / size:.2f} epochs",
                 rule=f"at most {allowed:g} epochs of {mix} are allowed",
-                do=f"write at least {-(-100 * tokens // size) / 100:g}, enlarge the set or lower the budget",
+                do=f"write at least {-(-100 * tokens // size) / 100:g}, or enlarge the set",
             )
 
 

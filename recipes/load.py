@@ -1,4 +1,4 @@
-"""YAML to typed recipes: one `extends` parent, conversion by declared type, errors with file:line:key.
+"""YAML to typed recipes: one `extends` parent, conversion by declared type, errors with places.
 
 No environment reading. The grammar of values is stated in `frontload.recipes.scalars`.
 """
@@ -238,7 +238,7 @@ def _merge(parent: Tree, child: Tree, kind: Any) -> Tree:
 
 
 def _expand(tree: Tree, kind: Any, path: Path) -> Tree:
-    """Replaces the name of a recipe file (fields with `metadata={"folder": ...}`) by its content."""
+    """Replaces the name of a recipe file (fields with `folder` metadata) by its content."""
     if not isinstance(tree.value, dict) or not _fields(kind):
         return tree
     kinds = _fields(kind)

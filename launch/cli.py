@@ -1,0 +1,130 @@
+"""The command line: parses, calls, prints. Every error of a user is one message in four parts."""
+
+import argparse
+import importlib
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from frontload.recipes.errors import FrontloadError, RecipeError
+from frontload.recipes.load import nearest
+
+INTERRUPTED = 130
+STUDY_COMMANDS = ("plan", "run", "status", "report", "explain")
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are four-part messages."""
+
+    def error(self, message: str) -> NoReturn:
+        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if choice:
+            names = [name.strip(" '") for name in choice[2].split(",")]
+            raise RecipeError(
+                f"{self.prog} {choice[1]}",
+                found=f"'{choice[1]}' is not a command",
+                rule="commands are " + ", ".join(names),
+                do=nearest(choice[1], names),
+            )
+        unknown = re.search(r"unrecognized arguments: (\S+)", message)
+        if unknown:
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            raise RecipeError(
+                f"{self.prog} {unknown[1]}",
+                found=f"'{unknown[1]}' is not understood",
+                rule="arguments are those of `" + self.prog + " --help`",
+                do=nearest(unknown[1].split("=")[0], flags),
+            )
+        raise RecipeError(
+            self.prog,
+            found=message,
+            rule="arguments are those of `" + self.prog + " --help`",
+            do="change the command",
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0 done, 1 a stage failed, 2 wrong input."""
+    asked = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _dispatch(asked)
+    except FrontloadError as error:
+        print(f"frontload: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("frontload: stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def _dispatch(asked: Sequence[str]) -> int:
+    overrides: list[str] = []
+    if asked and asked[0] in STUDY_COMMANDS:
+        overrides = [part for part in asked if "=" in part and not part.startswith("-")]
+        asked = [part for part in asked if part not in overrides]
+    parser = _parser(asked[0] if asked else "")
+    options, rest = parser.parse_known_args(asked)
+    if rest:
+        _subparser(parser, options.command).error(f"unrecognized arguments: {rest[0]}")
+    options.overrides = overrides
+    act: Callable[[argparse.Namespace], int] = options.act
+    return act(options) or 0
+
+
+def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return action.choices[command]
+    return parser
+
+
+def _parser(command: str) -> _Parser:
+    from frontload.launch import commands
+
+    parser = _Parser(prog="frontload", description=__doc__)
+    choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, act, text in (
+        ("plan", commands.plan, "what would be made, why, and at what price"),
+        ("run", commands.run, "run or resume a study, then write its report"),
+        ("status", commands.status, "what is built, begun or missing"),
+        ("report", commands.report, "write tables, verdicts and report.html of a finished study"),
+    ):
+        one = choices.add_parser(name, help=text, description=text)
+        one.add_argument("study", help="a name under recipes/studies, or a path")
+        _add_store(one)
+        one.add_argument("--seeds", type=int, help="number of seeds, as the override seeds=N")
+        one.add_argument("--workers", type=int, default=0, help="worker processes; one a core")
+        if name in ("run", "report"):
+            one.add_argument("--out", type=Path, help="folder of the report; results/STUDY")
+        if name == "status":
+            one.add_argument("--verify", action="store_true", help="read and compare every byte")
+        one.set_defaults(act=act)
+    one = choices.add_parser("explain", help="why this key; where this training sample came from")
+    one.add_argument("what", nargs="+", metavar="KEY-OR-LABEL | sample N")
+    one.add_argument("--blend", help="key or label of the blend of `sample N`")
+    one.add_argument("--study", help="the study a label belongs to")
+    _add_store(one)
+    one.set_defaults(act=commands.explain)
+    data = choices.add_parser("data", help="preprocess, curate, verify: data from files to tokens")
+    if command == "data":  # imported only when asked for: the other commands start faster
+        below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+        importlib.import_module("frontload.data_tools.cli").add_commands(below)
+    return parser
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

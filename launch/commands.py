@@ -1,0 +1,187 @@
+"""What each command does with its parsed options."""
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from frontload.launch import show
+from frontload.launch.plan import Entry, Plan, plan_study
+from frontload.launch.progress import Progress
+from frontload.launch.runner import Settings, Summary, num_workers, run_stages
+from frontload.launch.store import Store, check_content
+from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.load import nearest
+from frontload.recipes.stage import Stage
+from frontload.recipes.study import Study, load_study
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Prints every missing stage with its reason and price."""
+    found, store = _planned(options)
+    print("\n".join(show.plan_lines(found, store)))
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    """Makes what is missing, then writes and prints the report."""
+    found, store = _planned(options)
+    study = found.study
+    if not found.missing:
+        print(f"study {study.name}: nothing to do, all {len(found.entries)} stages are built")
+        return _report(study, store, _out(options), is_quiet=True)
+    print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
+    print("\n".join([*show.price_table(found.missing), show.total_line(found)]), flush=True)
+    watcher = Progress([e.stage for e in found.missing], found.seconds, workers=found.workers)
+    settings = Settings(placement=study.placement, workers=found.workers, seconds=found.seconds)
+    try:
+        summary = run_stages(study.stages, store, settings=settings, watcher=watcher)
+    finally:
+        watcher.close()
+    code = _exit_code(summary)
+    if code == 0:
+        _report(study, store, _out(options), is_quiet=False)
+    print("\n".join(show.summary_lines(summary)))
+    return code
+
+
+def status(options: argparse.Namespace) -> int:
+    """Prints the state of every stage; with --verify, reads every byte."""
+    found, store = _planned(options)
+    print("\n".join(show.status_lines(found, store)))
+    if options.verify:
+        for entry in found.entries:
+            folder = store.find(entry.stage.kind, entry.stage.key)
+            if folder is not None:
+                check_content(folder)
+        print("every file of every built stage has the checksum it was published with")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Writes the report of a finished study."""
+    found, store = _planned(options)
+    if found.missing:
+        raise ArtifactError(
+            f"report of study {found.study.name}",
+            found=f"{len(found.missing)} stages are not built",
+            rule="a report is written from a finished study",
+            do=f"run `frontload run {options.study} --store {options.store}` first",
+        )
+    return _report(found.study, store, _out(options), is_quiet=False)
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Explains a key or label, or a training sample."""
+    store = Store(options.store)
+    if options.what[0] == "sample":
+        return _explain_sample(options, store)
+    what = options.what[0]
+    folder = _find_folder(store, what)
+    entry = _find_entry(options, store, what)
+    if folder is None and entry is None:
+        names = [path.parent.name for path in store.root.glob("*/*/manifest.json")]
+        raise RecipeError(
+            f"explain {what}",
+            found=f"no such key or label in {store.root}",
+            rule="a key is the end of a folder's name, a label its start",
+            do=nearest(what, names) if names else "add --study STUDY for what is not built",
+        )
+    stage = entry.stage if entry else None
+    if folder is None and stage is not None:
+        folder = store.find(stage.kind, stage.key)
+    print("\n".join(show.explain_lines(stage, folder, entry)))
+    return 0
+
+
+def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:
+    overrides = list(options.overrides)
+    if options.seeds is not None:
+        overrides.append(f"seeds={options.seeds}")
+    study = load_study(options.study, overrides=overrides)
+    workers = num_workers(study.placement, options.workers)
+    store = Store(options.store)
+    return plan_study(study, store, workers=workers), store
+
+
+def _out(options: argparse.Namespace) -> Path:
+    return options.out or Path("results") / Path(options.study).stem
+
+
+def _exit_code(summary: Summary) -> int:
+    """0, or 2 if every failure is the user's input, else 1."""
+    codes = {error.exit_code for error in summary.failed.values()}
+    return max(codes) if len(codes) == 1 else min(codes, default=0)
+
+
+def _report(study: Study, store: Store, out: Path, *, is_quiet: bool) -> int:
+    """Writes the report and prints the tables, or only where they are."""
+    write_report: Any = importlib.import_module("frontload.eval.report").write_report
+    write_report(study, store, out)
+    if not is_quiet:
+        print((out / "tables.md").read_text(encoding="utf-8"))
+    print(f"report: {out / 'report.html'}")
+    return 0
+
+
+def _find_folder(store: Store, what: str) -> Path | None:
+    """The built folder whose key, label or name is `what` (optionally `kind/...`)."""
+    kind, _, name = what.rpartition("/")
+    for manifest in sorted(store.root.glob(f"{kind or '*'}/*/manifest.json")):
+        folder = manifest.parent
+        label, _, key = folder.name.rpartition("-")
+        if name in (folder.name, key) or (label == name):
+            return folder
+    return None
+
+
+def _find_entry(options: argparse.Namespace, store: Store, what: str) -> Entry | None:
+    if not options.study:
+        return None
+    study = load_study(options.study, overrides=options.overrides)
+    found = plan_study(study, store, workers=1)
+    for entry in found.entries:
+        stage: Stage = entry.stage
+        if what in (stage.key, stage.label, stage.folder, f"{stage.kind}/{stage.label}"):
+            return entry
+    return None
+
+
+def _explain_sample(options: argparse.Namespace, store: Store) -> int:
+    if len(options.what) != 2 or not options.what[1].isdigit() or not options.blend:
+        raise RecipeError(
+            "explain sample",
+            found=" ".join(options.what),
+            rule="a sample is a number within a blend",
+            do="write e.g. `frontload explain sample 17 --blend ldq-seed1`",
+        )
+    folder = _find_folder(store, f"blend/{options.blend.removeprefix('blend/')}")
+    if folder is None:
+        names = [path.name for path in (store.root / "blend").glob("*")]
+        raise RecipeError(
+            f"explain sample --blend {options.blend}",
+            found=f"no such blend in {store.root}",
+            rule="--blend is the key or label of a built blend",
+            do=nearest(options.blend, names),
+        )
+    verify: Any = importlib.import_module("frontload.data_tools.verify")
+    indexes, documents = _sources(store, folder)
+    print(verify.explain_sample(folder, indexes, documents, int(options.what[1])))
+    return 0
+
+
+def _sources(store: Store, blend: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Index and documents folder of each source of a blend, through the manifests."""
+    from frontload.launch.store import read_manifest
+
+    indexes: dict[str, Path] = {}
+    documents: dict[str, Path] = {}
+    for role, key in read_manifest(blend)["inputs"].items():
+        index = store.find("index", key)
+        if role == "before" or index is None:
+            continue
+        indexes[role] = index
+        below = store.find("curate", read_manifest(index)["inputs"]["documents"])
+        if below is not None:
+            documents[role] = below
+    return indexes, documents

@@ -1,0 +1,295 @@
+"""Runs the stages of a study on warm workers. STAGES is the one registry of stage functions."""
+
+import os
+import platform
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Protocol
+
+from frontload.launch.jobs import Finished, Job, Tick
+from frontload.launch.price import work_of
+from frontload.launch.store import Store, Ticket, write_json
+from frontload.launch.workers import Worker
+from frontload.recipes.errors import FrontloadError, StageError
+from frontload.recipes.placement import Placement
+from frontload.recipes.stage import Stage
+
+STAGES: dict[str, str] = {
+    "synthesize": "frontload.data_tools.stages:synthesize",
+    "import_own": "frontload.data_tools.stages:import_own",
+    "tokenizer": "frontload.data_tools.stages:train_tokenizer",
+    "curate": "frontload.data_tools.stages:curate",
+    "index": "frontload.data_tools.stages:index",
+    "blend": "frontload.data_tools.stages:blend",
+    "pack": "frontload.data_tools.stages:pack",
+    "pretrain": "frontload.megatron_ext.stages:pretrain",
+    "sft": "frontload.megatron_ext.stages:sft",
+    "evaluate": "frontload.eval.stages:evaluate",
+    "tabulate": "frontload.eval.stages:tabulate",
+}
+"""Stage kind -> "module:function", imported by the worker that runs it."""
+
+PRELOAD = ("torch", "frontload.megatron_ext.stages", "frontload.eval.stages")
+"""What an idle worker imports while it waits: seconds that no stage then pays."""
+
+RANKED = ("pretrain", "sft")
+"""Kinds that use every rank of the placement; the others are one process."""
+
+POLL_SECONDS = 0.5
+
+
+class Watcher(Protocol):
+    """Whoever shows a run."""
+
+    def started(self, stage: Stage) -> None: ...
+    def ticked(self, stage: Stage, tick: Tick) -> None: ...
+    def finished(self, stage: Stage, end: Finished) -> None: ...
+    def waited(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to run: nothing here changes an artifact."""
+
+    placement: Placement
+    workers: int
+    seconds: Mapping[str, float] = field(default_factory=dict)  # key -> estimate, for the order
+    registry: Mapping[str, str] = field(default_factory=lambda: STAGES)
+    preload: Sequence[str] = PRELOAD
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a run did."""
+
+    made: tuple[Stage, ...]
+    failed: Mapping[str, FrontloadError]  # key -> error, of stages that ran
+    blocked: tuple[Stage, ...]  # not run, since an input failed
+    wall_seconds: float
+    cpu_seconds: float  # of the stages, waiting and importing ahead left out
+    cores: int
+
+    @property
+    def utilisation(self) -> float:
+        """Stage CPU time over cores x wall time."""
+        return self.cpu_seconds / max(self.cores * self.wall_seconds, 1e-9)
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_workers(placement: Placement, asked: int = 0) -> int:
+    """Workers of a run: what was asked, else the placement's number, else one a core."""
+    share = placement.ranks_per_node * placement.threads_per_rank
+    return asked or placement.workers or max(1, num_cores() // share)
+
+
+def critical_seconds(stages: Sequence[Stage], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Key -> seconds from the start of a stage to the end of the study on the longest path."""
+    longest = {stage.key: seconds.get(stage.key, 1.0) for stage in stages}
+    for stage in reversed(stages):
+        for below in stage.inputs.values():
+            path = seconds.get(below.key, 1.0) + longest[stage.key]
+            longest[below.key] = max(longest.get(below.key, 0.0), path)
+    return longest
+
+
+def run_stages(
+    stages: Sequence[Stage], store: Store, *, settings: Settings, watcher: Watcher
+) -> Summary:
+    """Makes every stage that is not built; `stages` holds inputs before what needs them.
+
+    Raises: RecipeError if another run holds the store, ArtifactError for a torn artifact.
+    """
+    built = {stage.key: path for stage in stages if (path := store.find(stage.kind, stage.key))}
+    todo = [stage for stage in stages if stage.key not in built]
+    if not todo:
+        return Summary(
+            made=(), failed={}, blocked=(), wall_seconds=0.0, cpu_seconds=0.0, cores=num_cores()
+        )
+    with store.lock("run", wait_seconds=0.2):
+        run = _Run(todo, store, settings=settings, watcher=watcher, built=built)
+        return run.run()
+
+
+class _Run:
+    """The state of one run: who is busy, what is made, what failed."""
+
+    def __init__(
+        self,
+        todo: Sequence[Stage],
+        store: Store,
+        *,
+        settings: Settings,
+        watcher: Watcher,
+        built: dict[str, Path],
+    ) -> None:
+        self.store, self.settings, self.watcher, self.built = store, settings, watcher, built
+        self.rank = critical_seconds(todo, settings.seconds)
+        self.waiting = {stage.key: stage for stage in todo}
+        self.order = list(todo)
+        self.running: dict[str, Stage] = {}
+        self.failed: dict[str, FrontloadError] = {}
+        self.blocked: list[Stage] = []
+        self.made: list[Stage] = []
+        self.cpu_seconds = 0.0
+        self.workers: list[Worker] = []
+
+    def run(self) -> Summary:
+        begin = time.monotonic()
+        try:
+            self.workers = [
+                self._worker() for _ in range(min(self.settings.workers, len(self.order)))
+            ]
+            while self.waiting or self.running:
+                self._hand_out()
+                if not self.running:
+                    break
+                self._listen()
+        finally:
+            for worker in self.workers:
+                worker.stop()
+        return Summary(
+            made=tuple(self.made),
+            failed=self.failed,
+            blocked=tuple(self.blocked),
+            wall_seconds=time.monotonic() - begin,
+            cpu_seconds=self.cpu_seconds,
+            cores=self._cores(),
+        )
+
+    def _cores(self) -> int:
+        placement = self.settings.placement
+        used = self.settings.workers * placement.ranks_per_node * placement.threads_per_rank
+        return min(num_cores(), used)
+
+    def _worker(self) -> Worker:
+        threads = self.settings.placement.threads_per_rank
+        return Worker(threads=threads, preload=self.settings.preload)
+
+    def _hand_out(self) -> None:
+        """Gives idle workers the ready stages, those on the longest path first."""
+        self._block_dependants()
+        ready = [
+            stage
+            for stage in self.waiting.values()
+            if all(below.key in self.built for below in stage.inputs.values())
+        ]
+        ready.sort(key=lambda stage: -self.rank[stage.key])
+        idle = (worker for worker in self.workers if worker.job is None)
+        for stage, worker in zip(ready, idle, strict=False):
+            del self.waiting[stage.key]
+            self.running[stage.key] = stage
+            self.watcher.started(stage)
+            try:
+                worker.start(self._job(stage))
+            except (BrokenPipeError, ConnectionError):
+                self._lost(worker, stage)
+
+    def _block_dependants(self) -> None:
+        dead = set(self.failed) | {stage.key for stage in self.blocked}
+        for stage in self.order:
+            if stage.key in self.waiting and any(b.key in dead for b in stage.inputs.values()):
+                dead.add(stage.key)
+                self.blocked.append(self.waiting.pop(stage.key))
+
+    def _job(self, stage: Stage) -> Job:
+        placement = self.settings.placement
+        if stage.kind not in RANKED:
+            placement = replace(
+                Placement(), name=placement.name, threads_per_rank=placement.threads_per_rank
+            )
+        return Job(
+            ticket=Ticket.of(stage),
+            function=self.settings.registry[stage.kind],
+            recipe=stage.recipe,
+            inputs={role: self.built[below.key] for role, below in stage.inputs.items()},
+            placement=placement,
+            store=self.store.root,
+        )
+
+    def _listen(self) -> None:
+        busy = {worker.connection: worker for worker in self.workers if worker.job}
+        for connection in wait(list(busy), timeout=POLL_SECONDS):
+            worker = next(one for one in busy.values() if one.connection is connection)
+            assert worker.job is not None
+            stage = self.running[worker.job.ticket.key]
+            message = worker.receive()
+            if isinstance(message, Tick):
+                self.watcher.ticked(stage, message)
+            elif isinstance(message, Finished):
+                worker.job = None
+                self._end(stage, message)
+            else:
+                self._lost(worker, stage)
+        self.watcher.waited()
+
+    def _lost(self, worker: Worker, stage: Stage) -> None:
+        """A worker died in mid-stage: its stage failed, a fresh worker takes its place."""
+        log = self.store.telemetry_file(Ticket.of(stage), "log")
+        error = StageError(
+            f"stage {stage.folder}",
+            found=worker.death(),
+            rule="a stage ends without an error",
+            do=f"read {log}, mend the cause and run again; it goes on from here",
+        )
+        worker.stop()
+        self.workers[self.workers.index(worker)] = self._worker()
+        self._end(stage, Finished(cpu_seconds=0.0, wall_seconds=0.0, error=error))
+
+    def _end(self, stage: Stage, end: Finished) -> None:
+        del self.running[stage.key]
+        self.cpu_seconds += end.cpu_seconds
+        if end.error is not None:
+            self.failed[stage.key] = end.error
+        else:
+            path = self.store.find(stage.kind, stage.key)
+            assert path is not None
+            self.built[stage.key] = path
+            self.made.append(stage)
+            write_provenance(self.store, stage, end=end, placement=self.settings.placement)
+        self.watcher.finished(stage, end)
+
+
+def write_provenance(store: Store, stage: Stage, *, end: Finished, placement: Placement) -> None:
+    """Records when and where a stage was made, beside the artifact and never in it."""
+    write_json(
+        store.provenance_file(Ticket.of(stage)),
+        {
+            "key": stage.key,
+            "label": stage.label,
+            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "work": work_of(stage)[2],
+            "cpu_seconds": round(end.cpu_seconds, 3),
+            "wall_seconds": round(end.wall_seconds, 3),
+            "host": socket.gethostname(),
+            "cores": num_cores(),
+            "python": platform.python_version(),
+            "commit": _commit(),
+            "placement": {
+                name: getattr(placement, name) for name in placement.__dataclass_fields__
+            },
+        },
+    )
+
+
+@cache
+def _commit() -> str:
+    """The checkout's commit, with + for uncommitted changes; empty outside a checkout."""
+    room = Path(__file__).resolve().parent
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+        cwd=room,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() if found.returncode == 0 else ""

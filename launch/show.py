@@ -1,0 +1,120 @@
+"""Plans, states and keys as text for people."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from frontload.launch.plan import BUILT, Entry, Plan
+from frontload.launch.price import Price
+from frontload.launch.progress import show_seconds
+from frontload.launch.runner import Summary
+from frontload.launch.store import Store, Ticket, read_manifest
+from frontload.recipes.stage import Stage
+
+
+def show_count(number: float) -> str:
+    """A count in short form: 4.10 M, 327 k, 12."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:g}"
+
+
+def show_price(price: Price) -> str:
+    """Tokens, FLOPs and CPU time of one stage."""
+    parts = [f"{show_count(price.tokens)} tokens"] if price.tokens else []
+    if price.flops:
+        parts.append(f"{price.flops:.2e} FLOPs")
+    rate = "" if price.is_measured else " at a default rate"
+    return ", ".join([*parts, f"{show_seconds(price.cpu_seconds)} CPU{rate}"])
+
+
+def plan_lines(plan: Plan, store: Store) -> list[str]:
+    """The whole plan: one line a missing stage with its reason, then the table of prices."""
+    lines = [f"study {plan.study.name} in {store.root}: {summary_line(plan)}"]
+    if not plan.missing:
+        return lines
+    for entry in plan.missing:
+        lines.append(f"  {entry.state:7} {entry.stage.folder}  {show_price(entry.price)}")
+        if entry.reason != "first of its kind":
+            lines.append(f"          {entry.reason}")
+    return lines + ["", *price_table(plan.missing), "", total_line(plan)]
+
+
+def summary_line(plan: Plan) -> str:
+    """How many stages are there and how many are missing."""
+    built = len(plan.entries) - len(plan.missing)
+    return f"{len(plan.entries)} stages, {built} built, {len(plan.missing)} to make"
+
+
+def price_table(entries: Sequence[Entry]) -> list[str]:
+    """One line a kind: how many, tokens, FLOPs, CPU time."""
+    lines = [f"  {'kind':11}{'stages':>7}{'tokens':>10}{'FLOPs':>11}{'CPU time':>15}"]
+    kinds = dict.fromkeys(entry.stage.kind for entry in entries)
+    for kind in kinds:
+        prices = [entry.price for entry in entries if entry.stage.kind == kind]
+        flops = sum(price.flops for price in prices)
+        lines.append(
+            f"  {kind:11}{len(prices):>7}{show_count(sum(price.tokens for price in prices)):>10}"
+            f"{f'{flops:.2e}' if flops else '-':>11}"
+            f"{show_seconds(sum(price.cpu_seconds for price in prices)):>15}"
+        )
+    return lines
+
+
+def total_line(plan: Plan) -> str:
+    """The price of the whole run."""
+    prices = [entry.price for entry in plan.missing]
+    cpu = sum(price.cpu_seconds for price in prices)
+    measured = sum(price.cpu_seconds for price in prices if price.is_measured)
+    source = f"{100 * measured / cpu:.0f}% of it at rates measured in this store" if cpu else ""
+    return (
+        f"price: {show_count(sum(price.flops for price in prices))}FLOPs, {show_seconds(cpu)} of "
+        f"CPU time ({source}); about {show_seconds(plan.wall_seconds)} on {plan.workers} workers"
+    )
+
+
+def status_lines(plan: Plan, store: Store) -> list[str]:
+    """What is built, begun, or not yet there, one line a stage."""
+    lines = [f"study {plan.study.name} in {store.root}: {summary_line(plan)}"]
+    for entry in plan.entries:
+        state = entry.state
+        log = store.telemetry_file(Ticket.of(entry.stage), "log")
+        if state != BUILT and (store.workspace(Ticket.of(entry.stage)) / "path").is_dir():
+            state = "begun"
+        note = f"  see {log}" if state == "begun" and log.is_file() else ""
+        lines.append(f"  {state:8}{entry.stage.folder}{note}")
+    return lines
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What a run did, and how busy the cores were."""
+    lines = [
+        f"made {len(summary.made)} stages in {show_seconds(summary.wall_seconds)}; stages used "
+        f"{summary.cpu_seconds:.1f} CPU s, {100 * summary.utilisation:.0f}% of {summary.cores} "
+        f"core{'s' if summary.cores > 1 else ''} x wall time"
+    ]
+    if summary.failed:
+        lines.append(f"{len(summary.failed)} failed:")
+        lines += [f"  {error}" for error in summary.failed.values()]
+    if summary.blocked:
+        lines.append(f"{len(summary.blocked)} not run, since an input failed:")
+        lines += [f"  {stage.folder}" for stage in summary.blocked]
+    return lines
+
+
+def explain_lines(stage: Stage | None, folder: Path | None, entry: Entry | None) -> list[str]:
+    """The payload behind a key, its inputs, why it is what it is, and where it lies."""
+    payload = stage.payload() if stage is not None else {}
+    if stage is None and folder is not None:
+        manifest = read_manifest(folder)
+        payload = {name: manifest[name] for name in ("kind", "revision", "recipe", "inputs")}
+    lines = [f"folder: {folder}" if folder else "folder: not built"]
+    if entry is not None and entry.reason:
+        lines.append(f"why:    {entry.reason}")
+    if entry is not None:
+        lines.append(f"price:  {show_price(entry.price)}")
+    if stage is not None:
+        lines += [f"input:  {role} = {below.folder}" for role, below in stage.inputs.items()]
+    lines.append("the key is the sha256 of:")
+    return [*lines, json.dumps(payload, sort_keys=True, indent=1)]

@@ -1,0 +1,221 @@
+"""Store: key -> finished folder. Locks, workspaces, publishing by one rename, checksums.
+
+store/<kind>/<label>-<key>/            a finished artifact: exists <=> is complete
+store/.work/<kind>/<label>-<key>/      path/ (becomes the artifact) and scratch/ (never published)
+store/.locks/<key>.lock                held by whoever makes the artifact; freed by any death
+store/provenance/<kind>/<label>-<key>.json   when, where, how long: what bytes must not hold
+store/telemetry/<kind>/<label>-<key>.*       clock-bound metrics and the stage's own output
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.stage import Stage
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """What a worker needs to know of a stage: its identity without the graph below it."""
+
+    kind: str
+    label: str
+    key: str
+    folder: str
+    payload: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, stage: Stage) -> "Ticket":
+        """The identity of `stage`."""
+        return cls(
+            kind=stage.kind,
+            label=stage.label,
+            key=stage.key,
+            folder=stage.folder,
+            payload=stage.payload(),
+        )
+
+
+class Store:
+    """A folder of finished artifacts. Paths are made when needed, never by looking."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """The finished folder of a key, whatever its label.
+
+        Raises: ArtifactError if the folder is there but is not what its manifest says.
+        """
+        for folder in sorted((self.root / kind).glob(f"*-{key}")):
+            check_sizes(folder, key)
+            return folder
+        return None
+
+    def workspace(self, ticket: Ticket) -> Path:
+        """The folder that holds `path` and `scratch` of a stage in the making."""
+        return self.root / ".work" / ticket.folder
+
+    def provenance_file(self, ticket: Ticket) -> Path:
+        return self.root / "provenance" / f"{ticket.folder}.json"
+
+    def telemetry_file(self, ticket: Ticket, suffix: str) -> Path:
+        return self.root / "telemetry" / f"{ticket.folder}.{suffix}"
+
+    @contextmanager
+    def lock(self, name: str, *, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Holds the lock `name` of this store; any death of the holder frees it.
+
+        Raises: RecipeError if another process holds it after `wait_seconds`.
+        """
+        path = self.root / ".locks" / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+", encoding="utf-8") as file:
+            end = time.monotonic() + wait_seconds
+            while not _try_lock(file.fileno()):
+                if time.monotonic() >= end:
+                    raise _held(self.root, name, path)
+                time.sleep(0.05)
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
+
+    def publish(self, ticket: Ticket) -> Path:
+        """Turns the workspace's `path` into the artifact: manifest last, then one rename."""
+        work = self.workspace(ticket)
+        path, target = work / "path", self.root / ticket.folder
+        files = _describe_files(path)
+        manifest = {"format": FORMAT, "key": ticket.key, "files": files, **ticket.payload}
+        write_json(path / MANIFEST, manifest)
+        for name in files:
+            _sync(path / name)
+        for folder, _, _ in os.walk(path):
+            _sync(Path(folder))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(path, target)
+        _sync(target.parent)
+        shutil.rmtree(work, ignore_errors=True)
+        return target
+
+    def manifests(self, kind: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        """Every finished folder of a kind with its manifest."""
+        for path in sorted((self.root / kind).glob(f"*/{MANIFEST}")):
+            yield path.parent, read_manifest(path.parent)
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of a finished folder.
+
+    Raises: ArtifactError if there is none or it cannot be read.
+    """
+    try:
+        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _torn(folder, "its manifest.json cannot be read") from error
+
+
+def check_sizes(folder: Path, key: str) -> None:
+    """Cheap check of a finished folder: the manifest is whole, every file has its size.
+
+    Raises: ArtifactError naming the file.
+    """
+    manifest = read_manifest(folder)
+    if manifest.get("key") != key:
+        raise _torn(folder, f"its manifest is of key {manifest.get('key')}")
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry["size_bytes"]:
+            was = "is missing" if size is None else f"has {size} bytes"
+            raise _torn(folder, f"{name} {was}, not {entry['size_bytes']} bytes")
+
+
+def check_content(folder: Path) -> None:
+    """Full check: the sha256 of every file is the manifest's.
+
+    Raises: ArtifactError naming the file.
+    """
+    manifest = read_manifest(folder)
+    check_sizes(folder, manifest["key"])
+    for name, entry in manifest["files"].items():
+        if digest_file(folder / name) != entry["sha256"]:
+            raise _torn(folder, f"the bytes of {name} are not those that were published")
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file."""
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file whole: to a name aside, synced, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".tmp")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(json.dumps(value, sort_keys=True, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def _describe_files(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for file in sorted(path.rglob("*")):
+        name = file.relative_to(path).as_posix()
+        if file.is_file() and name not in (MANIFEST, MANIFEST + ".tmp"):
+            found[name] = {"sha256": digest_file(file), "size_bytes": file.stat().st_size}
+    return found
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held(root: Path, name: str, path: Path) -> RecipeError:
+    holder = path.read_text(encoding="utf-8").strip() or "unknown"
+    what = "another run" if name == "run" else f"the making of {name}"
+    return RecipeError(
+        f"store {root}",
+        found=f"{what} holds it (process {holder})",
+        rule="one run at a time writes to a store",
+        do="wait for it, stop it, or give another folder with --store",
+    )
+
+
+def _torn(folder: Path, found: str) -> ArtifactError:
+    return ArtifactError(
+        f"artifact {folder}",
+        found=found,
+        rule="a finished folder never changes after it was published",
+        do=f"delete the folder and run again: rm -r {folder}",
+    )

@@ -1,0 +1,76 @@
+"""A stage on several ranks of this machine: the torchrun command, and what each rank runs."""
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+from frontload.launch.jobs import Job, die_with_parent, load_function
+from frontload.launch.store import Store
+from frontload.launch.workspace import LiveWorkspace
+from frontload.recipes.errors import RecipeError, StageError
+
+JOB_FILE = "job.pickle"
+
+
+def torchrun_command(job: Job, job_file: Path) -> list[str]:
+    """The command that starts every rank of a job on this machine.
+
+    Raises: RecipeError if the placement spans nodes.
+    """
+    placement = job.placement
+    if placement.num_nodes != 1:
+        raise RecipeError(
+            f"placement.num_nodes {placement.num_nodes}",
+            found="more than one node",
+            rule="`frontload run` starts ranks on this machine only",
+            do="write 1",
+        )
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={placement.ranks_per_node}",
+        "--module",
+        "frontload.launch.torchrun",
+        str(job_file),
+    ]
+
+
+def run_on_ranks(job: Job, scratch: Path) -> None:
+    """Runs the stage function on every rank; all fail together.
+
+    Raises: StageError if any rank failed.
+    """
+    job_file = scratch.parent / JOB_FILE
+    job_file.write_bytes(pickle.dumps(job))
+    count = str(job.placement.threads_per_rank)
+    environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
+    done = subprocess.run(torchrun_command(job, job_file), env=environment, check=False)
+    if done.returncode:
+        raise StageError(
+            f"stage {job.ticket.folder} on {job.placement.world_size} ranks",
+            found=f"torchrun ended with status {done.returncode}",
+            rule="every rank ends without an error",
+            do="read the log of the stage under store/telemetry, mend the cause and run again",
+        )
+
+
+def run_rank(job_file: Path) -> None:
+    """What one rank runs: the stage function on the shared workspace, without publishing."""
+    die_with_parent()
+    job: Job = pickle.loads(job_file.read_bytes())
+    rank = int(os.environ["RANK"])
+    work = LiveWorkspace(
+        Store(job.store), job.ticket, placement=job.placement, report=lambda *_: None, rank=rank
+    )
+    try:
+        load_function(job.function)(job.recipe, job.inputs, work)
+    finally:
+        work.close()
+
+
+if __name__ == "__main__":
+    run_rank(Path(sys.argv[1]))
