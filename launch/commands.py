@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
     print("\n".join([*show.price_table(found.missing), show.total_line(found)]), flush=True)
     watcher = Progress([e.stage for e in found.missing], found.seconds, workers=found.workers)
-    settings = Settings(placement=study.placement, workers=found.workers, seconds=found.seconds)
+    settings = Settings(placement=study.placement, workers=found.workers, prices=found.prices)
     try:
         summary = run_stages(study.stages, store, settings=settings, watcher=watcher)
     finally:

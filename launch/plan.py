@@ -43,7 +43,12 @@ class Plan:
     @property
     def seconds(self) -> dict[str, float]:
         """Key -> estimated CPU seconds."""
-        return {entry.stage.key: entry.price.cpu_seconds for entry in self.entries}
+        return {key: price.cpu_seconds for key, price in self.prices.items()}
+
+    @property
+    def prices(self) -> dict[str, Price]:
+        """Key -> price."""
+        return {entry.stage.key: entry.price for entry in self.entries}
 
 
 def plan_study(study: Study, store: Store, *, workers: int) -> Plan:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from frontload.launch.jobs import Finished, Job, Tick
-from frontload.launch.price import work_of
+from frontload.launch.price import Price
 from frontload.launch.store import Store, Ticket, write_json
 from frontload.launch.workers import Worker
 from frontload.recipes.errors import FrontloadError, StageError
@@ -59,7 +59,7 @@ class Settings:
 
     placement: Placement
     workers: int
-    seconds: Mapping[str, float] = field(default_factory=dict)  # key -> estimate, for the order
+    prices: Mapping[str, Price] = field(default_factory=dict)  # by key, for the order
     registry: Mapping[str, str] = field(default_factory=lambda: STAGES)
     preload: Sequence[str] = PRELOAD
 
@@ -133,7 +133,8 @@ class _Run:
         built: dict[str, Path],
     ) -> None:
         self.store, self.settings, self.watcher, self.built = store, settings, watcher, built
-        self.rank = critical_seconds(todo, settings.seconds)
+        seconds = {key: price.cpu_seconds for key, price in settings.prices.items()}
+        self.rank = critical_seconds(todo, seconds)
         self.waiting = {stage.key: stage for stage in todo}
         self.order = list(todo)
         self.running: dict[str, Stage] = {}
@@ -255,11 +256,11 @@ class _Run:
             assert path is not None
             self.built[stage.key] = path
             self.made.append(stage)
-            write_provenance(self.store, stage, end=end, placement=self.settings.placement)
+            write_provenance(self.store, stage, end=end, settings=self.settings)
         self.watcher.finished(stage, end)
 
 
-def write_provenance(store: Store, stage: Stage, *, end: Finished, placement: Placement) -> None:
+def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Settings) -> None:
     """Records when and where a stage was made, beside the artifact and never in it."""
     write_json(
         store.provenance_file(Ticket.of(stage)),
@@ -267,16 +268,14 @@ def write_provenance(store: Store, stage: Stage, *, end: Finished, placement: Pl
             "key": stage.key,
             "label": stage.label,
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "work": work_of(stage)[2],
+            "work": price.work if (price := settings.prices.get(stage.key)) else 0.0,
             "cpu_seconds": round(end.cpu_seconds, 3),
             "wall_seconds": round(end.wall_seconds, 3),
             "host": socket.gethostname(),
             "cores": num_cores(),
             "python": platform.python_version(),
             "commit": _commit(),
-            "placement": {
-                name: getattr(placement, name) for name in placement.__dataclass_fields__
-            },
+            "placement": asdict(settings.placement),
         },
     )
 

@@ -1,6 +1,7 @@
 """Plans, states and keys as text for people."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,8 +99,9 @@ def summary_lines(summary: Summary) -> list[str]:
         lines.append(f"{len(summary.failed)} failed:")
         lines += [f"  {error}" for error in summary.failed.values()]
     if summary.blocked:
-        lines.append(f"{len(summary.blocked)} not run, since an input failed:")
-        lines += [f"  {stage.folder}" for stage in summary.blocked]
+        kinds = Counter(stage.kind for stage in summary.blocked)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        lines.append(f"not run, since an input failed: {counts}; the others are finished")
     return lines
 
 
