@@ -1,0 +1,93 @@
+"""The SFT suite: sampled answers to every question, graded, with the gold answer's own grade."""
+
+from collections.abc import Sequence
+
+from frontload.data_tools.document import Conversation
+from frontload.data_tools.render import encode_rows
+from frontload.data_tools.tokenizer import END, TextTokenizer
+from frontload.eval.grade import final_answer, is_correct
+from frontload.eval.model import ScoringModel
+from frontload.eval.prompts import Room, question_prompts
+from frontload.eval.results import GeneratedResult, Generation
+from frontload.eval.suites import FewShotItem, GenerateItem
+from frontload.recipes.schema import Evaluate
+
+
+def answer_items(
+    model: ScoringModel,
+    tokenizer: TextTokenizer,
+    *,
+    items: Sequence[GenerateItem],
+    recipe: Evaluate,
+) -> list[GeneratedResult]:
+    """Samples each item as often as the recipe says and grades every sample, in item order.
+
+    The hard benchmarks have their own number of samples (the paper: 16 for AIME, 4 else), and their
+    own random stream, so that changing one count leaves the other's samples as they were.
+    """
+    room = Room(max_sequence_tokens=model.max_sequence_tokens, max_new_tokens=recipe.max_new_tokens)
+    results: dict[str, GeneratedResult] = {}
+    for hard, num_samples in ((False, recipe.num_samples), (True, recipe.num_hard_samples)):
+        group = [item for item in items if item.hard == hard]
+        if not group:
+            continue
+        made = model.generate(
+            question_prompts(tokenizer, [item.question for item in group], room=room),
+            max_new_tokens=recipe.max_new_tokens,
+            temperature=recipe.temperature,
+            seed=2 * recipe.seed + hard,
+            stop_token=END,
+            num_samples=num_samples,
+        )
+        gold = gold_grades(tokenizer, group)
+        for item, samples, gold_correct in zip(group, made, gold, strict=True):
+            results[item.id] = GeneratedResult(
+                id=item.id,
+                benchmark=item.benchmark,
+                category=item.category,
+                family=item.family,
+                inside_shq=item.inside_shq,
+                hard=item.hard,
+                num_shots=0,
+                gold_correct=gold_correct,
+                samples=tuple(graded(tokenizer.decode(s), item, tokens=len(s)) for s in samples),
+            )
+    return [results[item.id] for item in items]
+
+
+def graded(text: str, item: GenerateItem | FewShotItem, *, tokens: int) -> Generation:
+    """A generation with its grade."""
+    final = final_answer(text)
+    right = not final.format_failure and is_correct(
+        item.question, final.text, gold=item.answer, family=item.family
+    )
+    return Generation(
+        text=text,
+        answer=final.text,
+        correct=right,
+        format_failure=final.format_failure,
+        tokens=tokens,
+    )
+
+
+def gold_grades(
+    tokenizer: TextTokenizer, items: Sequence[GenerateItem | FewShotItem]
+) -> list[bool]:
+    """Whether each gold answer is right after the tokenizer, the template and the grader."""
+    rows = [
+        Conversation(
+            id=item.id,
+            question=item.question,
+            trace=item.trace if isinstance(item, GenerateItem) else "",
+            answer=item.answer,
+            family=item.family,
+            domain="",
+        )
+        for item in items
+    ]
+    grades = []
+    for item, document in zip(items, encode_rows(tokenizer, rows), strict=True):
+        answer_tokens = document.tokens_S[document.loss_mask_S == 1].tolist()
+        text = tokenizer.decode(answer_tokens)
+        grades.append(graded(text, item, tokens=len(answer_tokens)).correct)
+    return grades

@@ -1,0 +1,194 @@
+"""The base suite through lm-eval: our items as local tasks, no network, no hub.
+
+Importing this module imports lm_eval (about 2 CPU seconds).
+"""
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import datasets
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.evaluator import evaluate
+
+from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.eval.generation import gold_grades, graded
+from frontload.eval.grade import final_answer, is_correct
+from frontload.eval.lm_eval_model import FrontloadLM
+from frontload.eval.model import ScoringModel
+from frontload.eval.prompts import FewShotPrompt, Room, few_shot_prompt
+from frontload.eval.results import ChoiceResult, GeneratedResult, Generation
+from frontload.eval.suites import ChoiceItem, FewShotItem
+from frontload.recipes.errors import ArtifactError
+from frontload.recipes.schema import Evaluate
+
+BaseItem = ChoiceItem | FewShotItem
+
+
+def run_base_suite(
+    model: ScoringModel,
+    tokenizer: TextTokenizer,
+    *,
+    items: Sequence[BaseItem],
+    recipe: Evaluate,
+) -> list[ChoiceResult | GeneratedResult]:
+    """Asks every base item through lm-eval and returns its results in item order.
+
+    Differs: calls lm_eval's `evaluate`, not `simple_evaluate`, which wraps it with global seeding
+    of three random generators, a scan of its own task files and a process that collects the
+    machine's package list. lm-eval forms the requests; the grade of a generation is ours, as in the
+    SFT suite.
+    """
+    if not items:
+        return []
+    room = Room(max_sequence_tokens=model.max_sequence_tokens, max_new_tokens=recipe.max_new_tokens)
+    prompts = {
+        item.id: few_shot_prompt(tokenizer, item, num_shots=recipe.num_shots, room=room)
+        for item in items
+        if isinstance(item, FewShotItem)
+    }
+    tasks = {
+        benchmark: local_task(benchmark, group, prompts=prompts, recipe=recipe)
+        for benchmark, group in _by_benchmark(items).items()
+    }
+    outcome = _quietly_evaluate(FrontloadLM(model, tokenizer), tasks)
+    responses = {
+        sample["doc"]["id"]: sample["resps"]
+        for rows in outcome["samples"].values()
+        for sample in rows
+    }
+    few_shot = [item for item in items if isinstance(item, FewShotItem)]
+    gold = dict(zip([item.id for item in few_shot], gold_grades(tokenizer, few_shot), strict=True))
+    results: list[ChoiceResult | GeneratedResult] = []
+    for item in items:
+        if isinstance(item, ChoiceItem):
+            results.append(_choice_result(item, responses[item.id]))
+        else:
+            text = responses[item.id][0][0]
+            made = graded(text, item, tokens=len(tokenizer.encode(text)))
+            shots = prompts[item.id].num_shots
+            results.append(_few_shot_result(item, made, gold=gold[item.id], num_shots=shots))
+    return results
+
+
+def local_task(
+    benchmark: str,
+    items: Sequence[BaseItem],
+    *,
+    prompts: Mapping[str, FewShotPrompt],
+    recipe: Evaluate,
+) -> ConfigurableTask:
+    """One of our benchmarks as an lm-eval task over rows in memory.
+
+    Raises: ArtifactError when a benchmark mixes choice and few-shot items.
+    """
+    if len({type(item) for item in items}) > 1:
+        raise ArtifactError(
+            f"benchmark {benchmark!r}",
+            found="choice and few-shot items under one name",
+            rule="a benchmark has one kind of item",
+            do="build the corpus again with this version",
+        )
+    rows = [_row(item, prompts) for item in items]
+    config: dict[str, Any] = {
+        "task": benchmark,
+        "custom_dataset": lambda **_: {"test": datasets.Dataset.from_list(rows)},
+        "test_split": "test",
+        "doc_to_text": "text",
+        "num_fewshot": 0,  # the examples of an item stand in its own text
+        "metadata": {},
+        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+    }
+    if isinstance(items[0], ChoiceItem):
+        config |= {
+            "output_type": "multiple_choice",
+            "doc_to_choice": "options",
+            "doc_to_target": "gold",
+            "target_delimiter": " ",
+        }
+    else:
+        config |= {
+            "output_type": "generate_until",
+            "doc_to_target": "answer",
+            "target_delimiter": "",
+            "process_results": _grade_row,
+            "generation_kwargs": {
+                "until": [],
+                "max_gen_toks": recipe.max_new_tokens,
+                "do_sample": False,
+            },
+        }
+    return ConfigurableTask(config=config)
+
+
+def _row(item: BaseItem, prompts: Mapping[str, FewShotPrompt]) -> dict[str, Any]:
+    if isinstance(item, ChoiceItem):
+        options = list(item.options)
+        return {"id": item.id, "text": item.context, "options": options, "gold": item.gold}
+    return {
+        "id": item.id,
+        "text": prompts[item.id].text,
+        "question": item.question,
+        "answer": item.answer,
+        "family": item.family,
+    }
+
+
+def _grade_row(doc: dict[str, Any], responses: list[str]) -> dict[str, float]:
+    final = final_answer(responses[0])
+    right = not final.format_failure and is_correct(
+        doc["question"], final.text, gold=doc["answer"], family=doc["family"]
+    )
+    return {"acc": float(right)}
+
+
+def _quietly_evaluate(model: FrontloadLM, tasks: dict[str, ConfigurableTask]) -> dict[str, Any]:
+    """Runs lm-eval with its progress bars and notes off; its warnings are about its own options."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        outcome = evaluate(
+            model,
+            {"tasks": cast("dict[str, Task]", tasks), "groups": {}, "group_map": {}},
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    finally:
+        logger.setLevel(level)
+    assert outcome is not None  # None comes back on ranks other than 0 only
+    return cast("dict[str, Any]", outcome)
+
+
+def _choice_result(item: ChoiceItem, responses: list[Any]) -> ChoiceResult:
+    return ChoiceResult(
+        id=item.id,
+        benchmark=item.benchmark,
+        category=item.category,
+        gold=item.gold,
+        log_likelihoods=tuple(float(response[0][0]) for response in responses),
+    )
+
+
+def _few_shot_result(
+    item: FewShotItem, made: Generation, *, gold: bool, num_shots: int
+) -> GeneratedResult:
+    return GeneratedResult(
+        id=item.id,
+        benchmark=item.benchmark,
+        category=item.category,
+        family=item.family,
+        inside_shq=item.inside_shq,
+        hard=False,
+        num_shots=num_shots,
+        gold_correct=gold,
+        samples=(made,),
+    )
+
+
+def _by_benchmark(items: Sequence[BaseItem]) -> dict[str, list[BaseItem]]:
+    groups: dict[str, list[BaseItem]] = defaultdict(list)
+    for item in items:
+        groups[item.benchmark].append(item)
+    return groups

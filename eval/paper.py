@@ -1,0 +1,28 @@
+"""The paper's printed tables and claims, read from the data files of the recipes room."""
+
+import json
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+
+@lru_cache(maxsize=1)
+def paper_tables() -> dict[str, Any]:
+    """Tables as printed, with captions, averaging rules and sources."""
+    return _load("paper_tables.json")
+
+
+@lru_cache(maxsize=1)
+def paper_claims() -> dict[str, Any]:
+    """Claims and hypotheses as expressions over cells."""
+    return _load("claims.json")
+
+
+def printed(cell: str, metric: str) -> float | None:
+    """What the paper prints for a metric of a cell, in percent; None when it prints nothing."""
+    found = paper_tables()["cells"].get(cell, {}).get(metric)
+    return None if found is None else float(found["value"])
+
+
+def _load(name: str) -> dict[str, Any]:
+    return json.loads((files("frontload.recipes") / "paper" / name).read_text(encoding="utf-8"))

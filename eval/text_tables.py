@@ -1,0 +1,119 @@
+"""Tables and verdicts as text that reads in a terminal and renders as Markdown."""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from frontload.eval.claims import Verdict
+from frontload.eval.tables import Number, Table
+
+NOTHING = "-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How much SFT the study does for its pretraining reasoning data."""
+
+    sft_tokens: int
+    reasoning_pretraining_tokens: int
+
+    @property
+    def ratio(self) -> float | None:
+        """SFT tokens for each pretraining reasoning token; None without the latter."""
+        if not self.reasoning_pretraining_tokens:
+            return None
+        return self.sft_tokens / self.reasoning_pretraining_tokens
+
+    def sentence(self) -> str:
+        """The ratio in words, with the paper's own for scale."""
+        if self.ratio is None:
+            return f"{self.sft_tokens:,} SFT tokens, no reasoning tokens in pretraining."
+        return (
+            f"{self.sft_tokens:,} SFT tokens for {self.reasoning_pretraining_tokens:,} pretraining "
+            f"reasoning tokens: {self.ratio:.2f} to 1. The paper: about 48B (SHQ) or 6B (LDQ) for "
+            "80B, 0.60 or 0.08 to 1. This ratio decides much of the answer."
+        )
+
+
+def tables_markdown(
+    tables: Sequence[Table], verdicts: Sequence[Verdict], *, budget: Budget, rule: str
+) -> str:
+    """All tables, then the verdicts."""
+    parts = ["# Tables and verdicts", budget.sentence()]
+    parts.append(
+        "Numbers are accuracies in % as `ours +- standard error (paper)`; the error joins training "
+        "seeds and questions. `no answer %`: generations without a final answer."
+    )
+    parts += [table_text(table) for table in tables]
+    parts += ["## Verdicts", textwrap.fill(rule, 100), verdicts_text(verdicts)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table_text(table: Table) -> str:
+    """One table with its caption, rule and notes."""
+    if not any(any(row.ours) for row in table.rows):
+        reason = "not built yet (needs the RL stage)" if table.id == "T3" else "no cell of it here"
+        body = f"{reason}."
+    else:
+        head = ["", *table.columns, "seeds"]
+        rows = [
+            [
+                row.label,
+                *(
+                    cell_text(ours, paper, decimals=table.decimals)
+                    for ours, paper in zip(row.ours, row.paper, strict=True)
+                ),
+                str(max((number.num_seeds for number in row.ours if number), default=0)),
+            ]
+            for row in table.rows
+        ]
+        body = grid_text(head, rows)
+    notes = [f"{row.label}: {row.note}" for row in table.rows if row.note]
+    lines = [f"## {table.id}", textwrap.fill(table.caption, 100)]
+    lines.append(textwrap.fill(f"Average: {table.average_rule}. Source: {table.source}.", 100))
+    lines += [body, *[textwrap.fill(f"Note, {note}", 100) for note in notes]]
+    return "\n\n".join(lines)
+
+
+def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str:
+    """`41.2 +-2.1 (52.70)`, with what is missing left out."""
+    text = NOTHING if ours is None else f"{ours.value:.{decimals}f} +-{ours.se:.{decimals}f}"
+    return text if paper is None else f"{text} ({paper:.2f})"
+
+
+def verdicts_text(verdicts: Sequence[Verdict]) -> str:
+    """One line a hypothesis."""
+    head = ["", "hypothesis", "effect, points", "t", "n", "paper", "verdict", "detail"]
+    return grid_text(head, [_verdict_row(verdict) for verdict in verdicts])
+
+
+def _verdict_row(verdict: Verdict) -> list[str]:
+    effect = verdict.effect
+    t = "" if effect is None or effect.t is None else f"{effect.t:+.1f}"
+    paper = NOTHING if verdict.paper_effect is None else f"{verdict.paper_effect:+.2f}"
+    return [
+        verdict.id.split("_")[0],
+        verdict.name,
+        NOTHING if effect is None else f"{effect.value:+.2f} +-{effect.se:.2f}",
+        t,
+        f"{verdict.num_seeds} x {verdict.num_items}" if effect else NOTHING,
+        paper,
+        verdict.verdict,
+        verdict.detail,
+    ]
+
+
+def grid_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns: text to the left, the rest to the right."""
+    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [
+            text.ljust(width) if place == 0 else text.rjust(width)
+            for place, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [("-" * width) if place == 0 else ("-" * (width - 1) + ":") for place, width in
+            enumerate(max(width, 2) for width in widths)]  # fmt: skip
+    return "\n".join([line(head), "| " + " | ".join(rule) + " |", *[line(row) for row in rows]])
