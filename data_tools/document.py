@@ -71,24 +71,34 @@ def read_objects(
         for number, line in enumerate(stream, start=1):
             if not line.strip():
                 continue
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                shown = line[:60].decode("utf-8", "replace").strip()
-                raise error_type(
-                    f"{path}:{number}",
-                    found=f"not JSON ({error}): {shown!r}",
-                    rule="every line is one JSON object in UTF-8",
-                    do="mend or delete this line",
-                ) from error
-            if not isinstance(value, dict):
-                raise error_type(
-                    f"{path}:{number}",
-                    found=f"a JSON {type(value).__name__}",
-                    rule="every line is one JSON object",
-                    do="write the row as an object with named fields",
-                )
-            yield number, value
+            yield number, parse_object(line, where=f"{path}:{number}", error_type=error_type)
+
+
+def parse_object(
+    line: bytes, *, where: str, error_type: type[FrontloadError] = ArtifactError
+) -> dict[str, Any]:
+    """The JSON object of one line.
+
+    Raises: `error_type` when it is none.
+    """
+    try:
+        value = json.loads(line)
+    except ValueError as error:
+        shown = line[:60].decode("utf-8", "replace").strip()
+        raise error_type(
+            where,
+            found=f"not JSON ({error}): {shown!r}",
+            rule="every line is one JSON object in UTF-8",
+            do="mend or delete this line",
+        ) from error
+    if not isinstance(value, dict):
+        raise error_type(
+            where,
+            found=f"a JSON {type(value).__name__}",
+            rule="every line is one JSON object",
+            do="write the row as an object with named fields",
+        )
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

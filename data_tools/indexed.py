@@ -75,6 +75,15 @@ class IndexedWriter:
         self._sequence_lengths.extend(parts)
         self._document_indices.append(len(self._sequence_lengths))
 
+    def add_documents(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
+        """Adds documents of one sequence each, given end to end; `lengths` int32 [documents]."""
+        assert lengths.sum() == len(tokens), f"lengths are {lengths.sum()}, tokens {len(tokens)}"
+        self._stream.write(self._converted(tokens).tobytes())
+        first = len(self._sequence_lengths) + 1
+        self._sequence_lengths.frombytes(lengths.astype(np.int32).tobytes())
+        after = np.arange(first, first + len(lengths), dtype=np.int64)
+        self._document_indices.frombytes(after.tobytes())
+
     @property
     def num_documents(self) -> int:
         return len(self._document_indices) - 1

@@ -92,7 +92,7 @@ def _few_shot(row: Conversation, exemplars: Sequence[dict[str, str]]) -> dict[st
 
 
 def _value(text: str) -> str:
-    """The text without the marks that leave a number what it is: 2,000 and 2000.0 are one option."""
+    """The text without marks that leave a number what it is: 2,000 and 2000.0 are one option."""
     plain = text.replace(",", "").strip().casefold()
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
