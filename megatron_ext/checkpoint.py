@@ -16,11 +16,10 @@ from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.process_groups_config import ProcessGroupCollection
 
+from frontload.megatron_ext.checkpoint_files import METADATA, check_whole, first_line, read_model
+from frontload.megatron_ext.checkpoint_files import WEIGHTS as WEIGHTS
 from frontload.recipes.errors import ArtifactError, StageError
 from frontload.recipes.schema import Model
-
-WEIGHTS = "weights"
-METADATA = ".metadata"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,7 @@ def load_weights(folder: Path, parts: Parts) -> dict[str, Any]:
     except Exception as error:
         raise ArtifactError(
             f"checkpoint {folder}",
-            found=f"it does not load ({type(error).__name__}: {_first_line(error)})",
+            found=f"it does not load ({type(error).__name__}: {first_line(error)})",
             rule="it must hold every tensor of this model, in its shape",
             do="delete the artifact by its key and run the study again",
         ) from error
@@ -88,51 +87,9 @@ def last_whole(folder: Path) -> Path | None:
     return folder if folder.exists() else before if before.exists() else None
 
 
-def check_whole(folder: Path) -> None:
-    """Checks that every file is as long as the checkpoint's own table says.
-
-    Raises: ArtifactError naming the file.
-    """
-    asked = f"checkpoint {folder}"
-    do = "delete the artifact by its key and run the study again"
-    try:
-        table = pickle.loads((folder / METADATA).read_bytes())
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
-        rule = f"a checkpoint has a readable {METADATA}"
-        raise ArtifactError(asked, found=_first_line(error), rule=rule, do=do) from error
-    need: dict[str, int] = {}
-    for item in table.storage_data.values():
-        end = item.offset + item.length
-        need[item.relative_path] = max(need.get(item.relative_path, 0), end)
-    for name, size in sorted(need.items()):
-        path = folder / name
-        found = path.stat().st_size if path.exists() else 0
-        if found < size:
-            raise ArtifactError(
-                asked, found=f"{name} has {found} bytes", rule=f"its table says {size}", do=do
-            )
-
-
 def write_model(folder: Path, model: Model) -> None:
     """Writes the model recipe beside the weights."""
     write_json(folder / "model.json", asdict(model))
-
-
-def read_model(folder: Path) -> Model:
-    """Reads the model recipe of a checkpoint artifact.
-
-    Raises: ArtifactError if there is none.
-    """
-    path = folder / "model.json"
-    try:
-        return Model(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError) as error:
-        raise ArtifactError(
-            f"checkpoint {folder}",
-            found=f"no usable model.json ({_first_line(error)})",
-            rule="a checkpoint holds the recipe of its model",
-            do="delete the artifact by its key and run the study again",
-        ) from error
 
 
 def check_same_model(folder: Path, model: Model) -> None:
@@ -163,7 +120,7 @@ def _sharded_state(parts: Parts, *, loading: bool) -> dict[str, Any]:
         "dp_cp_group": parts.groups.dp_cp,
         "chained_optim_avoid_prefix": True,
         "distrib_optim_sharding_type": "fully_reshardable",
-        "distrib_optim_fully_reshardable_mem_efficient": not torch.cuda.is_available(),
+        "distrib_optim_fully_reshardable_mem_efficient": True,
     }
     content: dict[str, Any] = {"model": parts.module.sharded_state_dict(metadata=metadata)}
     if parts.optimizer is not None:
@@ -192,12 +149,7 @@ def _save_failure(folder: Path, error: BaseException) -> StageError:
     full = "No space left" in text or f"Errno {errno.ENOSPC}" in text
     return StageError(
         f"checkpoint {folder}",
-        found="the disk is full" if full else f"the save failed: {_first_line(error)}",
+        found="the disk is full" if full else f"the save failed: {first_line(error)}",
         rule="a checkpoint is written whole or not at all; the one before is kept",
         do="free space and run it again; it goes on from the checkpoint before",
     )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__

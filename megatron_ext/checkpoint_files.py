@@ -1,0 +1,59 @@
+"""Reading a checkpoint artifact's files without Megatron: its table, its model recipe."""
+
+import json
+import pickle
+from pathlib import Path
+
+from frontload.recipes.errors import ArtifactError
+from frontload.recipes.schema import Model
+
+WEIGHTS = "weights"
+METADATA = ".metadata"
+
+
+def check_whole(folder: Path) -> None:
+    """Checks that every file is as long as the checkpoint's own table says.
+
+    Raises: ArtifactError naming the file.
+    """
+    asked = f"checkpoint {folder}"
+    do = "delete the artifact by its key and run the study again"
+    try:
+        table = pickle.loads((folder / METADATA).read_bytes())
+    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        rule = f"a checkpoint has a readable {METADATA}"
+        raise ArtifactError(asked, found=first_line(error), rule=rule, do=do) from error
+    need: dict[str, int] = {}
+    for item in table.storage_data.values():
+        end = item.offset + item.length
+        need[item.relative_path] = max(need.get(item.relative_path, 0), end)
+    for name, size in sorted(need.items()):
+        path = folder / name
+        found = path.stat().st_size if path.exists() else 0
+        if found < size:
+            raise ArtifactError(
+                asked, found=f"{name} has {found} bytes", rule=f"its table says {size}", do=do
+            )
+
+
+def read_model(folder: Path) -> Model:
+    """Reads the model recipe of a checkpoint artifact.
+
+    Raises: ArtifactError if there is none.
+    """
+    path = folder / "model.json"
+    try:
+        return Model(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"checkpoint {folder}",
+            found=f"no usable model.json ({first_line(error)})",
+            rule="a checkpoint holds the recipe of its model",
+            do="delete the artifact by its key and run the study again",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, short enough for a message."""
+    lines = str(error).splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,169 @@
+"""A checkpoint artifact as a language model: log-probabilities and generation, on one device."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from frontload.megatron_ext.checkpoint_files import (
+    METADATA,
+    WEIGHTS,
+    check_whole,
+    first_line,
+    read_model,
+)
+from frontload.megatron_ext.generate import Decoder, Sampling, Weights, generate, pad_rows
+from frontload.megatron_ext.pattern import count_parameters
+from frontload.recipes.errors import ArtifactError
+from frontload.recipes.schema import Model
+
+_SPLIT = {
+    "in_proj.weight": ("z", "x", "B", "C", "dt"),
+    "conv1d.weight": ("x", "B", "C"),
+    "conv1d.bias": ("x", "B", "C"),
+}
+"""Tensors that a checkpoint keeps in parts (mamba_mixer.py:1410), in the order of their rows."""
+
+MAX_LOGITS = 2**23  # logits of one block of tokens: 32 MiB in float32
+
+
+class LanguageModel:
+    """A model whose weights are whole on one device: what evaluation talks to."""
+
+    def __init__(self, model: Model, weights: Weights) -> None:
+        self.model = model
+        self.vocab_size = model.vocab_size
+        self.max_sequence_tokens = model.max_sequence_tokens
+        self._decoder = Decoder(model, weights)
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> "LanguageModel":
+        """Loads a checkpoint artifact, whatever layout wrote it, onto the GPU if there is one.
+
+        Raises: ArtifactError for a torn checkpoint or one of another model than its model.json.
+        """
+        model = read_model(checkpoint)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        weights = read_weights(checkpoint / WEIGHTS, device)
+        _check_shapes(checkpoint, model, weights)
+        return cls(model, weights)
+
+    @torch.inference_mode()
+    def log_probabilities(
+        self, sequences: list[list[int]], *, batch_sequences: int = 64
+    ) -> list[np.ndarray]:
+        """log p(token[i + 1] | tokens[: i + 1]) of each sequence, float32 [length - 1]."""
+        results = [np.zeros(0, np.float32)] * len(sequences)
+        by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        by_length = [index for index in by_length if len(sequences[index]) > 1]
+        for start in range(0, len(by_length), batch_sequences):
+            indices = by_length[start : start + batch_sequences]
+            rows = [sequences[index] for index in indices]
+            for index, scores in zip(indices, self._score_rows(rows), strict=True):
+                results[index] = scores
+        return results
+
+    def generate(
+        self,
+        prompts: list[list[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        stop_token: int,
+        num_samples: int = 1,
+    ) -> list[list[list[int]]]:
+        """[prompt][sample] -> new tokens, with the stop token if it was produced.
+
+        A draw depends on (seed, prompt index, sample, position), not on how prompts are batched.
+        """
+        sampling = Sampling(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop_token=stop_token,
+            num_samples=num_samples,
+        )
+        return generate(self._decoder, prompts, sampling)
+
+    def _score_rows(self, rows: list[list[int]]) -> list[np.ndarray]:
+        tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)
+        inputs_BS, last_B = tokens_BS[:, :-1], lengths_B - 1
+        hidden_BSD, _ = self._decoder.full(inputs_BS, last_B)
+        positions_S = torch.arange(inputs_BS.shape[1], device=inputs_BS.device)
+        real_BS = positions_S < last_B[:, None]
+        hidden_TD, targets_T = hidden_BSD[real_BS], tokens_BS[:, 1:][real_BS]
+        size = max(1, MAX_LOGITS // self.vocab_size)
+        scores = torch.cat(
+            [
+                self._score_tokens(hidden_TD[start : start + size], targets_T[start : start + size])
+                for start in range(0, len(targets_T), size)
+            ]
+        )
+        return [part.numpy() for part in scores.cpu().split(last_B.tolist())]
+
+    def _score_tokens(self, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
+        logits_TV = self._decoder.logits(hidden_TD).float()
+        chosen_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1)
+        return chosen_T - logits_TV.logsumexp(-1)
+
+
+def read_weights(folder: Path, device: torch.device) -> dict[str, Tensor]:
+    """Reads the model's tensors out of a Megatron distributed checkpoint, without Megatron.
+
+    Blocks that the checkpoint keeps apart so that they can be cut by rank are joined again. Weights
+    are float32 on a CPU, else of the dtype they were trained in.
+
+    Raises: ArtifactError for a torn checkpoint.
+    """
+    check_whole(folder)
+    reader = FileSystemReader(folder)
+    stored = reader.read_metadata().state_dict_metadata
+    state = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored.items()
+        if isinstance(entry, TensorStorageMetadata) and not name.startswith("optimizer")
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "torch.distributed is uninitialized": meant so
+            load(state, storage_reader=reader, no_dist=True)
+    except Exception as error:
+        raise ArtifactError(
+            f"checkpoint {folder}",
+            found=f"it does not load ({type(error).__name__}: {first_line(error)})",
+            rule=f"the tensors that {METADATA} lists lie beside it",
+            do="delete the artifact by its key and run the study again",
+        ) from error
+    weights = _join_parts(state)
+    on_cpu = device.type == "cpu"
+    return {n: w.to(device, torch.float32 if on_cpu else w.dtype) for n, w in weights.items()}
+
+
+def _join_parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    weights: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        whole, _, part = name.rpartition(".")
+        order = _SPLIT.get(".".join(whole.split(".")[-2:]))
+        if order is None:
+            weights[name] = tensor
+        elif part == order[0]:
+            joined = torch.cat([state[f"{whole}.{each}"] for each in order])
+            weights[whole.replace("conv1d.", "conv1d_")] = joined
+    return weights
+
+
+def _check_shapes(checkpoint: Path, model: Model, weights: Weights) -> None:
+    found, expected = sum(w.numel() for w in weights.values()), count_parameters(model).total
+    if found != expected:
+        raise ArtifactError(
+            f"checkpoint {checkpoint}",
+            found=f"its weights hold {found} parameters",
+            rule=f"the model of its model.json has {expected}",
+            do="delete the artifact by its key and run the study again",
+        )
