@@ -1,1 +1,1 @@
-"""The procedural corpus of the laptop study: task families, writers, base text, evaluation items."""
+"""The procedural corpus of the laptop study: families, writers, base text, evaluation items."""

@@ -1,7 +1,7 @@
-"""Base text: stories, facts, records that are repeated, single operations; a little question-answer.
+"""Base text: stories, facts, records told twice, single operations; a little question-answer.
 
-It teaches the primitives that reasoning is made of (copying what stood under a label, one operation,
-one fact) and never a worked answer: no document chains two operations.
+It teaches the primitives of reasoning (copying what stood under a label, one operation, one fact)
+and never a worked answer: no document chains two operations.
 """
 
 import random
@@ -97,7 +97,7 @@ def arithmetic(rng: random.Random) -> tuple[str, str]:
 
 
 def code_operation(rng: random.Random) -> tuple[str, str]:
-    """One operation of a stack, a queue or the boxes, up to its equals sign, and the state after."""
+    """One operation of a stack, queue or boxes, up to its equals sign, and the state after."""
     kind = rng.randrange(3)
     if kind == 0:
         stack = [rng.randrange(10) for _ in range(rng.randint(1, LARGEST_STACK))]

@@ -1,4 +1,4 @@
-"""The procedural corpus as files: base text, the two reasoning sets, items, held-out answers, counts."""
+"""The procedural corpus as files: base text, two reasoning sets, items, held-out answers."""
 
 import json
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What a reasoning family is: questions drawn at random, solutions computed from their text alone."""
+"""What a reasoning family is: random questions, solutions computed from their text alone."""
 
 import hashlib
 import json
@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from frontload.data_tools.synthetic.vocabulary import LABELS
 
-HELDOUT_ONE_IN = (
-    5  # one question in five is for evaluation only; ours: levels with few questions keep
-)
-# at least ten on either side
+HELDOUT_ONE_IN = 5
+"""One question in five is for evaluation only. Ours: a level with few questions keeps enough."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

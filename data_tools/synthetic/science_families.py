@@ -1,6 +1,7 @@
 """Families of the domain science: food chains, tracking swaps, two-hop facts about animals."""
 
 import random
+from collections.abc import Mapping
 
 from frontload.data_tools.synthetic.problem import (
     Family,
@@ -39,13 +40,13 @@ def _solve_web(question: str) -> Solution:
     return Solution(steps=tuple(steps), states=tuple(states), answer=animal)
 
 
-def swap_boxes(contents: dict[str, str], operation: list[str]) -> dict[str, str]:
+def swap_boxes(contents: Mapping[str, str], operation: list[str]) -> dict[str, str]:
     """The boxes after `swap x y`."""
     _, first, second = operation
-    return contents | {first: contents[second], second: contents[first]}
+    return dict(contents) | {first: contents[second], second: contents[first]}
 
 
-def boxes_text(contents: dict[str, str]) -> str:
+def boxes_text(contents: Mapping[str, str]) -> str:
     """`x ring y cup z coin`: each box named before what it holds."""
     return " ".join(f"{box} {content}" for box, content in contents.items())
 
