@@ -1,0 +1,220 @@
+"""Study to stages: the shared trunk, budgets, cells, seeds, keys, and what is refused."""
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.load import RECIPES
+from frontload.recipes.stage import Stage
+from frontload.recipes.study import Study, load_study
+
+LAPTOP = RECIPES / "studies" / "laptop.yaml"
+
+
+def by_label(study: Study, kind: str) -> dict[str, Stage]:
+    return {stage.label: stage for stage in study.stages if stage.kind == kind}
+
+
+def refusal(*overrides: str, study: str = "laptop") -> RecipeError:
+    with pytest.raises(RecipeError) as caught:
+        load_study(study, overrides=overrides)
+    return caught.value
+
+
+@pytest.fixture(scope="module")
+def laptop() -> Study:
+    return load_study("laptop")
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "studies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_study_that_ships_loads_and_names_no_key_twice(path: Path) -> None:
+    study = load_study(path.stem)
+    names = [stage.folder for stage in study.stages]
+    assert len(set(names)) == len(names)
+    built: set[str] = set()
+    for stage in study.stages:
+        assert all(below.key in built for below in stage.inputs.values()), stage.folder
+        built.add(stage.key)
+
+
+def test_the_papers_matrix_is_there(laptop: Study) -> None:
+    grid = {
+        f"pt:{arm}>sft:{mix}"
+        for arm in ("base", "SHQ", "LDQ", "LMQ")
+        for mix in ("SHQ", "LDQ", "LMQ")
+    }
+    off_grid = {"pt:base>sft:SHQ*2", "pt:LDQ>sft:LDQ*2", "pt:LDQ>sft:ALF", "pt:LDQ>sft:ALF'"}
+    arms = {"pt:base", "pt:SHQ", "pt:LDQ", "pt:LMQ", "pt:LMQ@60-40"}
+    cells = laptop.tabulate.recipe.cells
+    assert set(cells) == grid | off_grid | arms
+    roles = [role for of_cell in cells.values() for role in of_cell]
+    assert sorted(roles) == sorted(laptop.tabulate.inputs)
+
+
+def test_one_trunk_is_branched_into_every_arm(laptop: Study) -> None:
+    models = by_label(laptop, "pretrain")
+    trunk = models.pop("trunk-seed1")
+    assert len(models) == 5
+    total = trunk.recipe.training.schedule.total_samples
+    for branch in models.values():
+        assert branch.inputs["start"].key == trunk.key
+        assert branch.recipe.start_sample == trunk.recipe.num_samples
+        assert branch.recipe.start_sample + branch.recipe.num_samples == total
+        assert branch.recipe.training.schedule.total_samples == total
+
+
+def test_every_mix_reads_the_same_reasoning_budget_and_base_windows_touch(laptop: Study) -> None:
+    blends = by_label(laptop, "blend")
+    trunk = blends.pop("trunk-seed1").recipe.windows[0]
+    reasoning = {}
+    for label, blend in blends.items():
+        windows = {window.source: window for window in blend.recipe.windows}
+        assert windows["base"].start_tokens == trunk.tokens
+        mixed = {name: window.tokens for name, window in windows.items() if name != "base"}
+        reasoning[label] = sum(mixed.values())
+        assert sum(window.tokens for window in windows.values()) * 6 == trunk.tokens * 4
+        assert blend.inputs["before"].kind == "blend"
+    budget = laptop.tabulate.recipe.reasoning_pretraining_tokens
+    assert reasoning == {
+        "base-seed1": 0,
+        "shq-seed1": budget,
+        "ldq-seed1": budget,
+        "lmq-seed1": budget,
+        "lmq@60-40-seed1": 2 * budget,
+    }
+
+
+def test_a_doubled_cell_doubles_steps_from_the_same_model(laptop: Study) -> None:
+    tuned = by_label(laptop, "sft")
+    once, twice = tuned["base+shq-x1-seed1"], tuned["base+shq-x2-seed1"]
+    assert twice.recipe.num_samples == 2 * once.recipe.num_samples
+    assert twice.recipe.training.schedule.total_samples == twice.recipe.num_samples
+    assert twice.inputs["start"].key == once.inputs["start"].key
+    assert (
+        twice.inputs["pack"].inputs["documents"].key == once.inputs["pack"].inputs["documents"].key
+    )
+
+
+def test_seeds_share_the_data_and_nothing_that_is_drawn() -> None:
+    one, three = load_study("laptop"), load_study("laptop", overrides=["seeds=3"])
+    first, more = Counter(s.kind for s in one.stages), Counter(s.kind for s in three.stages)
+    for kind in ("synthesize", "tokenizer", "curate", "index", "tabulate"):
+        assert more[kind] == first[kind]
+    for kind in ("blend", "pretrain", "pack", "sft", "evaluate"):
+        assert more[kind] == 3 * first[kind]
+    tables = {one.tabulate.key, three.tabulate.key}
+    assert {s.key for s in one.stages} - {s.key for s in three.stages} <= tables
+
+
+def test_the_sft_learning_rate_moves_no_pretraining() -> None:
+    before = {(s.kind, s.label): s.key for s in load_study("laptop").stages}
+    changed = load_study("laptop", overrides=["sft.learning_rate=1.0e-5"])
+    moved = Counter(s.kind for s in changed.stages if before[s.kind, s.label] != s.key)
+    assert set(moved) == {"sft", "evaluate", "tabulate"}
+    assert moved["sft"] == moved["evaluate"] == 16
+
+
+def shuffled(value: object, draw: random.Random) -> object:
+    if isinstance(value, dict):
+        keys = list(value)
+        draw.shuffle(keys)
+        return {key: shuffled(value[key], draw) for key in keys}
+    return value
+
+
+def test_keys_ignore_the_order_of_keys_comments_and_the_name(tmp_path: Path) -> None:
+    raw = yaml.load(LAPTOP.read_text(), Loader=yaml.BaseLoader)
+    text = "# a comment\n" + yaml.safe_dump(shuffled(raw, random.Random(1)), sort_keys=False)
+    text = text.replace("'", "")  # BaseLoader made every scalar text
+    path = tmp_path / "other.yaml"
+    path.write_text(text)
+    ours = {(s.kind, s.key) for s in load_study(str(path)).stages}
+    assert ours == {(s.kind, s.key) for s in load_study("laptop").stages}
+
+
+def test_a_label_is_not_hashed(laptop: Study) -> None:
+    stage = laptop.stages[0]
+    renamed = Stage(kind=stage.kind, label="x", recipe=stage.recipe, inputs=stage.inputs)
+    assert renamed.key == stage.key
+
+
+def test_own_data_has_no_synthetic_stage() -> None:
+    study = load_study("own_data")
+    kinds = Counter(stage.kind for stage in study.stages)
+    assert kinds["synthesize"] == 0
+    assert kinds["import_own"] == 1
+    assert set(study.tabulate.recipe.cells) == {
+        "pt:base",
+        "pt:OWN",
+        "pt:base>sft:OWN",
+        "pt:OWN>sft:OWN",
+    }
+
+
+def test_a_pinned_key_that_moves_is_an_error() -> None:
+    key = load_study("laptop").stages[0].key
+    load_study("laptop", overrides=[f"expect={{synthesize/corpus: '{key}'}}"])
+    error = refusal(f"expect={{synthesize/corpus: '{key}'}}", "synthesis.seed=2")
+    assert key in error.found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "asked", "said"),
+    [
+        (["seeds=0"], "seeds", "at least one"),
+        (["synthesis.shq.families.chain=0.5"], "synthesis.shq.families", "sums to 1.1"),
+        (["synthesis.ldq.wrong_share=1.5"], "synthesis.ldq.wrong_share", "between 0 and 1"),
+        (["synthesis.ldq.long_share=0.9"], "synthesis.ldq.short_share", "at most 1"),
+        (["synthesis.shq.level_low=1.0", "synthesis.shq.level_high=0.5"], "level_low", "above"),
+        (["synthesis=null"], "synthesis", "exactly one"),
+        (["arms=[base, ldqq]"], "arms.1", "write 'ldq'"),
+        (["mixes.ldq.members=[ldqq]"], "mixes.ldq.members", "write 'ldq'"),
+        (["sft.mixes=[sqh]"], "sft.mixes.0", "write 'shq'"),
+        (["sft.cells=[{arm: lmq@70-30, mix: shq, multiplier: 1}]"], "sft.cells.0.arm", "lmq@60-40"),
+        (
+            ["sft.cells=[{arm: lmq, mix: shq, multiplier: 0}]"],
+            "sft.cells.0.multiplier",
+            "1 or more",
+        ),
+        (["model.pattern=M*X"], "model.pattern", "'X'"),
+        (["model.vocab_size=100"], "model.vocab_size", "at least 256"),
+        (["model.num_query_groups=3"], "model.num_query_groups", "does not divide"),
+        (["model.mamba_num_groups=3"], "model.mamba_num_groups", "does not divide"),
+        (["model.max_sequence_tokens=64"], "pretraining.sequence_tokens", "at most 64"),
+        (["model=hybrid_138"], "model", "write 'hybrid_138k'"),
+        (["placement=gpu"], "placement", "cpu"),
+        (["sft.schedule=cosin"], "sft.schedule", "write 'cosine'"),
+        (["pretraining.precision=fp16"], "pretraining.precision", "write 'bf16'"),
+        (["pretraining.warmup_share=2.0"], "pretraining.warmup_share", "between 0 and 1"),
+        (["sft.learning_rate=0.0"], "sft.learning_rate", "above 0"),
+        (["sft.global_batch_sequences=0"], "sft.global_batch_sequences", "above 0"),
+        (["pretraining.max_epochs={base: 1.0}"], "pretraining.max_epochs", "nothing for 'shq'"),
+        (["synthesis.shq.tokens=1_000"], "pretraining.max_epochs.shq", "epochs of shq are allowed"),
+        (["evaluation.sft.temperature=0.0"], "evaluation.sft.num_samples", "temperature 0"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(overrides: list[str], asked: str, said: str) -> None:
+    error = refusal(*overrides)
+    assert asked in error.asked
+    assert said in str(error)
+
+
+@pytest.mark.parametrize("section", ["pretraining", "sft"])
+def test_a_budget_that_is_no_whole_batches_names_the_two_nearest_that_are(section: str) -> None:
+    error = refusal(f"{section}.tokens=1_000_001")
+    below, above = (int(word) for word in error.do.removeprefix("write ").split(" or "))
+    assert below < 1_000_001 < above
+    for tokens in (below, above):
+        load_study("laptop", overrides=[f"{section}.tokens={tokens}"])
+    step = above - below
+    with pytest.raises(RecipeError):
+        load_study("laptop", overrides=[f"{section}.tokens={below + step // 2}"])
+
+
+def test_an_unknown_study_names_the_nearest_one() -> None:
+    assert refusal(study="laptob").do == "write 'laptop'"
+    assert "cannot be read" in refusal(study="nowhere/mine.yaml").found
