@@ -1,6 +1,7 @@
 """A checkpoint artifact as a language model: log-probabilities and generation, on one device."""
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ _SPLIT = {
 MAX_LOGITS = 2**23  # logits of one block of tokens: 32 MiB in float32
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenScores:
+    """Every token of a sequence but the first, predicted from those before it.
+
+    Shapes: log_probabilities_S float32; is_greedy_S bool: the token is the model's first choice.
+    """
+
+    log_probabilities_S: np.ndarray
+    is_greedy_S: np.ndarray
+
+
 class LanguageModel:
     """A model whose weights are whole on one device: what evaluation talks to."""
 
@@ -53,12 +65,22 @@ class LanguageModel:
         _check_shapes(checkpoint, model, weights)
         return cls(model, weights)
 
-    @torch.inference_mode()
     def log_probabilities(
         self, sequences: list[list[int]], *, batch_sequences: int = 64
     ) -> list[np.ndarray]:
         """log p(token[i + 1] | tokens[: i + 1]) of each sequence, float32 [length - 1]."""
-        results = [np.zeros(0, np.float32)] * len(sequences)
+        scores = self.token_scores(sequences, batch_sequences=batch_sequences)
+        return [one.log_probabilities_S for one in scores]
+
+    @torch.inference_mode()
+    def token_scores(
+        self, sequences: list[list[int]], *, batch_sequences: int = 64
+    ) -> list[TokenScores]:
+        """Log-probability of each sequence's tokens and whether greedy decoding writes them."""
+        nothing = TokenScores(
+            log_probabilities_S=np.zeros(0, np.float32), is_greedy_S=np.zeros(0, bool)
+        )
+        results = [nothing] * len(sequences)
         by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
         by_length = [index for index in by_length if len(sequences[index]) > 1]
         for start in range(0, len(by_length), batch_sequences):
@@ -91,7 +113,7 @@ class LanguageModel:
         )
         return generate(self._decoder, prompts, sampling)
 
-    def _score_rows(self, rows: list[list[int]]) -> list[np.ndarray]:
+    def _score_rows(self, rows: list[list[int]]) -> list[TokenScores]:
         tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)
         inputs_BS, last_B = tokens_BS[:, :-1], lengths_B - 1
         hidden_BSD, _ = self._decoder.full(inputs_BS, last_B)
@@ -99,18 +121,23 @@ class LanguageModel:
         real_BS = positions_S < last_B[:, None]
         hidden_TD, targets_T = hidden_BSD[real_BS], tokens_BS[:, 1:][real_BS]
         size = max(1, MAX_LOGITS // self.vocab_size)
-        scores = torch.cat(
-            [
-                self._score_tokens(hidden_TD[start : start + size], targets_T[start : start + size])
-                for start in range(0, len(targets_T), size)
-            ]
+        blocks = [
+            self._score_tokens(hidden_TD[start : start + size], targets_T[start : start + size])
+            for start in range(0, len(targets_T), size)
+        ]
+        lengths = last_B.tolist()
+        log_p, greedy = (
+            torch.cat(parts).cpu().split(lengths) for parts in zip(*blocks, strict=True)
         )
-        return [part.numpy() for part in scores.cpu().split(last_B.tolist())]
+        return [
+            TokenScores(log_probabilities_S=one.numpy(), is_greedy_S=first.numpy())
+            for one, first in zip(log_p, greedy, strict=True)
+        ]
 
-    def _score_tokens(self, hidden_TD: Tensor, targets_T: Tensor) -> Tensor:
+    def _score_tokens(self, hidden_TD: Tensor, targets_T: Tensor) -> tuple[Tensor, Tensor]:
         logits_TV = self._decoder.logits(hidden_TD).float()
         chosen_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1)
-        return chosen_T - logits_TV.logsumexp(-1)
+        return chosen_T - logits_TV.logsumexp(-1), logits_TV.argmax(-1) == targets_T
 
 
 def read_weights(folder: Path, device: torch.device) -> dict[str, Tensor]:
