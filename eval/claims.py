@@ -182,6 +182,8 @@ def _verdict(finding: Finding, num_seeds: int) -> tuple[str, str]:
         detail = "contradicted: the opposite holds beyond its error"
     elif finding.degree > 0:
         detail = "holds beyond its error"
+    elif any(comparison.margin.se == 0 for comparison in finding.comparisons):
+        detail = "undecided: the cells answer alike (floor or ceiling)"
     elif finding.holds:
         detail = "holds, within its error"
     else:

@@ -44,13 +44,13 @@ class Comparison:
 
     @property
     def shown(self) -> bool:
-        """Whether it holds beyond its error."""
-        return self.holds and self.margin.t > self.margin.critical
+        """Whether it holds beyond its error. Never without one: cells at the floor have none."""
+        return self.holds and self.margin.se > 0 and self.margin.t > self.margin.critical
 
     @property
     def contradicted(self) -> bool:
         """Whether the opposite holds beyond its error."""
-        return self.margin.t < -self.margin.critical
+        return self.margin.se > 0 and self.margin.t < -self.margin.critical
 
 
 @dataclass(frozen=True, kw_only=True)

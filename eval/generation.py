@@ -46,6 +46,8 @@ def answer_items(
                 benchmark=item.benchmark,
                 category=item.category,
                 family=item.family,
+                question=item.question,
+                gold=item.answer,
                 inside_shq=item.inside_shq,
                 hard=item.hard,
                 num_shots=0,

@@ -3,9 +3,11 @@
 Importing this module imports lm_eval (about 2 CPU seconds).
 """
 
+import io
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import Any, cast
 
 import datasets
@@ -48,11 +50,19 @@ def run_base_suite(
         for item in items
         if isinstance(item, FewShotItem)
     }
-    tasks = {
-        benchmark: local_task(benchmark, group, prompts=prompts, recipe=recipe)
-        for benchmark, group in _by_benchmark(items).items()
-    }
-    outcome = _quietly_evaluate(FrontloadLM(model, tokenizer), tasks)
+    with _quiet():
+        tasks: dict[str, Task] = {
+            benchmark: local_task(benchmark, group, prompts=prompts, recipe=recipe)
+            for benchmark, group in _by_benchmark(items).items()
+        }
+        found = evaluate(
+            FrontloadLM(model, tokenizer),
+            {"tasks": tasks, "groups": {}, "group_map": {}},
+            bootstrap_iters=0,
+            log_samples=True,
+        )
+    assert found is not None  # None comes back on ranks other than 0 only
+    outcome = cast("dict[str, Any]", found)
     responses = {
         sample["doc"]["id"]: sample["resps"]
         for rows in outcome["samples"].values()
@@ -143,22 +153,17 @@ def _grade_row(doc: dict[str, Any], responses: list[str]) -> dict[str, float]:
     return {"acc": float(right)}
 
 
-def _quietly_evaluate(model: FrontloadLM, tasks: dict[str, ConfigurableTask]) -> dict[str, Any]:
-    """Runs lm-eval with its progress bars and notes off; its warnings are about its own options."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back lm-eval's notes about its own options and its progress bars, not its errors."""
     logger = logging.getLogger("lm_eval")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        outcome = evaluate(
-            model,
-            {"tasks": cast("dict[str, Task]", tasks), "groups": {}, "group_map": {}},
-            bootstrap_iters=0,
-            log_samples=True,
-        )
+        with redirect_stderr(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
-    assert outcome is not None  # None comes back on ranks other than 0 only
-    return cast("dict[str, Any]", outcome)
 
 
 def _choice_result(item: ChoiceItem, responses: list[Any]) -> ChoiceResult:
@@ -179,6 +184,8 @@ def _few_shot_result(
         benchmark=item.benchmark,
         category=item.category,
         family=item.family,
+        question=item.question,
+        gold=item.answer,
         inside_shq=item.inside_shq,
         hard=False,
         num_shots=num_shots,

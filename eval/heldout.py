@@ -22,8 +22,7 @@ def score_heldout(
     rendered = encode_rows(tokenizer, [document.conversation() for document in documents])
     limit = model.max_sequence_tokens
     sequences = [one.tokens_S[:limit].tolist() for one in rendered]
-    log_p = model.log_probabilities(sequences)
-    greedy = model.greedy_matches(sequences)
+    scores = model.token_scores(sequences)
     results = []
     for place, document in enumerate(documents):
         target_S = rendered[place].loss_mask_S[1:limit].astype(bool)
@@ -34,8 +33,8 @@ def score_heldout(
                 domain=document.domain,
                 inside_shq=document.inside_shq,
                 num_tokens=int(target_S.sum()),
-                loss_sum=float(-log_p[place][target_S].sum(dtype=np.float64)),
-                num_greedy_tokens=int(greedy[place][target_S].sum()),
+                loss_sum=float(-scores[place].log_probabilities_S[target_S].sum(dtype=np.float64)),
+                num_greedy_tokens=int(scores[place].is_greedy_S[target_S].sum()),
             )
         )
     return results

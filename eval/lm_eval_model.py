@@ -64,15 +64,20 @@ class FrontloadLM(TemplateLM):
             self._refuse_if_long(len(tokens))
         distinct = {tuple(tokens): place for place, tokens in enumerate(sequences)}
         rows = [sequences[place] for place in distinct.values()]
-        scores = dict(zip(distinct, self.model.log_probabilities(rows), strict=True))
-        greedy = dict(zip(distinct, self.model.greedy_matches(rows), strict=True))
+        scores = dict(zip(distinct, self.model.token_scores(rows), strict=True))
         answers = []
         for (_, _, continuation), tokens in zip(requests, sequences, strict=True):
             tail = slice(len(tokens) - len(continuation) - 1, None)
-            log_p_S = scores[tuple(tokens)][tail]
-            matches_S = greedy[tuple(tokens)][tail]
-            answers.append((float(log_p_S.sum(dtype="float64")), bool(matches_S.all())))
+            log_p_S = scores[tuple(tokens)].log_probabilities_S[tail]
+            is_greedy = bool(scores[tuple(tokens)].is_greedy_S[tail].all())
+            answers.append((float(log_p_S.sum(dtype="float64")), is_greedy))
         return answers
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = True
+    ) -> list[tuple[float, bool]]:
+        """lm-eval's own, without its progress bar."""
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
@@ -94,8 +99,9 @@ class FrontloadLM(TemplateLM):
             starts.append(starts[-1] + step)
         rows = [tokens[start : start + window] for start in starts]
         sums, done = [], 1
-        for start, log_p_S in zip(starts, self.model.log_probabilities(rows), strict=True):
-            sums.append(float(log_p_S[done - 1 - start :].sum(dtype="float64")))
+        for start, scored in zip(starts, self.model.token_scores(rows), strict=True):
+            new_S = scored.log_probabilities_S[done - 1 - start :]
+            sums.append(float(new_S.sum(dtype="float64")))
             done = min(len(tokens), start + window)
         return sums
 

@@ -1,8 +1,22 @@
 """What evaluation asks of a model. `frontload.megatron_ext.inference.LanguageModel` gives it."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+
+
+class Scored(Protocol):
+    """Every token of a sequence but the first, predicted from those before it.
+
+    Shapes: log_probabilities_S float32; is_greedy_S bool: the token is the model's first choice.
+    """
+
+    @property
+    def log_probabilities_S(self) -> np.ndarray: ...
+
+    @property
+    def is_greedy_S(self) -> np.ndarray: ...
 
 
 class ScoringModel(Protocol):
@@ -11,16 +25,10 @@ class ScoringModel(Protocol):
     vocab_size: int
     max_sequence_tokens: int
 
-    def log_probabilities(
+    def token_scores(
         self, sequences: list[list[int]], *, batch_sequences: int = 64
-    ) -> list[np.ndarray]:
-        """For each sequence, float32 [len - 1]: log p(token[i + 1] | tokens[: i + 1])."""
-        ...
-
-    def greedy_matches(
-        self, sequences: list[list[int]], *, batch_sequences: int = 64
-    ) -> list[np.ndarray]:
-        """For each sequence, bool [len - 1]: whether token[i + 1] is the model's first choice."""
+    ) -> Sequence[Scored]:
+        """Scores of each sequence, in order."""
         ...
 
     def generate(

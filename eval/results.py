@@ -32,6 +32,8 @@ class GeneratedResult:
     benchmark: str
     category: str
     family: str
+    question: str
+    gold: str
     inside_shq: bool
     hard: bool
     num_shots: int  # worked examples in the prompt

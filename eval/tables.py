@@ -43,6 +43,8 @@ METRIC_OF_COLUMN = {
 
 FIGURE2_CELLS = ("pt:base>sft:SHQ", "pt:SHQ>sft:SHQ", "pt:LDQ>sft:SHQ", "pt:LMQ>sft:SHQ")
 
+MODEL_ORDER = ("base", "SHQ", "LDQ", "LMQ")
+
 STAGE_METRICS = {
     "pt": ("math", "science", "code", "gpr"),
     "sft": ("math", "science", "code", "ins"),
@@ -129,6 +131,14 @@ def measured(cells: Cells, cell: str, metric: str) -> Number | None:
 def number_json(number: Number | None) -> dict[str, float] | None:
     """The form of a number in tables.json."""
     return None if number is None else dict(vars(number))
+
+
+def cell_order(cell: str) -> tuple[int, int, str]:
+    """Sorts cells as the paper does: by pretraining data, then pretrained before fine-tuned."""
+    model, _, rest = cell.partition(">")
+    name = model.removeprefix("pt:").partition("@")[0]
+    place = MODEL_ORDER.index(name) if name in MODEL_ORDER else len(MODEL_ORDER)
+    return (int(bool(rest)), place, cell)
 
 
 def label_of(cell: str) -> str:

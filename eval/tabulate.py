@@ -9,7 +9,7 @@ from frontload.eval.cells import Cells
 from frontload.eval.claims import judge, recompute, verdicts_json
 from frontload.eval.results import ResultFile, read_results
 from frontload.eval.score import AVERAGING_RULES, score
-from frontload.eval.tables import build_tables, figure2
+from frontload.eval.tables import build_tables, cell_order, figure2
 from frontload.eval.text_tables import Budget, tables_markdown
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -51,7 +51,7 @@ def read_cells(recipe: Tabulate, inputs: Inputs) -> dict[str, list[ResultFile]]:
     """The per-item results of each cell, in seed order."""
     return {
         cell: [_read(inputs, role, cell) for role in recipe.cells[cell]]
-        for cell in sorted(recipe.cells)
+        for cell in sorted(recipe.cells, key=cell_order)
     }
 
 

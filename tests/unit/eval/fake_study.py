@@ -151,6 +151,14 @@ def write_corpus(folder: Path, *, per_family: int = 6) -> list[dict]:
     return items
 
 
+@dataclass(frozen=True, kw_only=True)
+class FakeScores:
+    """What a model says of one sequence."""
+
+    log_probabilities_S: np.ndarray
+    is_greedy_S: np.ndarray
+
+
 class BigramModel:
     """Next-token probabilities that depend on the last token only: every sum can be checked."""
 
@@ -160,16 +168,17 @@ class BigramModel:
         logits_VV = np.random.default_rng(seed).normal(size=(vocab_size, vocab_size))
         self.log_p_VV = (logits_VV - np.log(np.exp(logits_VV).sum(1, keepdims=True))).astype("f4")
 
-    def log_probabilities(
+    def token_scores(
         self, sequences: list[list[int]], *, batch_sequences: int = 64
-    ) -> list[np.ndarray]:
-        return [self.log_p_VV[s[:-1], s[1:]] for s in map(np.asarray, sequences)]
-
-    def greedy_matches(
-        self, sequences: list[list[int]], *, batch_sequences: int = 64
-    ) -> list[np.ndarray]:
+    ) -> list[FakeScores]:
         best_V = self.log_p_VV.argmax(1)
-        return [best_V[s[:-1]] == s[1:] for s in map(np.asarray, sequences)]
+        return [
+            FakeScores(
+                log_probabilities_S=self.log_p_VV[s[:-1], s[1:]],
+                is_greedy_S=best_V[s[:-1]] == s[1:],
+            )
+            for s in map(np.asarray, sequences)
+        ]
 
     def generate(
         self,
