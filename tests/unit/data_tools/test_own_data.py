@@ -1,0 +1,243 @@
+"""A user's own files: what is read, what is held out, and what each mistake is answered with."""
+
+import dataclasses
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from frontload.data_tools.files import read_json
+from frontload.data_tools.own_data import digest_files, normalise_question, write_own_corpus
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.schema import OwnData, Pack, Tokenizer
+from tests.unit.data_tools.room import Room, write_jsonl
+
+
+def question(number: int) -> dict[str, str]:
+    return {
+        "question": f"Ann has {number} pears and buys {number + 2}. How many has she?",
+        "answer": f"She has {number} + {number + 2} = {2 * number + 2}.\n#### {2 * number + 2}",
+    }
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> OwnData:
+    """Files of 3 paragraphs, 40 training rows and 10 test rows."""
+    (tmp_path / "base.txt").write_text("one two\nthree\n\n\nfour " + "x " * 1500 + "\n\nfive\n")
+    write_jsonl(tmp_path / "train.jsonl", [question(n) for n in range(40)])
+    write_jsonl(tmp_path / "test.jsonl", [question(n) for n in range(100, 110)])
+    return OwnData(
+        seed=1,
+        base_files=(str(tmp_path / "*.txt"),),
+        base_text_field="text",
+        base_digest="",
+        reasoning_files=(str(tmp_path / "train.jsonl"),),
+        heldout_files=(str(tmp_path / "test.jsonl"),),
+        question_field="question",
+        answer_field="answer",
+        final_answer_separator="####",
+        heldout_rows=6,
+    )
+
+
+def write(recipe: OwnData, folder: Path, **changes: object) -> Path:
+    folder = folder / "corpus"
+    folder.mkdir(exist_ok=True)
+    write_own_corpus(dataclasses.replace(recipe, **changes), folder)  # type: ignore[arg-type]
+    return folder
+
+
+def rows(file: Path) -> list[dict]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_worked_answers_are_split_at_the_separator(own: OwnData, tmp_path: Path) -> None:
+    corpus = write(own, tmp_path)
+    first = rows(corpus / "own.jsonl")[0]
+    assert first["question"] == "Ann has 0 pears and buys 2. How many has she?"
+    assert first["trace"] == "She has 0 + 2 = 2."
+    assert first["answer"] == "2"
+    assert len(rows(corpus / "own.jsonl")) == 40
+    assert len(rows(corpus / "heldout.jsonl")) == 6
+
+
+def test_plain_text_is_cut_at_blank_lines_into_long_documents(own: OwnData, tmp_path: Path) -> None:
+    texts = [row["text"] for row in rows(write(own, tmp_path) / "base.jsonl")]
+    assert len(texts) == 2
+    assert texts[0].startswith("one two\nthree\n\nfour x")
+    assert texts[1] == "five"
+
+
+def test_json_base_text_may_be_packed(own: OwnData, tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "base.jsonl.gz", "wt") as stream:
+        stream.write('{"body": "some text"}\n{"body": " "}\n')
+    files = (str(tmp_path / "base.jsonl.gz"),)
+    corpus = write(own, tmp_path, base_files=files, base_text_field="body")
+    assert [row["text"] for row in rows(corpus / "base.jsonl")] == ["some text"]
+    assert read_json(corpus / "counts.json")["dropped"] == {"base: empty text": 1}
+
+
+def test_evaluation_questions_never_train_even_if_spelt_otherwise(
+    own: OwnData, tmp_path: Path
+) -> None:
+    leaked = question(103) | {"answer": "Quick.\n#### 208"}
+    leaked["question"] = "  ANN has 103  pears and buys 105. How many has she? "
+    write_jsonl(tmp_path / "train.jsonl", [leaked, *(question(n) for n in range(40))])
+    corpus = write(own, tmp_path)
+    trained = {normalise_question(row["question"]) for row in rows(corpus / "own.jsonl")}
+    tested = {
+        normalise_question(row["question"])
+        for name in ("items", "heldout")
+        for row in rows(corpus / f"{name}.jsonl")
+        if "question" in row
+    }
+    every_test = {normalise_question(question(n)["question"]) for n in range(100, 110)}
+    assert tested <= every_test
+    assert not trained & every_test  # also of test rows that were not drawn
+    assert read_json(corpus / "counts.json")["dropped"] == {"own: its question is held out": 1}
+
+
+def test_rows_held_out_by_question_take_all_their_copies(own: OwnData, tmp_path: Path) -> None:
+    twice = [question(n) for n in range(40)] * 2
+    write_jsonl(tmp_path / "train.jsonl", twice)
+    corpus = write(own, tmp_path, heldout_files=())
+    heldout = {row["question"] for row in rows(corpus / "heldout.jsonl")}
+    trained = [row["question"] for row in rows(corpus / "own.jsonl")]
+    assert len(heldout) == 6
+    assert len(trained) == 68
+    assert not heldout & set(trained)
+    for item in rows(corpus / "items.jsonl"):
+        shots = {shot["question"] for shot in item.get("exemplars", ())}
+        assert not shots & heldout
+
+
+def test_held_out_rows_do_not_move_when_rows_are_added_behind(own: OwnData, tmp_path: Path) -> None:
+    before = {row["question"] for row in rows(write(own, tmp_path) / "heldout.jsonl")}
+    write_jsonl(tmp_path / "train.jsonl", [question(n) for n in range(60)])
+    assert {row["question"] for row in rows(write(own, tmp_path) / "heldout.jsonl")} == before
+
+
+def test_items_are_readable_by_the_evaluation(own: OwnData, tmp_path: Path) -> None:
+    suites = pytest.importorskip("frontload.eval.suites")
+    items = suites.read_items(write(own, tmp_path) / "items.jsonl")
+    assert len(items) == 18
+    for item in items:
+        if isinstance(item, suites.ChoiceItem):
+            assert len(set(item.options)) == 4
+            number = int(item.context.split("Ann has ")[1].split()[0])
+            assert item.options[item.gold] == str(2 * number + 2)
+    assert len(suites.read_heldout(tmp_path / "corpus" / "heldout.jsonl")) == 6
+
+
+def test_an_option_is_never_the_answer_spelt_otherwise() -> None:
+    from frontload.data_tools.document import Conversation
+    from frontload.data_tools.own_items import _choice
+
+    row = Conversation(
+        id="a",
+        question="Half of 4,000.0 plus 7 and 9?",
+        trace="It is 2,000 then 2000.0.",
+        answer="2000",
+        family="own",
+        domain="math",
+    )
+    item = _choice(row, [row], number=0, seed=1)
+    assert item is not None
+    assert sorted(item["options"]) == ["2000", "4,000.0", "7", "9"]
+
+
+def test_digest_is_that_of_the_files_end_to_end(own: OwnData, tmp_path: Path) -> None:
+    patterns = (*own.base_files, *own.reasoning_files, *own.heldout_files)
+    names = ("base.txt", "train.jsonl", "test.jsonl")
+    everything = b"".join((tmp_path / name).read_bytes() for name in names)
+    assert digest_files(patterns) == hashlib.sha256(everything).hexdigest()
+    corpus = write(own, tmp_path, base_digest=digest_files(patterns))
+    assert read_json(corpus / "counts.json")["files_sha256"] == digest_files(patterns)
+    (tmp_path / "train.jsonl").write_text(json.dumps(question(1)) + "\n")
+    with pytest.raises(RecipeError, match="own.base_digest: the files' bytes have sha256"):
+        write(own, tmp_path, base_digest=hashlib.sha256(everything).hexdigest())
+
+
+def test_the_rest_of_the_room_takes_it(own: OwnData, room: Room) -> None:
+    """import_own -> tokenizer -> curate -> index, pack, with byte-level BPE."""
+    room.corpus = room.run("import_own", own, name="own")
+    recipe = Tokenizer(kind="bpe", vocab_size=400)
+    room.run("train_tokenizer", recipe, name="tokenizer", corpus=room.corpus)
+    room.mix("base", "base")
+    room.mix("own", "own")
+    assert read_json(room.index("own") / "index.json")["num_documents"] == 40
+    pack = Pack(sequence_tokens=128, tokens=128 * 8, over_long="drop", seed=1)
+    inputs = {"documents": room.folder / "mix-own", "tokenizer": room.folder / "tokenizer"}
+    folder = room.run("pack", pack, name="pack", **inputs)
+    assert read_json(folder / "pack.json")["conversations_packed"] == 40
+
+
+def broken(folder: Path, text: str) -> tuple[str, ...]:
+    (folder / "broken.jsonl").write_text(text)
+    return (str(folder / "broken.jsonl"),)
+
+
+GOOD = json.dumps(question(1)) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "broken.jsonl: 0 rows, none with a question and a final answer"),
+        ('{"question": "q", "answer": "no separator"}\n', "1 rows, none with a question"),
+        ('{"question": "q", "answer": "steps #### "}\n', "1 rows, none with a question"),
+        (GOOD + '{"question": "q", "answer\n', "broken.jsonl:2: not JSON"),
+        (GOOD + "[1]\n", "broken.jsonl:2: a JSON list"),
+        (
+            GOOD + '{"question": "q", "anwser": "a"}\n',
+            "broken.jsonl:2: field 'answer' (own.answer_field): fields anwser, question"
+            " (nearest: 'anwser')",
+        ),
+        ('{"question": "q", "answer": 7}\n', "field 'answer' (own.answer_field): a JSON int"),
+    ],
+)
+def test_a_bad_reasoning_file_is_answered_by_file_line_and_field(
+    own: OwnData, tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        write(own, tmp_path, reasoning_files=broken(tmp_path, text))
+    assert told in str(caught.value)
+    assert caught.value.rule
+    assert caught.value.do
+    assert not list((tmp_path / "corpus").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"question_field": "questoin"}, "field 'questoin' (own.question_field): fields answer,"),
+        (
+            {"reasoning_files": ("no/such/*.jsonl",)},
+            "own.reasoning_files: no/such/*.jsonl: no such",
+        ),
+        ({"base_files": ()}, "own.base_files: no file"),
+        ({"heldout_rows": 11}, "own.heldout_files has 10 distinct questions"),
+        ({"heldout_rows": 0}, "write 1 to 10"),
+        ({"heldout_files": (), "heldout_rows": 40}, "no row left for training"),
+    ],
+)
+def test_a_wrong_field_is_refused(
+    own: OwnData, tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        write(own, tmp_path, **changes)
+    assert told in str(caught.value)
+
+
+def test_bad_base_files_are_refused(own: OwnData, tmp_path: Path) -> None:
+    (tmp_path / "empty.md").write_text("\n\n")
+    with pytest.raises(RecipeError, match="own.base_files: no text in"):
+        write(own, tmp_path, base_files=(str(tmp_path / "empty.md"),))
+    (tmp_path / "latin.md").write_bytes(b"fine\ncaf\xe9\n")
+    with pytest.raises(RecipeError, match="latin.md:2: byte 0xe9 at column 4"):
+        write(own, tmp_path, base_files=(str(tmp_path / "latin.md"),))
+    both = (str(tmp_path / "base.txt"), str(tmp_path / "*.txt"))
+    with pytest.raises(RecipeError, match="named 2 times"):
+        write(own, tmp_path, base_files=both)
