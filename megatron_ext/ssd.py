@@ -1,7 +1,14 @@
 """State-space duality of Mamba-2 in plain torch: chunked matmul form, causal conv, single steps.
 
 Document ids never decrease along a row; tokens of different documents do not see each other.
+
+The chunked form. With s_i the sum of dt A over a chunk up to token i, the decay from token j to
+token i is exp(s_i) exp(-s_j), so the factors go onto outputs and inputs, and the products of a
+chunk are shared by all heads of a group: no exponential and no mask of (chunk x chunk) a head. That
+is safe while exp(-s_j) is far from overflow; a chunk that decays more is cut in halves first.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -85,57 +92,171 @@ def ssd_chunked(
     Shapes: y_BSHE, final_state_BHEN.
     Source: Dao and Gu 2024, "Transformers are SSMs", section 6.
     """
-    size_B, size_S, size_H, size_E = x_BSHE.shape
-    size_G, size_N = B_BSGN.shape[2:]
-    size_Q = min(chunk_tokens, size_S)
+    size_S = x_BSHE.shape[1]
+    with torch.no_grad():
+        size_Q = _safe_chunk(dt_BSH * A_H, min(chunk_tokens, size_S))
     padding = -size_S % size_Q
-    x_in = x_BSHE
     if padding:
         x_BSHE, B_BSGN, C_BSGN = (
-            F.pad(t, (0, 0, 0, 0, 0, padding)) for t in (x_BSHE, B_BSGN, C_BSGN)
+            F.pad(tensor, (0, 0, 0, 0, 0, padding)) for tensor in (x_BSHE, B_BSGN, C_BSGN)
         )
         dt_BSH = F.pad(dt_BSH, (0, 0, 0, padding))
         if document_ids_BS is not None:
             last = document_ids_BS[:, -1:].expand(-1, padding)
             document_ids_BS = torch.cat([document_ids_BS, last], 1)
-    num_chunks = (size_S + padding) // size_Q
-    heads = (size_B, num_chunks, size_Q, size_G, size_H // size_G)
-    log_decay = (dt_BSH * A_H).view(heads).permute(0, 1, 3, 4, 2).cumsum(-1)  # b c g r q
-    x = (x_BSHE * dt_BSH[..., None]).view(*heads, size_E).permute(0, 1, 3, 4, 2, 5)
-    B = B_BSGN.reshape(size_B, num_chunks, size_Q, size_G, 1, size_N).permute(0, 1, 3, 4, 2, 5)
-    C = C_BSGN.reshape(size_B, num_chunks, size_Q, size_G, 1, size_N).permute(0, 1, 3, 4, 2, 5)
+    masks = None if document_ids_BS is None else _document_masks(document_ids_BS, size_Q)
+    y_BSHE, final_BHEN = _ChunkedScan.apply(
+        x_BSHE, dt_BSH, A_H, B_BSGN, C_BSGN, D_H, initial_state_BHEN, masks, size_Q
+    )  # type: ignore[misc]
+    if padding:
+        y_BSHE = y_BSHE[:, :size_S]
+    return (y_BSHE, final_BHEN) if return_final_state else y_BSHE
 
-    visible = torch.ones(size_Q, size_Q, dtype=torch.bool, device=x.device).tril()
-    boundary = torch.ones(num_chunks + 1, num_chunks + 1, dtype=torch.bool, device=x.device).tril()
-    from_start, to_end = log_decay, log_decay[..., -1:] - log_decay
-    if document_ids_BS is not None:
-        ids = document_ids_BS.view(size_B, num_chunks, 1, 1, size_Q)
-        edges = torch.cat([ids[:, :1, ..., 0], ids[..., -1]], 1).view(size_B, 1, 1, -1)
-        visible = visible & (ids[..., :, None] == ids[..., None, :])
-        boundary = boundary & (edges[..., :, None] == edges[..., None, :])
-        from_start = from_start.masked_fill(
-            ids != edges[..., :-1].view(size_B, num_chunks, 1, 1, 1), -torch.inf
+
+_MOST_DECAY = 60.0  # of a chunk: exp(60) is 1e26, and float32 holds sums of 1e38
+_TOKEN_DECAY = 40.0  # of a token: exp(-40) is 4e-18, nothing beside 1 in float64; more is cut off
+
+
+def _safe_chunk(log_decay_BSH: Tensor, chunk_tokens: int) -> int:
+    """The longest chunk, `chunk_tokens` halved as often as needed, that decays little enough."""
+    log_decay_BSH = log_decay_BSH.clamp_min(-_TOKEN_DECAY)
+    size_Q = chunk_tokens
+    while size_Q > 1:
+        whole = F.pad(log_decay_BSH, (0, 0, 0, -log_decay_BSH.shape[1] % size_Q))
+        if whole.unflatten(1, (-1, size_Q)).sum(2).min() > -_MOST_DECAY:
+            break
+        size_Q = (size_Q + 1) // 2
+    return size_Q
+
+
+def _document_masks(ids_BS: Tensor, size_Q: int) -> tuple[Tensor, ...]:
+    """Who sees whom: in a chunk; the state before it; the state after it; from state to state."""
+    ids = ids_BS.unflatten(1, (-1, size_Q))
+    before = torch.cat([ids[:, :1, :1], ids[:, :-1, -1:]], 1)
+    last = ids[:, :, -1:]
+    same = ids[..., :, None] == ids[..., None, :]
+    return same, ids == before, ids == last, before == last
+
+
+class _ChunkedScan(torch.autograd.Function):
+    """The chunked form with its derivative by hand.
+
+    Names: `inputs` are x dt exp(-s), `weights` are exp(s), `states` enter a chunk; products of one
+    chunk and group are batches of [Q, N] and [Q, heads of the group x E].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
+        x, dt, A, B, C, D, initial, masks, size_Q = args
+        size_B, size_S, size_H, size_E = x.shape
+        size_G, size_N = B.shape[2:]
+        chunks = (size_B, size_S // size_Q, size_Q)
+        cut = _Cut(chunks, size_G)
+        log_decay = (dt * A).clamp_min_(-_TOKEN_DECAY)
+        weights = log_decay.view(*chunks, size_H).cumsum(2).exp_()
+        dt_weights = (dt.view_as(weights) / weights).view_as(dt)
+        inputs = cut(x * dt_weights[..., None])
+        B, C = cut(B), cut(C)
+        scores = cut.mask(torch.bmm(C, B.transpose(1, 2)), masks)
+        B_out, C_in = (B, C) if masks is None else (cut.rows(B, masks[2]), cut.rows(C, masks[1]))
+
+        gains = torch.bmm(inputs.transpose(1, 2), B_out)
+        gains = gains.view(*chunks[:2], size_H, size_E, size_N)
+        totals = weights[:, :, -1, :, None, None]
+        carry = None if masks is None else masks[3][..., None, None].to(x.dtype)
+        states = x.new_empty(size_B, chunks[1] + 1, size_H, size_E, size_N)
+        states[:, 0] = 0.0 if initial is None else initial
+        for chunk in range(chunks[1]):
+            if carry is None:
+                gains[:, chunk].add_(states[:, chunk])
+            else:
+                gains[:, chunk].addcmul_(states[:, chunk], carry[:, chunk])
+            torch.mul(gains[:, chunk], totals[:, chunk], out=states[:, chunk + 1])
+        before = states[:, :-1].reshape(-1, inputs.shape[2], size_N)
+        summed = torch.bmm(scores, inputs).baddbmm_(C_in, before.transpose(1, 2))
+        summed = cut.back(summed, x.shape)
+        weights = weights.view_as(dt)
+        skip = torch.zeros_like(x) if D is None else x * D[:, None]
+        y = skip.addcmul_(summed, weights[..., None])
+        ctx.save_for_backward(
+            *(x, dt, A, D, B, C, B_out, C_in, scores, inputs, gains, before, summed),
+            *(weights, dt_weights, totals, carry),
         )
-        to_end = to_end.masked_fill(ids != ids[..., -1:], -torch.inf)
-    decay = log_decay[..., :, None] - log_decay[..., None, :]
-    decay = decay.masked_fill(~visible, -torch.inf).exp()
-    y = (decay * (C @ B.transpose(-1, -2))) @ x
+        ctx.masks, ctx.cut, ctx.has_initial = masks, cut, initial is not None
+        return y, states[:, -1]
 
-    states = (x * to_end.exp()[..., None]).transpose(-1, -2) @ B  # b c g r e n
-    total = F.pad(log_decay[..., -1].permute(0, 2, 3, 1), (1, 0)).cumsum(-1)  # b g r c+1
-    carry = (total[..., :, None] - total[..., None, :]).masked_fill(~boundary, -torch.inf).exp()
-    if initial_state_BHEN is None:
-        carry = carry[..., 1:]
-    else:
-        first = initial_state_BHEN.view(size_B, 1, size_G, -1, size_E, size_N)
-        states = torch.cat([first, states], 1)
-    flat = states.permute(0, 2, 3, 1, 4, 5).flatten(-2)
-    before = (carry @ flat).unflatten(-1, (size_E, size_N)).permute(0, 3, 1, 2, 4, 5)
-    y = y + (C @ before[:, :-1].transpose(-1, -2)) * from_start.exp()[..., None]
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[override]
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        dy, dstate = grad_outputs
+        (x, dt, A, D, B, C, B_out, C_in, scores, inputs, gains, before, summed) = ctx.saved_tensors[
+            :13
+        ]
+        weights, dt_weights, totals, carry = ctx.saved_tensors[13:]
+        masks, cut = ctx.masks, ctx.cut
+        chunks, size_H = cut.chunks, x.shape[2]
+        dsummed_natural = dy * weights[..., None]
+        dsummed = cut(dsummed_natural)
+        dscores = cut.mask(torch.bmm(dsummed, inputs.transpose(1, 2)), masks)
+        dC = torch.bmm(dsummed, before)
+        dbefore = torch.bmm(dsummed.transpose(1, 2), C_in).view_as(gains)
+        dgains = torch.empty_like(gains)
+        for chunk in reversed(range(chunks[1])):
+            torch.mul(dstate, totals[:, chunk], out=dgains[:, chunk])
+            if carry is None:
+                dstate = dbefore[:, chunk].add_(dgains[:, chunk])
+            else:
+                dstate = dbefore[:, chunk].addcmul_(dgains[:, chunk], carry[:, chunk])
+        dgains_flat = dgains.view(-1, inputs.shape[2], gains.shape[-1])
+        dB = torch.bmm(inputs, dgains_flat)
+        if masks is not None:
+            dC, dB = cut.rows(dC, masks[1]), cut.rows(dB, masks[2])
+        dC.baddbmm_(dscores, B)
+        dB.baddbmm_(dscores.transpose(1, 2), C)
+        dinputs = torch.bmm(scores.transpose(1, 2), dsummed)
+        dinputs.baddbmm_(B_out, dgains_flat.transpose(1, 2))
+        dinputs = cut.back(dinputs, x.shape)
 
-    y_BSHE = y.permute(0, 1, 4, 2, 3, 5).reshape(size_B, -1, size_H, size_E)[:, :size_S]
-    if D_H is not None:
-        y_BSHE = y_BSHE + x_in * D_H[:, None]
-    if return_final_state:
-        return y_BSHE, before[:, -1].reshape(size_B, size_H, size_E, size_N)
-    return y_BSHE
+        # Every term is a product of exp(s) of its output and exp(-s) of its input: so are the sums.
+        ddt_weights = (x * dinputs).sum(-1)
+        ds = (dsummed_natural.mul_(summed)).sum(-1).addcmul_(ddt_weights, dt_weights, value=-1.0)
+        ds = ds.view(*chunks, size_H)
+        ds[:, :, -1] += (dgains * gains).sum((-1, -2))
+        dlog_decay = ds.flip(2).cumsum(2).flip(2).view_as(dt)
+        ddt = (ddt_weights / weights).addcmul_(dlog_decay, A)
+        dA = (dlog_decay * dt).sum((0, 1))
+        dx = dinputs.mul_(dt_weights[..., None])
+        dD = None
+        if D is not None:
+            dD = (dy * x).sum((0, 1, 3))
+            dx.addcmul_(dy, D[:, None])
+        dB, dC = (cut.back(d, (*x.shape[:2], cut.groups, d.shape[2])) for d in (dB, dC))
+        return dx, ddt, dA, dB, dC, dD, dstate if ctx.has_initial else None, None, None
+
+
+class _Cut:
+    """Between [B, S, heads or groups, width] and batches [B x chunks x groups, Q, width]."""
+
+    def __init__(self, chunks: tuple[int, int, int], groups: int) -> None:
+        self.chunks, self.groups = chunks, groups
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        tensor = tensor.reshape(*self.chunks, self.groups, -1)
+        return tensor.transpose(2, 3).reshape(-1, self.chunks[2], tensor.shape[-1])
+
+    def back(self, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
+        tensor = batch.view(*self.chunks[:2], self.groups, self.chunks[2], -1)
+        return tensor.transpose(2, 3).reshape(shape)
+
+    def mask(self, scores: Tensor, masks: tuple[Tensor, ...] | None) -> Tensor:
+        """Zeroes, in place, what a token may not see in its chunk."""
+        scores.tril_()
+        if masks is not None:
+            same = masks[0][:, :, None]
+            scores.view(*self.chunks[:2], self.groups, *same.shape[-2:]).mul_(same)
+        return scores
+
+    def rows(self, batch: Tensor, mask: Tensor) -> Tensor:
+        """Zeroes the tokens that `mask` [B, chunks, Q] leaves out."""
+        whole = batch.view(*self.chunks[:2], self.groups, self.chunks[2], -1)
+        return (whole * mask[:, :, None, :, None]).view_as(batch)
