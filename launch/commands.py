@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         return _report(study, store, _out(options), is_quiet=True)
     print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
     print("\n".join([*show.price_table(found.missing), show.total_line(found)]), flush=True)
-    watcher = Progress([e.stage for e in found.missing], found.seconds, workers=found.workers)
+    watcher = Progress([e.stage for e in found.missing], found.seconds)
     settings = Settings(placement=study.placement, workers=found.workers, prices=found.prices)
     try:
         summary = run_stages(study.stages, store, settings=settings, watcher=watcher)

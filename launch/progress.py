@@ -30,13 +30,10 @@ def show_seconds(seconds: float) -> str:
 class Progress:
     """A Watcher of the runner. ETA: what the estimates leave, at the pace measured so far."""
 
-    def __init__(
-        self, todo: Sequence[Stage], seconds: Mapping[str, float], *, workers: int
-    ) -> None:
+    def __init__(self, todo: Sequence[Stage], seconds: Mapping[str, float]) -> None:
         self.seconds = {stage.key: seconds.get(stage.key, 1.0) for stage in todo}
         self.total = sum(self.seconds.values())
         self.count = len(todo)
-        self.workers = workers
         self.done = 0
         self.failed = 0
         self.done_seconds = 0.0
