@@ -17,8 +17,12 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` and renames it to `path` when the block ends well."""
     temporary = path.with_name(path.name + ".partial")
     encoding = None if "b" in mode else "utf-8"
-    with open(temporary, mode, encoding=encoding) as stream:
-        yield stream
+    try:
+        with open(temporary, mode, encoding=encoding) as stream:
+            yield stream
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     os.replace(temporary, path)
 
 

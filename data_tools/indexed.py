@@ -110,6 +110,7 @@ class IndexedWriter:
     ) -> None:
         self._stream.close()
         if kind is not None:
+            _partial(bin_file(self._prefix)).unlink()
             return
         _write_index(
             _partial(idx_file(self._prefix)),
