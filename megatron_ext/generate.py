@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frontload.megatron_ext.pattern import NUM_CONV_TAPS, Layer, parse_pattern
-from frontload.megatron_ext.ssd import causal_conv, ssd_chunked, ssd_step
+from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked, ssd_step
 from frontload.recipes.schema import Model
 
 Weights = Mapping[str, Tensor]
@@ -177,10 +177,7 @@ class MambaLayer:
         slots_S = torch.arange(hidden_BSD.shape[1], device=hidden_BSD.device)
         dt_BSH = dt_BSH * (slots_S < lengths_B[:, None])[..., None]  # dt 0 keeps the state
         y_BSHE, ssm_BHEN = ssd_chunked(
-            *self._heads(conv_out, dt_BSH),
-            chunk_tokens=self.chunk_tokens,
-            D_H=self.D_H,
-            return_final_state=True,
+            self._heads(conv_out, dt_BSH), chunk_tokens=self.chunk_tokens
         )
         padded = F.pad(conv_in, (0, 0, NUM_CONV_TAPS - 1, 0))
         rows = torch.arange(len(lengths_B), device=lengths_B.device)
@@ -196,21 +193,18 @@ class MambaLayer:
             conv_out.addcmul_(tap_BC, weight_C)
         state.taps = [*state.taps[1:], conv_in]
         dt_BH = F.softplus(dt.float() + self.dt_bias_H)
-        y_BHE = ssd_step(
-            *self._heads(F.silu(conv_out, inplace=True), dt_BH),
-            state_BHEN=state.ssm_BHEN,
-            D_H=self.D_H,
-        )
+        y_BHE = ssd_step(self._heads(F.silu(conv_out, inplace=True), dt_BH), state.ssm_BHEN)
         return torch.addmm(hidden_BD, self._gate(y_BHE.flatten(1), gate), self.output_CD)
 
     def _project(self, hidden: Tensor) -> tuple[Tensor, ...]:
         projected = _normalise(hidden, self.epsilon) @ self.input_DC
         return projected.split([self.inner, self.inner + 2 * self.states, self.heads], -1)
 
-    def _heads(self, conv_out: Tensor, dt: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _heads(self, conv_out: Tensor, dt: Tensor) -> ScanInputs:
         x, b, c = conv_out.float().split([self.inner, self.states, self.states], -1)
         b, c = (t.unflatten(-1, (self.groups, self.state_width)) for t in (b, c))
-        return x.unflatten(-1, (self.heads, self.width)), dt, self.A_H, b, c
+        x = x.unflatten(-1, (self.heads, self.width))
+        return ScanInputs(x=x, dt=dt, A_H=self.A_H, B=b, C=c, D_H=self.D_H)
 
     def _gate(self, y: Tensor, gate: Tensor) -> Tensor:
         gated = (y.to(gate.dtype) * F.silu(gate)).unflatten(-1, (self.groups, -1))

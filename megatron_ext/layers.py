@@ -15,7 +15,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch import Tensor, nn
 
-from frontload.megatron_ext.ssd import causal_conv, ssd_chunked
+from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked
 
 
 @dataclass
@@ -129,17 +129,15 @@ class TorchMambaMixer(MambaMixer):
             )
         )
         x, b, c = conv_out.float().split([inner, states, states], -1)
-        y_BSHE = ssd_chunked(
-            x.unflatten(-1, (num_heads, self.headdim)),
-            F.softplus(dt.float() + self.dt_bias.float()),
-            -self.A_log.float().exp(),
-            b.unflatten(-1, (num_groups, self.d_state)),
-            c.unflatten(-1, (num_groups, self.d_state)),
-            chunk_tokens=self.chunk_size,
+        scan = ScanInputs(
+            x=x.unflatten(-1, (num_heads, self.headdim)),
+            dt=F.softplus(dt.float() + self.dt_bias.float()),
+            A_H=-self.A_log.float().exp(),
+            B=b.unflatten(-1, (num_groups, self.d_state)),
+            C=c.unflatten(-1, (num_groups, self.d_state)),
             D_H=self.D.float(),
-            document_ids_BS=document_ids_BS,
         )
-        assert isinstance(y_BSHE, Tensor)
+        y_BSHE, _ = ssd_chunked(scan, chunk_tokens=self.chunk_size, document_ids_BS=document_ids_BS)
         gated_BSC = y_BSHE.flatten(2).to(gate.dtype) * F.silu(gate)
         return self.norm(gated_BSC).transpose(0, 1)
 

@@ -8,11 +8,27 @@ chunk are shared by all heads of a group: no exponential and no mask of (chunk x
 is safe while exp(-s_j) is far from overflow; a chunk that decays more is cut in halves first.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanInputs:
+    """What the recurrence reads, with a token dim S in the chunked form and without in a step.
+
+    h_t = exp(dt_t A) h_(t-1) + dt_t x_t B_t ;  y_t = h_t C_t + D x_t
+    """
+
+    x: Tensor  # [B, S, H, E]
+    dt: Tensor  # [B, S, H], after softplus
+    A_H: Tensor  # negative
+    B: Tensor  # [B, S, G, N]
+    C: Tensor  # [B, S, G, N]
+    D_H: Tensor | None = None
 
 
 def causal_conv(
@@ -49,52 +65,41 @@ def causal_conv_step(
     return out if bias_C is None else out + bias_C
 
 
-def ssd_step(
-    x_BHE: Tensor,
-    dt_BH: Tensor,
-    A_H: Tensor,
-    B_BGN: Tensor,
-    C_BGN: Tensor,
-    *,
-    state_BHEN: Tensor,
-    D_H: Tensor | None = None,
-) -> Tensor:
-    """One token of the recurrence; `state_BHEN` is moved on in place."""
+def ssd_step(inputs: ScanInputs, state_BHEN: Tensor) -> Tensor:
+    """One token of the recurrence; `state_BHEN` is moved on in place.
+
+    Shapes: y_BHE.
+    """
+    x_BHE, B_BGN, C_BGN = inputs.x, inputs.B, inputs.C
     num_heads, num_groups = x_BHE.shape[1], B_BGN.shape[1]
     if num_groups not in (1, num_heads):
         B_BGN = B_BGN.repeat_interleave(num_heads // num_groups, 1)
         C_BGN = C_BGN.repeat_interleave(num_heads // num_groups, 1)
-    decay_BH = (dt_BH * A_H).exp()
+    decay_BH = (inputs.dt * inputs.A_H).exp()
     state_BHEN.mul_(decay_BH[..., None, None])
-    state_BHEN.addcmul_((x_BHE * dt_BH[..., None])[..., None], B_BGN[:, :, None])
+    state_BHEN.addcmul_((x_BHE * inputs.dt[..., None])[..., None], B_BGN[:, :, None])
     y_BHE = (state_BHEN @ C_BGN[..., None]).squeeze(-1)
-    return y_BHE if D_H is None else torch.addcmul(y_BHE, x_BHE, D_H[:, None])
+    return y_BHE if inputs.D_H is None else torch.addcmul(y_BHE, x_BHE, inputs.D_H[:, None])
 
 
 def ssd_chunked(
-    x_BSHE: Tensor,
-    dt_BSH: Tensor,
-    A_H: Tensor,
-    B_BSGN: Tensor,
-    C_BSGN: Tensor,
+    inputs: ScanInputs,
     *,
     chunk_tokens: int,
-    D_H: Tensor | None = None,
     document_ids_BS: Tensor | None = None,
     initial_state_BHEN: Tensor | None = None,
-    return_final_state: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Runs h_t = exp(dt_t A) h_(t-1) + dt_t x_t B_t, y_t = h_t C_t + D x_t, a chunk at a time.
+) -> tuple[Tensor, Tensor]:
+    """Runs the recurrence over whole sequences, a chunk at a time; returns y and the final state.
 
-    `dt` is after softplus, `A` is negative. The initial state belongs to the first document of
-    the row, the final state (returned second, if asked for) to the last.
+    The initial state belongs to the first document of a row, the final state to the last.
 
     Shapes: y_BSHE, final_state_BHEN.
     Source: Dao and Gu 2024, "Transformers are SSMs", section 6.
     """
+    x_BSHE, dt_BSH, B_BSGN, C_BSGN = inputs.x, inputs.dt, inputs.B, inputs.C
     size_S = x_BSHE.shape[1]
     with torch.no_grad():
-        size_Q = _safe_chunk(dt_BSH * A_H, min(chunk_tokens, size_S))
+        size_Q = _safe_chunk(dt_BSH * inputs.A_H, min(chunk_tokens, size_S))
     padding = -size_S % size_Q
     if padding:
         x_BSHE, B_BSGN, C_BSGN = (
@@ -105,12 +110,9 @@ def ssd_chunked(
             last = document_ids_BS[:, -1:].expand(-1, padding)
             document_ids_BS = torch.cat([document_ids_BS, last], 1)
     masks = None if document_ids_BS is None else _document_masks(document_ids_BS, size_Q)
-    y_BSHE, final_BHEN = _ChunkedScan.apply(
-        x_BSHE, dt_BSH, A_H, B_BSGN, C_BSGN, D_H, initial_state_BHEN, masks, size_Q
-    )  # type: ignore[misc]
-    if padding:
-        y_BSHE = y_BSHE[:, :size_S]
-    return (y_BSHE, final_BHEN) if return_final_state else y_BSHE
+    tensors = (x_BSHE, dt_BSH, inputs.A_H, B_BSGN, C_BSGN, inputs.D_H, initial_state_BHEN)
+    y_BSHE, final_BHEN = _ChunkedScan.apply(*tensors, masks, size_Q)  # type: ignore[misc]
+    return y_BSHE[:, :size_S] if padding else y_BSHE, final_BHEN
 
 
 _MOST_DECAY = 60.0  # of a chunk: exp(60) is 1e26, and float32 holds sums of 1e38
@@ -186,8 +188,10 @@ class _ChunkedScan(torch.autograd.Function):
         return y, states[:, -1]
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[override]
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    @torch.autograd.function.once_differentiable
+    def backward(  # type: ignore[override]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
         dy, dstate = grad_outputs
         (x, dt, A, D, B, C, B_out, C_in, scores, inputs, gains, before, summed) = ctx.saved_tensors[
             :13
