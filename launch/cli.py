@@ -77,8 +77,8 @@ def _dispatch(asked: Sequence[str]) -> int:
     if rest:
         _subparser(parser, options.command).error(f"unrecognized arguments: {rest[0]}")
     options.overrides = overrides
-    act: Callable[[argparse.Namespace], int] = options.act
-    return act(options) or 0
+    act: Callable[[argparse.Namespace], int] = options.run
+    return act(options)
 
 
 def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
@@ -108,13 +108,13 @@ def _parser(command: str) -> _Parser:
             one.add_argument("--out", type=Path, help="folder of the report; results/STUDY")
         if name == "status":
             one.add_argument("--verify", action="store_true", help="read and compare every byte")
-        one.set_defaults(act=act)
+        one.set_defaults(run=act)
     one = choices.add_parser("explain", help="why this key; where this training sample came from")
     one.add_argument("what", nargs="+", metavar="KEY-OR-LABEL | sample N")
     one.add_argument("--blend", help="key or label of the blend of `sample N`")
     one.add_argument("--study", help="the study a label belongs to")
     _add_store(one)
-    one.set_defaults(act=commands.explain)
+    one.set_defaults(run=commands.explain)
     data = choices.add_parser("data", help="preprocess, curate, verify: data from files to tokens")
     if command == "data":  # imported only when asked for: the other commands start faster
         below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")

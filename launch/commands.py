@@ -5,12 +5,13 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from frontload.launch import show
+from frontload.launch import reporting, show
+from frontload.launch.own_files import pin_own_files
 from frontload.launch.plan import Entry, Plan, plan_study
 from frontload.launch.progress import Progress
 from frontload.launch.runner import Settings, Summary, num_workers, run_stages
-from frontload.launch.store import Store, check_content
-from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.launch.store import Store, check_content, read_manifest
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
 from frontload.recipes.stage import Stage
 from frontload.recipes.study import Study, load_study
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     study = found.study
     if not found.missing:
         print(f"study {study.name}: nothing to do, all {len(found.entries)} stages are built")
-        return _report(study, store, _out(options), is_quiet=True)
+        return _report(study, store, _out(options), utilisation=None)
     print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
     print("\n".join([*show.price_table(found.missing), show.total_line(found)]), flush=True)
     watcher = Progress([e.stage for e in found.missing], found.seconds)
@@ -38,10 +39,11 @@ def run(options: argparse.Namespace) -> int:
         summary = run_stages(study.stages, store, settings=settings, watcher=watcher)
     finally:
         watcher.close()
+    lines = show.summary_lines(summary)
     code = _exit_code(summary)
     if code == 0:
-        _report(study, store, _out(options), is_quiet=False)
-    print("\n".join(show.summary_lines(summary)))
+        _report(study, store, _out(options), utilisation=lines[0])
+    print("\n".join(lines))
     return code
 
 
@@ -61,14 +63,7 @@ def status(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Writes the report of a finished study."""
     found, store = _planned(options)
-    if found.missing:
-        raise ArtifactError(
-            f"report of study {found.study.name}",
-            found=f"{len(found.missing)} stages are not built",
-            rule="a report is written from a finished study",
-            do=f"run `frontload run {options.study} --store {options.store}` first",
-        )
-    return _report(found.study, store, _out(options), is_quiet=False)
+    return _report(found.study, store, _out(options), utilisation=None, is_forced=True)
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -98,7 +93,7 @@ def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:
     overrides = list(options.overrides)
     if options.seeds is not None:
         overrides.append(f"seeds={options.seeds}")
-    study = load_study(options.study, overrides=overrides)
+    study = load_study(options.study, overrides=overrides, settle=pin_own_files)
     workers = num_workers(study.placement, options.workers)
     store = Store(options.store)
     return plan_study(study, store, workers=workers), store
@@ -114,13 +109,14 @@ def _exit_code(summary: Summary) -> int:
     return max(codes) if len(codes) == 1 else min(codes, default=0)
 
 
-def _report(study: Study, store: Store, out: Path, *, is_quiet: bool) -> int:
-    """Writes the report and prints the tables, or only where they are."""
-    write_report: Any = importlib.import_module("frontload.eval.report").write_report
-    write_report(study, store, out)
-    if not is_quiet:
-        print((out / "tables.md").read_text(encoding="utf-8"))
-    print(f"report: {out / 'report.html'}")
+def _report(
+    study: Study, store: Store, out: Path, *, utilisation: str | None, is_forced: bool = False
+) -> int:
+    """Writes the report unless it is there already, and prints tables and verdicts."""
+    if is_forced or not reporting.is_current(study, out):
+        reporting.write_report(study, store, out, utilisation=utilisation)
+        print(reporting.printed(out))
+    print(f"report: {out / reporting.PAGE}")
     return 0
 
 
@@ -138,7 +134,7 @@ def _find_folder(store: Store, what: str) -> Path | None:
 def _find_entry(options: argparse.Namespace, store: Store, what: str) -> Entry | None:
     if not options.study:
         return None
-    study = load_study(options.study, overrides=options.overrides)
+    study = load_study(options.study, overrides=options.overrides, settle=pin_own_files)
     found = plan_study(study, store, workers=1)
     for entry in found.entries:
         stage: Stage = entry.stage
@@ -164,24 +160,24 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
             rule="--blend is the key or label of a built blend",
             do=nearest(options.blend, names),
         )
-    verify: Any = importlib.import_module("frontload.data_tools.verify")
-    indexes, documents = _sources(store, folder)
-    print(verify.explain_sample(folder, indexes, documents, int(options.what[1])))
+    origins: Any = importlib.import_module("frontload.data_tools.explain")
+    folders = _sources(store, folder)
+    found = origins.explain_sample(
+        folder, origins.SourceFolders(**folders), number=int(options.what[1])
+    )
+    print(found.to_text())
     return 0
 
 
-def _sources(store: Store, blend: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Index and documents folder of each source of a blend, through the manifests."""
-    from frontload.launch.store import read_manifest
-
-    indexes: dict[str, Path] = {}
-    documents: dict[str, Path] = {}
+def _sources(store: Store, blend: Path) -> dict[str, Any]:
+    """Index and documents of each source of a blend, and the tokenizer, through the manifests."""
+    found: dict[str, Any] = {"index": {}, "documents": {}, "tokenizer": None}
     for role, key in read_manifest(blend)["inputs"].items():
-        index = store.find("index", key)
-        if role == "before" or index is None:
+        index = None if role == "before" else store.find("index", key)
+        if index is None:
             continue
-        indexes[role] = index
-        below = store.find("curate", read_manifest(index)["inputs"]["documents"])
-        if below is not None:
-            documents[role] = below
-    return indexes, documents
+        inputs = read_manifest(index)["inputs"]
+        found["index"][role] = index
+        found["documents"][role] = store.find("curate", inputs["documents"])
+        found["tokenizer"] = store.find("tokenizer", inputs["tokenizer"])
+    return found

@@ -1,6 +1,6 @@
 """Study recipe -> graph of stages: a pure function. No disk, no clock."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,8 +61,15 @@ def mix_title(mix: str) -> str:
     return mix if mix == BASE else mix.upper().replace("_PRIME", "'")
 
 
-def load_study(study: str, *, overrides: Sequence[str] = ()) -> Study:
+def load_study(
+    study: str,
+    *,
+    overrides: Sequence[str] = (),
+    settle: Callable[[Loaded[StudyRecipe]], Loaded[StudyRecipe]] | None = None,
+) -> Study:
     """Loads a study by name (recipes/studies) or path and expands it to stages.
+
+    `settle` may fill in what only the disk knows (the digest of a user's files).
 
     Raises: RecipeError naming file, line and key of what is wrong.
     """
@@ -79,7 +86,7 @@ def load_study(study: str, *, overrides: Sequence[str] = ()) -> Study:
             )
         path = found
     loaded = load_recipe(path, StudyRecipe, overrides=overrides)
-    return expand_study(path.stem, loaded)
+    return expand_study(path.stem, settle(loaded) if settle else loaded)
 
 
 def expand_study(name: str, loaded: Loaded[StudyRecipe]) -> Study:
