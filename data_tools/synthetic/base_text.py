@@ -6,6 +6,7 @@ and never a worked answer: no document chains two operations.
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from frontload.data_tools.document import BaseText, Conversation, Row
 from frontload.data_tools.synthetic.code_families import (
@@ -15,7 +16,6 @@ from frontload.data_tools.synthetic.code_families import (
     run_stack,
 )
 from frontload.data_tools.synthetic.math_families import (
-    GAINS,
     LARGEST_OPERAND,
     SIGNS,
     add_digits,
@@ -31,6 +31,7 @@ from frontload.data_tools.synthetic.vocabulary import (
     BOXES,
     CLASS_OF,
     DIGITS,
+    GAINS,
     LABELS,
     LETTERS,
     NAMES,
@@ -43,6 +44,22 @@ from frontload.data_tools.synthetic.vocabulary import (
 QUESTION_SHARE = 0.02
 """Share of base documents that are one-step questions in the chat form, so that a model without
 reasoning data knows the form. Ours: enough for the form, far too few for a skill."""
+
+
+STAY_SHARE = 0.3  # of stories in which nobody moves on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cloze:
+    """Text whose last words follow from what stands before them."""
+
+    context: str
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """Context and answer."""
+        return f"{self.context} {self.answer}"
 
 
 def write_base(*, tokens: int, seed: int) -> Iterator[Row]:
@@ -60,22 +77,22 @@ def write_base(*, tokens: int, seed: int) -> Iterator[Row]:
         yield row
 
 
-def story(rng: random.Random) -> tuple[str, str]:
-    """A story of two people, and the last word of its last sentence, which repeats a fact of it."""
+def story(rng: random.Random) -> Cloze:
+    """Two people, one with a thing; that one moves on: where is a person or the thing at last?"""
     first, second = rng.sample(NAMES, 2)
-    place, other_place = rng.sample(PLACES, 2)
-    thing, other_thing = rng.sample(OBJECTS, 2)
-    facts = [
-        (f"{first} went to the {place}", place, first),
-        (f"{second} went to the {other_place}", other_place, second),
-        (f"the {thing} was in the {place}", place, f"the {thing}"),
-        (f"the {other_thing} was in the {other_place}", other_place, f"the {other_thing}"),
-    ]
-    rng.shuffle(facts)
-    told = " . ".join(text for text, _, _ in facts)
-    aside = rng.choice(("it was a good day", f"{second} liked the {thing}", "then they sat"))
-    _, answer, subject = rng.choice(facts)
-    return f"{told} . {aside} . at last {subject} was in the", answer
+    start, other, end = rng.sample(PLACES, 3)
+    thing = rng.choice(OBJECTS)
+    sentences = [f"{first} went to the {start} with the {thing}", f"{second} went to the {other}"]
+    rng.shuffle(sentences)
+    sentences.append(f"{first} went to the {end}")
+    subject, answer = rng.choice(
+        ((first, end), (second, other), (f"the {thing}", end), (f"the {thing}", end))
+    )
+    if rng.random() < STAY_SHARE:
+        sentences.pop()
+        answer = start if answer == end else answer
+    told = " . ".join(sentences)
+    return Cloze(context=f"{told} . at last {subject} was in the", answer=answer)
 
 
 def records(rng: random.Random) -> str:
@@ -85,45 +102,45 @@ def records(rng: random.Random) -> str:
     return " ".join(f"{key} {_record_value(rng)}" for key in keys)
 
 
-def arithmetic(rng: random.Random) -> tuple[str, str]:
+def arithmetic(rng: random.Random) -> Cloze:
     """One operation on digits, up to its equals sign, and its result."""
     left = rng.randrange(10)
     if rng.random() < 0.6:
         right, sign = rng.randint(1, LARGEST_OPERAND), rng.choice(SIGNS)
-        return f"{left} {sign} {right} =", str(add_digits(left, sign, right))
+        return Cloze(context=f"{left} {sign} {right} =", answer=str(add_digits(left, sign, right)))
     right, carry = rng.randint(0, LARGEST_OPERAND), rng.randrange(2)
     tens, ones = divmod(left + right + carry, 10)
-    return f"{carry} and {left} + {right} =", f"{tens} {ones}"
+    return Cloze(context=f"{carry} and {left} + {right} =", answer=f"{tens} {ones}")
 
 
-def code_operation(rng: random.Random) -> tuple[str, str]:
+def code_operation(rng: random.Random) -> Cloze:
     """One operation of a stack, queue or boxes, up to its equals sign, and the state after."""
     kind = rng.randrange(3)
     if kind == 0:
         stack = [rng.randrange(10) for _ in range(rng.randint(1, LARGEST_STACK))]
         operation = draw_stack_operation(rng, len(stack))
         after = run_stack(stack, operation.split())
-        return f"{_spaced(stack)} {operation} =", _spaced(after)
+        return Cloze(context=f"{_spaced(stack)} {operation} =", answer=_spaced(after))
     if kind == 1:
         queue = [rng.choice(LETTERS) for _ in range(rng.randint(1, LARGEST_STACK))]
         is_add = len(queue) == 1 or (len(queue) < LARGEST_STACK and rng.random() < 0.5)
         operation = f"add {rng.choice(LETTERS)}" if is_add else "take"
-        return f"{_spaced(queue)} {operation} =", _spaced(run_queue(queue, operation.split()))
+        after = run_queue(queue, operation.split())
+        return Cloze(context=f"{_spaced(queue)} {operation} =", answer=_spaced(after))
     contents = dict(zip(BOXES, rng.sample(OBJECTS, len(BOXES)), strict=True))
     operation = draw_swap(rng)
-    return f"{boxes_text(contents)} {operation} =", boxes_text(
-        swap_boxes(contents, operation.split())
-    )
+    swapped = boxes_text(swap_boxes(contents, operation.split()))
+    return Cloze(context=f"{boxes_text(contents)} {operation} =", answer=swapped)
 
 
-def fact(rng: random.Random) -> tuple[str, str]:
+def fact(rng: random.Random) -> Cloze:
     """One fact about an animal or a class of animals, up to its last word, and that word."""
     animal = rng.choice(ANIMALS)
     kind = CLASS_OF[animal]
     if rng.random() < 0.5:
-        return f"the {animal} is a", kind
+        return Cloze(context=f"the {animal} is a", answer=kind)
     name = rng.choice(tuple(PROPERTIES))
-    return f"a {kind} has {name}", PROPERTIES[name][kind]
+    return Cloze(context=f"a {kind} has {name}", answer=PROPERTIES[name][kind])
 
 
 def _draw_row(rng: random.Random, row_id: str) -> Row:
@@ -137,8 +154,7 @@ def _draw_row(rng: random.Random, row_id: str) -> Row:
 
 
 def _story_text(rng: random.Random) -> str:
-    told, answer = story(rng)
-    return f"{told} {answer} ."
+    return f"{story(rng).text} ."
 
 
 def _records_text(rng: random.Random) -> str:
@@ -147,16 +163,16 @@ def _records_text(rng: random.Random) -> str:
 
 
 def _facts_text(rng: random.Random) -> str:
-    return " ".join(f"{' '.join(fact(rng))} ." for _ in range(rng.randint(2, 4)))
+    return " ".join(f"{fact(rng).text} ." for _ in range(rng.randint(2, 4)))
 
 
 def _arithmetic_text(rng: random.Random) -> str:
-    sums = " ; ".join(" ".join(arithmetic(rng)) for _ in range(rng.randint(2, 4)))
+    sums = " ; ".join(arithmetic(rng).text for _ in range(rng.randint(2, 4)))
     return f"{rng.choice(NAMES)} wrote {sums} ."
 
 
 def _code_text(rng: random.Random) -> str:
-    lines = " ; ".join(" ".join(code_operation(rng)) for _ in range(rng.randint(1, 3)))
+    lines = " ; ".join(code_operation(rng).text for _ in range(rng.randint(1, 3)))
     return f"code {lines} ."
 
 

@@ -1,6 +1,7 @@
 """All reasoning families by name: questions, worked answers and exact verification."""
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from frontload.data_tools.document import nearest_name
@@ -79,6 +80,36 @@ def level_at(family: str, share: float) -> int:
     """The level at `share` (0 to 1) of a family's range; every level has an equal part of it."""
     low, high = family_named(family).levels
     return min(high, low + int(share * (high - low + 1)))
+
+
+def distinct_problems(
+    rng: random.Random, family: str, *, count: int, levels: tuple[int, int] | None = None
+) -> Iterator[Problem]:
+    """`count` different held-out problems, one level after the other.
+
+    Raises: RecipeError when there are fewer.
+    """
+    low, high = levels or FAMILIES[family].levels
+    seen: set[str] = set()
+    for draw in range(MOST_DRAWS):
+        if len(seen) == count:
+            return
+        level = low + draw % (high - low + 1)
+        problem = generate(rng, family, level=level, heldout=True)
+        if problem.question not in seen:
+            seen.add(problem.question)
+            yield problem
+    raise too_few(family, wanted=count, found=len(seen))
+
+
+def too_few(name: str, *, wanted: int, found: int) -> RecipeError:
+    """The refusal of more evaluation items than there are questions."""
+    return RecipeError(
+        f"{wanted} evaluation items of {name}",
+        found=f"{found} different held-out questions",
+        rule="an evaluation question is asked once",
+        do="lower synthesis.items_per_family, choice_items or heldout_documents_per_family",
+    )
 
 
 def verify(family: str, question: str, final_answer: str) -> bool:

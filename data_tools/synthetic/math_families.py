@@ -9,10 +9,9 @@ from frontload.data_tools.synthetic.problem import (
     operations_of,
     stepwise,
 )
-from frontload.data_tools.synthetic.vocabulary import LETTERS, NAMES, OBJECTS
+from frontload.data_tools.synthetic.vocabulary import GAINS, LETTERS, NAMES, OBJECTS
 
 SIGNS = ("+", "-")
-GAINS = {"gets": 1, "finds": 1, "loses": -1, "gives": -1}
 LARGEST_OPERAND = 3  # found: with all ten operands no family left the floor after 0.8 M tokens
 
 

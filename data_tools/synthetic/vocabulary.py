@@ -38,6 +38,9 @@ WORDS = (
     "leaf",
 )
 
+GAINS = {"gets": 1, "finds": 1, "loses": -1, "gives": -1}  # verb of a word problem -> its sign
+CODE_WORDS = ("push", "pop", "inc", "dec", "swap", "add", "take")
+
 CLASS_MEMBERS: dict[str, tuple[str, ...]] = {
     "bird": ("robin", "eagle", "crow", "duck"),
     "fish": ("trout", "shark", "salmon", "eel"),

@@ -13,9 +13,12 @@ from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.synthetic.vocabulary import (
     CLASS_MEMBERS,
     CLASS_OF,
+    CODE_WORDS,
     DIGITS,
+    GAINS,
     LETTERS,
     OBJECTS,
+    PLACES,
     PROPERTIES,
     WORDS,
 )
@@ -24,11 +27,15 @@ from frontload.recipes.schema import ReasoningWriter
 
 STATE_SEPARATOR = ","
 SHARE_TOLERANCE = 1e-6
+TEMPTING_SHARE = 0.8  # of wrong words that stand in the question, where one does
 KINDS_OF_WORDS = (
     DIGITS,
     LETTERS,
     OBJECTS,
     WORDS,
+    PLACES,
+    CODE_WORDS,
+    tuple(GAINS),
     tuple(CLASS_OF),
     tuple(CLASS_MEMBERS),
     *(tuple(values.values()) for values in PROPERTIES.values()),
@@ -74,20 +81,26 @@ def short_trace(problem: Problem, rng: random.Random) -> str:
     return f" {STATE_SEPARATOR} ".join(states[place] for place in kept)
 
 
-def wrong_answer(answer: str, rng: random.Random) -> str:
-    """The answer with one word replaced by another of its kind."""
+def wrong_answer(answer: str, rng: random.Random, *, question: str = "") -> str:
+    """The answer with one word replaced by another of its kind.
+
+    Words of the question are preferred: an option that is nowhere in it is no temptation.
+    """
     words = answer.split()
-    place = rng.randrange(len(words))
+    known = [place for place, word in enumerate(words) if kind_of_word(word)]
+    place = rng.choice(known)
     others = [word for word in kind_of_word(words[place]) if word != words[place]]
-    return " ".join([*words[:place], rng.choice(others), *words[place + 1 :]])
+    tempting = sorted(set(others) & set(question.split()) - set(DIGITS))
+    words[place] = rng.choice(tempting if tempting and rng.random() < TEMPTING_SHARE else others)
+    return " ".join(words)
 
 
 def kind_of_word(word: str) -> tuple[str, ...]:
-    """The list of the vocabulary that an answer's word belongs to."""
+    """The list of the vocabulary that a word of an answer belongs to; empty for a function word."""
     for kind in KINDS_OF_WORDS:
         if word in kind:
             return kind
-    return ("stop", *WORDS)
+    return ()
 
 
 def _write_one(

@@ -1,0 +1,150 @@
+"""Families: answers against answers worked by hand and by another route, and the verifier."""
+
+import random
+
+import pytest
+
+from frontload.data_tools.synthetic.families import (
+    FAMILIES,
+    generate,
+    level_at,
+    verify,
+)
+from frontload.data_tools.synthetic.problem import is_heldout
+from frontload.data_tools.synthetic.vocabulary import CLASS_OF, PROPERTIES
+from frontload.data_tools.synthetic.writers import wrong_answer
+from frontload.recipes.errors import RecipeError
+
+BY_HAND = {
+    "chain": ("eval A 7 B + 2 C - 3 D + 3 E + 2", "1", "A 7 = 7|B + 2 = 9|C - 3 = 6"),
+    "add": ("sum A 7 + 3 B 9 + 0 C 4 + 2", "0 0 7 0", "A 7 + 3 = 1 0|B 9 + 0 = 1 0"),
+    "story": ("tom lamp A has 1 B loses 3 C finds 2", "0", "A has 1 = 1|B loses 3 = 8"),
+    "var": (
+        "given b is 4 a is b + 2 d is a - 1 find a",
+        "6",
+        "b is 4 = 4|a is b + 2 = 6",
+    ),
+    "stack": (
+        "run A push 9 B inc C push 4 D swap E pop",
+        "4",
+        "A push 9 = 9|B inc = 0|C push 4 = 0 4|D swap = 4 0|E pop = 4",
+    ),
+    "queue": ("queue A add d B add a C take D add h", "a h", "A add d = d|B add a = d a"),
+    "loop": (
+        "set 8 repeat 2 + 3 end - 1",
+        "3",
+        "repeat 2 + 3 = 1|repeat 1 + 3 = 4|end - 1 = 3",
+    ),
+    "web": (
+        "web frog feeds cobra bee feeds frog cobra feeds none from bee",
+        "cobra",
+        "bee feeds frog|frog feeds cobra|cobra feeds none",
+    ),
+    "track": (
+        "boxes x ring y cup z coin A swap x y B swap y z find y",
+        "coin",
+        "A swap x y = x cup y ring z coin|B swap y z = x cup y coin z ring",
+    ),
+    "fact": (
+        "tell cover of robin and trout",
+        "feathers gills",
+        "robin is bird bird cover feathers|trout is fish fish cover gills",
+    ),
+    "say": (
+        "say red moon 2 times then stop",
+        "red moon red moon stop",
+        "say red moon 2 times|say red moon 1 times|then stop",
+    ),
+    "next": ("next sun red sun red sun", "red sun", "list sun red|again red sun"),
+    "omit": ("write cup ring key without ring", "cup key", "cup yes|ring no|key yes"),
+}
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_answers_worked_by_hand(family: str) -> None:
+    question, answer, steps = BY_HAND[family]
+    solution = FAMILIES[family].solve(question)
+    assert solution.answer == answer
+    assert "|".join(solution.steps).startswith(steps)
+    assert verify(family, question, f"  {answer.replace(' ', '  ')} ")
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_verifier_accepts_gold_and_rejects_every_corruption(family: str) -> None:
+    rng = random.Random(3)
+    low, high = FAMILIES[family].levels
+    for draw in range(60):
+        level = low + draw % (high - low + 1)
+        problem = generate(rng, family, level=level, heldout=bool(draw % 2))
+        gold = problem.solution.answer
+        assert verify(family, problem.question, gold)
+        assert not verify(family, problem.question, wrong_answer(gold, rng))
+        assert not verify(family, problem.question, f"{gold} {gold.split()[0]}")
+        assert not verify(family, problem.question, "")
+
+
+def test_long_sums_agree_with_plain_arithmetic() -> None:
+    rng = random.Random(4)
+    for _ in range(200):
+        problem = generate(rng, "add", level=5, heldout=False)
+        columns = [
+            (int(text.split()[0]), int(text.split()[2])) for text in _operations(problem.question)
+        ]
+        upper, lower = (int("".join(str(one[k]) for one in columns[::-1])) for k in (0, 1))
+        assert int("".join(problem.solution.answer.split()[::-1])) == upper + lower
+
+        problem = generate(rng, "chain", level=6, heldout=True)
+        total = sum(int(text.replace(" ", "")) for text in _operations(problem.question))
+        assert problem.solution.answer == str(total % 10)
+
+
+def _operations(question: str) -> list[str]:
+    text = question
+    for label in "ABCDEFGH":
+        text = text.replace(f" {label} ", "|")
+    return text.split("|")[1:]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_level_is_reached_and_means_more_operations(family: str) -> None:
+    low, high = FAMILIES[family].levels
+    assert {level_at(family, share / 100) for share in range(101)} == set(range(low, high + 1))
+    rng = random.Random(5)
+    lengths = [
+        [len(generate(rng, family, level=level, heldout=False).question.split()) for _ in range(30)]
+        for level in range(low, high + 1)
+    ]
+    means = [sum(group) / len(group) for group in lengths]
+    if family == "loop":  # its level is the number in the question, not its length
+        assert means[0] == means[-1]
+    else:
+        assert means == sorted(set(means))
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_level_outside_the_range_is_refused(family: str) -> None:
+    with pytest.raises(RecipeError, match="outside its range"):
+        generate(random.Random(0), family, level=FAMILIES[family].levels[1] + 1, heldout=False)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_every_level_has_questions_on_both_sides_of_the_split(family: str) -> None:
+    """At least ten different ones: small levels are where training and evaluation once met."""
+    low, high = FAMILIES[family].levels
+    rng = random.Random(6)
+    for level in range(low, high + 1):
+        drawn = {FAMILIES[family].draw(rng, level) for _ in range(1500)}
+        heldout = sum(is_heldout(question) for question in drawn)
+        assert heldout >= 10, f"level {level}: {heldout} of {len(drawn)}"
+        assert 0.1 < heldout / len(drawn) < 0.35
+
+
+def test_facts_come_from_the_table() -> None:
+    for name, of_class in PROPERTIES.items():
+        for animal, kind in CLASS_OF.items():
+            assert verify("fact", f"tell {name} of {animal}", of_class[kind])
+
+
+def test_unknown_family_names_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="nearest: 'stack'"):
+        verify("stak", "run A push 1", "1")
