@@ -1,0 +1,92 @@
+"""The report of a study: tables, verdicts, figures and one self-contained HTML page."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from frontload.data_tools.files import read_json, replacing
+from frontload.eval import figures, report_page, training_logs
+
+TABULATED = ("cells.json", "tables.json", "tables.md", "verdicts.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportRequest:
+    """What a report is written from: finished artifacts by label, and how they were asked for."""
+
+    study_name: str
+    out_dir: Path
+    tabulate_folder: Path
+    evaluations: Mapping[str, Sequence[Path]]  # cell -> scores folders, by seed
+    checkpoints: Mapping[str, Path]  # stage label -> folder, pretrain and sft
+    blends: Mapping[str, Path]
+    packs: Mapping[str, Path]
+    recipe_text: str
+    keys: Mapping[str, str]  # stage label -> key
+    utilisation: str | None  # how busy the workers were, when this run measured it
+
+
+def write_report(request: ReportRequest) -> Path:
+    """Writes tables.json, tables.md, verdicts.json, figures/ and report.html; returns the page."""
+    out = request.out_dir
+    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for name in TABULATED:
+        shutil.copyfile(request.tabulate_folder / name, out / name)
+    tables = read_json(out / "tables.json")
+    verdicts = read_json(out / "verdicts.json")
+    cells = read_json(out / "cells.json")["cells"]
+    drawn = draw_figures(request, tables=tables, cells=cells)
+    page = report_page.build_page(
+        tables=tables, verdicts=verdicts, cells=cells, evaluations=request.evaluations
+    )
+    ledger = report_page.ledger_rows(request.blends)
+    packs = report_page.pack_rows(request.packs)
+    text = _template().render(
+        request=request,
+        page=page,
+        figures=drawn,
+        ledger=ledger,
+        packs=packs,
+        css=_resource("report.css"),
+    )
+    with replacing(out / "report.html", "w") as stream:
+        stream.write(text)
+    return out / "report.html"
+
+
+def draw_figures(
+    request: ReportRequest, *, tables: Mapping[str, Any], cells: Mapping[str, Any]
+) -> dict[str, str]:
+    """Draws what there is data for; name -> SVG for the page."""
+    made: dict[str, Any] = {}
+    if any(any(bar["ours"]) for bar in tables["figure2"]["bars"]):
+        made["figure2"] = figures.bars_by_category(tables["figure2"])
+    if "pt:base" in cells:
+        made["gap_by_stage"] = figures.gap_by_stage(cells)
+    if any("heldout.loss.inside" in metrics for metrics in cells.values()):
+        made["heldout_loss"] = figures.heldout_losses(cells)
+    runs = training_logs.read_runs(request.checkpoints)
+    for name, panels in (
+        ("loss_pretraining", training_logs.pretraining_panel(runs)),
+        ("loss_sft", training_logs.sft_panels(runs)),
+    ):
+        if panels:
+            made[name] = figures.loss_curves(panels)
+    folder = request.out_dir / "figures"
+    return {name: figures.save(figure, folder, name=name) for name, figure in made.items()}
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_resource("report.html.jinja"))
+
+
+def _resource(name: str) -> str:
+    return (files("frontload.eval") / name).read_text(encoding="utf-8")

@@ -1,0 +1,328 @@
+"""What stands on the report's page: headline, verdict rows, tables, samples, ledger. No HTML."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.files import read_json
+from frontload.eval.results import GeneratedResult, read_results
+from frontload.eval.tables import label_of
+from frontload.eval.text_tables import Budget
+from frontload.recipes.artifact import item_results_file
+
+SAMPLE_CELLS = ("pt:base>sft:SHQ", "pt:LMQ>sft:SHQ", "pt:LMQ>sft:LDQ")
+CARD_HYPOTHESES = (
+    ("H02", "Does reasoning data in pretraining still pay after SFT?"),
+    ("H03", "Can twice the SFT catch up?"),
+    ("H04", "Broad LDQ over narrow SHQ in pretraining?"),
+    ("H06", "SHQ over LDQ and LMQ in SFT?"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Places on a row's effect axis, 0 to 1 from left to right; None where there is nothing."""
+
+    zero: float
+    low: float | None
+    point: float | None
+    high: float | None
+    paper: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRow:
+    """One hypothesis as it is printed."""
+
+    row: Mapping[str, Any]
+    tone: str  # css class of the verdict
+    mark: Mark
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One question of the headline with its answer."""
+
+    question: str
+    answer: str
+    number: str
+    verdict: str
+    tone: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One generation of one cell."""
+
+    cell: str
+    text: str
+    correct: bool
+    format_failure: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question and what some cells wrote."""
+
+    question: str
+    gold: str
+    family: str
+    inside_shq: bool
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """Everything on the page that is computed from the tabulated files."""
+
+    headline: str
+    budget: str
+    rule: str
+    cards: tuple[Card, ...]
+    verdicts: tuple[VerdictRow, ...]
+    counts: Mapping[str, int]
+    tables: tuple[Mapping[str, Any], ...]
+    own_tables: tuple[Mapping[str, Any], ...]
+    claims: tuple[Mapping[str, Any], ...]
+    questions: tuple[Question, ...]
+    caveats: tuple[str, ...]
+    num_seeds: int
+
+
+TONES = {
+    "supported": "good",
+    "not supported": "bad",
+    "one seed only": "open",
+    "not testable here": "none",
+    "not built yet": "none",
+}
+OWN_TABLES = ("Grid", "Averages", "Cells", "Heldout")
+
+
+def build_page(
+    *,
+    tables: Mapping[str, Any],
+    verdicts: Mapping[str, Any],
+    cells: Mapping[str, Any],
+    evaluations: Mapping[str, Sequence[Path]],
+) -> Page:
+    """Reads the tabulated files into what the page prints."""
+    rows = verdicts["hypotheses"]
+    num_seeds = max((len(m["seeds"]) for c in cells.values() for m in c.values()), default=0)
+    budget = Budget(
+        sft_tokens=tables["budget"]["sft_tokens"],
+        reasoning_pretraining_tokens=tables["budget"]["reasoning_pretraining_tokens"],
+    )
+    return Page(
+        headline=headline(rows, cells),
+        budget=budget.sentence(),
+        rule=verdicts["rule"],
+        cards=tuple(_cards(rows)),
+        verdicts=tuple(_verdict_rows(rows)),
+        counts=verdicts["counts"],
+        tables=tuple(table for table in tables["tables"] if table["id"] not in OWN_TABLES),
+        own_tables=tuple(table for table in tables["tables"] if table["id"] in OWN_TABLES),
+        claims=tuple(verdicts["claims"]),
+        questions=tuple(sample_questions(evaluations)),
+        caveats=tuple(caveats(num_seeds, cells)),
+        num_seeds=num_seeds,
+    )
+
+
+def headline(rows: Sequence[Mapping[str, Any]], cells: Mapping[str, Any]) -> str:
+    """The answer in a sentence or two, made from the verdicts and the best cell."""
+    best = best_cell(cells)
+    if best is None:
+        return "No fine-tuned cell was evaluated, so the question is open here."
+    value = cells[best]["sft.avg"]
+    parts = [f"Best here: {label_of(best)}, {value['value']:.1f} +- {value['se']:.1f}%."]
+    durable = next((row for row in rows if row["id"].startswith("H02")), None)
+    if durable and durable["effect"]:
+        effect = durable["effect"]
+        side = "above" if effect["value"] >= 0 else "below"
+        parts.append(
+            "After the same SFT, models that saw reasoning data in pretraining stand "
+            f"{abs(effect['value']):.1f} +- {effect['se']:.1f} points {side} the one that did not "
+            f"({durable['verdict']})."
+        )
+    return " ".join(parts)
+
+
+def best_cell(cells: Mapping[str, Any]) -> str | None:
+    """The fine-tuned cell of highest Average."""
+    scored = {cell: m["sft.avg"]["value"] for cell, m in cells.items() if "sft.avg" in m}
+    return max(scored, key=lambda cell: scored[cell]) if scored else None
+
+
+def caveats(num_seeds: int, cells: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before quoting a number."""
+    floor = [
+        label_of(cell)
+        for cell, metrics in cells.items()
+        if "sft.avg" in metrics and metrics["sft.avg"]["value"] < 5
+    ]
+    said = [
+        "A small hybrid on procedural tasks is not an 8B model: only signs and orderings can be "
+        "compared with the paper, never sizes.",
+        "Every mix has the same reasoning budget in pretraining, so small sets repeat (ledger "
+        "below); diversity, size and repetition stay confounded, as in the paper.",
+        "`pt` and `sft` accuracies come from different suites; only the held-out loss is the same "
+        "before and after SFT.",
+    ]
+    if num_seeds == 1:
+        said.insert(
+            0, "One training seed: errors hold questions only, and no verdict is given."
+        )
+    elif num_seeds < 5:
+        said.insert(0, f"{num_seeds} training seeds: the spread over seeds is itself uncertain.")
+    if floor:
+        said.append(f"At the floor (Average below 5%): {', '.join(floor)}.")
+    return said
+
+
+def _cards(rows: Sequence[Mapping[str, Any]]) -> list[Card]:
+    cards = []
+    for number, question in CARD_HYPOTHESES:
+        row = next((row for row in rows if row["id"].startswith(number)), None)
+        if row is None:
+            continue
+        effect = row["effect"]
+        text = f"{effect['value']:+.1f} +- {effect['se']:.1f}" if effect else "-"
+        cards.append(
+            Card(
+                question=question,
+                answer=row["detail"],
+                number=text,
+                verdict=row["verdict"],
+                tone=_tone(row),
+            )
+        )
+    return cards
+
+
+def _tone(row: Mapping[str, Any]) -> str:
+    return TONES[row["verdict"]]
+
+
+def _verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
+    reach = [
+        abs(value)
+        for row in rows
+        if row["effect"]
+        for value in (
+            abs(row["effect"]["value"]) + 1.96 * row["effect"]["se"],
+            row["paper_effect"] or 0.0,
+        )
+    ]
+    span = max(reach, default=1.0) or 1.0
+
+    def at(value: float | None) -> float | None:
+        return None if value is None else 0.5 + 0.48 * max(-1.0, min(1.0, value / span))
+
+    made = []
+    for row in rows:
+        effect = row["effect"]
+        value = effect["value"] if effect else None
+        reach_of = 1.96 * effect["se"] if effect else 0.0
+        mark = Mark(
+            zero=0.5,
+            low=at(None if value is None else value - reach_of),
+            point=at(value),
+            high=at(None if value is None else value + reach_of),
+            paper=at(row["paper_effect"]),
+        )
+        made.append(VerdictRow(row=row, tone=_tone(row), mark=mark))
+    return made
+
+
+def sample_questions(evaluations: Mapping[str, Sequence[Path]]) -> list[Question]:
+    """A question inside and one outside SHQ's families on which the shown cells differ, if any."""
+    found = {
+        cell: {
+            result.id: result
+            for result in read_results(item_results_file(evaluations[cell][0])).results
+            if isinstance(result, GeneratedResult)
+        }
+        for cell in SAMPLE_CELLS
+        if evaluations.get(cell)
+    }
+    if not found:
+        return []
+    first = next(iter(found.values()))
+    questions = []
+    for inside in (True, False):
+        ids = [name for name, result in first.items() if result.inside_shq == inside]
+        if ids:
+            differing = [name for name in ids if _differ(found, name)]
+            questions.append(_question(found, (differing or ids)[0]))
+    return questions
+
+
+def _differ(found: Mapping[str, Mapping[str, GeneratedResult]], name: str) -> bool:
+    return len({results[name].samples[0].correct for results in found.values()}) > 1
+
+
+def _question(found: Mapping[str, Mapping[str, GeneratedResult]], name: str) -> Question:
+    results = {cell: by_id[name] for cell, by_id in found.items()}
+    any_result = next(iter(results.values()))
+    return Question(
+        question=any_result.question,
+        gold=any_result.gold,
+        family=any_result.family,
+        inside_shq=any_result.inside_shq,
+        samples=tuple(
+            Sample(
+                cell=label_of(cell),
+                text=result.samples[0].text,
+                correct=result.samples[0].correct,
+                format_failure=result.samples[0].format_failure,
+            )
+            for cell, result in results.items()
+        ),
+    )
+
+
+def ledger_rows(blends: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """One row for each source of each phase: tokens, epochs, repeats."""
+    rows = []
+    for label, folder in blends.items():
+        plan = read_json(folder / "plan.json")
+        for source in plan["sources"]:
+            line = plan["ledger"][source["name"]]
+            rows.append(
+                {
+                    "label": label,
+                    "phase": plan["phase"],
+                    "source": source["name"],
+                    "tokens": source["tokens"],
+                    "share": float(Fraction(line["share"])),
+                    "one_epoch": source["document_tokens"],
+                    "epochs": float(Fraction(source["epochs"])),
+                    "unique": line["unique_tokens"],
+                    "repeated": line["repeated_tokens"],
+                    "start": source["start_tokens"],
+                }
+            )
+    return rows
+
+
+def pack_rows(packs: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """One row for each SFT set: budget, epochs, what was dropped."""
+    rows = []
+    for label, folder in packs.items():
+        pack = read_json(folder / "pack.json")
+        rows.append(
+            {
+                "label": label,
+                "conversations": pack["conversations"],
+                "dropped": sum(pack["dropped"].values()),
+                "rows": pack["rows"],
+                "budget": pack["budget_tokens"],
+                "epochs": float(Fraction(pack["epochs"])),
+                "loss_share": pack["loss_tokens"] / max(1, pack["tokens"]),
+                "padding": float(Fraction(pack["padding_share"])),
+            }
+        )
+    return rows
