@@ -21,6 +21,8 @@ from frontload.megatron_ext.checkpoint_files import WEIGHTS as WEIGHTS
 from frontload.recipes.errors import ArtifactError, StageError
 from frontload.recipes.schema import Model
 
+CONTENT = "content.json"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -29,6 +31,12 @@ class Parts:
     module: Any
     optimizer: Any | None
     groups: ProcessGroupCollection
+
+    def optimizer_kind(self) -> str:
+        """Whether the optimizer's state is whole on every replica or cut over them."""
+        if self.optimizer is None:
+            return "none"
+        return "distributed" if self.optimizer.config.use_distributed_optimizer else "replicated"
 
 
 def save_weights(folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
@@ -51,6 +59,7 @@ def save_weights(folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
         raise _save_failure(folder, error) from error
     if dist.get_rank() == 0:
         _strip_identity(partial / METADATA)
+        write_json(partial / CONTENT, {"optimizer": parts.optimizer_kind()})
         before = folder.with_name(folder.name + ".before")
         if folder.exists():
             folder.rename(before)
@@ -65,6 +74,7 @@ def load_weights(folder: Path, parts: Parts) -> dict[str, Any]:
     Raises: ArtifactError for a torn checkpoint or one of another shape.
     """
     check_whole(folder)
+    _check_optimizer(folder, parts)
     content = _sharded_state(parts, loading=True)
     try:
         loaded: Any = dist_checkpointing.load(content, str(folder))
@@ -85,6 +95,17 @@ def last_whole(folder: Path) -> Path | None:
     """The checkpoint under this name, or the one before if a kill fell between two renames."""
     before = folder.with_name(folder.name + ".before")
     return folder if folder.exists() else before if before.exists() else None
+
+
+def _check_optimizer(folder: Path, parts: Parts) -> None:
+    found, asked = json.loads((folder / CONTENT).read_text())["optimizer"], parts.optimizer_kind()
+    if asked not in ("none", found):
+        raise ArtifactError(
+            f"checkpoint {folder}",
+            found=f"its optimizer state is {found!r}, the placement asks for {asked!r}",
+            rule="optimizer state goes on under any TP, PP and DP, but in one kind",
+            do="set placement.distributed_optimizer as in the run that wrote it",
+        )
 
 
 def write_model(folder: Path, model: Model) -> None:

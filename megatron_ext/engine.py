@@ -12,6 +12,7 @@ from megatron.core.distributed import DistributedDataParallel, finalize_model_gr
 from megatron.core.models.hybrid.hybrid_model import HybridModel
 from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
 from megatron.core.pipeline_parallel.utils import is_pp_last_stage
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.module import Float16Module
@@ -38,6 +39,7 @@ class Engine:
     module: HybridModel
     replica: DistributedDataParallel
     optimizer: Any
+    communicator: P2PCommunicator | None  # between pipeline stages
     device: torch.device
 
     def parts(self, *, with_optimizer: bool = True) -> Parts:
@@ -73,9 +75,11 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
     optimizer = get_megatron_optimizer(
         settings.optimizer_config(training.optimizer, placement, precision=training.precision),
         [replica],
-        use_gloo_process_groups=False,
-        pg_collection=groups,
+        use_gloo_process_groups=placement.distributed_optimizer,
     )
+    communicator = None
+    if placement.pipeline_parallel > 1:
+        communicator = P2PCommunicator(groups.pp, module.config)
     return Engine(
         training=training,
         placement=placement,
@@ -84,6 +88,7 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
         module=module,
         replica=replica,
         optimizer=optimizer,
+        communicator=communicator,
         device=device,
     )
 
@@ -161,6 +166,7 @@ def train_step(
         micro_batch_size=batching.micro_sequences,
         forward_only=False,
         pg_collection=engine.groups,
+        p2p_communicator=engine.communicator,
     )
     losses, tokens, flagged = _gather(engine, sums, flag=flag)
     _refuse_not_finite(samples, losses, first_sample)

@@ -105,10 +105,12 @@ def join_groups(placement: Placement) -> ProcessGroupCollection:
         )
     layout = (placement.tensor_parallel, placement.pipeline_parallel)
     if parallel_state.model_parallel_is_initialized():
-        if layout == _layout():
+        if layout == _layout() and _has_gloo_groups() >= placement.distributed_optimizer:
             return ProcessGroupCollection.use_mpu_process_groups()
         parallel_state.destroy_model_parallel()
-    parallel_state.initialize_model_parallel(*layout, create_gloo_process_groups=False)
+    parallel_state.initialize_model_parallel(
+        *layout, create_gloo_process_groups=placement.distributed_optimizer
+    )  # the distributed optimizer gathers its shards for a checkpoint over gloo
     tensor_parallel.model_parallel_cuda_manual_seed(
         1, inference_rng_tracker=True, force_reset_rng=True
     )  # nothing is drawn: no dropout, and weights come from stack.initialise_weights
@@ -132,6 +134,10 @@ def _layout() -> tuple[int, int]:
         parallel_state.get_tensor_model_parallel_world_size(),
         parallel_state.get_pipeline_model_parallel_world_size(),
     )
+
+
+def _has_gloo_groups() -> bool:
+    return parallel_state._DATA_PARALLEL_GROUP_GLOO is not None
 
 
 def leave_groups() -> None:
@@ -180,3 +186,4 @@ def silence_megatron() -> None:
     """Drops Megatron's notes about deprecations that this engine has decided on."""
     logging.getLogger("megatron").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="megatron")
+    warnings.filterwarnings("ignore", module="torch.distributed.checkpoint")

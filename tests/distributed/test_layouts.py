@@ -1,0 +1,110 @@
+"""Every layout trains like one rank: same checkpoint in, same losses, same weights out."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frontload.recipes.placement import Placement
+from tests.ranks import run_on_ranks
+from tests.training_inputs import BATCH, tiny_pretrain, workspace, write_blend
+
+STEPS, SAVED_AT = 6, 2
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "tp2-dp2": {"tensor_parallel": 2},
+    "tp2-dp2-sp": {"tensor_parallel": 2, "sequence_parallel": True},
+    "pp2-dp2": {"pipeline_parallel": 2, "micro_batch_sequences": 1},
+    "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2, "micro_batch_sequences": 2},
+    "dp4": {},
+    "tp2-dp2-recompute": {"tensor_parallel": 2, "recompute": True},
+}
+"""On four ranks, so that each axis meets another one."""
+FROM_ZERO: dict[str, dict[str, Any]] = {
+    "fresh-tp2-pp2": LAYOUTS["tp2-pp2"],
+    "fresh-distributed-optimizer": {"distributed_optimizer": True, "tensor_parallel": 2},
+}
+
+
+def train_layouts(root: str, layouts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """On a rank: goes on from the saved checkpoint under each layout, then starts one from zero."""
+    from frontload.megatron_ext.stages import pretrain
+
+    found: dict[str, Any] = {}
+    inputs = {path.name: path for path in (Path(root) / "inputs").iterdir()}
+    for name, options in layouts.items():
+        placement = Placement(ranks_per_node=4, checkpoint_every_seconds=1e9, **options)
+        work = workspace(Path(root) / name, placement=placement)
+        pretrain(tiny_pretrain(STEPS * BATCH), inputs, work)
+        found[name] = work.lines
+        if name in FROM_ZERO:
+            more = workspace(Path(root) / f"{name}-more", placement=placement)
+            recipe = tiny_pretrain(BATCH, start_sample=STEPS * BATCH)
+            pretrain(recipe, inputs | {"start": work.path}, more)
+            found[f"{name}-more"] = more.lines
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One rank alone, and all layouts in one launch of four ranks."""
+    from frontload.megatron_ext.stages import pretrain
+
+    root = tmp_path_factory.mktemp("layouts")
+    inputs = write_blend(root / "inputs", STEPS * BATCH)
+    recipe = tiny_pretrain(STEPS * BATCH)
+    stopped = workspace(
+        root / "stopped", placement=Placement(checkpoint_every_seconds=0.0), stop_after=SAVED_AT + 1
+    )
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipe, inputs, stopped)
+    alone = workspace(root / "alone")
+    pretrain(recipe, inputs, alone)
+    for name in LAYOUTS:
+        shutil.copytree(stopped.scratch, root / name / "scratch")
+    more = workspace(root / "alone-more")
+    recipe = tiny_pretrain(BATCH, start_sample=STEPS * BATCH)
+    pretrain(recipe, inputs | {"start": alone.path}, more)
+    arguments = {"root": str(root), "layouts": LAYOUTS | FROM_ZERO}
+    ranks = run_on_ranks(__file__, "train_layouts", 4, arguments=arguments)
+    both = {"alone": alone.lines, "alone-more": more.lines}
+    return both | {"layouts": ranks[0], "silent": ranks[1:], "root": root}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layout_goes_on_like_one_rank(runs: dict[str, Any], name: str) -> None:
+    lines = runs["layouts"][name]
+    assert [step for step, _ in lines] == list(range(SAVED_AT + 1, STEPS + 1))
+    for (_, expected), (_, found) in zip(runs["alone"][SAVED_AT:], lines, strict=True):
+        # 1e-5: float32 sums in another order, over at most 4 steps
+        assert found["train__loss"] == pytest.approx(expected["train__loss"], abs=1e-5)
+        assert found["train__grad_norm"] == pytest.approx(expected["train__grad_norm"], rel=1e-4)
+        assert found["data__loss_tokens"] == expected["data__loss_tokens"]
+
+
+@pytest.mark.parametrize("name", FROM_ZERO)
+def test_drawn_weights_and_next_phase_are_those_of_one_rank(
+    runs: dict[str, Any], name: str
+) -> None:
+    for suffix in ("", "-more"):
+        found = [metrics["train__loss"] for _, metrics in runs["layouts"][name + suffix]]
+        expected = [metrics["train__loss"] for _, metrics in runs["alone" + suffix]]
+        assert found == pytest.approx(expected, abs=2e-5)
+
+
+def test_only_the_first_rank_writes_metrics(runs: dict[str, Any]) -> None:
+    for rank in runs["silent"]:
+        assert all(lines == [] for lines in rank.values())
+
+
+@pytest.mark.parametrize("name", ["tp2-pp2", "fresh-distributed-optimizer"])
+def test_published_weights_load_on_one_rank(runs: dict[str, Any], name: str) -> None:
+    from tests.training_inputs import load_module
+
+    found, expected = (
+        dict(load_module(runs["root"] / which / "path").state_dict()) for which in (name, "alone")
+    )
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        if tensor is not None:
+            assert found[key].sub(tensor).abs().max() < 2e-5, key
