@@ -13,7 +13,6 @@ from frontload.launch.runner import Settings, Summary, num_workers, run_stages
 from frontload.launch.store import Store, check_content, read_manifest
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
-from frontload.recipes.stage import Stage
 from frontload.recipes.study import Study, load_study
 
 
@@ -72,8 +71,11 @@ def explain(options: argparse.Namespace) -> int:
     if options.what[0] == "sample":
         return _explain_sample(options, store)
     what = options.what[0]
-    folder = _find_folder(store, what)
     entry = _find_entry(options, store, what)
+    if entry is not None:
+        folder = store.find(entry.stage.kind, entry.stage.key)
+    else:
+        folder = _find_folder(store, what)
     if folder is None and entry is None:
         names = [path.parent.name for path in store.root.glob("*/*/manifest.json")]
         raise RecipeError(
@@ -83,8 +85,6 @@ def explain(options: argparse.Namespace) -> int:
             do=nearest(what, names) if names else "add --study STUDY for what is not built",
         )
     stage = entry.stage if entry else None
-    if folder is None and stage is not None:
-        folder = store.find(stage.kind, stage.key)
     print("\n".join(show.explain_lines(stage, folder, entry)))
     return 0
 
@@ -137,7 +137,7 @@ def _find_entry(options: argparse.Namespace, store: Store, what: str) -> Entry |
     study = load_study(options.study, overrides=options.overrides, settle=pin_own_files)
     found = plan_study(study, store, workers=1)
     for entry in found.entries:
-        stage: Stage = entry.stage
+        stage = entry.stage
         if what in (stage.key, stage.label, stage.folder, f"{stage.kind}/{stage.label}"):
             return entry
     return None

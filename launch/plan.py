@@ -131,7 +131,8 @@ def show_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
     if len(parts) > SHOWN_CHANGES:
         parts = [*parts[:SHOWN_CHANGES], f"{len(parts) - SHOWN_CHANGES} more fields"]
     if inputs and not own:
-        parts.append("new input " + ", ".join(inputs))
+        more = f" and {len(inputs) - SHOWN_CHANGES} more" if len(inputs) > SHOWN_CHANGES else ""
+        parts.append("new input " + ", ".join(inputs[:SHOWN_CHANGES]) + more)
     return "; ".join(parts)
 
 

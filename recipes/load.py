@@ -21,6 +21,7 @@ RECIPES = Path(__file__).resolve().parent
 """The recipes that ship with the project: models, placements, studies."""
 
 COMMAND_LINE = "command line"
+SHOWN_NAMES = 12  # of a list of valid names in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +58,15 @@ class Loaded[T]:
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The closest of `names` in quotes, else all of them: the last part of a message."""
+    """The closest of `names` in quotes, else the first of them: the last part of a message."""
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"write '{close[0]}'"
-    return "write one of " + ", ".join(sorted(names)) if names else "remove it"
+    if not names:
+        return "remove it"
+    listed = sorted(names)[:SHOWN_NAMES]
+    more = f" or another of {len(names)}" if len(names) > SHOWN_NAMES else ""
+    return "write one of " + ", ".join(listed) + more
 
 
 def load_recipe[T](path: Path, kind: type[T], *, overrides: Sequence[str] = ()) -> Loaded[T]:

@@ -333,7 +333,7 @@ def _training(knobs: TrainingKnobs, *, total_samples: int, seed: int) -> schema.
         global_batch_sequences=knobs.global_batch_sequences,
         optimizer=schema.Optimizer(
             learning_rate=knobs.learning_rate,
-            min_learning_rate=knobs.learning_rate * knobs.final_learning_rate_share,
+            min_learning_rate=_product(knobs.learning_rate, knobs.final_learning_rate_share),
             adam_beta1=knobs.adam_beta1,
             adam_beta2=knobs.adam_beta2,
             adam_epsilon=knobs.adam_epsilon,
@@ -350,3 +350,8 @@ def _training(knobs: TrainingKnobs, *, total_samples: int, seed: int) -> schema.
         reset_at_document_boundaries=knobs.reset_at_document_boundaries,
         seed=seed,
     )
+
+
+def _product(rate: float, share: float) -> float:
+    """Rounded to 12 digits, so that 1.0e-5 x 0.1 is 1e-06 in keys and messages."""
+    return float(f"{rate * share:.12g}")
