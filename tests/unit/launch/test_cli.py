@@ -1,0 +1,157 @@
+"""The command line: exit codes, messages, speed of the commands that only look."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from frontload.launch import cli, commands, reporting
+from frontload.launch.store import Store, Ticket
+from frontload.recipes.load import RECIPES
+from frontload.recipes.study import load_study
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plam", "smoke"], "write 'plan'"),
+        (["plan", "smok"], "write 'smoke'"),
+        (["plan", "smoke", "--sedes", "3"], "write '--seeds'"),
+        (["plan", "smoke", "--seeds", "three"], "invalid int value"),
+        (["plan", "smoke", "sft.learnig_rate=1.0e-5"], "write 'learning_rate'"),
+        (["plan", "smoke", "sft.tokens=1e5"], "write 100_000"),
+        (["plan"], "STUDY"),
+        (["explain", "nothing"], "no such key or label"),
+        (["explain", "sample", "x", "--blend", "b"], "a sample is a number"),
+        (["explain", "sample", "1", "--blend", "b"], "no such blend"),
+        (["report", "smoke"], "is not built"),
+        ([], "COMMAND"),
+    ],
+)
+def test_wrong_input_is_one_message_in_four_parts_and_exit_2(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *arguments)
+    assert code == 2
+    assert said.lower() in err.lower()
+    assert err.count(";") >= 2
+    assert err.count("\n") == 1, "one message, no traceback"
+    assert not out
+    assert not list(tmp_path.iterdir()), "nothing was written"
+
+
+def test_plan_reads_overrides_wherever_they_stand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = str(tmp_path / "store")
+    code, first, _ = call(capsys, "plan", "sft.tokens=10_240", "smoke", "--store", store)
+    assert code == 0
+    _, last, _ = call(capsys, "plan", "smoke", "--store", store, "sft.tokens=10_240")
+    assert first == last
+    _, plain, _ = call(capsys, "plan", "smoke", "--store", store)
+    assert plain != last
+
+
+def test_seeds_flag_is_the_override(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(tmp_path)
+    _, flag, _ = call(capsys, "plan", "smoke", "--seeds", "2", "--store", store)
+    _, override, _ = call(capsys, "plan", "smoke", "seeds=2", "--store", store)
+    assert flag == override
+    assert "trunk-seed2" in flag
+
+
+def test_looking_imports_no_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from frontload.launch import cli;"
+        f"code = cli.main(['plan', 'laptop', '--store', {str(tmp_path)!r}]);"
+        "heavy = [name for name in ('torch', 'megatron', 'transformers') if name in sys.modules];"
+        "sys.exit(f'{heavy}' if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_finished_study_is_not_run_and_not_reported_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, study = Store(tmp_path / "store"), load_study("smoke")
+    for stage in study.stages:
+        path = store.workspace(Ticket.of(stage)) / "path"
+        path.mkdir(parents=True)
+        store.publish(Ticket.of(stage))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / reporting.PAGE).write_text(f"page of {study.tabulate.key}")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("nothing should be made")
+
+    monkeypatch.setattr(commands, "run_stages", forbidden)
+    monkeypatch.setattr(commands.reporting, "write_report", forbidden)
+    arguments = ("run", "smoke", "--store", str(store.root), "--out", str(out))
+    code, text, _ = call(capsys, *arguments)
+    assert code == 0
+    assert "nothing to do, all 69 stages are built" in text
+    assert str(out / reporting.PAGE) in text
+
+
+def test_the_recipe_in_the_report_runs_again_with_the_same_keys(tmp_path: Path) -> None:
+    study = load_study("smoke", overrides=["sft.learning_rate=1.0e-5"])
+    path = tmp_path / "again.yaml"
+    path.write_text(reporting.recipe_text(study))
+    again = load_study(str(path))
+    assert [stage.key for stage in again.stages] == [stage.key for stage in study.stages]
+
+
+# ---------------------------------------------------------------- a user's own files
+
+
+def write_own_study(folder: Path) -> Path:
+    (folder / "base.txt").write_text("some base text\n")
+    (folder / "train.jsonl").write_text('{"question": "q", "answer": "a #### 1"}\n')
+    (folder / "test.jsonl").write_text('{"question": "r", "answer": "a #### 2"}\n')
+    text = (RECIPES / "studies" / "own_data.yaml").read_text()
+    text = text.replace("data/base/*.txt", "base.txt").replace("data/reasoning/", "")
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_edited_file_moves_the_keys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_own_study(tmp_path)
+    plans = []
+    for text in ("some base text\n", "some base text\n", "another base text\n"):
+        (tmp_path / "base.txt").write_text(text)
+        plans.append(call(capsys, "plan", "mine.yaml")[1])
+    assert plans[0] == plans[1]
+    assert plans[0] != plans[2]
+
+
+def test_a_file_that_is_not_there_is_told_with_line_and_pattern(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_own_study(tmp_path)
+    (tmp_path / "train.jsonl").unlink()
+    code, _, err = call(capsys, "plan", "mine.yaml")
+    assert code == 2
+    assert "own.reasoning_files" in err
+    assert "mine.yaml:" in err
+    assert "train.jsonl" in err

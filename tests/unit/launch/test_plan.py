@@ -1,0 +1,157 @@
+"""The plan: states, the field that changed, prices, and the wall time of a schedule."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frontload.launch.jobs import Finished
+from frontload.launch.plan import BLOCKED, BUILT, READY, Plan, plan_study, schedule_seconds
+from frontload.launch.price import Price, measured_rates, price_stages
+from frontload.launch.runner import Settings, write_provenance
+from frontload.launch.show import plan_lines, show_count
+from frontload.launch.store import Store, Ticket
+from frontload.recipes.placement import Placement
+from frontload.recipes.schema import Tokenizer
+from frontload.recipes.stage import REVISION, Stage
+from frontload.recipes.study import Study, load_study
+
+
+def build(store: Store, stage: Stage) -> None:
+    """Publishes an empty artifact for a stage."""
+    ticket = Ticket.of(stage)
+    (store.workspace(ticket) / "path").mkdir(parents=True)
+    (store.workspace(ticket) / "path" / "x").write_text("x")
+    store.publish(ticket)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Study]:
+    store, study = Store(tmp_path_factory.mktemp("store")), load_study("smoke")
+    for stage in study.stages:
+        build(store, stage)
+    return store, study
+
+
+def test_a_fresh_store_has_only_the_corpus_ready(tmp_path: Path) -> None:
+    plan = plan_study(load_study("smoke"), Store(tmp_path), workers=2)
+    states = {entry.stage.kind: entry.state for entry in plan.entries}
+    assert states.pop("synthesize") == READY
+    assert set(states.values()) == {BLOCKED}
+    assert all(entry.reason == "first of its kind" for entry in plan.entries)
+    assert not list(tmp_path.iterdir()), "planning writes nothing"
+
+
+def test_a_built_store_has_nothing_missing(built: tuple[Store, Study]) -> None:
+    store, study = built
+    plan = plan_study(study, store, workers=2)
+    assert {entry.state for entry in plan.entries} == {BUILT}
+    assert plan.wall_seconds == 0.0
+
+
+def changed(built: tuple[Store, Study], *overrides: str) -> Plan:
+    return plan_study(load_study("smoke", overrides=overrides), built[0], workers=2)
+
+
+def test_a_new_key_names_the_field_that_changed_against_its_own_label(
+    built: tuple[Store, Study],
+) -> None:
+    plan = changed(built, "sft.weight_decay=0.2")
+    reasons = {entry.stage.folder: entry for entry in plan.missing}
+    tuned = [entry for entry in reasons.values() if entry.stage.kind == "sft"]
+    assert len(tuned) == 16
+    for entry in tuned:
+        assert "training.optimizer.weight_decay: 0.01 -> 0.2" in entry.reason
+        assert f"against {entry.stage.label}-" in entry.reason
+        assert entry.state == READY
+    scores = [entry for entry in reasons.values() if entry.stage.kind == "evaluate"]
+    assert {entry.reason.split(" (")[0] for entry in scores} == {"new input checkpoint"}
+    assert {entry.stage.kind for entry in reasons.values()} == {"sft", "evaluate", "tabulate"}
+
+
+def test_a_revision_that_was_raised_is_named(
+    built: tuple[Store, Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(REVISION, "pack", 2)
+    reasons = [entry for entry in changed(built).missing if entry.stage.kind == "pack"]
+    assert reasons
+    assert all("revision: 1 -> 2" in entry.reason for entry in reasons)
+
+
+def test_begun_work_is_said_to_go_on(tmp_path: Path) -> None:
+    store, study = Store(tmp_path), load_study("smoke")
+    (store.workspace(Ticket.of(study.stages[0])) / "path").mkdir(parents=True)
+    plan = plan_study(study, store, workers=2)
+    assert "goes on" in plan.entries[0].reason
+
+
+# ---------------------------------------------------------------- prices
+
+
+def test_training_is_priced_by_tokens_and_flops() -> None:
+    study = load_study("laptop")
+    prices = price_stages(study.stages, {})
+    pretraining = sum(prices[s.key].tokens for s in study.stages if s.kind == "pretrain")
+    tokens, arms = study.recipe.pretraining.tokens, 5
+    assert pretraining == round(tokens * 0.6) + arms * round(tokens * 0.4)
+    trunk = next(s for s in study.stages if s.label == "trunk-seed1" and s.kind == "pretrain")
+    price = prices[trunk.key]
+    projections = 2 * 64 * 192 * 2 + 4 * 64 * 64  # of the MLP and attention layers alone
+    assert price.flops > 6 * projections * price.tokens
+    assert not price.is_measured
+
+
+def test_prices_follow_what_earlier_runs_measured(tmp_path: Path) -> None:
+    store, study = Store(tmp_path), load_study("smoke")
+    corpus = study.stages[0]
+    price = price_stages([corpus], {})[corpus.key]
+    settings = Settings(placement=Placement(), workers=1, prices={corpus.key: price})
+    end = Finished(cpu_seconds=12.5, wall_seconds=13.0, error=None)
+    write_provenance(store, corpus, end=end, settings=settings)
+    measured = price_stages([corpus], measured_rates(store))[corpus.key]
+    assert measured.cpu_seconds == pytest.approx(12.5)
+    assert measured.is_measured
+    twice = load_study("smoke", overrides=["synthesis.base_tokens=150_000"]).stages[0]
+    more = price_stages([twice], measured_rates(store))[twice.key]
+    assert more.cpu_seconds == pytest.approx(12.5 * more.tokens / measured.tokens)
+
+
+def test_the_schedule_respects_inputs_and_workers() -> None:
+    def stage(label: str, **inputs: Stage) -> Stage:
+        recipe = Tokenizer(kind=label, vocab_size=1)
+        return Stage(kind="tokenizer", label=label, recipe=recipe, inputs=inputs)
+
+    a = stage("a")
+    b, c = stage("b", a=a), stage("c", a=a)
+    d = stage("d", b=b)
+    seconds = {a.key: 10.0, b.key: 4.0, c.key: 6.0, d.key: 5.0}
+    stages = [a, b, c, d]
+    assert schedule_seconds(stages, seconds, workers=1) == 25.0
+    assert schedule_seconds(stages, seconds, workers=2) == 19.0
+    assert schedule_seconds([c, d], seconds, workers=2) == 6.0
+
+
+def test_the_printed_plan_has_a_line_a_stage_and_the_total(built: tuple[Store, Study]) -> None:
+    plan = changed(built, "sft.weight_decay=0.2")
+    text = "\n".join(plan_lines(plan, built[0]))
+    for entry in plan.missing:
+        assert entry.stage.folder in text
+    assert "16" in text
+    assert "price:" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"), [(0, "0"), (999, "999"), (4_096_000, "4.1 M"), (1.2e13, "12 T")]
+)
+def test_counts_are_short(number: float, shown: str) -> None:
+    assert show_count(number) == shown
+
+
+def test_provenance_is_json_a_person_can_read(tmp_path: Path) -> None:
+    store, stage = Store(tmp_path), load_study("smoke").stages[0]
+    end = Finished(cpu_seconds=1.0, wall_seconds=2.0, error=None)
+    price = Price(tokens=0, flops=0.0, work=3.0, cpu_seconds=0.0, is_measured=False)
+    settings = Settings(placement=Placement(), workers=1, prices={stage.key: price})
+    write_provenance(store, stage, end=end, settings=settings)
+    found = json.loads(store.provenance_file(Ticket.of(stage)).read_text())
+    assert (found["key"], found["work"], found["wall_seconds"]) == (stage.key, 3.0, 2.0)
