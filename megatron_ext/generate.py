@@ -83,6 +83,8 @@ State = MambaState | AttentionState | MlpState
 
 
 class MlpLayer:
+    """Squared-ReLU MLP and its residual."""
+
     def __init__(self, model: Model, weights: Weights) -> None:
         norm_D = weights["pre_mlp_layernorm.weight"]
         self.epsilon = model.norm_epsilon
@@ -101,6 +103,8 @@ class MlpLayer:
 
 
 class AttentionLayer:
+    """Causal attention with grouped keys and its residual."""
+
     def __init__(self, model: Model, weights: Weights) -> None:
         norm_D = weights["input_layernorm.weight"]
         self.epsilon, self.width = model.norm_epsilon, model.kv_channels
@@ -154,6 +158,8 @@ class AttentionLayer:
 
 
 class MambaLayer:
+    """Mamba-2 mixer and its residual."""
+
     def __init__(self, model: Model, weights: Weights) -> None:
         norm_D = weights["norm.weight"]
         self.epsilon, self.chunk_tokens = model.norm_epsilon, model.mamba_chunk_tokens

@@ -1,0 +1,44 @@
+"""A hybrid with weights as large as a trained model's, as a Megatron module and as an artifact."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from frontload.recipes.placement import Placement
+from frontload.recipes.schema import Model
+from tests.parity.reference_model import draw_weights
+from tests.training_inputs import tiny_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    model: Model
+    weights: dict[str, Tensor]
+    module: Any
+    artifact: Path
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["untied", "tied"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    from frontload.megatron_ext import cpu
+
+    cpu.prepare()
+    from frontload.megatron_ext import checkpoint, parallelism
+    from frontload.megatron_ext.stack import build_model
+
+    tied = bool(request.param)
+    model = tiny_model(pattern="M-*M" if tied else "M*-M*-M", tie_embeddings=tied)
+    weights = draw_weights(model, seed=11)
+    groups = parallelism.join_groups(Placement())
+    module = build_model(model, Placement(), groups, precision="fp32")
+    missing, unexpected = module.load_state_dict(weights, strict=False)
+    assert not unexpected
+    assert all("_extra_state" in name for name in missing)
+    artifact = tmp_path_factory.mktemp("checkpoint")
+    parts = checkpoint.Parts(module=module, optimizer=None, groups=groups)
+    checkpoint.save_weights(artifact / checkpoint.WEIGHTS, parts, state={})
+    checkpoint.write_model(artifact, model)
+    return Trained(model=model, weights=weights, module=module, artifact=artifact)

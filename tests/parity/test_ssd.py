@@ -1,0 +1,143 @@
+"""The chunked scan and the convolution against the token-by-token recurrence in float64.
+
+Tolerances: float64 must agree to 1e-11 of the largest entry (sums of some hundred terms); float32
+to 2e-5 of it (its rounding is 6e-8; sums of a hundred terms with cancelling signs lose two digits).
+"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from frontload.megatron_ext.ssd import (
+    ScanInputs,
+    causal_conv,
+    causal_conv_step,
+    ssd_chunked,
+    ssd_step,
+)
+from tests.parity.reference_model import convolution, recurrence
+
+NAMES = ("x", "dt", "A", "B", "C", "D", "initial")
+
+
+def draw(size_S: int, size_G: int, *, decay: float = 8.0, seed: int = 0) -> list[Tensor]:
+    """x, dt, A, B, C, D, initial state: dt from 1e-4 to about 2, as in trained models."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    heads = normal(4).abs() * decay + 0.05
+    dt = F.softplus(normal(2, size_S, 4) * 2.0 - 3.0)
+    return [
+        normal(2, size_S, 4, 3), dt, -heads, normal(2, size_S, size_G, 5),
+        normal(2, size_S, size_G, 5), normal(4), normal(2, 4, 3, 5),
+    ]  # fmt: skip
+
+
+def documents(size_S: int, share: float) -> Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return (torch.rand(2, size_S, generator=generator) < share).long().cumsum(1)
+
+
+def scan(tensors: list[Tensor], ids_BS: Tensor | None, chunk_tokens: int) -> tuple[Tensor, Tensor]:
+    x, dt, a, b, c, d, initial = tensors
+    inputs = ScanInputs(x=x, dt=dt, A_H=a, B=b, C=c, D_H=d)
+    return ssd_chunked(
+        inputs, chunk_tokens=chunk_tokens, document_ids_BS=ids_BS, initial_state_BHEN=initial
+    )
+
+
+def gradients(tensors: list[Tensor], y: Tensor, final: Tensor) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(5)
+    weigh = [torch.randn(t.shape, generator=generator, dtype=torch.float64) for t in (y, final)]
+    total = (y * weigh[0].to(y.dtype)).sum() + (final * weigh[1].to(y.dtype)).sum()
+    return torch.autograd.grad(total, tensors)
+
+
+def distance(ours: Tensor, reference: Tensor) -> float:
+    return float(((ours.double() - reference).abs().max() / reference.abs().max()).detach())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.06], ids=["one document", "documents"])
+@pytest.mark.parametrize(
+    ("chunk_tokens", "size_G"), [(1, 2), (8, 4), (32, 1), (64, 2), (100, 1), (128, 1)]
+)
+def test_scan_and_its_gradients_are_those_of_the_recurrence(
+    chunk_tokens: int, size_G: int, share: float
+) -> None:
+    size_S = 77  # a multiple of none of the chunks
+    ids = documents(size_S, share)
+    exact = [t.requires_grad_() for t in draw(size_S, size_G)]
+    x, dt, a, b, c, d, initial = exact
+    y, final = recurrence(x, dt, a, b, c, D_H=d, document_ids_BS=ids, initial_BHEN=initial)
+    expected = (y, final, *gradients(exact, y, final))
+    for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-5)):
+        tensors = [t.detach().to(dtype).requires_grad_() for t in exact]
+        ours = scan(tensors, ids if share else None, chunk_tokens)
+        found = (*ours, *gradients(tensors, *ours))
+        for name, one, other in zip(("y", "final", *NAMES), found, expected, strict=True):
+            assert distance(one, other) < tolerance, (name, dtype)
+
+
+def test_decay_far_beyond_float32_stays_exact_and_finite() -> None:
+    size_S = 64  # sums of dt A reach thousands in a chunk: exp of them is no float32 number
+    exact = [t.requires_grad_() for t in draw(size_S, 1, decay=150.0)]
+    x, dt, a, b, c, d, initial = exact
+    ids = documents(size_S, 0.0)
+    y, final = recurrence(x, dt, a, b, c, D_H=d, document_ids_BS=ids, initial_BHEN=initial)
+    expected = (y, *gradients(exact, y, final))
+    tensors = [t.detach().float().requires_grad_() for t in exact]
+    ours = scan(tensors, None, 64)
+    found = (ours[0], *gradients(tensors, *ours))
+    for name, one, other in zip(("y", *NAMES), found, expected, strict=True):
+        assert bool(torch.isfinite(one).all()), name
+        assert distance(one, other) < 2e-5, name
+
+
+def test_zero_step_changes_nothing() -> None:
+    """What padded rows rely on: dt 0 leaves the state as it is, whatever x, B and C hold."""
+    x, dt, a, b, c, d, initial = draw(24, 1)
+    dt[:, 10:] = 0.0
+    whole = scan([x, dt, a, b, c, d, initial], None, 8)[1]
+    short = scan([t[:, :10] if t.ndim >= 3 and t is not initial else t
+                  for t in (x, dt, a, b, c, d, initial)], None, 8)[1]  # fmt: skip
+    assert distance(whole, short) < 1e-12
+
+
+@pytest.mark.parametrize("size_G", [1, 2, 4])
+def test_steps_are_the_scan(size_G: int) -> None:
+    x, dt, a, b, c, d, initial = draw(20, size_G)
+    y, final = scan([x, dt, a, b, c, d, initial], None, 8)
+    state = initial.clone()
+    for t in range(20):
+        step = ScanInputs(x=x[:, t], dt=dt[:, t], A_H=a, B=b[:, t], C=c[:, t], D_H=d)
+        assert distance(ssd_step(step, state), y[:, t]) < 1e-12
+    assert distance(state, final) < 1e-12
+
+
+@pytest.mark.parametrize("size_S", [2, 30])
+def test_convolution_keeps_to_its_document(size_S: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+        for shape in ((2, size_S, 6), (6, 4), (6,))
+    )
+    ids = documents(size_S, 0.3)
+    pairs = [
+        (causal_conv(x, weight, bias, document_ids_BS=ids), convolution(x, weight, bias, ids)),
+        (causal_conv(x, weight, bias), convolution(x, weight, bias, torch.zeros_like(ids))),
+    ]
+    for ours, expected in pairs:
+        assert distance(ours, expected) < 1e-12
+        weigh = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+        found = torch.autograd.grad((ours * weigh).sum(), (x, weight, bias))
+        for one, other in zip(
+            found, torch.autograd.grad((expected * weigh).sum(), (x, weight, bias)), strict=True
+        ):
+            assert distance(one, other) < 1e-12
+    state, rows = torch.zeros(2, 3, 6, dtype=torch.float64), []
+    for t in range(size_S):
+        rows.append(causal_conv_step(x[:, t].detach(), state, weight.detach(), bias.detach()))
+    assert distance(torch.stack(rows, 1), pairs[1][1]) < 1e-12

@@ -1,0 +1,78 @@
+"""Draws and choices of generation. Parity with Megatron's forward is in tests/parity."""
+
+import numpy as np
+import pytest
+import torch
+
+from frontload.megatron_ext.generate import (
+    Decoder,
+    Sampling,
+    choose_tokens,
+    generate,
+    uniform_draws,
+)
+from tests.parity.reference_model import draw_weights
+from tests.training_inputs import tiny_model
+
+
+def sampling(**changes: int | float) -> Sampling:
+    values = {"max_new_tokens": 50, "temperature": 1.0, "seed": 3, "stop_token": 1,
+              "num_samples": 4}  # fmt: skip
+    return Sampling(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_draws_are_uniform_and_independent() -> None:
+    draws = uniform_draws(list(range(100)), sampling())
+    assert draws.shape == (400, 50)
+    assert draws.min() >= 0.0
+    assert draws.max() < 1.0
+    counts, _ = np.histogram(draws, 20, (0.0, 1.0))
+    chi_square = ((counts - 1000) ** 2 / 1000).sum()
+    assert chi_square < 44  # 19 degrees of freedom: above 44 once in a thousand
+    for axis in (0, 1):
+        one, other = np.delete(draws, 0, axis), np.delete(draws, -1, axis)
+        assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.03
+    assert len(np.unique(draws)) == draws.size
+
+
+def test_a_draw_depends_on_its_names_only() -> None:
+    draws = uniform_draws([5, 2], sampling())
+    np.testing.assert_array_equal(draws[4:], uniform_draws([2], sampling()))
+    np.testing.assert_array_equal(draws[::4], uniform_draws([5, 2], sampling(num_samples=1)))
+    np.testing.assert_array_equal(draws[:, :9], uniform_draws([5, 2], sampling(max_new_tokens=9)))
+    assert not np.any(draws == uniform_draws([5, 2], sampling(seed=4)))
+    assert not np.any(draws == uniform_draws([5, 2], sampling(seed=-3)))
+
+
+def test_choices_follow_the_shares() -> None:
+    shares = torch.tensor([0.0, 0.1, 0.6, 0.0, 0.3])
+    draws = torch.linspace(0, 1, 10_001, dtype=torch.float64)[:-1]
+    logits = shares.log()[None].expand(len(draws), -1)
+    counts = torch.bincount(choose_tokens(logits, draws, 1.0), minlength=5) / len(draws)
+    torch.testing.assert_close(counts, shares, atol=2e-4, rtol=0)
+    sharper = torch.bincount(choose_tokens(logits, draws, 0.5), minlength=5) / len(draws)
+    torch.testing.assert_close(sharper, shares**2 / (shares**2).sum(), atol=2e-4, rtol=0)
+    assert choose_tokens(logits, draws, 0.0).unique().tolist() == [2]
+
+
+def test_rows_end_at_the_stop_token_or_the_limit() -> None:
+    model = tiny_model()
+    decoder = Decoder(model, draw_weights(model, seed=1))
+    prompts = [[4, 5, 6], [9], [8, 8]]
+    free = generate(decoder, prompts, sampling(max_new_tokens=12, stop_token=-1))
+    assert all(len(row) == 12 for rows in free for row in rows)
+    stop = free[1][2][4]
+    for rows, whole in zip(
+        generate(decoder, prompts, sampling(max_new_tokens=12, stop_token=stop)), free, strict=True
+    ):
+        for row, reference in zip(rows, whole, strict=True):
+            end = reference.index(stop) + 1 if stop in reference else 12
+            assert row == reference[:end]
+
+
+def test_no_prompt_gives_no_answer_and_an_empty_one_is_a_bug() -> None:
+    model = tiny_model()
+    decoder = Decoder(model, draw_weights(model, seed=1))
+    assert generate(decoder, [], sampling()) == []
+    with pytest.raises(AssertionError):
+        generate(decoder, [[]], sampling())
