@@ -178,18 +178,22 @@ def _constants(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(finding: Finding, num_seeds: int) -> tuple[str, str]:
+    weakest = min(comparison.margin.t for comparison in finding.comparisons)
+    least = (
+        f"; its weakest comparison has t = {weakest:+.1f}" if len(finding.comparisons) > 1 else ""
+    )
     if finding.degree < 0:
-        detail = "contradicted: the opposite holds beyond its error"
+        detail = "contradicted: the opposite holds beyond its error" + least
     elif finding.degree > 0:
         detail = "holds beyond its error"
     elif any(comparison.margin.se == 0 for comparison in finding.comparisons):
         detail = "undecided: the cells answer alike (floor or ceiling)"
     elif finding.holds:
-        detail = "holds, within its error"
+        detail = "holds, within its error" + least
     else:
-        detail = "does not hold, within its error"
+        detail = "does not hold, within its error" + least
     if num_seeds == 1:
-        return ONE_SEED, f"{detail} over questions"
+        return ONE_SEED, f"{detail} (questions only)"
     return (SUPPORTED if finding.degree > 0 else NOT_SUPPORTED), detail
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.files import replacing
+from frontload.eval.tables import cell_order, label_of
 
 INK = "#31333a"  # replaced by currentColor where the page decides
 COLORS = {  # Okabe and Ito: told apart without colour vision
@@ -40,8 +41,7 @@ class Panel:
 
 def color_of(cell: str) -> str:
     """The colour of a cell's pretraining data."""
-    name = cell.partition(">")[0].removeprefix("pt:").partition("@")[0]
-    return COLORS.get(name, "#56b4e9")
+    return COLORS.get(cell.partition(">")[0].removeprefix("pt:"), "#56b4e9")
 
 
 def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, list[Any]]:
@@ -109,30 +109,29 @@ def bars_by_category(figure2: Mapping[str, Any]) -> Any:
     return figure
 
 
-def gap_by_stage(cells: Mapping[str, Any]) -> Any:
+def gap_by_stage(gaps: Sequence[Mapping[str, Any]]) -> Any:
     """Each mix's lead over M_base before and after SFT: own suites, and the held-out loss."""
-    figure, (left, right) = new_figure(8.2, 3.1, columns=2)
-    stages = (("pt", "pt.avg"), ("pt>sft:SHQ", "sft.avg"), ("pt>sft:SHQ>rl", "rl.avg"))
-    for name in ("SHQ", "LDQ", "LMQ"):
-        points = [_gap(cells, name, suffix, metric) for suffix, metric in stages]
-        _gap_line(left, points, name)
-        held = [_gap(cells, name, suffix, "heldout.loss") for suffix, _ in stages]
-        _gap_line(right, [p and (-p[0], p[1]) for p in held], name)
-    for ax, title in ((left, "accuracy lead over M_base, points"), (right, "held-out loss, nats")):
+    figure, panels = new_figure(8.2, 3.1, columns=2)
+    titles = {
+        "accuracy": "accuracy lead over M_base, points",
+        "heldout": "held-out loss below M_base's, nats a token",
+    }
+    for ax, (measure, title) in zip(panels, titles.items(), strict=True):
+        for name in ("SHQ", "LDQ", "LMQ"):
+            points = [g for g in gaps if g["mix"] == name and g["measure"] == measure]
+            _gap_line(ax, points, name)
         ax.axhline(0, color=INK, linewidth=0.8)
         ax.set_xticks(range(3), ["pretrained", "+ SFT[SHQ]", "+ RL"], color=INK)
         ax.text(2, 0, "not built yet", ha="center", va="bottom", color=INK, alpha=0.6, fontsize=8)
         ax.set_title(title, loc="left", color=INK, fontsize=9.5)
         ax.set_xlim(-0.4, 2.4)
-    right.set_title("lower held-out loss than M_base, nats a token", loc="left", fontsize=9.5)
-    right.title.set_color(INK)
-    _legend(left, columns=3)
+        _legend(ax, columns=3)
     return figure
 
 
 def heldout_losses(cells: Mapping[str, Any]) -> Any:
     """Held-out trace loss of every cell, on questions inside and outside SHQ's families."""
-    names = [cell for cell in cells if "heldout.loss.inside" in cells[cell]]
+    names = sorted((cell for cell in cells if "heldout.loss.inside" in cells[cell]), key=cell_order)
     figure, (ax,) = new_figure(8.2, 0.9 + 0.22 * len(names))
     for row, cell in enumerate(reversed(names)):
         inside, outside = (cells[cell].get(f"heldout.loss.{s}") for s in ("inside", "outside"))
@@ -152,8 +151,6 @@ def heldout_losses(cells: Mapping[str, Any]) -> Any:
                     markerfacecolor=face,
                     elinewidth=1,
                 )
-    from frontload.eval.tables import label_of
-
     ax.set_yticks(range(len(names)), [label_of(cell) for cell in reversed(names)], color=INK)
     ax.grid(axis="x", color="#8a8f98", alpha=0.25, linewidth=0.6)
     ax.set_xlabel("nats a token; filled: SHQ's families, hollow: other families", color=INK)
@@ -184,26 +181,13 @@ def loss_curves(panels: Sequence[Panel]) -> Any:
     return figure
 
 
-def _gap(
-    cells: Mapping[str, Any], name: str, suffix: str, metric: str
-) -> tuple[float, float] | None:
-    ends = [f"{suffix.replace('pt', f'pt:{model}', 1)}" for model in (name, "base")]
-    found = [cells.get(cell, {}).get(metric) for cell in ends]
-    if not all(found):
-        return None
-    ours, base = found
-    return ours["value"] - base["value"], float((ours["se"] ** 2 + base["se"] ** 2) ** 0.5)
-
-
-def _gap_line(ax: Any, points: Sequence[tuple[float, float] | None], name: str) -> None:
-    found = [(x, *point) for x, point in enumerate(points) if point]
-    if found:
-        xs, values, errors = zip(*found, strict=True)
+def _gap_line(ax: Any, points: Sequence[Mapping[str, Any]], name: str) -> None:
+    if points:
         shift = {"SHQ": -0.06, "LDQ": 0.0, "LMQ": 0.06}[name]
         ax.errorbar(
-            [x + shift for x in xs],
-            values,
-            errors,
+            [point["stage"] + shift for point in points],
+            [point["value"] for point in points],
+            [point["se"] for point in points],
             fmt="o-",
             color=COLORS[name],
             markersize=5,

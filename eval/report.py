@@ -66,8 +66,8 @@ def draw_figures(
     made: dict[str, Any] = {}
     if any(any(bar["ours"]) for bar in tables["figure2"]["bars"]):
         made["figure2"] = figures.bars_by_category(tables["figure2"])
-    if "pt:base" in cells:
-        made["gap_by_stage"] = figures.gap_by_stage(cells)
+    if tables["gap_by_stage"]:
+        made["gap_by_stage"] = figures.gap_by_stage(tables["gap_by_stage"])
     if any("heldout.loss.inside" in metrics for metrics in cells.values()):
         made["heldout_loss"] = figures.heldout_losses(cells)
     runs = training_logs.read_runs(request.checkpoints)

@@ -14,10 +14,10 @@ from frontload.recipes.artifact import item_results_file
 
 SAMPLE_CELLS = ("pt:base>sft:SHQ", "pt:LMQ>sft:SHQ", "pt:LMQ>sft:LDQ")
 CARD_HYPOTHESES = (
-    ("H02", "Does reasoning data in pretraining still pay after SFT?"),
-    ("H03", "Can twice the SFT catch up?"),
-    ("H04", "Broad LDQ over narrow SHQ in pretraining?"),
-    ("H06", "SHQ over LDQ and LMQ in SFT?"),
+    ("H02", "Reasoning data in pretraining still pays after SFT"),
+    ("H03", "Twice the SFT does not catch up"),
+    ("H04", "Broad LDQ beats narrow SHQ in pretraining"),
+    ("H06", "Narrow SHQ beats LDQ and LMQ in SFT"),
 )
 
 
@@ -43,9 +43,9 @@ class VerdictRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One question of the headline with its answer."""
+    """One statement of the headline with what became of it."""
 
-    question: str
+    statement: str
     answer: str
     number: str
     verdict: str
@@ -168,13 +168,11 @@ def caveats(num_seeds: int, cells: Mapping[str, Any]) -> list[str]:
         "compared with the paper, never sizes.",
         "Every mix has the same reasoning budget in pretraining, so small sets repeat (ledger "
         "below); diversity, size and repetition stay confounded, as in the paper.",
-        "`pt` and `sft` accuracies come from different suites; only the held-out loss is the same "
-        "before and after SFT.",
+        "Accuracies before and after SFT come from different suites; only the held-out loss is on "
+        "the same documents at both stages.",
     ]
     if num_seeds == 1:
-        said.insert(
-            0, "One training seed: errors hold questions only, and no verdict is given."
-        )
+        said.insert(0, "One training seed: errors hold questions only, and no verdict is given.")
     elif num_seeds < 5:
         said.insert(0, f"{num_seeds} training seeds: the spread over seeds is itself uncertain.")
     if floor:
@@ -184,7 +182,7 @@ def caveats(num_seeds: int, cells: Mapping[str, Any]) -> list[str]:
 
 def _cards(rows: Sequence[Mapping[str, Any]]) -> list[Card]:
     cards = []
-    for number, question in CARD_HYPOTHESES:
+    for number, statement in CARD_HYPOTHESES:
         row = next((row for row in rows if row["id"].startswith(number)), None)
         if row is None:
             continue
@@ -192,7 +190,7 @@ def _cards(rows: Sequence[Mapping[str, Any]]) -> list[Card]:
         text = f"{effect['value']:+.1f} +- {effect['se']:.1f}" if effect else "-"
         cards.append(
             Card(
-                question=question,
+                statement=statement,
                 answer=row["detail"],
                 number=text,
                 verdict=row["verdict"],
@@ -203,6 +201,9 @@ def _cards(rows: Sequence[Mapping[str, Any]]) -> list[Card]:
 
 
 def _tone(row: Mapping[str, Any]) -> str:
+    """A hypothesis that its error leaves open is not one that the numbers contradict."""
+    if row["verdict"] == "not supported" and not row["detail"].startswith("contradicted"):
+        return "open"
     return TONES[row["verdict"]]
 
 

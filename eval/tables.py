@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frontload.eval.cells import Cells, MissingCell
+from frontload.eval.cells import Cells, Draws, MissingCell
 from frontload.eval.paper import paper_tables, printed
 from frontload.eval.score import AVERAGING_RULES
 
@@ -113,12 +113,54 @@ def figure2(cells: Cells) -> dict[str, Any]:
     return {"categories": list(categories), "bars": bars}
 
 
+def stage_gaps(cells: Cells) -> list[dict[str, Any]]:
+    """Each mix's lead over M_base after pretraining (stage 0) and after SFT on SHQ (stage 1).
+
+    Paired by question and seed. `measure` is accuracy (points, each stage's own suite) or heldout
+    (nats a token by which the loss on the same worked answers is lower).
+    """
+    found = []
+    for mix in MODEL_ORDER[1:]:
+        for stage, (suffix, average) in enumerate((("", "pt.avg"), (">sft:SHQ", "sft.avg"))):
+            for measure, metric, sign in (
+                ("accuracy", average, 1.0),
+                ("heldout", "heldout.loss", -1.0),
+            ):
+                names = (f"pt:{mix}{suffix}", f"pt:base{suffix}")
+                gap = difference(cells, names, metric)
+                if gap is not None:
+                    value = sign * gap.value
+                    found.append(
+                        {"mix": mix, "stage": stage, "measure": measure}
+                        | {"value": value, "se": gap.se, "num_seeds": gap.num_seeds}
+                    )
+    return found
+
+
+def difference(cells: Cells, names: tuple[str, str], metric: str) -> Number | None:
+    """First cell minus second, paired; None when one of them is missing."""
+    try:
+        first, second = (cells.draws(name, metric) for name in names)
+    except MissingCell:
+        return None
+    num_seeds = min(first.num_seeds, second.num_seeds)
+    gap = Draws(
+        draws_AB=first.draws_AB[:num_seeds] - second.draws_AB[:num_seeds],
+        num_items=min(first.num_items, second.num_items),
+    )
+    return _number(gap)
+
+
 def measured(cells: Cells, cell: str, metric: str) -> Number | None:
     """Our number of a metric of a cell; None when the study does not have it."""
     try:
         draws = cells.draws(cell, metric)
     except MissingCell:
         return None
+    return _number(draws)
+
+
+def _number(draws: Draws) -> Number:
     estimate = draws.estimate()
     return Number(
         value=estimate.value,

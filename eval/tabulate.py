@@ -9,7 +9,7 @@ from frontload.eval.cells import Cells
 from frontload.eval.claims import judge, recompute, verdicts_json
 from frontload.eval.results import ResultFile, read_results
 from frontload.eval.score import AVERAGING_RULES, score
-from frontload.eval.tables import build_tables, cell_order, figure2
+from frontload.eval.tables import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.text_tables import Budget, tables_markdown
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -39,6 +39,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
             "budget": asdict(budget) | {"sft_over_reasoning": budget.ratio},
             "tables": [asdict(table) for table in tables],
             "figure2": figure2(cells),
+            "gap_by_stage": stage_gaps(cells),
         },
     )
     verdicts_form = verdicts_json(verdicts, claims, min_effect=recipe.min_effect)
