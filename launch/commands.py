@@ -126,7 +126,7 @@ def _find_folder(store: Store, what: str) -> Path | None:
     for manifest in sorted(store.root.glob(f"{kind or '*'}/*/manifest.json")):
         folder = manifest.parent
         label, _, key = folder.name.rpartition("-")
-        if name in (folder.name, key) or (label == name):
+        if name in (folder.name, key, label) or label == f"{name}-seed1":
             return folder
     return None
 
@@ -138,7 +138,8 @@ def _find_entry(options: argparse.Namespace, store: Store, what: str) -> Entry |
     found = plan_study(study, store, workers=1)
     for entry in found.entries:
         stage = entry.stage
-        if what in (stage.key, stage.label, stage.folder, f"{stage.kind}/{stage.label}"):
+        label = f"{stage.kind}/{stage.label}"
+        if what in (stage.key, stage.label, stage.folder, label, label.removesuffix("-seed1")):
             return entry
     return None
 

@@ -35,8 +35,15 @@ STAGES: dict[str, str] = {
 }
 """Stage kind -> "module:function", imported by the worker that runs it."""
 
-PRELOAD = ("torch", "frontload.megatron_ext.stages", "frontload.eval.stages")
-"""What an idle worker imports while it waits: seconds that no stage then pays."""
+PRELOAD = (
+    "torch",
+    "frontload.megatron_ext.cpu:prepare",
+    "frontload.megatron_ext.loop",
+    "frontload.megatron_ext.inference",
+    "frontload.eval.stages",
+    "frontload.eval.harness",
+)
+"""What an idle worker imports (or calls) while it waits: seconds that no stage then pays."""
 
 RANKED = ("pretrain", "sft")
 """Kinds that use every rank of the placement; the others are one process."""

@@ -224,8 +224,11 @@ def _import_quietly(name: str) -> None:
     """Imports ahead of need. What cannot be imported is told by the stage that needs it."""
     with open(os.devnull, "wb") as null, _redirected(null.fileno(), 2):
         try:
-            importlib.import_module(name)
-        except ImportError:
+            module, _, function = name.partition(":")
+            found = importlib.import_module(module)
+            if function:
+                getattr(found, function)()
+        except (ImportError, FrontloadError):
             return
 
 
