@@ -84,7 +84,7 @@ class TokenIndex:
             raise self._broken(found, rule)
         if need == 0:
             return np.empty(0, self.dtype)
-        return np.memmap(path, self.dtype, "r")
+        return np.asarray(np.memmap(path, self.dtype, "r"))
 
     def _broken(self, found: str, rule: str) -> ArtifactError:
         do = "delete the artifact by its key and run the study again"
@@ -117,14 +117,14 @@ class BlendSamples:
     def __init__(self, blend: Path, indexes: Mapping[str, Path]) -> None:
         plan = json.loads(_read_text(blend / "plan.json", "blend"))
         self.sequence_tokens = int(plan["sequence_tokens"])
-        self._samples = np.load(blend / "samples.npy", mmap_mode="r")
+        self._samples = _map_array(blend / "samples.npy")
         self.num_samples = len(self._samples)
         self._sources = [
             _Source(
                 name=entry["name"],
                 index=TokenIndex(index_prefix(_input_of(entry["name"], indexes))),
-                order=np.load(blend / f"{entry['name']}.order.npy", mmap_mode="r"),
-                offsets=np.load(blend / f"{entry['name']}.offsets.npy", mmap_mode="r"),
+                order=_map_array(blend / f"{entry['name']}.order.npy"),
+                offsets=_map_array(blend / f"{entry['name']}.offsets.npy"),
             )
             for entry in plan["sources"]
         ]
@@ -177,7 +177,7 @@ class PackSamples:
                 rule="every token has a mask value",
                 do="delete the artifact by its key and run the study again",
             )
-        self._order = np.load(pack / "order.npy", mmap_mode="r")
+        self._order = _map_array(pack / "order.npy")
         self.num_samples = len(self._order)
 
     def read(self, samples: Sequence[int]) -> Rows:
@@ -222,6 +222,19 @@ def share_of_rank(
     return [
         range(at, at + micro_sequences) for at in range(start, start + per_rank, micro_sequences)
     ]
+
+
+def _map_array(path: Path) -> Array:
+    """A stored array, read when touched; as a plain array, which numpy indexes faster."""
+    try:
+        return np.asarray(np.load(path, mmap_mode="r"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"array {path}",
+            found=str(error).splitlines()[0],
+            rule="it must be a whole .npy file",
+            do="delete the artifact by its key and run the study again",
+        ) from error
 
 
 def _input_of(name: str, indexes: Mapping[str, Path]) -> Path:

@@ -67,7 +67,7 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
     device = parallelism.current_device()
     module = build_model(model, placement, groups, precision=training.precision).to(device)
     parallelism.take_census(module, model, groups)
-    module.config.finalize_model_grads_func = finalize_model_grads
+    module.config.finalize_model_grads_func = _finish_gradients
     whole = module if training.precision == "fp32" else Float16Module(module.config, module)
     replica = DistributedDataParallel(
         module.config, settings.ddp_config(placement), whole, pg_collection=groups
@@ -91,6 +91,15 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
         communicator=communicator,
         device=device,
     )
+
+
+def _finish_gradients(model: list[Any], num_tokens: Tensor | None = None, **options: Any) -> None:
+    """Sums gradients over the ranks and divides by the tokens; one rank has nothing to sum."""
+    if dist.get_world_size() > 1:
+        finalize_model_grads(model, num_tokens, **options)
+        return
+    assert num_tokens is not None
+    model[0].scale_gradients(1.0 / num_tokens.clamp(min=1))
 
 
 @dataclass(frozen=True, kw_only=True)

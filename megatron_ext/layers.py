@@ -9,10 +9,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.models.hybrid.hybrid_block import HybridStack
+from megatron.core.models.hybrid.hybrid_model import HybridModel
 from megatron.core.packed_seq_params import PackedSeqParams
 from megatron.core.ssm.mamba_mixer import MambaMixer
+from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
+from megatron.core.utils import get_pg_size
 from torch import Tensor, nn
 
 from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked
@@ -36,6 +39,31 @@ def document_resets(document_ids_BS: Tensor) -> DocumentResets:
     same = document_ids_BS[:, None, :, None] == document_ids_BS[:, None, None, :]
     causal = torch.ones(size_S, size_S, dtype=torch.bool, device=document_ids_BS.device).tril()
     return DocumentResets(qkv_format="sbhd", seq_idx=document_ids_BS, visible_B1SS=same & causal)
+
+
+class ColumnLinear(ColumnParallelLinear):
+    """Megatron's column-parallel linear; alone in its tensor group it is one plain product."""
+
+    def forward(
+        self,
+        input_: Tensor,
+        weight: Tensor | None = None,
+        runtime_gather_output: bool | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        if get_pg_size(self.tp_group) > 1:
+            return super().forward(input_, weight, runtime_gather_output)
+        used = self.weight if weight is None else weight
+        assert used is not None
+        return F.linear(input_, used), None
+
+
+class RowLinear(RowParallelLinear):
+    """Megatron's row-parallel linear; alone in its tensor group it is one plain product."""
+
+    def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:  # pyright: ignore
+        if get_pg_size(self.tp_group) > 1:
+            return super().forward(input_)
+        return F.linear(input_, self.weight), None
 
 
 class RMSNorm(nn.Module):
@@ -177,6 +205,16 @@ class GroupRMSNorm(nn.Module):
             tp_group=self.tp_group,
             dp_cp_group=metadata["dp_cp_group"],
         )
+
+
+class TorchHybridModel(HybridModel):
+    """HybridModel whose loss, alone in its tensor group, is torch's own cross entropy."""
+
+    def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
+        if self.pg_collection.tp.size() > 1:
+            return super().compute_language_model_loss(labels, logits)
+        logits_BVS = logits.float().permute(1, 2, 0)
+        return F.cross_entropy(logits_BVS, labels, reduction="none")
 
 
 class TorchHybridStack(HybridStack):

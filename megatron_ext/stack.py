@@ -14,7 +14,6 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.ssm.mamba_layer import MambaLayer, MambaLayerSubmodules
 from megatron.core.ssm.mamba_mixer import MambaMixerSubmodules
 from megatron.core.ssm.mlp_layer import MLPLayer
-from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
@@ -26,9 +25,12 @@ from megatron.core.transformer.transformer_layer import (
 
 from frontload.megatron_ext import cpu
 from frontload.megatron_ext.layers import (
+    ColumnLinear,
     DocumentAttention,
     GroupRMSNorm,
     RMSNorm,
+    RowLinear,
+    TorchHybridModel,
     TorchHybridStack,
     TorchMambaMixer,
 )
@@ -46,13 +48,13 @@ def layer_specs(model: Model) -> ModuleSpec:
     """
     # get_bias_dropout_add is a function where Megatron's own annotation asks for a class
     add_residual: Any = get_bias_dropout_add
-    linear = {"linear_qkv": ColumnParallelLinear, "linear_proj": RowParallelLinear}
+    linear = {"linear_qkv": ColumnLinear, "linear_proj": RowLinear}
     mamba = MambaLayerSubmodules(
         norm=RMSNorm,
         mixer=ModuleSpec(
             module=TorchMambaMixer,
             params={"chunk_size": model.mamba_chunk_tokens},
-            submodules=MambaMixerSubmodules(ColumnParallelLinear, RowParallelLinear),
+            submodules=MambaMixerSubmodules(ColumnLinear, RowLinear),
         ),
         mamba_bda=add_residual,
     )
@@ -69,7 +71,7 @@ def layer_specs(model: Model) -> ModuleSpec:
         pre_mlp_layernorm=RMSNorm,
         mlp=functools.partial(
             MLP.as_mlp_submodule,
-            submodules=MLPSubmodules(linear_fc1=ColumnParallelLinear, linear_fc2=RowParallelLinear),
+            submodules=MLPSubmodules(linear_fc1=ColumnLinear, linear_fc2=RowLinear),
         ),
         mlp_bda=add_residual,
     )
@@ -89,7 +91,7 @@ def build_model(
     """Builds this rank's part of the model; its weights are undefined until drawn or loaded."""
     config = transformer_config(model, placement, precision=precision)
     cpu.use_torch_mamba(GroupRMSNorm)
-    return HybridModel(
+    return TorchHybridModel(
         config,
         layer_specs(model),
         model.vocab_size,
