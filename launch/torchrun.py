@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,7 @@ def torchrun_command(job: Job, job_file: Path) -> list[str]:
             do="write 1",
         )
     return [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
+        "torchrun",
         "--standalone",
         f"--nproc-per-node={placement.ranks_per_node}",
         "--module",
@@ -48,14 +47,24 @@ def run_on_ranks(job: Job, scratch: Path) -> None:
     job_file.write_bytes(pickle.dumps(job))
     count = str(job.placement.threads_per_rank)
     environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
-    done = subprocess.run(torchrun_command(job, job_file), env=environment, check=False)
+    command = torchrun_command(job, job_file)
+    agent = [sys.executable, "-m", "frontload.launch.torchrun", *command]
+    done = subprocess.run(agent, env=environment, check=False)
     if done.returncode:
+        log = Store(job.store).telemetry_file(job.ticket, "log")
         raise StageError(
             f"stage {job.ticket.folder} on {job.placement.world_size} ranks",
             found=f"torchrun ended with status {done.returncode}",
             rule="every rank ends without an error",
-            do="read the log of the stage under store/telemetry, mend the cause and run again",
+            do=f"read {log}, mend the cause and run again",
         )
+
+
+def run_agent(command: list[str]) -> None:
+    """Runs torchrun in this process, which ends with the worker that started it."""
+    die_with_parent()
+    sys.argv = command
+    runpy.run_module("torch.distributed.run", run_name="__main__")
 
 
 def run_rank(job_file: Path) -> None:
@@ -73,4 +82,7 @@ def run_rank(job_file: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_rank(Path(sys.argv[1]))
+    if sys.argv[1] == "torchrun":
+        run_agent(sys.argv[1:])
+    else:
+        run_rank(Path(sys.argv[1]))

@@ -312,3 +312,39 @@ def test_utilisation_counts_the_cpu_time_of_the_stages(tmp_path: Path) -> None:
     share = summary.cpu_seconds / (summary.cores * summary.wall_seconds)
     assert summary.utilisation == pytest.approx(share)
     assert summary.utilisation <= 1.1
+
+
+# ---------------------------------------------------------------- stages on several ranks
+
+
+def run_ranks(stage: Stage, root: Path) -> Summary:
+    placement = Placement(ranks_per_node=2, tensor_parallel=2)
+    settings = Settings(placement=placement, workers=1, registry=REGISTRY, preload=())
+    return run_stages([stage], Store(root), settings=settings, watcher=Silent())
+
+
+def test_a_stage_runs_on_every_rank_and_is_published_once(tmp_path: Path) -> None:
+    stage = Stage(kind="sft", label="x", recipe=toy("x").recipe)
+    assert not run_ranks(stage, tmp_path).failed
+    folder = tmp_path / stage.folder
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["manifest.json", "metrics.jsonl", "rank0", "rank1"]
+    assert (folder / "rank1").read_text() == "2"
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1, "rank 0 alone logs"
+
+
+def test_one_failed_rank_fails_the_stage_with_its_message(tmp_path: Path) -> None:
+    stage = Stage(kind="sft", label="x", recipe=toy("x", does="raise").recipe)
+    (error,) = run_ranks(stage, tmp_path).failed.values()
+    assert isinstance(error, StageError)
+    log = Store(tmp_path).telemetry_file(Ticket.of(stage), "log")
+    assert "a planted error of rank 1" in log.read_text()
+    assert not (tmp_path / stage.folder).exists()
+
+
+def test_ranks_on_other_nodes_are_refused(tmp_path: Path) -> None:
+    stage = Stage(kind="sft", label="x", recipe=toy("x").recipe)
+    settings = Settings(placement=Placement(num_nodes=2), workers=1, registry=REGISTRY, preload=())
+    summary = run_stages([stage], Store(tmp_path), settings=settings, watcher=Silent())
+    (error,) = summary.failed.values()
+    assert "num_nodes" in error.asked

@@ -11,7 +11,7 @@ from frontload.recipes.artifact import Inputs, Workspace
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import Stage
 
-REGISTRY = {"tokenizer": "toy_stages:act"}
+REGISTRY = {"tokenizer": "toy_stages:act", "sft": "toy_stages:write_ranks"}
 NUM_STEPS = 12
 
 
@@ -70,6 +70,15 @@ def write(recipe: Tokenizer, inputs: Inputs, work: Workspace) -> None:
     (work.path / "deep").mkdir(exist_ok=True)
     for number in range(recipe.vocab_size):
         (work.path / "deep" / f"{number}.bin").write_bytes((state * (number + 1)).encode())
+
+
+def write_ranks(recipe: Tokenizer, inputs: Inputs, work: Workspace) -> None:
+    """Every rank writes one file; rank 1 fails if asked to."""
+    rank = int(os.environ.get("RANK", "-1"))
+    if recipe.kind == "raise" and rank == 1:
+        raise ValueError("a planted error of rank 1")
+    (work.path / f"rank{rank}").write_text(os.environ.get("WORLD_SIZE", "1"))
+    work.log(1, train__loss=1.0)
 
 
 def digest_of(inputs: Inputs) -> str:
