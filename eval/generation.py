@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from frontload.data_tools.document import Conversation
-from frontload.data_tools.render import encode_rows
+from frontload.data_tools.render import encode_prompts, encode_rows
 from frontload.data_tools.tokenizer import END, TextTokenizer
 from frontload.eval.grade import final_answer, is_correct
 from frontload.eval.model import ScoringModel
-from frontload.eval.prompts import Room, question_prompts
 from frontload.eval.results import GeneratedResult, Generation
 from frontload.eval.suites import FewShotItem, GenerateItem
 from frontload.recipes.schema import Evaluate
@@ -25,14 +24,14 @@ def answer_items(
     The hard benchmarks have their own number of samples (the paper: 16 for AIME, 4 else), and their
     own random stream, so that changing one count leaves the other's samples as they were.
     """
-    room = Room(max_sequence_tokens=model.max_sequence_tokens, max_new_tokens=recipe.max_new_tokens)
     results: dict[str, GeneratedResult] = {}
     for hard, num_samples in ((False, recipe.num_samples), (True, recipe.num_hard_samples)):
         group = [item for item in items if item.hard == hard]
         if not group:
             continue
+        prompts = encode_prompts(tokenizer, [item.question for item in group])
         made = model.generate(
-            question_prompts(tokenizer, [item.question for item in group], room=room),
+            prompts,
             max_new_tokens=recipe.max_new_tokens,
             temperature=recipe.temperature,
             seed=2 * recipe.seed + hard,
@@ -40,7 +39,7 @@ def answer_items(
             num_samples=num_samples,
         )
         gold = gold_grades(tokenizer, group)
-        for item, samples, gold_correct in zip(group, made, gold, strict=True):
+        for item, prompt, samples, right in zip(group, prompts, made, gold, strict=True):
             results[item.id] = GeneratedResult(
                 id=item.id,
                 benchmark=item.benchmark,
@@ -50,8 +49,9 @@ def answer_items(
                 gold=item.answer,
                 inside_shq=item.inside_shq,
                 hard=item.hard,
+                prompt_tokens=len(prompt),
                 num_shots=0,
-                gold_correct=gold_correct,
+                gold_correct=right,
                 samples=tuple(graded(tokenizer.decode(s), item, tokens=len(s)) for s in samples),
             )
     return [results[item.id] for item in items]

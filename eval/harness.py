@@ -19,7 +19,7 @@ from frontload.eval.generation import gold_grades, graded
 from frontload.eval.grade import final_answer, is_correct
 from frontload.eval.lm_eval_model import FrontloadLM
 from frontload.eval.model import ScoringModel
-from frontload.eval.prompts import FewShotPrompt, Room, few_shot_prompt
+from frontload.eval.prompts import FewShotPrompt, few_shot_prompt
 from frontload.eval.results import ChoiceResult, GeneratedResult, Generation
 from frontload.eval.suites import ChoiceItem, FewShotItem
 from frontload.recipes.errors import ArtifactError
@@ -44,9 +44,9 @@ def run_base_suite(
     """
     if not items:
         return []
-    room = Room(max_sequence_tokens=model.max_sequence_tokens, max_new_tokens=recipe.max_new_tokens)
+    limit = model.max_sequence_tokens
     prompts = {
-        item.id: few_shot_prompt(tokenizer, item, num_shots=recipe.num_shots, room=room)
+        item.id: few_shot_prompt(tokenizer, item, num_shots=recipe.num_shots, max_tokens=limit)
         for item in items
         if isinstance(item, FewShotItem)
     }
@@ -73,12 +73,12 @@ def run_base_suite(
     results: list[ChoiceResult | GeneratedResult] = []
     for item in items:
         if isinstance(item, ChoiceItem):
-            results.append(_choice_result(item, responses[item.id]))
+            results.append(_choice_result(item, responses[item.id], tokenizer))
         else:
             text = responses[item.id][0][0]
             made = graded(text, item, tokens=len(tokenizer.encode(text)))
-            shots = prompts[item.id].num_shots
-            results.append(_few_shot_result(item, made, gold=gold[item.id], num_shots=shots))
+            prompt = prompts[item.id]
+            results.append(_few_shot_result(item, made, gold=gold[item.id], prompt=prompt))
     return results
 
 
@@ -166,18 +166,21 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _choice_result(item: ChoiceItem, responses: list[Any]) -> ChoiceResult:
+def _choice_result(
+    item: ChoiceItem, responses: list[Any], tokenizer: TextTokenizer
+) -> ChoiceResult:
     return ChoiceResult(
         id=item.id,
         benchmark=item.benchmark,
         category=item.category,
+        prompt_tokens=len(tokenizer.encode(item.context)),
         gold=item.gold,
         log_likelihoods=tuple(float(response[0][0]) for response in responses),
     )
 
 
 def _few_shot_result(
-    item: FewShotItem, made: Generation, *, gold: bool, num_shots: int
+    item: FewShotItem, made: Generation, *, gold: bool, prompt: FewShotPrompt
 ) -> GeneratedResult:
     return GeneratedResult(
         id=item.id,
@@ -188,7 +191,8 @@ def _few_shot_result(
         gold=item.answer,
         inside_shq=item.inside_shq,
         hard=False,
-        num_shots=num_shots,
+        prompt_tokens=prompt.num_tokens,
+        num_shots=prompt.num_shots,
         gold_correct=gold,
         samples=(made,),
     )

@@ -16,7 +16,7 @@ def score_heldout(
 ) -> list[HeldoutResult]:
     """Teacher-forced loss in nats, and tokens ranked first, over each document's answer tokens.
 
-    A document longer than the model's context is cut at its end, never at its question; one whose
+    A document longer than the model's trained context is cut at its end and counted; one whose
     question alone fills the context has no scored token.
     """
     rendered = encode_rows(tokenizer, [document.conversation() for document in documents])
@@ -32,6 +32,7 @@ def score_heldout(
                 family=document.family,
                 domain=document.domain,
                 inside_shq=document.inside_shq,
+                is_cut=len(rendered[place].tokens_S) > limit,
                 num_tokens=int(target_S.sum()),
                 loss_sum=float(-scores[place].log_probabilities_S[target_S].sum(dtype=np.float64)),
                 num_greedy_tokens=int(scores[place].is_greedy_S[target_S].sum()),

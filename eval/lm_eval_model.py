@@ -12,7 +12,6 @@ from lm_eval.api.model import TemplateLM
 
 from frontload.data_tools.tokenizer import END, TextTokenizer
 from frontload.eval.model import ScoringModel
-from frontload.recipes.errors import RecipeError
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 
@@ -56,12 +55,10 @@ class FrontloadLM(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """Log-likelihood of each continuation and whether greedy decoding would write it.
 
-        Raises: RecipeError when a request is longer than the model's context: lm-eval would cut the
-            context in silence, which changes the question.
+        Differs: nothing is cut at the trained context, as lm-eval's own models do in silence. Ours
+        have no position embedding, and a cut context is another question.
         """
         sequences = [context + continuation for _, context, continuation in requests]
-        for tokens in sequences:
-            self._refuse_if_long(len(tokens))
         distinct = {tuple(tokens): place for place, tokens in enumerate(sequences)}
         rows = [sequences[place] for place in distinct.values()]
         scores = dict(zip(distinct, self.model.token_scores(rows), strict=True))
@@ -130,15 +127,6 @@ class FrontloadLM(TemplateLM):
                 until = _generation_request(requests[place])[1].get("until") or []
                 answers[place] = _cut(text, until)
         return answers
-
-    def _refuse_if_long(self, num_tokens: int) -> None:
-        if num_tokens > self.max_length:
-            raise RecipeError(
-                "scoring an evaluation item",
-                found=f"{num_tokens} tokens, context and continuation together",
-                rule=f"the model reads at most {self.max_length} (model.max_sequence_tokens)",
-                do="shorten the item, lower evaluate.num_shots, or raise max_sequence_tokens",
-            )
 
 
 def _generation_request(request: Instance) -> tuple[str, dict[str, Any]]:

@@ -36,6 +36,7 @@ class GeneratedResult:
     gold: str
     inside_shq: bool
     hard: bool
+    prompt_tokens: int
     num_shots: int  # worked examples in the prompt
     gold_correct: bool  # whether the gold answer, through the same tokenizer and grader, is right
     samples: tuple[Generation, ...]
@@ -53,6 +54,7 @@ class ChoiceResult:
     id: str
     benchmark: str
     category: str
+    prompt_tokens: int  # of the context
     gold: int
     log_likelihoods: tuple[float, ...]
 
@@ -70,6 +72,7 @@ class HeldoutResult:
     family: str
     domain: str
     inside_shq: bool
+    is_cut: bool  # longer than the trained context, so its end is not scored
     num_tokens: int
     loss_sum: float  # nats
     num_greedy_tokens: int  # tokens that the model ranks first
@@ -87,6 +90,7 @@ class Protocol:
     num_hard_samples: int
     temperature: float
     max_new_tokens: int
+    max_sequence_tokens: int  # of the model's training
     num_shots: int
     seed: int
 

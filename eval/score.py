@@ -40,6 +40,7 @@ class BenchmarkScore:
     format_failure_rate: float | None  # of samples; None for choice items
     mean_tokens: float | None
     mean_shots: float | None
+    num_over_length: int  # items whose prompt is longer than the model's training sequences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,7 @@ class HeldoutScore:
     loss: Estimate  # nats a token
     step_accuracy: Estimate  # share of tokens ranked first
     num_tokens: int
+    num_cut: int  # documents cut at the trained context
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,8 @@ def score(file: ResultFile) -> Scores:
     generated = [r for r in answered if isinstance(r, GeneratedResult)]
     heldout = [r for r in file.results if isinstance(r, HeldoutResult)]
     benchmarks = {
-        name: _benchmark(group) for name, group in _grouped(answered, lambda r: r.benchmark).items()
+        name: _benchmark(group, file.protocol.max_sequence_tokens)
+        for name, group in _grouped(answered, lambda r: r.benchmark).items()
     }
     categories = category_means(benchmarks)
     expected = CATEGORIES[file.protocol.suite]
@@ -133,7 +136,7 @@ def _averages(
     return averages
 
 
-def _benchmark(group: Sequence[Answered]) -> BenchmarkScore:
+def _benchmark(group: Sequence[Answered], max_sequence_tokens: int) -> BenchmarkScore:
     generated = [r for r in group if isinstance(r, GeneratedResult)]
     samples = [sample for result in generated for sample in result.samples]
     return BenchmarkScore(
@@ -144,6 +147,7 @@ def _benchmark(group: Sequence[Answered]) -> BenchmarkScore:
         format_failure_rate=_format_failure_rate(generated),
         mean_tokens=_mean([sample.tokens for sample in samples]),
         mean_shots=_mean([result.num_shots for result in generated]),
+        num_over_length=sum(result.prompt_tokens > max_sequence_tokens for result in group),
     )
 
 
@@ -165,6 +169,7 @@ def _heldout(group: Sequence[HeldoutResult]) -> HeldoutScore:
         loss=ratio([result.loss_sum for result in group], tokens),
         step_accuracy=ratio([result.num_greedy_tokens for result in group], tokens),
         num_tokens=sum(tokens),
+        num_cut=sum(result.is_cut for result in group),
     )
 
 

@@ -52,6 +52,7 @@ def evaluate_model(
         num_hard_samples=recipe.num_hard_samples,
         temperature=recipe.temperature,
         max_new_tokens=recipe.max_new_tokens,
+        max_sequence_tokens=model.max_sequence_tokens,
         num_shots=recipe.num_shots,
         seed=recipe.seed,
     )
