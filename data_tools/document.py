@@ -4,7 +4,7 @@ import difflib
 import gzip
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -142,13 +142,11 @@ def read_rows(path: Path) -> Iterator[Row]:
     """
     for number, found in read_objects(path):
         kind: type = BaseText if "text" in found else Conversation
-        where = f"{path}:{number}"
-        yield kind(
-            **{
-                name: take_text(found, TextField(name=name), where=where)
-                for name in ROW_FIELDS[kind]
-            }
-        )
+        values = {name: found.get(name) for name in ROW_FIELDS[kind]}
+        if not all(type(value) is str for value in values.values()):
+            for name in values:
+                take_text(found, TextField(name=name), where=f"{path}:{number}")
+        yield kind(**values)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
@@ -163,7 +161,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> int:
 
 def row_line(row: Row) -> str:
     """The JSONL line of a row, with its line break."""
-    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+    values = {name: getattr(row, name) for name in ROW_FIELDS[type(row)]}
+    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def training_texts(row: Row) -> tuple[str, ...]:

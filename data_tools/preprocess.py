@@ -3,11 +3,11 @@
 import hashlib
 import multiprocessing
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import batched
+from itertools import batched, chain
 from pathlib import Path
 from typing import Any
 
@@ -191,13 +191,8 @@ def encode_chunk(
         for ids in encoded:
             ids.append(END)
     lengths = np.fromiter((len(ids) for ids in encoded), dtype=np.int32, count=len(encoded))
-    tokens = np.fromiter(_chained(encoded), dtype=np.int32, count=int(lengths.sum()))
+    tokens = np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum()))
     return EncodedChunk(tokens=tokens, lengths=lengths, dropped=dropped)
-
-
-def _chained(encoded: Iterable[list[int]]) -> Iterator[int]:
-    for ids in encoded:
-        yield from ids
 
 
 def _tokenizer_file(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from itertools import batched
+from itertools import batched, chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from frontload.data_tools import tokenizer as tokenizers
 from frontload.data_tools.document import BaseText, Conversation, read_objects, read_rows
 from frontload.data_tools.files import read_json, replacing, write_array, write_json
 from frontload.data_tools.indexed import IndexedReader, IndexedWriter, idx_file, token_dtype
-from frontload.data_tools.render import Rendered, encode_rows
+from frontload.data_tools.render import Rendered, encode_documents, encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.recipes.artifact import (
     CORPUS_SETS,
@@ -118,16 +118,17 @@ def index(recipe: Index, inputs: Inputs, work: Workspace) -> None:
     """Writes every document's tokens as a Megatron .bin/.idx pair."""
     tokenizer = TextTokenizer.load(inputs["tokenizer"])
     dtype = token_dtype(tokenizer.vocab_size)
-    num_tokens = unknown = 0
-    longest = 0
+    num_tokens = unknown = longest = 0
     with IndexedWriter(index_prefix(work.path), dtype) as writer:
         rows = read_rows(documents_file(inputs["documents"]))
         for chunk in batched(rows, BATCH_ROWS):
-            for document in encode_rows(tokenizer, chunk, append_eod=recipe.append_eod):
-                writer.add_document(document.tokens_S)
-                num_tokens += len(document.tokens_S)
-                unknown += int((document.tokens_S == tokenizers.UNKNOWN).sum())
-                longest = max(longest, len(document.tokens_S))
+            documents = encode_documents(tokenizer, chunk, append_eod=recipe.append_eod)
+            lengths = np.array([len(document) for document in documents])
+            tokens = np.fromiter(chain.from_iterable(documents), np.int32, int(lengths.sum()))
+            writer.add_documents(tokens, lengths)
+            num_tokens += len(tokens)
+            unknown += int((tokens == tokenizers.UNKNOWN).sum())
+            longest = max(longest, int(lengths.max()))
         num_documents = writer.num_documents
     counts = {
         "format": 1,

@@ -94,6 +94,17 @@ def test_template_in_the_form_of_hugging_face_chats(words: TextTokenizer) -> Non
     assert whole == generation_prompt(WORKED.question) + response(WORKED.trace, WORKED.answer)
 
 
+@pytest.mark.parametrize("trace", ["", "so it is"])
+def test_short_way_of_rendering_is_the_templates(trace: str) -> None:
+    from frontload.data_tools.render import chat_template
+
+    texts = {"content": "3 {{ x }}", "reasoning_content": trace}
+    rendered = chat_template().render(messages=[{"role": "assistant", **texts}])
+    assert rendered == response(trace, "3 {{ x }}")
+    rendered = chat_template().render(messages=[{"role": "text", **texts}], append_eod=False)
+    assert rendered == base_text("3 {{ x }}", append_eod=False)
+
+
 def test_template_file_lies_with_the_recipes() -> None:
     import frontload.recipes.schema as schema
 

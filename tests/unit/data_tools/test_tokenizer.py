@@ -59,6 +59,27 @@ def test_batch_equals_one_by_one(built_room: Room) -> None:
     assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "what is 7 plus 41 ?",
+        "  what  is\t7\nplus 41 ? ",
+        "<|user|> what is<|assistant|>7",
+        "what\x1cis",
+        "unheardof is",
+        " ",
+        "",
+    ],
+)
+def test_looked_up_words_are_the_librarys(built_room: Room, text: str) -> None:
+    """The file is what other tools load: our short way may never differ from it."""
+    from tokenizers import Tokenizer as LibraryTokenizer
+
+    folder = built_room.folder / "tokenizer"
+    library = LibraryTokenizer.from_file(str(folder / "tokenizer.json"))
+    assert TextTokenizer.load(folder).encode(text) == library.encode(text).ids
+
+
 def test_unknown_words_of_the_items_are_counted(room: Room) -> None:
     heldout = room.corpus / "heldout.jsonl"
     heldout.write_text(heldout.read_text().replace("what is", "whatever is", 1))
