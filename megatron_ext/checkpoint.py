@@ -15,6 +15,7 @@ import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
 from megatron.core.process_groups_config import ProcessGroupCollection
+from torch.distributed.checkpoint.api import CheckpointException
 
 from frontload.megatron_ext.checkpoint_files import METADATA, check_whole, first_line, read_model
 from frontload.megatron_ext.checkpoint_files import WEIGHTS as WEIGHTS
@@ -55,7 +56,7 @@ def save_weights(folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
     content["state"] = state
     try:
         dist_checkpointing.save(content, str(partial), TorchDistSaveShardedStrategy())
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # torch's is a BaseException
         raise _save_failure(folder, error) from error
     if dist.get_rank() == 0:
         _strip_identity(partial / METADATA)
@@ -81,7 +82,7 @@ def load_weights(folder: Path, parts: Parts) -> dict[str, Any]:
         parts.module.load_state_dict(loaded["model"])
         if parts.optimizer is not None:
             parts.optimizer.load_state_dict(loaded["optimizer"])
-    except Exception as error:
+    except (Exception, CheckpointException) as error:
         raise ArtifactError(
             f"checkpoint {folder}",
             found=f"it does not load ({type(error).__name__}: {first_line(error)})",

@@ -61,6 +61,8 @@ def prepare() -> None:
             _use_cpu_random_state()
             _use_cpu_gradient_clipping()
             _use_fused_adam()
+            _build_as_on_cuda("optimizer.optimizer", "Float16OptimizerWithFloat16Params")
+            _build_as_on_cuda("optimizer.distrib_optimizer", "DistributedOptimizer")
             _mend_distributed_optimizer()
     _prepared = True
 
@@ -190,16 +192,24 @@ def _use_fused_adam() -> None:
     module.__dict__["torch"] = stand_in
 
 
+def _build_as_on_cuda(module: str, name: str) -> None:
+    """optimizer.py:1009, :1028, distrib_optimizer.py:401, :466, :758: they know types by name."""
+    cls = getattr(_core(module), name)
+    build = cls.__init__
+
+    def build_as_on_cuda(self: Any, *args: Any, **options: Any) -> None:
+        with cuda_type_names():
+            build(self, *args, **options)
+
+    cls.__init__ = build_as_on_cuda
+
+
 def _mend_distributed_optimizer() -> None:
     """distrib_optimizer.py with torch's AdamW: three defects that Apex and TE do not meet."""
     module = _core("optimizer.distrib_optimizer")
     cls = module.DistributedOptimizer
-    build, state_dict = cls.__init__, cls.state_dict
+    state_dict = cls.state_dict
     set_states, load = cls._set_main_param_and_optimizer_states, cls.load_state_dict
-
-    def build_as_cuda(self: Any, *args: Any, **options: Any) -> None:
-        with cuda_type_names():  # :401, :466, :758 compare type strings with torch.cuda.*
-            build(self, *args, **options)
 
     def state_dict_with_step(self: Any) -> Any:
         for group in self.optimizer.param_groups:  # :839 asserts a step before the first step
@@ -218,14 +228,13 @@ def _mend_distributed_optimizer() -> None:
         for entry in self.optimizer.state.values():
             entry["step"] = entry["step"].clone()
 
-    cls.__init__ = build_as_cuda
     cls.state_dict = state_dict_with_step
     cls._set_main_param_and_optimizer_states = set_states_without_step
     cls.load_state_dict = load_with_own_steps
 
 
 class cuda_type_names(torch.overrides.TorchFunctionMode):
-    """While active, `tensor.type()` names the CUDA type, as optimizer.py:1009, :1028 expect."""
+    """While active, `tensor.type()` names the CUDA type."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -237,9 +246,22 @@ class cuda_type_names(torch.overrides.TorchFunctionMode):
 
 
 def _write_checkpoints_in_process() -> None:
-    """filesystem_async.py:54: even a synchronous save starts a process for its result queue."""
+    """filesystem_async.py:54: even a synchronous save starts a process for its result queue.
+
+    Also :289: an error of the writer is turned into its class name; raised, its text survives.
+    """
     module = _core("dist_checkpointing.strategies.filesystem_async")
     module.__dict__["get_write_results_queue"] = lambda mp_mode="spawn": queue.Queue()
+    writer = module.FileSystemWriterAsync
+    write = writer.write_preloaded_data
+
+    def write_or_raise(*args: Any, **options: Any) -> Any:
+        output = write(*args, **options)
+        if output is not None and isinstance(output[1], Exception):
+            raise output[1]
+        return output
+
+    writer.write_preloaded_data = staticmethod(write_or_raise)
 
 
 def use_torch_mamba(gated_norm: type[torch.nn.Module]) -> None:
