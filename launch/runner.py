@@ -1,5 +1,6 @@
 """Runs the stages of a study on warm workers. STAGES is the one registry of stage functions."""
 
+import contextlib
 import os
 import platform
 import socket
@@ -258,6 +259,7 @@ class _Run:
         self.cpu_seconds += end.cpu_seconds
         if end.error is not None:
             self.failed[stage.key] = end.error
+            self._note_failure(stage, end.error)
         else:
             path = self.store.find(stage.kind, stage.key)
             assert path is not None
@@ -265,6 +267,13 @@ class _Run:
             self.made.append(stage)
             write_provenance(self.store, stage, end=end, settings=self.settings)
         self.watcher.finished(stage, end)
+
+    def _note_failure(self, stage: Stage, error: FrontloadError) -> None:
+        """Keeps the message for `frontload status`; a full disk must not hide it from the run."""
+        path = self.store.error_file(Ticket.of(stage))
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{error}\n", encoding="utf-8")
 
 
 def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Settings) -> None:

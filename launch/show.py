@@ -76,16 +76,26 @@ def total_line(plan: Plan) -> str:
 
 
 def status_lines(plan: Plan, store: Store) -> list[str]:
-    """What is built, begun, or not yet there, one line a stage."""
+    """What is built, running, failed, begun, or not yet there, one line a stage."""
     lines = [f"study {plan.study.name} in {store.root}: {summary_line(plan)}"]
     for entry in plan.entries:
-        state = entry.state
-        log = store.telemetry_file(Ticket.of(entry.stage), "log")
-        if state != BUILT and (store.workspace(Ticket.of(entry.stage)) / "path").is_dir():
-            state = "begun"
-        note = f"  see {log}" if state == "begun" and log.is_file() else ""
+        state, note = _state(entry, store)
         lines.append(f"  {state:8}{entry.stage.folder}{note}")
     return lines
+
+
+def _state(entry: Entry, store: Store) -> tuple[str, str]:
+    ticket = Ticket.of(entry.stage)
+    error = store.error_file(ticket)
+    if entry.state == BUILT:
+        return BUILT, ""
+    if store.is_locked(ticket.key):
+        return "running", ""
+    if error.is_file():
+        return "failed", f"  {error.read_text(encoding='utf-8').strip()}"
+    if (store.workspace(ticket) / "path").is_dir():
+        return "begun", "  goes on from where it stopped"
+    return entry.state, ""
 
 
 def summary_lines(summary: Summary) -> list[str]:

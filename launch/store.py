@@ -94,6 +94,18 @@ class Store:
             file.flush()
             yield
 
+    def is_locked(self, name: str) -> bool:
+        """Whether a living process holds the lock `name`."""
+        path = self.root / ".locks" / f"{name}.lock"
+        if not path.is_file():
+            return False
+        with open(path, encoding="utf-8") as file:
+            return not _try_lock(file.fileno(), fcntl.LOCK_SH)
+
+    def error_file(self, ticket: Ticket) -> Path:
+        """The message of the last failed attempt, until the next one begins."""
+        return self.workspace(ticket) / "error.txt"
+
     def publish(self, ticket: Ticket) -> Path:
         """Turns the workspace's `path` into the artifact: manifest last, then one rename."""
         work = self.workspace(ticket)
@@ -193,9 +205,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

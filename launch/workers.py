@@ -162,6 +162,7 @@ def explain_failure(ticket: Ticket, error: Exception, *, store: Store) -> Frontl
 def _make(job: Job, store: Store, report: Report) -> None:
     if store.find(job.ticket.kind, job.ticket.key) is not None:
         return
+    store.error_file(job.ticket).unlink(missing_ok=True)
     for folder in job.inputs.values():
         _check_once(folder)
     work = LiveWorkspace(store, job.ticket, placement=job.placement, report=report)

@@ -1,0 +1,100 @@
+"""What a watcher sees: plain lines without a terminal, shares and time left by the estimates."""
+
+from pathlib import Path
+
+import pytest
+
+from frontload.launch import progress
+from frontload.launch.jobs import Finished, Tick
+from frontload.launch.plan import plan_study
+from frontload.launch.progress import Progress, show_seconds
+from frontload.launch.show import status_lines
+from frontload.launch.store import Store, Ticket
+from frontload.recipes.errors import StageError
+from frontload.recipes.study import load_study
+
+STAGES = load_study("smoke").stages[:3]
+SECONDS = dict(zip((stage.key for stage in STAGES), (10.0, 20.0, 70.0), strict=True))
+
+
+class Clock:
+    """A clock that tests turn."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(progress, "time", found)
+    return found
+
+
+def end(error: StageError | None = None) -> Finished:
+    return Finished(cpu_seconds=1.0, wall_seconds=2.0, error=error)
+
+
+def test_plain_lines_tell_start_end_share_and_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = Progress(STAGES, SECONDS)
+    view.started(STAGES[0])
+    clock.now = 10.0
+    view.finished(STAGES[0], end())
+    view.started(STAGES[1])
+    view.ticked(STAGES[1], Tick(done=1, total=2, note=""))
+    assert view.share() == pytest.approx(0.2)
+    clock.now = 20.0
+    view.waited()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["start", "done", "start", "20%"]
+    assert STAGES[0].folder in lines[1]
+    assert "1 of 3" in lines[1]
+    assert "about 1 min 20 s left" in lines[3]
+    assert f"{STAGES[1].label} 50%" in lines[3]
+
+
+def test_the_overall_line_comes_every_ten_seconds_not_more(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = Progress(STAGES, SECONDS)
+    for second in range(31):
+        clock.now = float(second)
+        view.waited()
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_a_failure_is_shown_with_its_message(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    view = Progress(STAGES, SECONDS)
+    view.started(STAGES[0])
+    error = StageError("stage x", found="found it", rule="rule", do="do this")
+    view.finished(STAGES[0], end(error))
+    out = capsys.readouterr().out
+    assert "FAILED" in out
+    assert "found it; rule; do this" in out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(3.6, "4 s"), (59.4, "59 s"), (200.0, "3 min 20 s"), (7500.0, "2 h 05 min")],
+)
+def test_durations_read_as_people_say_them(seconds: float, shown: str) -> None:
+    assert show_seconds(seconds) == shown
+
+
+def test_status_tells_running_failed_and_begun_apart(tmp_path: Path) -> None:
+    store, study = Store(tmp_path), load_study("smoke")
+    tickets = [Ticket.of(stage) for stage in study.stages[:4]]
+    for ticket in tickets[:3]:
+        (store.workspace(ticket) / "path").mkdir(parents=True)
+    store.error_file(tickets[1]).write_text("it broke\n")
+    with store.lock(tickets[0].key):
+        lines = status_lines(plan_study(study, store, workers=1), store)[1:5]
+    assert [line.split()[0] for line in lines] == ["running", "failed", "begun", "blocked"]
+    assert "it broke" in lines[1]
