@@ -5,9 +5,11 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
+from frontload.data_tools.blend import plan_readings
 from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import IndexedReader, idx_file
 from frontload.data_tools.preprocess import PreprocessRequest, preprocess
@@ -94,14 +96,30 @@ def _checks(folder: Path, kind: str, *, among: dict[Path, str]) -> list[Check]:
         return verify_pack(folder)
     if kind == "blend":
         candidates = [other for other, other_kind in among.items() if other_kind == "index"]
-        others = [other for other in among if among[other] == "blend" and other != folder]
-        return verify_blend(folder, find_indexes(folder, candidates), others=others)
+        blends = [other for other in among if among[other] == "blend"]
+        earlier = earlier_phases(folder, blends)
+        return verify_blend(folder, find_indexes(folder, candidates), others=earlier)
     raise RecipeError(
         f"verify {folder}",
         found=f"an artifact of kind {kind}",
         rule="index, blend and pack have something to prove beyond the store's checksums",
         do="use `frontload data peek` to look at it",
     )
+
+
+def earlier_phases(blend_folder: Path, candidates: Sequence[Path]) -> list[Path]:
+    """The candidates that are earlier phases of the same run.
+
+    Arms that branch from one trunk read the same windows of base on purpose: they are no phases of
+    one another.
+    """
+    earlier = read_json(blend_folder / "plan.json")["earlier"]
+    found = []
+    for other in candidates:
+        readings = plan_readings(read_json(other / "plan.json"))
+        if all(asdict(reading) in earlier for reading in readings):
+            found.append(other)
+    return found
 
 
 def find_indexes(blend_folder: Path, candidates: Sequence[Path]) -> dict[str, Path]:

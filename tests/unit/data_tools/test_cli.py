@@ -25,20 +25,33 @@ def run(*words: object) -> int:
     return arguments.run(arguments)
 
 
+def blend_of_base(phase: str, *, start: int, tokens: int) -> Blend:
+    window = Window(source="base", start_tokens=start, tokens=tokens)
+    max_epochs = {"base": 1.0}
+    return Blend(phase=phase, windows=(window,), sequence_tokens=64, max_epochs=max_epochs, seed=1)
+
+
 @pytest.fixture(scope="module")
 def store(built_room: Room) -> Path:
-    """A blend and its index as the store lays them out."""
-    recipe = Blend(
-        phase="general",
-        windows=(Window(source="base", start_tokens=0, tokens=640),),
-        sequence_tokens=64,
-        max_epochs={"base": 1.0},
-        seed=1,
-    )
+    """A trunk, two arms that branch from it, and their index, as the store lays them out."""
     base = built_room.folder / "index-base"
-    blend = built_room.run("blend", recipe, name="store/blend/general-0", base=base)
+    trunk = blend_of_base("general", start=0, tokens=640)
+    blend = built_room.run("blend", trunk, name="store/blend/general-0", base=base)
+    for arm, tokens in (("one", 640), ("two", 1280)):
+        recipe = blend_of_base("second", start=640, tokens=tokens)
+        inputs = {"base": base, "before": blend}
+        built_room.run("blend", recipe, name=f"store/blend/{arm}-0", **inputs)
     shutil.copytree(base, blend.parents[1] / "index" / "base-0")
     return blend.parents[1]
+
+
+def test_verify_compares_phases_of_one_run_and_not_two_arms(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("verify", *sorted((store / "blend").iterdir())) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("base: disjoint from phase general: 0 stream tokens in both") == 2
+    assert "disjoint from phase second" not in printed
 
 
 def test_verify_finds_the_index_in_the_store(
