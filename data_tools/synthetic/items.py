@@ -1,5 +1,6 @@
 """Evaluation items and held-out worked answers: questions that no training text holds."""
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from frontload.data_tools.synthetic.writers import long_trace
 from frontload.recipes.schema import Synthesis
 
 NUM_EXEMPLARS = 3
+FEW_SHOT_DOMAINS = ("math", "code", "science")
 
 Item = dict[str, Any]
 
@@ -27,9 +29,8 @@ def write_items(recipe: Synthesis) -> Iterator[Item]:
     for family in HARD_FAMILIES:
         yield from _hard_items(recipe, family)
     yield from write_choices(recipe)
-    for family in FAMILIES:
-        if FAMILIES[family].domain != "ins":
-            yield from _few_shot_items(recipe, family)
+    for domain in FEW_SHOT_DOMAINS:
+        yield from _few_shot_items(recipe, domain)
 
 
 def write_heldout(recipe: Synthesis) -> Iterator[Item]:
@@ -79,29 +80,35 @@ def _generation_item(recipe: Synthesis, problem: Problem, *, item_id: str, hard:
     }
 
 
-def _few_shot_items(recipe: Synthesis, family: str) -> Iterator[Item]:
-    """Held-out questions of the two lowest levels after short training exemplars."""
-    rng = random_stream(recipe.seed, "few_shot", family)
-    low = FAMILIES[family].levels[0]
-    for place, problem in enumerate(
-        distinct_problems(rng, family, count=recipe.items_per_family, levels=(low, low + 1))
-    ):
-        examples = [generate(rng, family, level=low, heldout=False) for _ in range(NUM_EXEMPLARS)]
-        yield {
-            "id": f"few_{family}-{place:04d}",
-            "kind": "few_shot",
-            "benchmark": f"few_{family}",
-            "category": problem.domain,
-            "family": family,
-            "question": problem.question,
-            "answer": problem.solution.answer,
-            "exemplars": [
-                {
-                    "question": one.question,
-                    "trace": long_trace(one),
-                    "answer": one.solution.answer,
-                }
-                for one in examples
-            ],
-            "inside_shq": family in recipe.shq.families,
-        }
+def _few_shot_items(recipe: Synthesis, domain: str) -> Iterator[Item]:
+    """Held-out questions of a domain's two lowest levels, each after short training exemplars.
+
+    One benchmark a domain, its families in turn, as many items as a family's own benchmark has.
+    """
+    families = [name for name, kind in FAMILIES.items() if kind.domain == domain]
+    rng = random_stream(recipe.seed, "few_shot", domain)
+    count = -(-recipe.items_per_family // len(families))
+    for family in families:
+        low = FAMILIES[family].levels[0]
+        problems = distinct_problems(rng, family, count=count, levels=(low, low + 1))
+        for place, problem in enumerate(problems):
+            yield {
+                "id": f"few_{domain}-{family}-{place:04d}",
+                "kind": "few_shot",
+                "benchmark": f"few_{domain}",
+                "category": domain,
+                "family": family,
+                "question": problem.question,
+                "answer": problem.solution.answer,
+                "exemplars": [_exemplar(rng, family, level=low) for _ in range(NUM_EXEMPLARS)],
+                "inside_shq": family in recipe.shq.families,
+            }
+
+
+def _exemplar(rng: random.Random, family: str, *, level: int) -> dict[str, str]:
+    problem = generate(rng, family, level=level, heldout=False)
+    return {
+        "question": problem.question,
+        "trace": long_trace(problem),
+        "answer": problem.solution.answer,
+    }
