@@ -4,7 +4,7 @@ Importing this module imports lm_eval (about 2 CPU seconds): only the code that 
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
@@ -58,17 +58,44 @@ class FrontloadLM(TemplateLM):
         Differs: nothing is cut at the trained context, as lm-eval's own models do in silence. Ours
         have no position embedding, and a cut context is another question.
         """
-        sequences = [context + continuation for _, context, continuation in requests]
-        distinct = {tuple(tokens): place for place, tokens in enumerate(sequences)}
-        rows = [sequences[place] for place in distinct.values()]
-        scores = dict(zip(distinct, self.model.token_scores(rows), strict=True))
+        single: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        whole: set[tuple[int, ...]] = set()
+        for _, context, continuation in requests:
+            if len(continuation) == 1:
+                single[tuple(context)].append(continuation[0])
+            else:
+                whole.add((*context, *continuation))
+        next_token = self._next_token_scores(single)
+        rows = sorted(whole)
+        scores = dict(zip(rows, self.model.token_scores([list(row) for row in rows]), strict=True))
         answers = []
-        for (_, _, continuation), tokens in zip(requests, sequences, strict=True):
-            tail = slice(len(tokens) - len(continuation) - 1, None)
-            log_p_S = scores[tuple(tokens)].log_probabilities_S[tail]
-            is_greedy = bool(scores[tuple(tokens)].is_greedy_S[tail].all())
-            answers.append((float(log_p_S.sum(dtype="float64")), is_greedy))
+        for _, context, continuation in requests:
+            if len(continuation) == 1:
+                answers.append(next_token[tuple(context)][continuation[0]])
+                continue
+            scored = scores[(*context, *continuation)]
+            tail = slice(len(context) - 1, None)
+            log_p = float(scored.log_probabilities_S[tail].sum(dtype="float64"))
+            answers.append((log_p, bool(scored.is_greedy_S[tail].all())))
         return answers
+
+    def _next_token_scores(
+        self, candidates: Mapping[tuple[int, ...], list[int]]
+    ) -> dict[tuple[int, ...], dict[int, tuple[float, bool]]]:
+        """One pass a context, however many one-token options it has."""
+        contexts = list(candidates)
+        scores = self.model.candidate_scores(
+            [list(context) for context in contexts], [candidates[one] for one in contexts]
+        )
+        return {
+            context: {
+                token: (float(log_p), bool(greedy))
+                for token, log_p, greedy in zip(
+                    candidates[context], one.log_probabilities_S, one.is_greedy_S, strict=True
+                )
+            }
+            for context, one in zip(contexts, scores, strict=True)
+        }
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True

@@ -31,6 +31,16 @@ class ScoringModel(Protocol):
         """Scores of each sequence, in order."""
         ...
 
+    def candidate_scores(
+        self,
+        contexts: list[list[int]],
+        candidates: list[list[int]],
+        *,
+        batch_sequences: int = 64,
+    ) -> Sequence[Scored]:
+        """Scores of each context's candidates for its next token: S counts the candidates."""
+        ...
+
     def generate(
         self,
         prompts: list[list[int]],

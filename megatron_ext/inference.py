@@ -90,6 +90,33 @@ class LanguageModel:
                 results[index] = scores
         return results
 
+    @torch.inference_mode()
+    def candidate_scores(
+        self,
+        contexts: list[list[int]],
+        candidates: list[list[int]],
+        *,
+        batch_sequences: int = 64,
+    ) -> list[TokenScores]:
+        """Log-probability of each candidate as the token after its context: one pass a context."""
+        results: list[TokenScores | None] = [None] * len(contexts)
+        by_length = sorted(range(len(contexts)), key=lambda index: len(contexts[index]))
+        for start in range(0, len(by_length), batch_sequences):
+            indices = by_length[start : start + batch_sequences]
+            rows = [contexts[index] for index in indices]
+            tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)
+            hidden_BSD, _ = self._decoder.full(tokens_BS, lengths_B)
+            last_BD = hidden_BSD[torch.arange(len(rows), device=lengths_B.device), lengths_B - 1]
+            logits_BV = self._decoder.logits(last_BD).float()
+            log_p_BV = logits_BV.log_softmax(-1).cpu().numpy()
+            best_B = log_p_BV.argmax(-1)
+            for row, index in enumerate(indices):
+                tokens = np.asarray(candidates[index])
+                results[index] = TokenScores(
+                    log_probabilities_S=log_p_BV[row, tokens], is_greedy_S=tokens == best_B[row]
+                )
+        return [one for one in results if one is not None]
+
     def generate(
         self,
         prompts: list[list[int]],

@@ -180,6 +180,22 @@ class BigramModel:
             for s in map(np.asarray, sequences)
         ]
 
+    def candidate_scores(
+        self,
+        contexts: list[list[int]],
+        candidates: list[list[int]],
+        *,
+        batch_sequences: int = 64,
+    ) -> list[FakeScores]:
+        best_V = self.log_p_VV.argmax(1)
+        return [
+            FakeScores(
+                log_probabilities_S=self.log_p_VV[context[-1], tokens],
+                is_greedy_S=best_V[context[-1]] == np.asarray(tokens),
+            )
+            for context, tokens in zip(contexts, candidates, strict=True)
+        ]
+
     def generate(
         self,
         prompts: list[list[int]],
