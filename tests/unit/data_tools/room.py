@@ -78,7 +78,7 @@ class Room:
         self.corpus = hand_made_corpus(folder / "corpus")
 
     def workspace(self, name: str) -> FolderWorkspace:
-        work = FolderWorkspace(self.folder / name, self.folder / f"{name}.scratch")
+        work = FolderWorkspace(self.folder / name, self.folder / "scratch" / name)
         work.path.mkdir(parents=True, exist_ok=True)
         work.scratch.mkdir(parents=True, exist_ok=True)
         return work
