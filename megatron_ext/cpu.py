@@ -61,6 +61,7 @@ def prepare() -> None:
             _use_cpu_random_state()
             _use_cpu_gradient_clipping()
             _use_fused_adam()
+            _skip_weight_shards()
             _build_as_on_cuda("optimizer.optimizer", "Float16OptimizerWithFloat16Params")
             _build_as_on_cuda("optimizer.distrib_optimizer", "DistributedOptimizer")
             _mend_distributed_optimizer()
@@ -190,6 +191,14 @@ def _use_fused_adam() -> None:
     optim.__dict__["AdamW"] = adamw
     stand_in.__dict__["optim"] = optim
     module.__dict__["torch"] = stand_in
+
+
+def _skip_weight_shards() -> None:
+    """tensor_parallel/layers.py:121: asks for a process group once a parameter and step.
+
+    It looks for replicas of weights sharded by GTP, which this engine never switches on.
+    """
+    _core("tensor_parallel").__dict__["param_is_not_gtp_duplicate"] = lambda param: True
 
 
 def _build_as_on_cuda(module: str, name: str) -> None:

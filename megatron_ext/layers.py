@@ -44,13 +44,17 @@ def document_resets(document_ids_BS: Tensor) -> DocumentResets:
 class ColumnLinear(ColumnParallelLinear):
     """Megatron's column-parallel linear; alone in its tensor group it is one plain product."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.is_alone = get_pg_size(self.tp_group) == 1
+
     def forward(
         self,
         input_: Tensor,
         weight: Tensor | None = None,
         runtime_gather_output: bool | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        if get_pg_size(self.tp_group) > 1:
+        if not self.is_alone:
             return super().forward(input_, weight, runtime_gather_output)
         used = self.weight if weight is None else weight
         assert used is not None
@@ -60,8 +64,12 @@ class ColumnLinear(ColumnParallelLinear):
 class RowLinear(RowParallelLinear):
     """Megatron's row-parallel linear; alone in its tensor group it is one plain product."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.is_alone = get_pg_size(self.tp_group) == 1
+
     def forward(self, input_: Tensor) -> tuple[Tensor, Tensor | None]:  # pyright: ignore
-        if get_pg_size(self.tp_group) > 1:
+        if not self.is_alone:
             return super().forward(input_)
         return F.linear(input_, self.weight), None
 
@@ -213,8 +221,9 @@ class TorchHybridModel(HybridModel):
     def compute_language_model_loss(self, labels: Tensor, logits: Tensor) -> Tensor:
         if self.pg_collection.tp.size() > 1:
             return super().compute_language_model_loss(labels, logits)
-        logits_BVS = logits.float().permute(1, 2, 0)
-        return F.cross_entropy(logits_BVS, labels, reduction="none")
+        labels_T = labels.transpose(0, 1).flatten()  # the logits are the large one: leave them
+        loss_T = F.cross_entropy(logits.float().flatten(0, 1), labels_T, reduction="none")
+        return loss_T.view(logits.shape[:2]).transpose(0, 1)
 
 
 class TorchHybridStack(HybridStack):

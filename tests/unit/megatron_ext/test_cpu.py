@@ -1,0 +1,75 @@
+"""Each shim does what the line of Megatron that it stands for would do on a device."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from frontload.megatron_ext import cpu
+from frontload.recipes.errors import StageError
+
+cpu.prepare()
+
+from megatron.core import optimizer as core_optimizer  # noqa: E402
+from megatron.core.optimizer import clip_grads  # noqa: E402
+
+
+def gradients(scale: float) -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(1)
+    found = []
+    for shape in ((7, 5), (3,), (2, 2, 2)):
+        parameter = torch.nn.Parameter(torch.randn(shape, generator=generator))
+        parameter.grad = torch.randn(shape, generator=generator) * scale
+        found.append(parameter)
+    return found
+
+
+@pytest.mark.parametrize("scale", [0.001, 10.0])
+def test_clipping_is_torchs(scale: float) -> None:
+    ours, theirs = gradients(scale), gradients(scale)
+    norm = clip_grads.get_grad_norm_fp32([p.grad for p in ours if p.grad is not None])
+    clip_grads.clip_grad_by_total_norm_fp32(ours, 1.0, norm)
+    expected = torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+    assert norm == pytest.approx(float(expected), rel=1e-6)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine.grad, other.grad, rtol=1e-6), "clipped otherwise"  # type: ignore[arg-type]
+
+
+def test_fused_adam_is_adam() -> None:
+    curves: list[list[torch.nn.Parameter]] = []
+    for adam in (torch.optim.AdamW, core_optimizer.torch.optim.AdamW):  # type: ignore[attr-defined]
+        parameters = gradients(1.0)
+        options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.1}
+        if adam is not torch.optim.AdamW:
+            options["capturable"] = False
+        made = adam(params=parameters, **options)
+        for _ in range(5):
+            made.step()
+        curves.append(parameters)
+    for plain, fused in zip(*curves, strict=True):
+        assert torch.allclose(plain, fused, rtol=1e-6, atol=1e-6)
+
+
+def test_stand_in_is_torch_on_the_cpu() -> None:
+    stand_in: Any = cpu.cpu_torch()
+    assert stand_in.zeros(2, device="cuda").device.type == "cpu"
+    assert stand_in.empty(2, device=stand_in.cuda.current_device()).device.type == "cpu"
+    assert stand_in.Tensor is torch.Tensor
+    assert stand_in.nn is torch.nn
+    if not torch.cuda.is_available():
+        with pytest.raises((AssertionError, RuntimeError)):
+            torch.zeros(2, device="cuda")  # torch itself is untouched
+
+
+def test_type_names_change_only_inside() -> None:
+    tensor = torch.zeros(1)
+    with cpu.cuda_type_names():
+        assert tensor.type() == "torch.cuda.FloatTensor"
+    assert tensor.type() == "torch.FloatTensor"
+
+
+def test_another_megatron_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_prepared", False)
+    monkeypatch.setattr(cpu, "MEGATRON_VERSION", "0.0.1")
+    with pytest.raises(StageError, match=r"pip install megatron-core==0\.0\.1"):
+        cpu.prepare()
