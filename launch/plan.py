@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.price import Price, measured_rates, price_stages
+from frontload.launch.price import Price, price_stages, read_measured
 from frontload.launch.runner import critical_seconds
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.stage import Stage
@@ -53,7 +53,7 @@ class Plan:
 
 def plan_study(study: Study, store: Store, *, workers: int) -> Plan:
     """Looks every key up in the store and explains and prices the missing ones."""
-    prices = price_stages(study.stages, measured_rates(store))
+    prices = price_stages(study.stages, read_measured(store))
     built = {stage.key for stage in study.stages if store.find(stage.kind, stage.key) is not None}
     siblings: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
     entries: list[Entry] = []

@@ -13,21 +13,27 @@ TRAINING = ("pretrain", "sft")
 BACKWARD_FACTOR = 3.0  # forward and backward in units of the forward pass
 
 DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
-    "synthesize": 4e-6,
+    "synthesize": 2.8e-6,
     "import_own": 1e-6,
-    "tokenizer": 1e-6,
-    "curate": 1e-6,
+    "tokenizer": 8e-7,
+    "curate": 1.8e-6,
     "index": 1e-6,
-    "blend": 2e-7,
-    "pack": 4e-6,
-    "pretrain": 1e-10,
-    "sft": 1e-10,
-    "evaluate": 4e-10,
-    "tabulate": 5e-2,
+    "blend": 3e-8,
+    "pack": 2.7e-6,
+    "pretrain": 7e-11,
+    "sft": 7e-11,
+    "evaluate": 2e-10,
+    "tabulate": 4e-2,
 }
-"""CPU seconds a unit of work on one core where nothing was measured yet: order of magnitude. The
-unit is a token for data, a floating-point operation for training and evaluation, an evaluation for
-tabulate. After one run the store's own provenance takes its place."""
+"""CPU seconds a unit of work where this store has measured nothing of like size. The unit is a token
+for data, a floating-point operation for training and evaluation, an evaluation for tabulate. Found
+by the laptop study on one x86 core."""
+
+LIKE_SIZE = 4.0
+"""A measured stage counts for one up to this factor larger or smaller: fixed costs spoil the rest."""
+
+Measured = Mapping[str, Sequence[tuple[float, float]]]
+"""Kind -> (work, CPU seconds) of each stage that was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,32 +71,38 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
     return tokens, 0.0, float(tokens)
 
 
-def measured_rates(store: Store) -> dict[str, float]:
-    """CPU seconds a unit of work by kind, over all provenance of the store."""
-    seconds: dict[str, float] = {}
-    work: dict[str, float] = {}
+def read_measured(store: Store) -> Measured:
+    """What the stages of this store took, from its provenance."""
+    measured: dict[str, list[tuple[float, float]]] = {}
     for kind in DEFAULT_SECONDS_PER_WORK:
-        for path in (store.root / "provenance" / kind).glob("*.json"):
+        for path in sorted((store.root / "provenance" / kind).glob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
-            seconds[kind] = seconds.get(kind, 0.0) + found["cpu_seconds"]
-            work[kind] = work.get(kind, 0.0) + found["work"]
-    return {kind: seconds[kind] / work[kind] for kind in seconds if work[kind] > 0}
+            measured.setdefault(kind, []).append((found["work"], found["cpu_seconds"]))
+    return measured
 
 
-def price_stages(stages: Sequence[Stage], rates: Mapping[str, float]) -> dict[str, Price]:
+def price_stages(stages: Sequence[Stage], measured: Measured) -> dict[str, Price]:
     """Key -> price of each stage."""
     found: dict[str, Price] = {}
     for stage in stages:
         tokens, flops, work = work_of(stage)
-        rate = rates.get(stage.kind, DEFAULT_SECONDS_PER_WORK[stage.kind])
+        rate = _measured_rate(work, measured.get(stage.kind, ()))
+        default = DEFAULT_SECONDS_PER_WORK[stage.kind]
         found[stage.key] = Price(
             tokens=tokens,
             flops=flops,
             work=work,
-            cpu_seconds=work * rate,
-            is_measured=stage.kind in rates,
+            cpu_seconds=work * (default if rate is None else rate),
+            is_measured=rate is not None,
         )
     return found
+
+
+def _measured_rate(work: float, measured: Sequence[tuple[float, float]]) -> float | None:
+    """CPU seconds a unit of work over the stages of like size; None if there is none."""
+    like = [one for one in measured if work / LIKE_SIZE <= one[0] <= work * LIKE_SIZE]
+    total = sum(one[0] for one in like)
+    return sum(one[1] for one in like) / total if total > 0 else None
 
 
 def _corpus_tokens(stage: Stage) -> int:

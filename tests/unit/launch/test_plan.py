@@ -7,7 +7,7 @@ import pytest
 
 from frontload.launch.jobs import Finished
 from frontload.launch.plan import BLOCKED, BUILT, READY, Plan, plan_study, schedule_seconds
-from frontload.launch.price import Price, measured_rates, price_stages
+from frontload.launch.price import Price, price_stages, read_measured
 from frontload.launch.runner import Settings, write_provenance
 from frontload.launch.show import plan_lines, show_count
 from frontload.launch.store import Store, Ticket
@@ -108,12 +108,14 @@ def test_prices_follow_what_earlier_runs_measured(tmp_path: Path) -> None:
     settings = Settings(placement=Placement(), workers=1, prices={corpus.key: price})
     end = Finished(cpu_seconds=12.5, wall_seconds=13.0, error=None)
     write_provenance(store, corpus, end=end, settings=settings)
-    measured = price_stages([corpus], measured_rates(store))[corpus.key]
+    measured = price_stages([corpus], read_measured(store))[corpus.key]
     assert measured.cpu_seconds == pytest.approx(12.5)
     assert measured.is_measured
     twice = load_study("smoke", overrides=["synthesis.base_tokens=150_000"]).stages[0]
-    more = price_stages([twice], measured_rates(store))[twice.key]
+    more = price_stages([twice], read_measured(store))[twice.key]
     assert more.cpu_seconds == pytest.approx(12.5 * more.tokens / measured.tokens)
+    large = load_study("laptop").stages[0]
+    assert not price_stages([large], read_measured(store))[large.key].is_measured, "too unlike"
 
 
 def test_the_schedule_respects_inputs_and_workers() -> None:
