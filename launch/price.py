@@ -25,12 +25,12 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "evaluate": 2e-10,
     "tabulate": 4e-2,
 }
-"""CPU seconds a unit of work where this store has measured nothing of like size. The unit is a token
-for data, a floating-point operation for training and evaluation, an evaluation for tabulate. Found
-by the laptop study on one x86 core."""
+"""CPU seconds a unit of work where this store has measured nothing of like size. The unit is a
+token for data, a floating-point operation for training and evaluation, an evaluation for tabulate.
+Found by the laptop study on one x86 core."""
 
 LIKE_SIZE = 4.0
-"""A measured stage counts for one up to this factor larger or smaller: fixed costs spoil the rest."""
+"""A measured stage speaks for one up to this factor larger or smaller, past fixed costs."""
 
 Measured = Mapping[str, Sequence[tuple[float, float]]]
 """Kind -> (work, CPU seconds) of each stage that was made."""
