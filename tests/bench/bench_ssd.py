@@ -1,0 +1,97 @@
+"""The chunked scan, forward and backward: against the recurrence and its own products alone."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from paired import measure, show
+from torch import Tensor
+
+from frontload.megatron_ext.ssd import ScanInputs, ssd_chunked
+
+
+def draw(shape: dict[str, int]) -> list[Tensor]:
+    b, s, h, e, g, n = (shape[letter] for letter in "BSHEGN")
+    torch.manual_seed(0)
+    return [
+        torch.randn(b, s, h, e),
+        F.softplus(torch.randn(b, s, h) - 4.0),
+        -torch.rand(h) * 15.0 - 1.0,
+        torch.randn(b, s, g, n),
+        torch.randn(b, s, g, n),
+        torch.randn(h),
+    ]
+
+
+def chunked(x: Tensor, dt: Tensor, *rest: Tensor, ids: Tensor | None, chunk: int) -> Tensor:
+    a, b, c, d = rest
+    inputs = ScanInputs(x=x, dt=dt, A_H=a, B=b, C=c, D_H=d)
+    return ssd_chunked(inputs, chunk_tokens=chunk, document_ids_BS=ids)[0]
+
+
+def recurrence(x: Tensor, dt: Tensor, *rest: Tensor) -> Tensor:
+    """A token at a time, all rows and heads at once: what one writes first."""
+    a, b, c, d = rest
+    per_group = x.shape[2] // b.shape[2]
+    b, c = (t.repeat_interleave(per_group, 2) for t in (b, c))
+    decay, gain = (dt * a).exp()[..., None, None], (x * dt[..., None])[..., None] * b[..., None, :]
+    state, outputs = torch.zeros_like(gain[:, 0]), []
+    for decay_t, gain_t, c_t in zip(*(t.unbind(1) for t in (decay, gain, c)), strict=True):
+        state = state * decay_t + gain_t
+        outputs.append((state @ c_t[..., None]).squeeze(-1))
+    return torch.stack(outputs, 1) + x * d[:, None]
+
+
+def products(shape: dict[str, int]) -> Callable[[], None]:
+    """Every matrix product of one forward and backward pass of the chunked form, and no more."""
+    b, s, h, e, g, n, q = (shape[letter] for letter in "BSHEGNQ")
+    batch = b * (s // q) * g
+    state, scores = torch.randn(batch, q, n), torch.randn(batch, q, q)
+    wide, memory = torch.randn(batch, q, h // g * e), torch.randn(batch, h // g * e, n)
+
+    def run() -> None:
+        torch.bmm(state, state.transpose(1, 2))
+        torch.bmm(scores, wide)
+        torch.bmm(wide.transpose(1, 2), state)
+        torch.bmm(state, memory.transpose(1, 2))
+        torch.bmm(wide, wide.transpose(1, 2))  # from here on backward
+        torch.bmm(wide, memory)
+        torch.bmm(wide, memory)
+        torch.bmm(wide.transpose(1, 2), state)
+        torch.bmm(state, memory.transpose(1, 2))
+        torch.bmm(scores, wide)
+        torch.bmm(scores, state)
+        torch.bmm(scores, state)
+
+    return run
+
+
+def compare(shape: dict[str, int], *, rounds: int) -> None:
+    tensors = [tensor.requires_grad_() for tensor in draw(shape)]
+    size = (shape["B"], shape["S"])
+    ids = (torch.rand(size) < 1 / 40).long().cumsum(1)
+    weigh = torch.randn_like(tensors[0])
+
+    def with_gradient(scan: Callable[..., Tensor], **options: object) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(scan(*tensors, **options), tensors, weigh)
+
+    chunk = shape["Q"]
+    timings = measure(
+        {
+            "recurrence": with_gradient(recurrence),
+            "chunked": with_gradient(chunked, ids=None, chunk=chunk),
+            "chunked, document resets": with_gradient(chunked, ids=ids, chunk=chunk),
+            "its matrix products alone": products(shape),
+        },
+        rounds=rounds,
+    )
+    words = " ".join(f"{letter}={number}" for letter, number in shape.items())
+    show(f"scan, forward and backward, {words} (Q: chunk; goal 15)", timings, base="recurrence",
+         tokens=size[0] * size[1])  # fmt: skip
+    share = timings["its matrix products alone"].best / timings["chunked"].best
+    print(f"matrix products are {share:.0%} of the chunked form's time")
+
+
+if __name__ == "__main__":
+    compare({"B": 4, "S": 128, "H": 4, "E": 16, "G": 1, "N": 16, "Q": 32}, rounds=20)
+    compare({"B": 16, "S": 256, "H": 8, "E": 32, "G": 1, "N": 32, "Q": 32}, rounds=3)
