@@ -2,10 +2,13 @@
 
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # for tests.parity
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread a process
 
 import torch
