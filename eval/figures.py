@@ -117,11 +117,12 @@ def gap_by_stage(gaps: Sequence[Mapping[str, Any]]) -> Any:
         "heldout": "held-out loss below M_base's, nats a token",
     }
     for ax, (measure, title) in zip(panels, titles.items(), strict=True):
-        for name in ("SHQ", "LDQ", "LMQ"):
+        for name in dict.fromkeys(gap["mix"] for gap in gaps):
             points = [g for g in gaps if g["mix"] == name and g["measure"] == measure]
             _gap_line(ax, points, name)
         ax.axhline(0, color=INK, linewidth=0.8)
-        ax.set_xticks(range(3), ["pretrained", "+ SFT[SHQ]", "+ RL"], color=INK)
+        tuned = next((label_of(gap["sft"][1:]) for gap in gaps if gap["sft"]), "SFT")
+        ax.set_xticks(range(3), ["pretrained", f"+ {tuned}", "+ RL"], color=INK)
         ax.text(2, 0, "not built yet", ha="center", va="bottom", color=INK, alpha=0.6, fontsize=8)
         ax.set_title(title, loc="left", color=INK, fontsize=9.5)
         ax.set_xlim(-0.4, 2.4)
@@ -183,13 +184,13 @@ def loss_curves(panels: Sequence[Panel]) -> Any:
 
 def _gap_line(ax: Any, points: Sequence[Mapping[str, Any]], name: str) -> None:
     if points:
-        shift = {"SHQ": -0.06, "LDQ": 0.0, "LMQ": 0.06}[name]
+        shift = {"SHQ": -0.06, "LMQ": 0.06}.get(name, 0.0)
         ax.errorbar(
             [point["stage"] + shift for point in points],
             [point["value"] for point in points],
             [point["se"] for point in points],
             fmt="o-",
-            color=COLORS[name],
+            color=color_of(f"pt:{name}"),
             markersize=5,
             linewidth=1.6,
             elinewidth=1,

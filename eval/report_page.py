@@ -116,7 +116,7 @@ def build_page(
         reasoning_pretraining_tokens=tables["budget"]["reasoning_pretraining_tokens"],
     )
     return Page(
-        headline=headline(rows, cells),
+        headline=headline(rows, cells, gaps=tables["gap_by_stage"]),
         budget=budget.sentence(),
         rule=verdicts["rule"],
         cards=tuple(_cards(rows)),
@@ -131,7 +131,12 @@ def build_page(
     )
 
 
-def headline(rows: Sequence[Mapping[str, Any]], cells: Mapping[str, Any]) -> str:
+def headline(
+    rows: Sequence[Mapping[str, Any]],
+    cells: Mapping[str, Any],
+    *,
+    gaps: Sequence[Mapping[str, Any]],
+) -> str:
     """The answer in a sentence or two, made from the verdicts and the best cell."""
     best = best_cell(cells)
     if best is None:
@@ -147,7 +152,19 @@ def headline(rows: Sequence[Mapping[str, Any]], cells: Mapping[str, Any]) -> str
             f"{abs(effect['value']):.1f} +- {effect['se']:.1f} points {side} the one that did not "
             f"({durable['verdict']})."
         )
+    else:
+        parts += [_heldout_sentence(gap) for gap in gaps if gap["measure"] == "heldout"]
     return " ".join(parts)
+
+
+def _heldout_sentence(gap: Mapping[str, Any]) -> str:
+    """What a study without the paper's grid can say: the loss on held-out worked answers."""
+    when = f"after {label_of(gap['sft'][1:])}" if gap["sft"] else "after pretraining"
+    side = "below" if gap["value"] >= 0 else "above"
+    return (
+        f"On held-out worked answers {when}, M_{gap['mix']} stands {abs(gap['value']):.3f} +- "
+        f"{gap['se']:.3f} nats a token {side} M_base."
+    )
 
 
 def best_cell(cells: Mapping[str, Any]) -> str | None:

@@ -114,27 +114,46 @@ def figure2(cells: Cells) -> dict[str, Any]:
 
 
 def stage_gaps(cells: Cells) -> list[dict[str, Any]]:
-    """Each mix's lead over M_base after pretraining (stage 0) and after SFT on SHQ (stage 1).
+    """Each mix's lead over M_base after pretraining (stage 0) and after the same SFT (stage 1).
 
-    Paired by question and seed. `measure` is accuracy (points, each stage's own suite) or heldout
-    (nats a token by which the loss on the same worked answers is lower).
+    The SFT set is SHQ, or in a study without it the first set that M_base was tuned on. Paired by
+    question and seed. `measure` is accuracy (points, each stage's own suite) or heldout (nats a
+    token by which the loss on the same worked answers is lower).
     """
+    stages = (("", "pt.avg"), (sft_suffix(cells), "sft.avg"))
     found = []
-    for mix in MODEL_ORDER[1:]:
-        for stage, (suffix, average) in enumerate((("", "pt.avg"), (">sft:SHQ", "sft.avg"))):
+    for mix in study_mixes(cells):
+        for stage, (suffix, average) in enumerate(stages):
             for measure, metric, sign in (
                 ("accuracy", average, 1.0),
                 ("heldout", "heldout.loss", -1.0),
             ):
-                names = (f"pt:{mix}{suffix}", f"pt:base{suffix}")
-                gap = difference(cells, names, metric)
+                gap = difference(cells, (f"pt:{mix}{suffix}", f"pt:base{suffix}"), metric)
                 if gap is not None:
-                    value = sign * gap.value
                     found.append(
-                        {"mix": mix, "stage": stage, "measure": measure}
-                        | {"value": value, "se": gap.se, "num_seeds": gap.num_seeds}
+                        {
+                            "mix": mix,
+                            "stage": stage,
+                            "sft": suffix,
+                            "measure": measure,
+                            "value": sign * gap.value,
+                            "se": gap.se,
+                            "num_seeds": gap.num_seeds,
+                        }
                     )
     return found
+
+
+def study_mixes(cells: Cells) -> list[str]:
+    """The mixes other than base that a model was pretrained on at the study's own ratio."""
+    models = [cell.removeprefix("pt:") for cell in cells.files if ">" not in cell]
+    return [name for name in models if name != "base" and "@" not in name]
+
+
+def sft_suffix(cells: Cells) -> str:
+    """`>sft:SHQ`, or the first SFT set of M_base; empty when it was never tuned."""
+    tuned = [cell.removeprefix("pt:base") for cell in cells.files if cell.startswith("pt:base>")]
+    return ">sft:SHQ" if ">sft:SHQ" in tuned else next(iter(tuned), "")
 
 
 def difference(cells: Cells, names: tuple[str, str], metric: str) -> Number | None:

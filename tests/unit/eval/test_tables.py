@@ -1,0 +1,162 @@
+"""The stage `tabulate` and the report on evaluations of models that answer from a book."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from frontload.eval.report import ReportRequest, write_report
+from frontload.eval.stages import tabulate
+from frontload.eval.tables import cell_order, label_of
+from frontload.recipes.errors import ArtifactError, RecipeError
+from tests.unit.eval.fake_study import workspace
+from tests.unit.eval.fake_tables import evaluations, read, tabulate_recipe
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Path]]:
+    return evaluations(tmp_path_factory.mktemp("study"), seeds=2, per_family=3)
+
+
+@pytest.fixture(scope="module")
+def tabulated(found: dict[str, list[Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe, inputs = tabulate_recipe(found)
+    work = workspace(tmp_path_factory.mktemp("tables"))
+    tabulate(recipe, inputs, work)
+    return work.path
+
+
+def test_the_same_evaluations_give_the_same_bytes(
+    found: dict[str, list[Path]], tabulated: Path, tmp_path: Path
+) -> None:
+    recipe, inputs = tabulate_recipe(found)
+    work = workspace(tmp_path)
+    tabulate(recipe, dict(reversed(inputs.items())), work)
+    names = sorted(path.name for path in tabulated.iterdir())
+    assert names == ["cells.json", "tables.json", "tables.md", "verdicts.json"]
+    for name in names:
+        assert (work.path / name).read_bytes() == (tabulated / name).read_bytes(), name
+
+
+def test_every_paper_table_has_ours_beside_its_printed_numbers(tabulated: Path) -> None:
+    tables = {table["id"]: table for table in read(tabulated / "tables.json")["tables"]}
+    assert {"T1", "T2", "T3", "T4", "T5", "T6", "T7", "Ratio", "Grid", "Heldout"} <= set(tables)
+    for name in ("T1", "T2", "T4", "T5", "T6", "T7", "Ratio"):
+        for row in tables[name]["rows"]:
+            assert all(row["ours"]), (name, row["label"])
+            assert row["paper"][0] is not None
+    assert not any(any(row["ours"]) for row in tables["T3"]["rows"])
+    assert tables["T1"]["rows"][2]["paper"][:2] == [64.09, 75.56]
+    assert tables["T5"]["rows"][0]["paper"][0] == 29.92
+
+
+def test_m_res_is_the_mean_of_its_members_and_average_of_the_categories(tabulated: Path) -> None:
+    tables = {table["id"]: table for table in read(tabulated / "tables.json")["tables"]}
+    *_, res = rows = tables["T1"]["rows"]
+    for column in range(5):
+        members = [row["ours"][column]["value"] for row in rows[1:4]]
+        assert res["ours"][column]["value"] == pytest.approx(sum(members) / 3)
+    for row in rows:
+        categories = [number["value"] for number in row["ours"][1:5]]
+        assert row["ours"][0]["value"] == pytest.approx(sum(categories) / 4)
+
+
+def test_the_text_tables_say_what_is_not_built_and_the_budget(tabulated: Path) -> None:
+    text = (tabulated / "tables.md").read_text()
+    assert "not built yet (needs the RL stage)" in text
+    assert "0.38 to 1" in text
+    assert text.isascii()
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.endswith("|")
+    assert "(64.09)" in text
+
+
+def test_scores_that_do_not_follow_from_their_items_are_refused(
+    found: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "scores"
+    folder.mkdir()
+    for name in ("items.jsonl", "scores.json"):
+        text = (found["pt:base"][0] / name).read_text()
+        (folder / name).write_text(text)
+    (folder / "scores.json").write_text(text.replace('"value": 0.', '"value": 0.9', 1))
+    recipe, inputs = tabulate_recipe({"pt:base": [folder]})
+    with pytest.raises(ArtifactError, match="do not follow from the items beside them"):
+        tabulate(recipe, inputs, workspace(tmp_path / "work"))
+    with pytest.raises(RecipeError, match="the role 'pt:base#0', which no input has"):
+        tabulate(recipe, {}, workspace(tmp_path / "other"))
+
+
+def test_labels_and_order_are_the_papers() -> None:
+    assert label_of("pt:LDQ>sft:LDQ*2") == "M_LDQ + SFT[2 x LDQ]"
+    assert label_of("pt:LMQ@60-40") == "M_LMQ@60-40"
+    cells = ["pt:own", "pt:LMQ>sft:SHQ", "pt:LMQ", "pt:base", "pt:SHQ", "pt:base>sft:SHQ"]
+    expected = ["pt:base", "pt:SHQ", "pt:LMQ", "pt:own", "pt:base>sft:SHQ", "pt:LMQ>sft:SHQ"]
+    assert sorted(cells, key=cell_order) == expected
+
+
+def request(found: dict[str, list[Path]], tabulated: Path, out: Path) -> ReportRequest:
+    log = out.parent / "trunk"
+    log.mkdir(exist_ok=True, parents=True)
+    rows = [{"step": n, "data/samples": 4 * n, "train/loss": 5 / n} for n in range(1, 60)]
+    (log / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ReportRequest(
+        study_name="fake <study>",
+        out_dir=out,
+        tabulate_folder=tabulated,
+        evaluations=found,
+        checkpoints={"trunk-seed1": log, "ldq-seed1": log, "ldq+shq-x1-seed1": log},
+        blends={},
+        packs={},
+        recipe_text="a: <b> & c",
+        keys={"pretrain/trunk-seed1": "0123456789ab"},
+        utilisation=None,
+    )
+
+
+def test_the_report_is_one_page_that_needs_no_network(
+    found: dict[str, list[Path]], tabulated: Path, tmp_path: Path
+) -> None:
+    page = write_report(request(found, tabulated, tmp_path / "a" / "out"))
+    text = page.read_text()
+    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\((?!#)", text)
+    outside = re.findall(r'(?:href|src)="([^"#][^"]*)"', text)
+    assert not outside
+    assert "fake &lt;study&gt;" in text
+    assert "a: &lt;b&gt; &amp; c" in text
+    assert "0123456789ab" in text
+    assert "0.38 to 1" in text
+    assert "None" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
+    for name in ("figure2", "gap_by_stage", "heldout_loss", "loss_pretraining"):
+        for ending in ("svg", "png"):
+            assert (page.parent / "figures" / f"{name}.{ending}").stat().st_size > 1000
+    for name in ("tables.json", "tables.md", "verdicts.json"):
+        assert (page.parent / name).read_bytes() == (tabulated / name).read_bytes()
+
+
+def test_the_report_of_the_same_study_has_the_same_bytes(
+    found: dict[str, list[Path]], tabulated: Path, tmp_path: Path
+) -> None:
+    pages = [
+        write_report(request(found, tabulated, tmp_path / name / "out")) for name in ("a", "b")
+    ]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    for figure in sorted((pages[0].parent / "figures").iterdir()):
+        assert figure.read_bytes() == (pages[1].parent / "figures" / figure.name).read_bytes()
+
+
+def test_a_study_of_own_data_says_what_the_held_out_loss_says(
+    tmp_path: Path,
+) -> None:
+    cells = {"pt:base": 0.3, "pt:OWN": 0.5, "pt:base>sft:OWN": 0.4, "pt:OWN>sft:OWN": 0.6}
+    found = evaluations(tmp_path / "study", seeds=1, per_family=2, cells=cells)
+    recipe, inputs = tabulate_recipe(found)
+    work = workspace(tmp_path / "tables")
+    tabulate(recipe, inputs, work)
+    page = write_report(request(found, work.path, tmp_path / "out" / "out"))
+    text = page.read_text()
+    assert "On held-out worked answers after pretraining, M_OWN stands" in text
+    assert "after SFT[OWN]" in text
+    assert "not testable here" in text
