@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from frontload.data_tools.document import BaseText, Conversation, Row
 from frontload.data_tools.synthetic.code_families import (
     LARGEST_STACK,
+    apply_branch,
+    apply_to_queue,
+    apply_to_stack,
+    draw_branch,
+    draw_queue_operation,
     draw_stack_operation,
-    run_queue,
-    run_stack,
 )
 from frontload.data_tools.synthetic.math_families import (
     LARGEST_OPERAND,
@@ -22,13 +25,13 @@ from frontload.data_tools.synthetic.math_families import (
 )
 from frontload.data_tools.synthetic.problem import is_heldout, random_stream
 from frontload.data_tools.synthetic.science_families import (
-    boxes_text,
-    draw_swap,
-    swap_boxes,
+    PHASE_CHANGES,
+    apply_phase,
+    apply_to_boxes,
+    draw_box_operation,
 )
 from frontload.data_tools.synthetic.vocabulary import (
     ANIMALS,
-    BOXES,
     CLASS_OF,
     DIGITS,
     GAINS,
@@ -36,8 +39,11 @@ from frontload.data_tools.synthetic.vocabulary import (
     LETTERS,
     NAMES,
     OBJECTS,
+    PHASES,
     PLACES,
     PROPERTIES,
+    SUBSTANCES,
+    WORD_KINDS,
     WORDS,
 )
 
@@ -46,6 +52,7 @@ QUESTION_SHARE = 0.02
 reasoning data knows the form. Ours: enough for the form, far too few for a skill."""
 
 
+LAST_TELLING = "find"  # word before the last telling of records
 STAY_SHARE = 0.3  # of stories in which nobody moves on
 
 
@@ -95,11 +102,17 @@ def story(rng: random.Random) -> Cloze:
     return Cloze(context=f"{told} . at last {subject} was in the", answer=answer)
 
 
-def records(rng: random.Random) -> str:
-    """Labelled records, told once."""
+def records(rng: random.Random) -> list[str]:
+    """Labelled records: `A 3`, `B cup`, `C push 4`."""
     size = rng.randint(3, 6)
     keys = LABELS[:size] if rng.random() < 0.5 else rng.sample(LABELS, size)
-    return " ".join(f"{key} {_record_value(rng)}" for key in keys)
+    return [f"{key} {_record_value(rng)}" for key in keys]
+
+
+def told_records(told: list[str], rng: random.Random) -> str:
+    """Records told three times, the last time in another order: a label alone finds its record."""
+    again = rng.sample(told, len(told))
+    return f"note {' '.join(told)} again {' '.join(told)} {LAST_TELLING} {' '.join(again)}"
 
 
 def arithmetic(rng: random.Random) -> Cloze:
@@ -114,33 +127,43 @@ def arithmetic(rng: random.Random) -> Cloze:
 
 
 def code_operation(rng: random.Random) -> Cloze:
-    """One operation of a stack, queue or boxes, up to its equals sign, and the state after."""
-    kind = rng.randrange(3)
+    """One operation on a stack, a queue, a number or two boxes, up to its equals sign."""
+    kind = rng.randrange(4)
     if kind == 0:
-        stack = [rng.randrange(10) for _ in range(rng.randint(1, LARGEST_STACK))]
-        operation = draw_stack_operation(rng, len(stack))
-        after = run_stack(stack, operation.split())
-        return Cloze(context=f"{_spaced(stack)} {operation} =", answer=_spaced(after))
-    if kind == 1:
-        queue = [rng.choice(LETTERS) for _ in range(rng.randint(1, LARGEST_STACK))]
-        is_add = len(queue) == 1 or (len(queue) < LARGEST_STACK and rng.random() < 0.5)
-        operation = f"add {rng.choice(LETTERS)}" if is_add else "take"
-        after = run_queue(queue, operation.split())
-        return Cloze(context=f"{_spaced(queue)} {operation} =", answer=_spaced(after))
-    contents = dict(zip(BOXES, rng.sample(OBJECTS, len(BOXES)), strict=True))
-    operation = draw_swap(rng)
-    swapped = boxes_text(swap_boxes(contents, operation.split()))
-    return Cloze(context=f"{boxes_text(contents)} {operation} =", answer=swapped)
+        state = [rng.choice(DIGITS) for _ in range(rng.randint(1, LARGEST_STACK))]
+        operation = draw_stack_operation(rng, len(state))
+        after = apply_to_stack(state, operation.split())
+    elif kind == 1:
+        state = [rng.choice(LETTERS) for _ in range(rng.randint(1, LARGEST_STACK))]
+        operation = draw_queue_operation(rng, len(state))
+        after = apply_to_queue(state, operation.split())
+    elif kind == 2:
+        state = [rng.choice(DIGITS)]
+        operation = draw_branch(rng)
+        after = apply_branch(state, operation.split())
+    else:
+        state = rng.sample(OBJECTS, 2)
+        operation = draw_box_operation(rng, state)
+        after = apply_to_boxes(state, operation.split())
+    return Cloze(context=f"{' '.join(state)} {operation} =", answer=" ".join(after))
 
 
 def fact(rng: random.Random) -> Cloze:
-    """One fact about an animal or a class of animals, up to its last word, and that word."""
-    animal = rng.choice(ANIMALS)
-    kind = CLASS_OF[animal]
-    if rng.random() < 0.5:
-        return Cloze(context=f"the {animal} is a", answer=kind)
-    name = rng.choice(tuple(PROPERTIES))
-    return Cloze(context=f"a {kind} has {name}", answer=PROPERTIES[name][kind])
+    """One fact about an animal, a class of animals, a phase or a word, up to its last word."""
+    match rng.randrange(6):
+        case 0 | 1:
+            animal = rng.choice(ANIMALS)
+            return Cloze(context=f"the {animal} is a", answer=CLASS_OF[animal])
+        case 2 | 3:
+            name = rng.choice(tuple(PROPERTIES))
+            kind = rng.choice(tuple(PROPERTIES[name]))
+            return Cloze(context=f"a {kind} has {name}", answer=PROPERTIES[name][kind])
+        case 4:
+            state, operation = [rng.choice(PHASES)], rng.choice(tuple(PHASE_CHANGES))
+            (after,) = apply_phase(state, [operation])
+            return Cloze(context=f"{rng.choice(SUBSTANCES)} {state[0]} {operation} =", answer=after)
+    kind = rng.choice(tuple(WORD_KINDS))
+    return Cloze(context=f"{rng.choice(WORD_KINDS[kind])} is a", answer=kind)
 
 
 def _draw_row(rng: random.Random, row_id: str) -> Row:
@@ -158,8 +181,7 @@ def _story_text(rng: random.Random) -> str:
 
 
 def _records_text(rng: random.Random) -> str:
-    told = records(rng)
-    return f"note {told} again {told} ."
+    return f"{told_records(records(rng), rng)} ."
 
 
 def _facts_text(rng: random.Random) -> str:
@@ -180,13 +202,11 @@ def _list_text(rng: random.Random) -> str:
     start, size = rng.randrange(10), rng.randint(3, 6)
     digits = [str((start + place) % 10) for place in range(size)]
     words = rng.sample(WORDS, 3)
-    prey = rng.sample(ANIMALS, 3)
     return rng.choice(
         (
             f"count {' '.join(digits)} .",
             f"back {' '.join(reversed(digits))} .",
             f"list {' '.join(words)} again {' '.join(words)} .",
-            f"the {prey[0]} feeds {prey[1]} and the {prey[1]} feeds {prey[2]} .",
             f"{rng.choice(NAMES)} {rng.choice(tuple(GAINS))} a {rng.choice(OBJECTS)} .",
         )
     )
@@ -225,17 +245,16 @@ def _one_step_question(rng: random.Random) -> tuple[str, str]:
             return question, answer
 
 
-def _spaced(values: list[int] | list[str]) -> str:
-    return " ".join(map(str, values))
-
-
 WRITERS: dict[Callable[[random.Random], str], float] = {
-    _records_text: 0.28,
-    _story_text: 0.16,
-    _facts_text: 0.14,
-    _arithmetic_text: 0.22,
-    _code_text: 0.14,
-    _list_text: 0.06,
+    _records_text: 0.38,
+    _story_text: 0.14,
+    _facts_text: 0.12,
+    _arithmetic_text: 0.18,
+    _code_text: 0.13,
+    _list_text: 0.05,
 }
-"""Writer of a base document -> share of documents. Found: without the records the base text gave no
-help to SFT; with them 0.4 M SFT tokens learn what they cannot learn from scratch."""
+"""Writer of a base document -> share of documents.
+
+Found: label look-up is learnt after 0.4 M tokens of records told three times (accuracy 0.99), and
+not of records told twice (0.32); without it base text gives SFT no help.
+"""

@@ -1,4 +1,4 @@
-"""Multiple-choice items: continuations of text, steps of a worked answer, answers alone."""
+"""Multiple-choice items: continuations of base text, and steps of worked answers."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -15,10 +15,8 @@ from frontload.data_tools.synthetic.families import (
     too_few,
 )
 from frontload.data_tools.synthetic.problem import random_stream
-from frontload.data_tools.synthetic.science_families import CHAIN_END
 from frontload.data_tools.synthetic.vocabulary import LABELS
 from frontload.data_tools.synthetic.writers import kind_of_word, wrong_answer
-from frontload.data_tools.tokenizer import ANSWER, SPECIAL_TOKENS
 from frontload.recipes.schema import Synthesis
 
 NUM_OPTIONS = 4
@@ -26,7 +24,7 @@ STATE_MARK = " = "
 
 
 def write_choices(recipe: Synthesis) -> Iterator[dict[str, Any]]:
-    """Yields every multiple-choice item: `whereabouts`, `copy`, then two benchmarks a family."""
+    """Yields every multiple-choice item: `whereabouts`, `recall`, then `step_<family>`."""
     for name, draw in TEXT_CHOICES.items():
         rng = random_stream(recipe.seed, "choice", name)
         yield from _choices(
@@ -38,16 +36,14 @@ def write_choices(recipe: Synthesis) -> Iterator[dict[str, Any]]:
     for family, kind in FAMILIES.items():
         if kind.domain == "ins":
             continue
-        for form, cut in QUESTION_FORMS.items():
-            rng = random_stream(recipe.seed, form, family)
-            levels = (kind.levels[0], kind.levels[0] + 1)
-            problems = distinct_problems(rng, family, count=recipe.choice_items, levels=levels)
-            yield from _choices(
-                (cut(problem, rng) for problem in problems),
-                rng,
-                benchmark=f"{form}_{family}",
-                category=kind.domain,
-            )
+        rng = random_stream(recipe.seed, "step", family)
+        problems = distinct_problems(rng, family, count=recipe.choice_items)
+        yield from _choices(
+            (_step(problem, rng) for problem in problems),
+            rng,
+            benchmark=f"step_{family}",
+            category=kind.domain,
+        )
 
 
 def _choices(
@@ -91,38 +87,31 @@ def _distinct_clozes(
     raise too_few(name, wanted=count, found=len(seen))
 
 
-def _copy(rng: random.Random) -> Cloze:
-    """Records told twice, cut after a label of the second telling; never before a sign."""
-    told = base_text.records(rng).split()
-    values = zip(told, told[1:], strict=False)
+def _recall(rng: random.Random) -> Cloze:
+    """Told records, cut after a label of the last telling; never before a sign."""
+    records = base_text.records(rng)
+    words = base_text.told_records(records, rng).split()
+    last_telling = words.index(base_text.LAST_TELLING)
     label = rng.choice(
-        [place for place, (key, word) in enumerate(values) if key in LABELS and kind_of_word(word)]
+        [
+            place
+            for place in range(last_telling, len(words) - 1)
+            if words[place] in LABELS and kind_of_word(words[place + 1])
+        ]
     )
-    context = f"note {' '.join(told)} again {' '.join(told[: label + 1])}"
-    return Cloze(context=context, answer=told[label + 1])
-
-
-def _answer(problem: Problem, rng: random.Random) -> Cloze:
-    """The final answer right after the question, without steps."""
-    context = f"{generation_prompt(problem.question)} {SPECIAL_TOKENS[ANSWER]}"
-    return Cloze(context=context, answer=problem.solution.answer)
+    return Cloze(context=" ".join(words[: label + 1]), answer=words[label + 1])
 
 
 def _step(problem: Problem, rng: random.Random) -> Cloze:
-    """The result of one step, not the first where there are more, after the right steps before."""
-    steps = [step for step in problem.solution.steps if not step.endswith(CHAIN_END)]
+    """The state after one step (not the first, where there are more), given the steps before."""
+    steps = problem.solution.steps
     place = rng.randrange(min(1, len(steps) - 1), len(steps))
-    mark = STATE_MARK if STATE_MARK in steps[place] else " "
-    operation, _, state = steps[place].rpartition(mark)
+    operation, mark, state = steps[place].rpartition(STATE_MARK)
     before = " ".join([*steps[:place], operation + mark.rstrip()])
     return Cloze(context=f"{generation_prompt(problem.question)} {before}", answer=state)
 
 
 TEXT_CHOICES: dict[str, Callable[[random.Random], Cloze]] = {
     "whereabouts": base_text.story,
-    "copy": _copy,
-}
-QUESTION_FORMS: dict[str, Callable[[Problem, random.Random], Cloze]] = {
-    "answer": _answer,
-    "step": _step,
+    "recall": _recall,
 }

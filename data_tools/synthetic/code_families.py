@@ -1,33 +1,27 @@
-"""Families of the domain code: a stack machine, a queue, a counted loop."""
+"""Families of the domain code: a stack machine, a queue, conditional statements."""
 
 import random
 
-from frontload.data_tools.synthetic.math_families import LARGEST_OPERAND, SIGNS, add_digits
-from frontload.data_tools.synthetic.problem import (
-    Family,
-    Solution,
-    labelled,
-    operations_of,
-    stepwise,
-)
+from frontload.data_tools.synthetic.math_families import add_digits, draw_change
+from frontload.data_tools.synthetic.problem import Family, Solution, labelled, run_program
 from frontload.data_tools.synthetic.vocabulary import LETTERS
 
 LARGEST_STACK = 3
+PARITIES = ("even", "odd")
 
 
-def run_stack(stack: list[int], operation: list[str]) -> list[int]:
-    """The stack after one operation; its top is the last element."""
+def apply_to_stack(stack: list[str], operation: list[str]) -> list[str]:
+    """The stack after one operation; its top is the last word."""
     match operation:
         case ["push", value]:
-            return [*stack, int(value)]
+            return [*stack, value]
         case ["pop"]:
             return stack[:-1]
         case ["swap"]:
             return [*stack[:-2], stack[-1], stack[-2]]
-        case ["inc"]:
-            return [*stack[:-1], add_digits(stack[-1], "+", 1)]
-        case ["dec"]:
-            return [*stack[:-1], add_digits(stack[-1], "-", 1)]
+        case ["inc" | "dec" as name]:
+            sign = "+" if name == "inc" else "-"
+            return [*stack[:-1], str(add_digits(int(stack[-1]), sign, 1))]
     raise ValueError(f"no operation of the stack machine: {' '.join(operation)}")
 
 
@@ -44,24 +38,21 @@ def draw_stack_operation(rng: random.Random, height: int) -> str:
 
 def _draw_stack(rng: random.Random, level: int) -> str:
     operations = [f"push {rng.randrange(10)}"]
-    stack = run_stack([], operations[0].split())
+    stack = apply_to_stack([], operations[0].split())
     for _ in range(level):
         operations.append(draw_stack_operation(rng, len(stack)))
-        stack = run_stack(stack, operations[-1].split())
+        stack = apply_to_stack(stack, operations[-1].split())
     return f"run {labelled(operations)}"
 
 
 def _solve_stack(question: str) -> Solution:
-    operations = operations_of(question.split())
-    stack: list[int] = []
-    states = []
-    for _, operation in operations:
-        stack = run_stack(stack, operation)
-        states.append(" ".join(map(str, stack)))
-    return stepwise(operations, states, str(stack[-1]))
+    """The answer is the top of the stack."""
+    solution = run_program(question, apply_to_stack)
+    top = solution.answer.split()[-1]
+    return Solution(steps=solution.steps, states=solution.states, answer=top)
 
 
-def run_queue(queue: list[str], operation: list[str]) -> list[str]:
+def apply_to_queue(queue: list[str], operation: list[str]) -> list[str]:
     """The queue after one operation: `add x` at its end, `take` from its front."""
     match operation:
         case ["add", letter]:
@@ -71,48 +62,58 @@ def run_queue(queue: list[str], operation: list[str]) -> list[str]:
     raise ValueError(f"no operation of a queue: {' '.join(operation)}")
 
 
+def draw_queue_operation(rng: random.Random, length: int) -> str:
+    """An operation that leaves a queue of this length neither empty nor too long."""
+    is_add = length == 1 or (length < LARGEST_STACK and rng.random() < 0.5)
+    return f"add {rng.choice(LETTERS)}" if is_add else "take"
+
+
 def _draw_queue(rng: random.Random, level: int) -> str:
     operations = [f"add {rng.choice(LETTERS)}"]
-    length = 1
+    queue = apply_to_queue([], operations[0].split())
     for _ in range(level):
-        is_add = length == 1 or (length < LARGEST_STACK and rng.random() < 0.5)
-        operations.append(f"add {rng.choice(LETTERS)}" if is_add else "take")
-        length += 1 if is_add else -1
+        operations.append(draw_queue_operation(rng, len(queue)))
+        queue = apply_to_queue(queue, operations[-1].split())
     return f"queue {labelled(operations)}"
 
 
-def _solve_queue(question: str) -> Solution:
-    operations = operations_of(question.split())
-    queue: list[str] = []
-    states = []
-    for _, operation in operations:
-        queue = run_queue(queue, operation)
-        states.append(" ".join(queue))
-    return stepwise(operations, states, states[-1])
+def apply_branch(state: list[str], operation: list[str]) -> list[str]:
+    """`even + 1` changes an even number only."""
+    match operation:
+        case ["set", value]:
+            return [value]
+        case ["even" | "odd" as parity, sign, operand]:
+            value = int(state[0])
+            if PARITIES[value % 2] != parity:
+                return state
+            return [str(add_digits(value, sign, int(operand)))]
+    raise ValueError(f"no conditional statement: {' '.join(operation)}")
 
 
-def _draw_loop(rng: random.Random, level: int) -> str:
-    body, last = (f"{rng.choice(SIGNS)} {rng.randint(1, LARGEST_OPERAND)}" for _ in range(2))
-    return f"set {rng.randrange(10)} repeat {level} {body} end {last}"
+def draw_branch(rng: random.Random) -> str:
+    """A conditional statement."""
+    return f"{rng.choice(PARITIES)} {draw_change(rng)}"
 
 
-def _solve_loop(question: str) -> Solution:
-    """The body once a round, rounds counted down, then the operation after the loop."""
-    _, start, _, rounds, sign, operand, _, last_sign, last_operand = question.split()
-    value = int(start)
-    steps, states = [], []
-    for left in range(int(rounds), 0, -1):
-        value = add_digits(value, sign, int(operand))
-        steps.append(f"repeat {left} {sign} {operand} = {value}")
-        states.append(str(value))
-    value = add_digits(value, last_sign, int(last_operand))
-    steps.append(f"end {last_sign} {last_operand} = {value}")
-    states.append(str(value))
-    return Solution(steps=tuple(steps), states=tuple(states), answer=states[-1])
+def _draw_branch_question(rng: random.Random, level: int) -> str:
+    later = [draw_branch(rng) for _ in range(level)]
+    return f"if {labelled([f'set {rng.randrange(10)}', *later])}"
 
 
 CODE_FAMILIES = (
     Family(name="stack", domain="code", levels=(2, 5), draw=_draw_stack, solve=_solve_stack),
-    Family(name="queue", domain="code", levels=(2, 5), draw=_draw_queue, solve=_solve_queue),
-    Family(name="loop", domain="code", levels=(2, 5), draw=_draw_loop, solve=_solve_loop),
+    Family(
+        name="queue",
+        domain="code",
+        levels=(2, 5),
+        draw=_draw_queue,
+        solve=lambda question: run_program(question, apply_to_queue),
+    ),
+    Family(
+        name="branch",
+        domain="code",
+        levels=(2, 5),
+        draw=_draw_branch_question,
+        solve=lambda question: run_program(question, apply_branch),
+    ),
 )

@@ -1,62 +1,75 @@
-"""Families of the domain ins: instructions whose result can be checked."""
+"""Families of the domain ins: instructions about a list of words, whose result can be checked."""
 
 import random
 
-from frontload.data_tools.synthetic.problem import Family, Solution
-from frontload.data_tools.synthetic.vocabulary import OBJECTS, WORDS
+from frontload.data_tools.synthetic.problem import Family, Solution, labelled, run_program
+from frontload.data_tools.synthetic.vocabulary import OBJECTS, WORD_KINDS, WORDS
 
-LARGEST_COUNT = 3
-
-
-def _draw_say(rng: random.Random, level: int) -> str:
-    words = " ".join(rng.sample(WORDS, level))
-    ending = " then stop" if rng.random() < 0.5 else ""
-    return f"say {words} {rng.randint(1, LARGEST_COUNT)} times{ending}"
+LONGEST_LIST = 4
 
 
-def _solve_say(question: str) -> Solution:
-    words = question.split()
-    times = words.index("times")
-    said = " ".join(words[1 : times - 1])
-    count = int(words[times - 1])
-    steps = [f"say {said} {left} times" for left in range(count, 0, -1)]
-    states = [said] * count
-    if words[-1] == "stop":
-        steps.append("then stop")
-        states.append("stop")
-    return Solution(steps=tuple(steps), states=tuple(states), answer=" ".join(states))
+def _draw_write(rng: random.Random, level: int) -> str:
+    operations = [rng.choice(WORDS)]
+    length = 1
+    for _ in range(level):
+        orders = ["again", "word"] if length < LONGEST_LIST else []
+        orders += ["undo"] if length > 1 else []
+        order = rng.choice(orders)
+        operations.append(rng.choice(WORDS) if order == "word" else order)
+        length += -1 if order == "undo" else 1
+    return f"write {labelled(operations)}"
 
 
-def _draw_next(rng: random.Random, level: int) -> str:
-    period = rng.sample(WORDS, level)
-    length = rng.randint(level + 1, 2 * level + 1)
-    return f"next {' '.join(period[place % level] for place in range(length))}"
+def _apply_write(written: list[str], operation: list[str]) -> list[str]:
+    match operation:
+        case ["again"]:
+            return [*written, written[-1]]
+        case ["undo"]:
+            return written[:-1]
+        case [word]:
+            return [*written, word]
+    raise ValueError(f"no order to write: {' '.join(operation)}")
 
 
-def _solve_next(question: str) -> Solution:
-    """The two words that follow a repeating list."""
-    words = question.split()[1:]
-    length = words.index(words[0], 1)
-    answer = " ".join(words[(len(words) + ahead) % length] for ahead in range(2))
-    period = " ".join(words[:length])
-    return Solution(steps=(f"list {period}", f"again {answer}"), states=(period,), answer=answer)
+def _draw_keep(rng: random.Random, level: int) -> str:
+    kind = rng.choice(tuple(WORD_KINDS))
+    words = [rng.choice(WORD_KINDS[kind]), *(rng.choice(WORDS) for _ in range(level))]
+    return f"keep {kind} {labelled(words)}"
 
 
-def _draw_omit(rng: random.Random, level: int) -> str:
-    objects = rng.sample(OBJECTS, level)
-    return f"write {' '.join(objects)} without {rng.choice(objects)}"
+def _solve_keep(question: str) -> Solution:
+    kept_words = WORD_KINDS[question.split()[1]]
+
+    def apply(kept: list[str], operation: list[str]) -> list[str]:
+        return [*kept, *(word for word in operation if word in kept_words)]
+
+    return run_program(question, apply)
 
 
-def _solve_omit(question: str) -> Solution:
-    words = question.split()
-    objects, left_out = words[1:-2], words[-1]
-    steps = [f"{name} {'no' if name == left_out else 'yes'}" for name in objects]
-    kept = tuple(name for name in objects if name != left_out)
-    return Solution(steps=tuple(steps), states=kept, answer=" ".join(kept))
+def _draw_drop(rng: random.Random, level: int) -> str:
+    first, left_out, *others = rng.sample(OBJECTS, level + 1)
+    rest = [left_out, *others]
+    rng.shuffle(rest)
+    return f"drop {left_out} {labelled([first, *rest])}"
+
+
+def _solve_drop(question: str) -> Solution:
+    left_out = question.split()[1]
+
+    def apply(kept: list[str], operation: list[str]) -> list[str]:
+        return [*kept, *(word for word in operation if word != left_out)]
+
+    return run_program(question, apply)
 
 
 INSTRUCTION_FAMILIES = (
-    Family(name="say", domain="ins", levels=(1, 3), draw=_draw_say, solve=_solve_say),
-    Family(name="next", domain="ins", levels=(2, 4), draw=_draw_next, solve=_solve_next),
-    Family(name="omit", domain="ins", levels=(3, 5), draw=_draw_omit, solve=_solve_omit),
+    Family(
+        name="write",
+        domain="ins",
+        levels=(2, 4),
+        draw=_draw_write,
+        solve=lambda question: run_program(question, _apply_write),
+    ),
+    Family(name="keep", domain="ins", levels=(2, 4), draw=_draw_keep, solve=_solve_keep),
+    Family(name="drop", domain="ins", levels=(2, 4), draw=_draw_drop, solve=_solve_drop),
 )

@@ -7,7 +7,7 @@ from frontload.data_tools.synthetic.problem import (
     Solution,
     labelled,
     operations_of,
-    stepwise,
+    run_program,
 )
 from frontload.data_tools.synthetic.vocabulary import GAINS, LETTERS, NAMES, OBJECTS
 
@@ -20,19 +20,23 @@ def add_digits(left: int, sign: str, right: int) -> int:
     return (left + right if sign == "+" else left - right) % 10
 
 
+def draw_change(rng: random.Random) -> str:
+    """A sign and a small operand: `+ 2`."""
+    return f"{rng.choice(SIGNS)} {rng.randint(1, LARGEST_OPERAND)}"
+
+
 def _draw_chain(rng: random.Random, level: int) -> str:
-    later = [f"{rng.choice(SIGNS)} {rng.randint(1, LARGEST_OPERAND)}" for _ in range(level)]
+    later = [draw_change(rng) for _ in range(level)]
     return f"eval {labelled([str(rng.randrange(10)), *later])}"
 
 
-def _solve_chain(question: str) -> Solution:
-    operations = operations_of(question.split())
-    value = int(operations[0][1][0])
-    states = [str(value)]
-    for _, (sign, operand) in operations[1:]:
-        value = add_digits(value, sign, int(operand))
-        states.append(str(value))
-    return stepwise(operations, states, states[-1])
+def _apply_chain(state: list[str], operation: list[str]) -> list[str]:
+    match operation:
+        case [start]:
+            return [start]
+        case [sign, operand]:
+            return [str(add_digits(int(state[0]), sign, int(operand)))]
+    raise ValueError(f"no operation of a sum: {' '.join(operation)}")
 
 
 def _draw_add(rng: random.Random, level: int) -> str:
@@ -40,15 +44,12 @@ def _draw_add(rng: random.Random, level: int) -> str:
     return f"sum {labelled(columns)}"
 
 
-def _solve_add(question: str) -> Solution:
-    """Columns, least significant first; a state is `carry digit`."""
-    operations = operations_of(question.split())
-    carry, states, digits = 0, [], []
-    for _, (upper, _, lower) in operations:
-        carry, digit = divmod(int(upper) + int(lower) + carry, 10)
-        states.append(f"{carry} {digit}")
-        digits.append(str(digit))
-    return stepwise(operations, states, " ".join([*digits, str(carry)]))
+def _apply_add(state: list[str], operation: list[str]) -> list[str]:
+    """Columns, least significant first. A state is `carry digit`: the last is the sum's two top
+    digits."""
+    upper, _, lower = operation
+    carry = int(state[0]) if state else 0
+    return [str(part) for part in divmod(int(upper) + int(lower) + carry, 10)]
 
 
 def _draw_story(rng: random.Random, level: int) -> str:
@@ -57,39 +58,34 @@ def _draw_story(rng: random.Random, level: int) -> str:
     return f"{rng.choice(NAMES)} {rng.choice(OBJECTS)} {operations}"
 
 
-def _solve_story(question: str) -> Solution:
-    operations = operations_of(question.split())
-    value = int(operations[0][1][1])
-    states = [str(value)]
-    for _, (verb, operand) in operations[1:]:
-        value = (value + GAINS[verb] * int(operand)) % 10
-        states.append(str(value))
-    return stepwise(operations, states, states[-1])
+def _apply_story(state: list[str], operation: list[str]) -> list[str]:
+    verb, number = operation
+    if verb == "has":
+        return [number]
+    return [str((int(state[0]) + GAINS[verb] * int(number)) % 10)]
 
 
 def _draw_var(rng: random.Random, level: int) -> str:
     names = rng.sample(LETTERS, level + 1)
-    parts = [f"{names[0]} is {rng.randrange(10)}"]
+    definitions = [f"{names[0]} is {rng.randrange(10)}"]
     for before, name in zip(names, names[1:], strict=False):
-        operation = f"{rng.choice(SIGNS)} {rng.randint(1, LARGEST_OPERAND)}"
-        parts.append(f"{name} is {before} {operation}")
-    return f"given {' '.join(parts)} find {rng.choice(names[1:])}"
+        definitions.append(f"{name} is {before} {draw_change(rng)}")
+    return f"find {rng.choice(names[1:])} given {labelled(definitions)}"
 
 
 def _solve_var(question: str) -> Solution:
     """Definitions in order, worked until the variable that is asked for."""
     words = question.split()
-    asked, words = words[-1], words[1:-2]
-    starts = [place - 1 for place, word in enumerate(words) if word == "is"]
+    asked = words[1]
     values: dict[str, int] = {}
     steps = []
-    for start, end in zip(starts, [*starts[1:], len(words)], strict=True):
-        name, _, first, *operation = words[start:end]
-        if operation:
-            values[name] = add_digits(values[first], operation[0], int(operation[1]))
+    for label, definition in operations_of(words):
+        name, _, first, *change = definition
+        if change:
+            values[name] = add_digits(values[first], change[0], int(change[1]))
         else:
             values[name] = int(first)
-        steps.append(f"{' '.join(words[start:end])} = {values[name]}")
+        steps.append(f"{label} {' '.join(definition)} = {values[name]}")
         if name == asked:
             break
     states = tuple(str(value) for value in values.values())
@@ -97,8 +93,26 @@ def _solve_var(question: str) -> Solution:
 
 
 MATH_FAMILIES = (
-    Family(name="chain", domain="math", levels=(2, 6), draw=_draw_chain, solve=_solve_chain),
-    Family(name="add", domain="math", levels=(2, 5), draw=_draw_add, solve=_solve_add),
-    Family(name="story", domain="math", levels=(2, 5), draw=_draw_story, solve=_solve_story),
+    Family(
+        name="chain",
+        domain="math",
+        levels=(2, 6),
+        draw=_draw_chain,
+        solve=lambda question: run_program(question, _apply_chain),
+    ),
+    Family(
+        name="add",
+        domain="math",
+        levels=(2, 5),
+        draw=_draw_add,
+        solve=lambda question: run_program(question, _apply_add),
+    ),
+    Family(
+        name="story",
+        domain="math",
+        levels=(2, 5),
+        draw=_draw_story,
+        solve=lambda question: run_program(question, _apply_story),
+    ),
     Family(name="var", domain="math", levels=(2, 5), draw=_draw_var, solve=_solve_var),
 )

@@ -64,12 +64,17 @@ def operations_of(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def stepwise(
-    operations: Sequence[tuple[str, list[str]]], states: Sequence[str], answer: str
-) -> Solution:
-    """A solution whose step is `label operation = state`."""
-    steps = [
-        f"{label} {' '.join(words)} = {state}"
-        for (label, words), state in zip(operations, states, strict=True)
-    ]
-    return Solution(steps=tuple(steps), states=tuple(states), answer=answer)
+def run_program(question: str, apply: Callable[[list[str], list[str]], list[str]]) -> Solution:
+    """Applies the labelled operations of a question one after the other to a state of words.
+
+    A step is `label operation = state`; the final answer is the last state. All families share this
+    form: found, with a first token of its own a family is forgotten whole by SFT on the others, and
+    an answer gathered from several states stays at the floor.
+    """
+    state: list[str] = []
+    steps, states = [], []
+    for label, operation in operations_of(question.split()):
+        state = apply(state, operation)
+        states.append(" ".join(state))
+        steps.append(f"{label} {' '.join(operation)} = {states[-1]}")
+    return Solution(steps=tuple(steps), states=tuple(states), answer=states[-1])

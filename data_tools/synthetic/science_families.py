@@ -1,99 +1,99 @@
-"""Families of the domain science: food chains, tracking swaps, two-hop facts about animals."""
+"""Families of the domain science: changes of phase, two boxes, two-hop facts about animals."""
 
 import random
-from collections.abc import Mapping
 
-from frontload.data_tools.synthetic.problem import (
-    Family,
-    Solution,
-    labelled,
-    operations_of,
-    stepwise,
+from frontload.data_tools.synthetic.problem import Family, Solution, labelled, run_program
+from frontload.data_tools.synthetic.vocabulary import (
+    ANIMALS,
+    CLASS_OF,
+    OBJECTS,
+    PHASES,
+    PROPERTIES,
+    SUBSTANCES,
 )
-from frontload.data_tools.synthetic.vocabulary import ANIMALS, BOXES, CLASS_OF, OBJECTS, PROPERTIES
 
-CHAIN_END = "none"
-
-
-def _draw_web(rng: random.Random, level: int) -> str:
-    animals = rng.sample(ANIMALS, level)
-    links = [
-        f"{prey} feeds {hunter}"
-        for prey, hunter in zip(animals, [*animals[1:], CHAIN_END], strict=True)
-    ]
-    rng.shuffle(links)
-    return f"web {' '.join(links)} from {rng.choice(animals[:-1])}"
+PHASE_CHANGES = {"heat": 1, "cool": -1, "wait": 0}
 
 
-def _solve_web(question: str) -> Solution:
-    """Follows the links from the animal that is asked for to the end of the food chain."""
-    words = question.split()
-    link_words = words[1:-2]
-    hunter_of = dict(zip(link_words[::3], link_words[2::3], strict=True))
-    animal = words[-1]
-    steps, states = [], [animal]
-    while (hunter := hunter_of[animal]) != CHAIN_END:
-        steps.append(f"{animal} feeds {hunter}")
-        states.append(hunter)
-        animal = hunter
-    steps.append(f"{animal} feeds {CHAIN_END}")
-    return Solution(steps=tuple(steps), states=tuple(states), answer=animal)
+def apply_phase(state: list[str], operation: list[str]) -> list[str]:
+    """The phase after heating or cooling by one step; a solid stays solid, a plasma plasma."""
+    (word,) = operation
+    if word in PHASES:
+        return [word]
+    place = PHASES.index(state[0]) + PHASE_CHANGES[word]
+    return [PHASES[min(max(place, 0), len(PHASES) - 1)]]
 
 
-def swap_boxes(contents: Mapping[str, str], operation: list[str]) -> dict[str, str]:
-    """The boxes after `swap x y`."""
-    _, first, second = operation
-    return dict(contents) | {first: contents[second], second: contents[first]}
+def _draw_phase(rng: random.Random, level: int) -> str:
+    later = [rng.choice(tuple(PHASE_CHANGES)) for _ in range(level)]
+    return f"{rng.choice(SUBSTANCES)} {labelled([rng.choice(PHASES), *later])}"
 
 
-def boxes_text(contents: Mapping[str, str]) -> str:
-    """`x ring y cup z coin`: each box named before what it holds."""
-    return " ".join(f"{box} {content}" for box, content in contents.items())
+def apply_to_boxes(boxes: list[str], operation: list[str]) -> list[str]:
+    """The contents of a left and a right box after one operation."""
+    match operation:
+        case ["swap"]:
+            return boxes[::-1]
+        case ["left", thing]:
+            return [thing, boxes[1]]
+        case ["right", thing]:
+            return [boxes[0], thing]
+        case [left, right]:
+            return [left, right]
+    raise ValueError(f"no operation on two boxes: {' '.join(operation)}")
 
 
-def draw_swap(rng: random.Random) -> str:
-    """A swap of two boxes, named in order, so that one swap has one text."""
-    first, second = sorted(rng.sample(BOXES, 2))
-    return f"swap {first} {second}"
+def draw_box_operation(rng: random.Random, boxes: list[str]) -> str:
+    """A swap, or something new put into one box."""
+    name = rng.choice(("swap", "left", "right"))
+    if name == "swap":
+        return name
+    return f"{name} {rng.choice([thing for thing in OBJECTS if thing not in boxes])}"
 
 
 def _draw_track(rng: random.Random, level: int) -> str:
-    start = boxes_text(dict(zip(BOXES, rng.sample(OBJECTS, len(BOXES)), strict=True)))
-    swaps = labelled([draw_swap(rng) for _ in range(level)])
-    return f"boxes {start} {swaps} find {rng.choice(BOXES)}"
-
-
-def _solve_track(question: str) -> Solution:
-    words = question.split()
-    asked = words[-1]
-    operations = operations_of(words[:-2])
-    start = words[1 : 1 + 2 * len(BOXES)]
-    contents = dict(zip(start[::2], start[1::2], strict=True))
-    states = []
-    for _, operation in operations:
-        contents = swap_boxes(contents, operation)
-        states.append(boxes_text(contents))
-    return stepwise(operations, states, contents[asked])
+    boxes = rng.sample(OBJECTS, 2)
+    operations = [" ".join(boxes)]
+    for _ in range(level):
+        operations.append(draw_box_operation(rng, boxes))
+        boxes = apply_to_boxes(boxes, operations[-1].split())
+    return f"boxes {labelled(operations)}"
 
 
 def _draw_fact(rng: random.Random, level: int) -> str:
-    animals = rng.sample(ANIMALS, level)
-    return f"tell {rng.choice(tuple(PROPERTIES))} of {' and '.join(animals)}"
+    return f"tell {rng.choice(tuple(PROPERTIES))} {labelled(rng.sample(ANIMALS, level))}"
 
 
 def _solve_fact(question: str) -> Solution:
     """Animal to class, class to property; the base text states both, never the two together."""
-    _, name, _, *rest = question.split()
-    steps, states = [], []
-    for animal in (word for word in rest if word != "and"):
-        kind = CLASS_OF[animal]
-        steps.append(f"{animal} is {kind} {kind} {name} {PROPERTIES[name][kind]}")
-        states.append(PROPERTIES[name][kind])
-    return Solution(steps=tuple(steps), states=tuple(states), answer=" ".join(states))
+    words = question.split()
+    property_of = PROPERTIES[words[1]]
+
+    def apply(state: list[str], operation: list[str]) -> list[str]:
+        return [*state, property_of[CLASS_OF[operation[0]]]]
+
+    solution = run_program(question, apply)
+    steps = [
+        step.replace(f"{animal} =", f"{animal} is {CLASS_OF[animal]} =")
+        for step, animal in zip(solution.steps, words[3::2], strict=True)
+    ]
+    return Solution(steps=tuple(steps), states=solution.states, answer=solution.answer)
 
 
 SCIENCE_FAMILIES = (
-    Family(name="web", domain="science", levels=(3, 5), draw=_draw_web, solve=_solve_web),
-    Family(name="track", domain="science", levels=(1, 4), draw=_draw_track, solve=_solve_track),
+    Family(
+        name="phase",
+        domain="science",
+        levels=(3, 6),
+        draw=_draw_phase,
+        solve=lambda question: run_program(question, apply_phase),
+    ),
+    Family(
+        name="track",
+        domain="science",
+        levels=(2, 5),
+        draw=_draw_track,
+        solve=lambda question: run_program(question, apply_to_boxes),
+    ),
     Family(name="fact", domain="science", levels=(1, 3), draw=_draw_fact, solve=_solve_fact),
 )

@@ -1,14 +1,26 @@
 """The closed vocabulary of the procedural corpus: lists that families and texts draw from."""
 
-DIGITS = tuple("0123456789")
-LETTERS = tuple("abcdefgh")
-BOXES = tuple("xyz")
-LABELS = tuple("ABCDEFGH")
+DIGITS: tuple[str, ...] = tuple("0123456789")
+LETTERS: tuple[str, ...] = tuple("abcdefgh")
+LABELS: tuple[str, ...] = tuple("ABCDEFGH")
 """Every operation of a question carries a label and a worked step restates it: finding the next
 operation is a look-up. Found: without labels no family left the floor after 0.8 M tokens."""
 
-NAMES = ("tom", "ann", "bob", "eva", "max", "liz", "sam", "joy", "dan", "kim", "leo", "amy")
-OBJECTS = (
+NAMES: tuple[str, ...] = (
+    "tom",
+    "ann",
+    "bob",
+    "eva",
+    "max",
+    "liz",
+    "sam",
+    "joy",
+    "dan",
+    "kim",
+    "leo",
+    "amy",
+)
+OBJECTS: tuple[str, ...] = (
     "ball",
     "book",
     "lamp",
@@ -22,24 +34,30 @@ OBJECTS = (
     "map",
     "hat",
 )
-PLACES = ("garden", "kitchen", "school", "market", "forest", "beach", "house", "library")
-WORDS = (
-    "red",
-    "blue",
-    "green",
-    "gold",
-    "pink",
-    "sun",
-    "moon",
-    "star",
-    "rain",
-    "wind",
-    "snow",
-    "leaf",
+PLACES: tuple[str, ...] = (
+    "garden",
+    "kitchen",
+    "school",
+    "market",
+    "forest",
+    "beach",
+    "house",
+    "library",
 )
+COLORS: tuple[str, ...] = ("red", "blue", "green", "gold", "pink", "gray")
+SKY: tuple[str, ...] = ("sun", "moon", "star", "rain", "wind", "snow")
+WORDS: tuple[str, ...] = (*COLORS, *SKY)
+WORD_KINDS = {"color": COLORS, "sky": SKY}
+SUBSTANCES: tuple[str, ...] = ("water", "wax", "iron", "salt")
+PHASES: tuple[str, ...] = (
+    "solid",
+    "liquid",
+    "gas",
+    "plasma",
+)  # each one melts, boils or ionises into the next
 
 GAINS = {"gets": 1, "finds": 1, "loses": -1, "gives": -1}  # verb of a word problem -> its sign
-CODE_WORDS = ("push", "pop", "inc", "dec", "swap", "add", "take")
+CODE_WORDS: tuple[str, ...] = ("push", "pop", "inc", "dec", "swap", "add", "take")
 
 CLASS_MEMBERS: dict[str, tuple[str, ...]] = {
     "bird": ("robin", "eagle", "crow", "duck"),
@@ -50,7 +68,7 @@ CLASS_MEMBERS: dict[str, tuple[str, ...]] = {
     "mammal": ("dog", "cat", "horse", "whale"),
 }
 CLASS_OF = {animal: kind for kind, animals in CLASS_MEMBERS.items() for animal in animals}
-ANIMALS = tuple(sorted(CLASS_OF))
+ANIMALS: tuple[str, ...] = tuple(sorted(CLASS_OF))
 
 PROPERTIES: dict[str, dict[str, str]] = {
     "cover": {
@@ -68,6 +86,14 @@ PROPERTIES: dict[str, dict[str, str]] = {
         "amphibian": "pond",
         "insect": "hive",
         "mammal": "den",
+    },
+    "young": {
+        "bird": "chick",
+        "fish": "fry",
+        "reptile": "hatchling",
+        "amphibian": "tadpole",
+        "insect": "larva",
+        "mammal": "pup",
     },
     "motion": {
         "bird": "flight",

@@ -10,8 +10,8 @@ from frontload.recipes.schema import ReasoningWriter, Synthesis
 
 LDQ_SHARES = {
     **{"chain": 0.14, "add": 0.14, "story": 0.14, "var": 0.14},
-    **{"stack": 0.06, "queue": 0.06, "loop": 0.05},
-    **{"web": 0.05, "track": 0.05, "fact": 0.05, "say": 0.04, "next": 0.04, "omit": 0.04},
+    **{"stack": 0.06, "queue": 0.06, "branch": 0.05},
+    **{"phase": 0.05, "track": 0.05, "fact": 0.05, "write": 0.04, "keep": 0.04, "drop": 0.04},
 }
 SHQ_SHARES = {"chain": 0.40, "add": 0.31, "stack": 0.21, "track": 0.08}
 
@@ -23,9 +23,9 @@ def synthesis(*, base_tokens: int, ldq_tokens: int, shq_tokens: int, seed: int =
         base_tokens=base_tokens,
         ldq=ReasoningWriter(
             families=LDQ_SHARES,
-            long_share=0.2,
-            short_share=0.4,
-            wrong_share=0.08,
+            long_share=0.4,
+            short_share=0.3,
+            wrong_share=0.05,
             level_low=0.0,
             level_high=0.8,
             tokens=ldq_tokens,

@@ -17,12 +17,12 @@ from frontload.recipes.errors import RecipeError
 
 BY_HAND = {
     "chain": ("eval A 7 B + 2 C - 3 D + 3 E + 2", "1", "A 7 = 7|B + 2 = 9|C - 3 = 6"),
-    "add": ("sum A 7 + 3 B 9 + 0 C 4 + 2", "0 0 7 0", "A 7 + 3 = 1 0|B 9 + 0 = 1 0"),
+    "add": ("sum A 7 + 3 B 9 + 0 C 4 + 2", "0 7", "A 7 + 3 = 1 0|B 9 + 0 = 1 0"),
     "story": ("tom lamp A has 1 B loses 3 C finds 2", "0", "A has 1 = 1|B loses 3 = 8"),
     "var": (
-        "given b is 4 a is b + 2 d is a - 1 find a",
+        "find a given A b is 4 B a is b + 2 C d is a - 1",
         "6",
-        "b is 4 = 4|a is b + 2 = 6",
+        "A b is 4 = 4|B a is b + 2 = 6",
     ),
     "stack": (
         "run A push 9 B inc C push 4 D swap E pop",
@@ -30,33 +30,37 @@ BY_HAND = {
         "A push 9 = 9|B inc = 0|C push 4 = 0 4|D swap = 4 0|E pop = 4",
     ),
     "queue": ("queue A add d B add a C take D add h", "a h", "A add d = d|B add a = d a"),
-    "loop": (
-        "set 8 repeat 2 + 3 end - 1",
-        "3",
-        "repeat 2 + 3 = 1|repeat 1 + 3 = 4|end - 1 = 3",
+    "branch": (
+        "if A set 9 B even + 2 C odd + 3 D even - 3",
+        "9",
+        "A set 9 = 9|B even + 2 = 9|C odd + 3 = 2|D even - 3 = 9",
     ),
-    "web": (
-        "web frog feeds cobra bee feeds frog cobra feeds none from bee",
-        "cobra",
-        "bee feeds frog|frog feeds cobra|cobra feeds none",
+    "phase": (
+        "wax A liquid B cool C cool D wait E heat F heat G heat",
+        "plasma",
+        "A liquid = liquid|B cool = solid|C cool = solid|D wait = solid|E heat = liquid",
     ),
     "track": (
-        "boxes x ring y cup z coin A swap x y B swap y z find y",
-        "coin",
-        "A swap x y = x cup y ring z coin|B swap y z = x cup y coin z ring",
+        "boxes A ring cup B swap C left key D right hat",
+        "key hat",
+        "A ring cup = ring cup|B swap = cup ring|C left key = key ring",
     ),
     "fact": (
-        "tell cover of robin and trout",
+        "tell cover A robin B trout",
         "feathers gills",
-        "robin is bird bird cover feathers|trout is fish fish cover gills",
+        "A robin is bird = feathers|B trout is fish = feathers gills",
     ),
-    "say": (
-        "say red moon 2 times then stop",
-        "red moon red moon stop",
-        "say red moon 2 times|say red moon 1 times|then stop",
+    "write": (
+        "write A red B moon C again D undo",
+        "red moon",
+        "A red = red|B moon = red moon|C again = red moon moon",
     ),
-    "next": ("next sun red sun red sun", "red sun", "list sun red|again red sun"),
-    "omit": ("write cup ring key without ring", "cup key", "cup yes|ring no|key yes"),
+    "keep": (
+        "keep color A red B sun C blue",
+        "red blue",
+        "A red = red|B sun = red|C blue = red blue",
+    ),
+    "drop": ("drop ring A cup B ring C key", "cup key", "A cup = cup|B ring = cup"),
 }
 
 
@@ -91,7 +95,7 @@ def test_long_sums_agree_with_plain_arithmetic() -> None:
             (int(text.split()[0]), int(text.split()[2])) for text in _operations(problem.question)
         ]
         upper, lower = (int("".join(str(one[k]) for one in columns[::-1])) for k in (0, 1))
-        assert int("".join(problem.solution.answer.split()[::-1])) == upper + lower
+        assert problem.solution.answer.replace(" ", "") == f"{upper + lower:06d}"[:2]
 
         problem = generate(rng, "chain", level=6, heldout=True)
         total = sum(int(text.replace(" ", "")) for text in _operations(problem.question))
@@ -115,10 +119,7 @@ def test_every_level_is_reached_and_means_more_operations(family: str) -> None:
         for level in range(low, high + 1)
     ]
     means = [sum(group) / len(group) for group in lengths]
-    if family == "loop":  # its level is the number in the question, not its length
-        assert means[0] == means[-1]
-    else:
-        assert means == sorted(set(means))
+    assert means == sorted(set(means))
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -142,7 +143,7 @@ def test_every_level_has_questions_on_both_sides_of_the_split(family: str) -> No
 def test_facts_come_from_the_table() -> None:
     for name, of_class in PROPERTIES.items():
         for animal, kind in CLASS_OF.items():
-            assert verify("fact", f"tell {name} of {animal}", of_class[kind])
+            assert verify("fact", f"tell {name} A {animal}", of_class[kind])
 
 
 def test_unknown_family_names_the_nearest() -> None:
