@@ -11,9 +11,14 @@ import torch.nn.functional as F
 from megatron.core.models.hybrid.hybrid_block import HybridStack
 from megatron.core.models.hybrid.hybrid_model import HybridModel
 from megatron.core.packed_seq_params import PackedSeqParams
+from megatron.core.ssm.mamba_layer import MambaLayer
 from megatron.core.ssm.mamba_mixer import MambaMixer
+from megatron.core.ssm.mlp_layer import MLPLayer
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
+from megatron.core.transformer.attention import SelfAttention
+from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_layer import TransformerLayer
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from megatron.core.utils import get_pg_size
 from torch import Tensor, nn
@@ -213,6 +218,62 @@ class GroupRMSNorm(nn.Module):
             tp_group=self.tp_group,
             dp_cp_group=metadata["dp_cp_group"],
         )
+
+
+class PlainAttentionLayer(TransformerLayer):
+    """Megatron's layer, its parameters and sharding, for attention alone.
+
+    Differs: no dropout, bias, rotation, offload or inference (TransformerLayer.forward,
+    transformer_layer.py:746, asks for each of them at every step).
+    """
+
+    def forward(  # pyright: ignore
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        packed_seq_params: PackedSeqParams | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, None]:
+        attention = self.self_attention
+        assert isinstance(attention, SelfAttention)
+        qkv, _ = attention.linear_qkv(self.input_layernorm(hidden_states))
+        groups, width = attention.num_query_groups_per_partition, attention.key_hidden_size
+        qkv = qkv.unflatten(-1, (groups, -1, width))  # each group's queries, then key and value
+        out = attention.core_attention(
+            qkv[..., :-2, :].flatten(2, 3),
+            qkv[..., -2, :],
+            qkv[..., -1, :],
+            attention_mask,
+            packed_seq_params=packed_seq_params,
+        )
+        return hidden_states + attention.linear_proj(out)[0], None
+
+
+class PlainMlpLayer(MLPLayer):
+    """Megatron's MLP layer without dropout and bias, as PlainAttentionLayer."""
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        mlp = self.mlp
+        assert isinstance(mlp, MLP)
+        inner, _ = mlp.linear_fc1(self.pre_mlp_layernorm(hidden_states))
+        return hidden_states + mlp.linear_fc2(mlp.activation_func(inner))[0], None
+
+
+class PlainMambaLayer(MambaLayer):
+    """Megatron's Mamba layer without dropout and bias, as PlainAttentionLayer."""
+
+    def forward(  # pyright: ignore
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        packed_seq_params: PackedSeqParams | None = None,
+        **_: Any,
+    ) -> Tensor:
+        del attention_mask
+        out, _ = self.mixer(self.norm(hidden_states), packed_seq_params=packed_seq_params)
+        return hidden_states + out
 
 
 class TorchHybridModel(HybridModel):

@@ -1,5 +1,7 @@
 """Recipe and placement into Megatron's configuration objects: the only adapter between the two."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from megatron.core.distributed import DistributedDataParallelConfig
@@ -31,7 +33,23 @@ def parameter_dtype(precision: str) -> torch.dtype:
 
 def squared_relu(hidden: Tensor) -> Tensor:
     """Nemotron-H's MLP activation. Megatron's own is compiled at import (activations.py:16)."""
-    return F.relu(hidden).square()
+    return _SquaredRelu.apply(hidden)  # type: ignore[return-value]
+
+
+class _SquaredRelu(torch.autograd.Function):
+    """Its gradient is twice the root: two products where autograd does five passes."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor) -> Tensor:  # type: ignore[override]
+        root = F.relu(hidden)
+        ctx.save_for_backward(root)
+        return root.square()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> Tensor:  # type: ignore[override]
+        (root,) = ctx.saved_tensors
+        return (root * 2).mul_(grad_outputs[0])
 
 
 def transformer_config(model: Model, placement: Placement, *, precision: str) -> TransformerConfig:

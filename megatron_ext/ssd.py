@@ -42,17 +42,44 @@ def causal_conv(
 
     Shapes: C channels, K taps; the last tap multiplies the token itself.
     """
-    num_taps = weight_CK.shape[1]
-    out = x_BSC * weight_CK[:, -1]
-    if bias_C is not None:
-        out = out + bias_C
-    for shift in range(1, min(num_taps, x_BSC.shape[1])):
-        shifted = x_BSC[:, :-shift]
-        if document_ids_BS is not None:
-            same = document_ids_BS[:, shift:] == document_ids_BS[:, :-shift]
-            shifted = shifted * same[..., None]
-        out = out + F.pad(shifted * weight_CK[:, -1 - shift], (0, 0, shift, 0))
-    return out
+    same = []
+    if document_ids_BS is not None:
+        ids = document_ids_BS
+        for shift in range(1, min(weight_CK.shape[1], x_BSC.shape[1])):
+            same.append((ids[:, shift:] == ids[:, :-shift])[..., None].to(x_BSC.dtype))
+    return _CausalConv.apply(x_BSC, weight_CK, bias_C, same)  # type: ignore[return-value]
+
+
+class _CausalConv(torch.autograd.Function):
+    """The taps one by one, on views: autograd would pad, mask and sum a copy for each."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight_CK: Tensor, bias: Tensor | None, same: list[Tensor]
+    ) -> Tensor:
+        weights = weight_CK.t().contiguous()
+        x = x.contiguous()
+        out = x * weights[-1] if bias is None else torch.addcmul(bias, x, weights[-1])
+        for shift in range(1, min(len(weights), x.shape[1])):
+            seen = x[:, :-shift] * same[shift - 1] if same else x[:, :-shift]
+            out[:, shift:].addcmul_(seen, weights[-1 - shift])
+        ctx.save_for_backward(x, weights, *same)
+        ctx.has_bias = bias is not None
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x, weights, *same = ctx.saved_tensors
+        dy = grad_outputs[0].contiguous()
+        dx = dy * weights[-1]
+        dweights = torch.zeros_like(weights)
+        torch.sum(dy * x, (0, 1), out=dweights[-1])
+        for shift in range(1, min(len(weights), x.shape[1])):
+            reached = dy[:, shift:] * same[shift - 1] if same else dy[:, shift:]
+            dx[:, :-shift].addcmul_(reached, weights[-1 - shift])
+            torch.sum(reached * x[:, :-shift], (0, 1), out=dweights[-1 - shift])
+        return dx, dweights.t(), dy.sum((0, 1)) if ctx.has_bias else None, None
 
 
 def causal_conv_step(
@@ -71,14 +98,14 @@ def ssd_step(inputs: ScanInputs, state_BHEN: Tensor) -> Tensor:
     Shapes: y_BHE.
     """
     x_BHE, B_BGN, C_BGN = inputs.x, inputs.B, inputs.C
-    num_heads, num_groups = x_BHE.shape[1], B_BGN.shape[1]
-    if num_groups not in (1, num_heads):
-        B_BGN = B_BGN.repeat_interleave(num_heads // num_groups, 1)
-        C_BGN = C_BGN.repeat_interleave(num_heads // num_groups, 1)
     decay_BH = (inputs.dt * inputs.A_H).exp()
     state_BHEN.mul_(decay_BH[..., None, None])
-    state_BHEN.addcmul_((x_BHE * inputs.dt[..., None])[..., None], B_BGN[:, :, None])
-    y_BHE = (state_BHEN @ C_BGN[..., None]).squeeze(-1)
+    # the heads of a group share B and C: one product a group, none a head
+    size_BG, size_N = B_BGN.shape[0] * B_BGN.shape[1], B_BGN.shape[2]
+    state = state_BHEN.view(size_BG, -1, size_N)
+    gain = (x_BHE * inputs.dt[..., None]).view(size_BG, -1, 1)
+    state.addcmul_(gain, B_BGN.reshape(size_BG, 1, size_N))
+    y_BHE = torch.bmm(state, C_BGN.reshape(size_BG, size_N, 1)).view_as(x_BHE)
     return y_BHE if inputs.D_H is None else torch.addcmul(y_BHE, x_BHE, inputs.D_H[:, None])
 
 

@@ -11,23 +11,22 @@ from megatron.core.models.hybrid.hybrid_block import HybridStackSubmodules
 from megatron.core.models.hybrid.hybrid_model import HybridModel
 from megatron.core.pipeline_parallel.utils import is_pp_first_stage, is_pp_last_stage
 from megatron.core.process_groups_config import ProcessGroupCollection
-from megatron.core.ssm.mamba_layer import MambaLayer, MambaLayerSubmodules
+from megatron.core.ssm.mamba_layer import MambaLayerSubmodules
 from megatron.core.ssm.mamba_mixer import MambaMixerSubmodules
-from megatron.core.ssm.mlp_layer import MLPLayer
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
 from megatron.core.transformer.spec_utils import ModuleSpec
-from megatron.core.transformer.transformer_layer import (
-    TransformerLayer,
-    TransformerLayerSubmodules,
-)
+from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
 from frontload.megatron_ext import cpu
 from frontload.megatron_ext.layers import (
     ColumnLinear,
     DocumentAttention,
     GroupRMSNorm,
+    PlainAttentionLayer,
+    PlainMambaLayer,
+    PlainMlpLayer,
     RMSNorm,
     RowLinear,
     TorchHybridModel,
@@ -78,9 +77,9 @@ def layer_specs(model: Model) -> ModuleSpec:
     return ModuleSpec(
         module=TorchHybridStack,
         submodules=HybridStackSubmodules(
-            mamba_layer=ModuleSpec(module=MambaLayer, submodules=mamba),
-            attention_layer=ModuleSpec(module=TransformerLayer, submodules=attention),
-            mlp_layer=ModuleSpec(module=MLPLayer, submodules=mlp),
+            mamba_layer=ModuleSpec(module=PlainMambaLayer, submodules=mamba),
+            attention_layer=ModuleSpec(module=PlainAttentionLayer, submodules=attention),
+            mlp_layer=ModuleSpec(module=PlainMlpLayer, submodules=mlp),
         ),
     )
 

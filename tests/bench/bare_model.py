@@ -90,13 +90,16 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
+        from frontload.megatron_ext.settings import squared_relu  # after cpu.prepare()
+
+        self.activation = squared_relu
         self.pre_mlp_layernorm, self.mlp = Norm(model.hidden_size), nn.Module()
         self.mlp.linear_fc1 = nn.Linear(model.hidden_size, model.ffn_hidden_size, bias=False)
         self.mlp.linear_fc2 = nn.Linear(model.ffn_hidden_size, model.hidden_size, bias=False)
 
     def forward(self, hidden: Tensor, ids: Tensor, visible: Tensor) -> Tensor:
         del ids, visible
-        inner = F.relu(self.mlp.linear_fc1(self.pre_mlp_layernorm(hidden))).square()
+        inner = self.activation(self.mlp.linear_fc1(self.pre_mlp_layernorm(hidden)))
         return hidden + self.mlp.linear_fc2(inner)
 
 

@@ -141,3 +141,22 @@ def test_convolution_keeps_to_its_document(size_S: int) -> None:
     for t in range(size_S):
         rows.append(causal_conv_step(x[:, t].detach(), state, weight.detach(), bias.detach()))
     assert distance(torch.stack(rows, 1), pairs[1][1]) < 1e-12
+
+
+@pytest.mark.parametrize("with_documents", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("size_S", [2, 7])
+def test_gradient_of_the_convolution(size_S: int, with_bias: bool, with_documents: bool) -> None:
+    generator = torch.Generator().manual_seed(size_S)
+
+    def draw(*shape: int) -> torch.Tensor:
+        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
+        return drawn.requires_grad_()
+
+    bias = draw(3) if with_bias else None
+    ids = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [0, 1, 2, 2, 2, 2, 2]])[:, :size_S]
+    documents = ids if with_documents else None
+    assert torch.autograd.gradcheck(
+        lambda *tensors: causal_conv(*tensors, document_ids_BS=documents),
+        (draw(2, size_S, 3), draw(3, 4), bias),
+    )

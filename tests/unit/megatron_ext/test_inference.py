@@ -55,4 +55,5 @@ def test_many_tokens_are_scored_in_blocks(
     monkeypatch.setattr("frontload.megatron_ext.inference.MAX_LOGITS", 2 * model.vocab_size)
     for one, other in zip(whole, model.log_probabilities(rows), strict=True):
         assert one.dtype == np.float32
-        np.testing.assert_allclose(one, other, atol=2e-6)
+        # products of fewer rows round otherwise: units of the last place of numbers like -16
+        np.testing.assert_allclose(one, other, rtol=5e-7, atol=2e-6)
