@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch import reporting, show
-from frontload.launch.own_files import pin_own_files
 from frontload.launch.plan import Entry, Plan, plan_study
 from frontload.launch.progress import Progress
 from frontload.launch.runner import Settings, Summary, num_workers, run_stages
+from frontload.launch.settle import settle
 from frontload.launch.store import Store, check_content, read_manifest
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
@@ -93,7 +93,14 @@ def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:
     overrides = list(options.overrides)
     if options.seeds is not None:
         overrides.append(f"seeds={options.seeds}")
-    study = load_study(options.study, overrides=overrides, settle=pin_own_files)
+    study = load_study(options.study, overrides=overrides, settle=settle)
+    if options.workers < 0:
+        raise RecipeError(
+            "--workers",
+            found=f"is {options.workers}",
+            rule="a run has worker processes",
+            do="write 1 or more, or leave it out for one a core",
+        )
     workers = num_workers(study.placement, options.workers)
     store = Store(options.store)
     return plan_study(study, store, workers=workers), store
@@ -134,7 +141,7 @@ def _find_folder(store: Store, what: str) -> Path | None:
 def _find_entry(options: argparse.Namespace, store: Store, what: str) -> Entry | None:
     if not options.study:
         return None
-    study = load_study(options.study, overrides=options.overrides, settle=pin_own_files)
+    study = load_study(options.study, overrides=options.overrides, settle=settle)
     found = plan_study(study, store, workers=1)
     for entry in found.entries:
         stage = entry.stage
@@ -159,7 +166,9 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
             f"explain sample --blend {options.blend}",
             found=f"no such blend in {store.root}",
             rule="--blend is the key or label of a built blend",
-            do=nearest(options.blend, names),
+            do=nearest(options.blend, names)
+            if names
+            else "give the store of a run with --store, or run the study first",
         )
     origins: Any = importlib.import_module("frontload.data_tools.explain")
     folders = _sources(store, folder)

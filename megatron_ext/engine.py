@@ -22,6 +22,7 @@ from frontload.megatron_ext import parallelism, settings
 from frontload.megatron_ext.checkpoint import Parts
 from frontload.megatron_ext.datasets import Samples, share_of_rank
 from frontload.megatron_ext.layers import document_resets
+from frontload.megatron_ext.layout import Batching
 from frontload.megatron_ext.stack import build_model
 from frontload.recipes.errors import StageError
 from frontload.recipes.placement import Placement
@@ -34,7 +35,7 @@ class Engine:
 
     training: Training
     placement: Placement
-    batching: parallelism.Batching
+    batching: Batching
     groups: ProcessGroupCollection
     module: HybridModel
     replica: DistributedDataParallel

@@ -2,43 +2,25 @@
 
 import logging
 import warnings
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
-from frontload.megatron_ext.pattern import check_layout, count_parameters
+from frontload.megatron_ext.layout import Batching, cut_batch
+from frontload.megatron_ext.pattern import count_parameters
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Training
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batching:
-    """How the global batch is cut: `data_parallel` x `num_micro_batches` x `micro_sequences`."""
-
-    data_parallel: int
-    num_micro_batches: int
-    micro_sequences: int
-
-
 def check_placement(model: Model, training: Training, placement: Placement) -> Batching:
-    """Checks every combination once and returns how a batch is cut.
+    """Checks every combination once, on the machine that runs it, and returns how a batch is cut.
 
     Raises: RecipeError naming both numbers that do not fit.
     """
-    check_layout(model, placement)
-    if placement.context_parallel != 1:
-        raise RecipeError(
-            "placement.context_parallel",
-            found=f"is {placement.context_parallel}",
-            rule="the torch layers keep a sequence on one tensor group",
-            do="use 1",
-        )
-    if placement.sequence_parallel:
-        _check_sequence_parallel(training, placement)
+    batching = cut_batch(model, training, placement=placement)
     if model.tie_embeddings and placement.pipeline_parallel > 1 and not torch.cuda.is_available():
         raise RecipeError(
             "model.tie_embeddings",
@@ -46,43 +28,7 @@ def check_placement(model: Model, training: Training, placement: Placement) -> B
             rule="on a CPU the first and the last stage cannot share a table",
             do="use pipeline_parallel 1",
         )
-    return _batching(training, placement)
-
-
-def _check_sequence_parallel(training: Training, placement: Placement) -> None:
-    if placement.tensor_parallel == 1 or training.sequence_tokens % placement.tensor_parallel:
-        raise RecipeError(
-            "placement.sequence_parallel",
-            found=f"is true with tensor_parallel {placement.tensor_parallel} and "
-            f"training.sequence_tokens {training.sequence_tokens}",
-            rule="tensor_parallel must be above 1 and divide the sequence",
-            do="set sequence_parallel to false or change tensor_parallel",
-        )
-
-
-def _batching(training: Training, placement: Placement) -> Batching:
-    ranks_per_model = placement.tensor_parallel * placement.pipeline_parallel
-    data_parallel = placement.world_size // ranks_per_model
-    batch = training.global_batch_sequences
-    if batch % data_parallel:
-        raise RecipeError(
-            "training.global_batch_sequences",
-            found=f"is {batch} with {data_parallel} data-parallel ranks",
-            rule="every data-parallel rank takes the same number of sequences",
-            do=f"use a multiple of {data_parallel}",
-        )
-    share = batch // data_parallel
-    micro = placement.micro_batch_sequences or share
-    if micro < 0 or share % micro:
-        raise RecipeError(
-            "placement.micro_batch_sequences",
-            found=f"is {micro} with a share of {share} sequences a rank",
-            rule="micro-batches must divide the share of a rank",
-            do=f"use a divisor of {share}, or 0 for the whole share",
-        )
-    return Batching(
-        data_parallel=data_parallel, num_micro_batches=share // micro, micro_sequences=micro
-    )
+    return batching
 
 
 def join_groups(placement: Placement) -> ProcessGroupCollection:

@@ -69,7 +69,8 @@ def load_study(
 ) -> Study:
     """Loads a study by name (recipes/studies) or path and expands it to stages.
 
-    `settle` may fill in what only the disk knows (the digest of a user's files).
+    `settle` gets the checked recipe: it may refuse it, or fill in what only the disk knows (the
+    digest of a user's files).
 
     Raises: RecipeError naming file, line and key of what is wrong.
     """
@@ -86,12 +87,12 @@ def load_study(
             )
         path = found
     loaded = load_recipe(path, StudyRecipe, overrides=overrides)
+    check_study(loaded)
     return expand_study(path.stem, settle(loaded) if settle else loaded)
 
 
 def expand_study(name: str, loaded: Loaded[StudyRecipe]) -> Study:
     """The graph of stages of a checked recipe, one stage a key."""
-    check_study(loaded)
     recipe = loaded.value
     builder = _Builder(recipe)
     cells: dict[str, list[str]] = {}
