@@ -1,5 +1,6 @@
 """What must hold between the numbers of a study before any of it is made. Checked once, here."""
 
+from dataclasses import fields
 from fractions import Fraction
 from math import lcm
 
@@ -13,6 +14,9 @@ BASE = "base"
 SCHEDULES = ("cosine", "wsd", "constant")
 PRECISIONS = ("fp32", "bf16")
 PATTERN_LETTERS = "M*-"
+TOKENIZERS = ("word", "bpe")
+MODEL_FLAGS = ("pattern", "tie_embeddings")
+POSITIVE = ("sequence_tokens", "global_batch_sequences", "tokens", "learning_rate")
 TOLERANCE = 1e-9  # of a sum of shares written in decimals
 
 
@@ -29,6 +33,7 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
             rule="a study has at least one seed",
             do="write 1 or more",
         )
+    _check_placement(loaded)
     _check_corpus(loaded)
     _check_mixes(loaded)
     _check_model(loaded)
@@ -55,6 +60,24 @@ def _share(loaded: Loaded[StudyRecipe], path: str, *, value: float, top: float =
         raise loaded.refuse(
             path, found=f"is {value}", rule=f"a share lies between 0 and {top:g}", do="change it"
         )
+
+
+def _at_least(loaded: Loaded[StudyRecipe], path: str, *, value: float, least: int) -> None:
+    if value < least:
+        raise loaded.refuse(
+            path, found=f"is {value:g}", rule=f"it is {least} or more", do="change it"
+        )
+
+
+def _check_placement(loaded: Loaded[StudyRecipe]) -> None:
+    """Counts of ranks are counts; whether a model divides by them is `megatron_ext.layout`."""
+    placement = loaded.value.placement
+    for knob in ("num_nodes", "ranks_per_node", "threads_per_rank", "tensor_parallel"):
+        _at_least(loaded, f"placement.{knob}", value=getattr(placement, knob), least=1)
+    for knob in ("pipeline_parallel", "context_parallel"):
+        _at_least(loaded, f"placement.{knob}", value=getattr(placement, knob), least=1)
+    for knob in ("workers", "micro_batch_sequences"):
+        _at_least(loaded, f"placement.{knob}", value=getattr(placement, knob), least=0)
 
 
 def _check_corpus(loaded: Loaded[StudyRecipe]) -> None:
@@ -139,6 +162,22 @@ def _ratio_name(mix: str, base_share: float) -> str:
 
 def _check_model(loaded: Loaded[StudyRecipe]) -> None:
     recipe, model = loaded.value, loaded.value.model
+    _choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
+    for field in fields(model):
+        if field.name not in MODEL_FLAGS and getattr(model, field.name) <= 0:
+            raise loaded.refuse(
+                f"model.{field.name}",
+                found=f"is {getattr(model, field.name)}",
+                rule="sizes of a model are above 0",
+                do="change it",
+            )
+    if not model.pattern:
+        raise loaded.refuse(
+            "model.pattern",
+            found="is empty",
+            rule="a model has at least one layer",
+            do="write one letter a layer, e.g. M*-M*-",
+        )
     for letter in model.pattern:
         if letter not in PATTERN_LETTERS:
             raise loaded.refuse(
@@ -183,7 +222,17 @@ def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
     _choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
     for knob in ("warmup_share", "decay_share", "final_learning_rate_share"):
         _share(loaded, f"{section}.{knob}", value=getattr(knobs, knob))
-    for knob in ("sequence_tokens", "global_batch_sequences", "tokens", "learning_rate"):
+    for knob in ("adam_beta1", "adam_beta2"):
+        value = getattr(knobs, knob)
+        if not 0.0 <= value < 1.0:
+            raise loaded.refuse(
+                f"{section}.{knob}",
+                found=f"is {value}",
+                rule="a decay of Adam lies in [0, 1)",
+                do="write e.g. 0.9",
+            )
+    _at_least(loaded, f"{section}.weight_decay", value=knobs.weight_decay, least=0)
+    for knob in (*POSITIVE, "adam_epsilon", "clip_grad"):
         value = getattr(knobs, knob)
         if value <= 0:
             raise loaded.refuse(
@@ -205,7 +254,13 @@ def _refuse_budget(loaded: Loaded[StudyRecipe], path: str, *, unit: int, why: st
 def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
     """Each phase is whole batches; each source of it whole sequences."""
     recipe, knobs = loaded.value, loaded.value.pretraining
-    _share(loaded, "pretraining.first_phase_share", value=knobs.first_phase_share)
+    if not 0.0 < knobs.first_phase_share < 1.0:
+        raise loaded.refuse(
+            "pretraining.first_phase_share",
+            found=f"is {knobs.first_phase_share}",
+            rule="both phases have tokens: the share lies between 0 and 1, neither of them",
+            do="write e.g. 0.6",
+        )
     _share(loaded, "pretraining.base_share", value=knobs.base_share)
     shares = [knobs.base_share]
     for place, arm in enumerate(recipe.ratio_arms):
