@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints. Every error of a user is one message in four parts."""
 
 import argparse
+import errno
 import importlib
 import re
 import signal
@@ -9,10 +10,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from frontload.recipes.errors import FrontloadError, RecipeError
+from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 from frontload.recipes.load import nearest
 
 INTERRUPTED = 130
+DESCRIPTION = "Where should reasoning data go: pretraining, SFT or both? Runs the crossed study."
+EPILOG = "Begin with `frontload plan laptop`. Exit codes: 0 done, 1 a stage failed, 2 wrong input."
+FULL, REFUSED = (
+    (errno.ENOSPC, errno.EDQUOT),
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
 STUDY_COMMANDS = ("plan", "run", "status", "report", "explain")
 
 
@@ -24,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
         if choice:
             names = [name.strip(" '") for name in choice[2].split(",")]
             raise RecipeError(
-                f"{self.prog} {choice[1]}",
+                f"{self._place()} {choice[1]}".strip(),
                 found=f"'{choice[1]}' is not a command",
                 rule="commands are " + ", ".join(names),
                 do=nearest(choice[1], names),
@@ -33,17 +40,21 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             raise RecipeError(
-                f"{self.prog} {unknown[1]}",
+                f"{self._place()} {unknown[1]}".strip(),
                 found=f"'{unknown[1]}' is not understood",
                 rule="arguments are those of `" + self.prog + " --help`",
                 do=nearest(unknown[1].split("=")[0], flags),
             )
         raise RecipeError(
-            self.prog,
+            self._place() or "command line",
             found=message,
             rule="arguments are those of `" + self.prog + " --help`",
             do="change the command",
         )
+
+    def _place(self) -> str:
+        """The command without the program's name, which every message begins with."""
+        return self.prog.partition(" ")[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +72,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+    except OSError as error:
+        told = _explain(error)
+        if told is None:
+            raise
+        print(f"frontload: {told}", file=sys.stderr)
+        return told.exit_code
+
+
+def _explain(error: OSError) -> FrontloadError | None:
+    """A full disk or a path that may not be written, in four parts; None for anything else."""
+    where = str(error.filename or "the disk")
+    if error.errno in FULL:
+        return StageError(
+            where,
+            found=f"cannot be written ({error.strerror})",
+            rule="what is published is whole, so nothing of it was",
+            do="free space and run the same command again",
+        )
+    if error.errno in REFUSED:
+        return RecipeError(
+            where,
+            found=f"cannot be used ({error.strerror})",
+            rule="the files and folders of a command are there to read and write",
+            do="name another, or mend its rights",
+        )
+    return None
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -91,7 +128,7 @@ def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.Argume
 def _parser(command: str) -> _Parser:
     from frontload.launch import commands
 
-    parser = _Parser(prog="frontload", description=__doc__)
+    parser = _Parser(prog="frontload", description=DESCRIPTION, epilog=EPILOG)
     choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, act, text in (
         ("plan", commands.plan, "what would be made, why, and at what price"),

@@ -12,6 +12,8 @@ from frontload.launch.runner import Summary
 from frontload.launch.store import Store, Ticket, read_manifest
 from frontload.recipes.stage import Stage
 
+SHOWN_FAILURES = 5  # messages at the end of a run; each was shown when it came
+
 
 def show_count(number: float) -> str:
     """A count in short form: 4.10 M, 327 k, 12."""
@@ -107,11 +109,23 @@ def summary_lines(summary: Summary) -> list[str]:
     ]
     if summary.failed:
         lines.append(f"{len(summary.failed)} failed:")
-        lines += [f"  {error}" for error in summary.failed.values()]
+        lines += _failure_lines([str(error) for error in summary.failed.values()])
     if summary.blocked:
         kinds = Counter(stage.kind for stage in summary.blocked)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         lines.append(f"not run, since an input failed: {counts}; the others are finished")
+    return lines
+
+
+def _failure_lines(messages: Sequence[str]) -> list[str]:
+    """Each message once, with how often it came; after the first few, how many more."""
+    counts = Counter(messages)
+    lines = [
+        f"  {message}" + (f" ({count} stages)" if count > 1 else "")
+        for message, count in list(counts.items())[:SHOWN_FAILURES]
+    ]
+    if len(counts) > SHOWN_FAILURES:
+        lines.append(f"  and {len(counts) - SHOWN_FAILURES} more; `frontload status` lists them")
     return lines
 
 

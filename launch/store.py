@@ -7,6 +7,7 @@ store/provenance/<kind>/<label>-<key>.json   when, where, how long: what bytes m
 store/telemetry/<kind>/<label>-<key>.*       clock-bound metrics and the stage's own output
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,6 +26,7 @@ from frontload.recipes.stage import Stage
 MANIFEST = "manifest.json"
 FORMAT = 1
 CHUNK_BYTES = 1 << 20
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +81,17 @@ class Store:
     def lock(self, name: str, *, wait_seconds: float = 0.0) -> Iterator[None]:
         """Holds the lock `name` of this store; any death of the holder frees it.
 
-        Raises: RecipeError if another process holds it after `wait_seconds`.
+        Raises: RecipeError if another process holds it after `wait_seconds`, or if the store
+        cannot be written.
         """
         path = self.root / ".locks" / f"{name}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise
+            raise _unwritable(self.root, error) from error
         with open(path, "a+", encoding="utf-8") as file:
             end = time.monotonic() + wait_seconds
             while not _try_lock(file.fileno()):
@@ -221,6 +230,15 @@ def _held(root: Path, name: str, path: Path) -> RecipeError:
         found=f"{what} holds it (process {holder})",
         rule="one run at a time writes to a store",
         do="wait for it, stop it, or give another folder with --store",
+    )
+
+
+def _unwritable(root: Path, error: OSError) -> RecipeError:
+    return RecipeError(
+        f"store {root}",
+        found=f"cannot be written ({error.strerror})",
+        rule="a run makes its artifacts in a folder that it may write",
+        do="give another folder with --store, or mend its rights",
     )
 
 

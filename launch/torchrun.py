@@ -10,9 +10,10 @@ from pathlib import Path
 from frontload.launch.jobs import Job, die_with_parent, load_function
 from frontload.launch.store import Store
 from frontload.launch.workspace import LiveWorkspace
-from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 
 JOB_FILE = "job.pickle"
+RANK_ERROR = "error-{rank}.pickle"
 
 
 def torchrun_command(job: Job, job_file: Path) -> list[str]:
@@ -41,16 +42,24 @@ def torchrun_command(job: Job, job_file: Path) -> list[str]:
 def run_on_ranks(job: Job, scratch: Path) -> None:
     """Runs the stage function on every rank; all fail together.
 
-    Raises: StageError if any rank failed.
+    Raises: what the lowest rank raised that can be told to a person, else StageError.
     """
     job_file = scratch.parent / JOB_FILE
     job_file.write_bytes(pickle.dumps(job))
+    errors = [
+        job_file.with_name(RANK_ERROR.format(rank=rank)) for rank in range(job.placement.world_size)
+    ]
+    for path in errors:
+        path.unlink(missing_ok=True)
     count = str(job.placement.threads_per_rank)
     environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count}
     command = torchrun_command(job, job_file)
     agent = [sys.executable, "-m", "frontload.launch.torchrun", *command]
     done = subprocess.run(agent, env=environment, check=False)
     if done.returncode:
+        for path in errors:
+            if path.is_file():
+                raise pickle.loads(path.read_bytes())
         log = Store(job.store).telemetry_file(job.ticket, "log")
         raise StageError(
             f"stage {job.ticket.folder} on {job.placement.world_size} ranks",
@@ -77,6 +86,11 @@ def run_rank(job_file: Path) -> None:
     )
     try:
         load_function(job.function)(job.recipe, job.inputs, work)
+    except FrontloadError as error:
+        aside = job_file.with_name(f"{RANK_ERROR.format(rank=rank)}.tmp")
+        aside.write_bytes(pickle.dumps(error))
+        aside.replace(aside.with_suffix(""))
+        raise
     finally:
         work.close()
 

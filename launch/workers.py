@@ -4,7 +4,6 @@ A worker has one thread, imports what stages need while it waits, and dies with 
 orphan holds a lock after the runner was killed.
 """
 
-import errno
 import faulthandler
 import importlib
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from frontload.launch import torchrun
 from frontload.launch.jobs import Finished, Job, Tick, die_with_parent, load_function
-from frontload.launch.store import Store, Ticket, check_content
+from frontload.launch.store import FULL_DISK, Store, Ticket, check_content
 from frontload.launch.workspace import LiveWorkspace, Report
 from frontload.recipes.errors import FrontloadError, StageError
 
@@ -142,7 +141,7 @@ def explain_failure(ticket: Ticket, error: Exception, *, store: Store) -> Frontl
         return error
     cause: BaseException | None = error
     while cause is not None:
-        full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        full = isinstance(cause, OSError) and cause.errno in FULL_DISK
         if full or "No space left on device" in str(cause):
             return StageError(
                 f"stage {ticket.folder}",

@@ -342,6 +342,14 @@ def test_one_failed_rank_fails_the_stage_with_its_message(tmp_path: Path) -> Non
     assert not (tmp_path / stage.folder).exists()
 
 
+def test_a_rank_that_refuses_tells_its_own_four_parts(tmp_path: Path) -> None:
+    stage = Stage(kind="sft", label="x", recipe=toy("x", does="refuse").recipe)
+    (error,) = run_ranks(stage, tmp_path).failed.values()
+    assert isinstance(error, RecipeError)
+    assert (error.asked, error.rule, error.do) == ("placement", "planted", "write 1")
+    assert not (tmp_path / stage.folder).exists()
+
+
 def test_ranks_on_other_nodes_are_refused(tmp_path: Path) -> None:
     stage = Stage(kind="sft", label="x", recipe=toy("x").recipe)
     settings = Settings(placement=Placement(num_nodes=2), workers=1, registry=REGISTRY, preload=())

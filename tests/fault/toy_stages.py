@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from frontload.recipes.artifact import Inputs, Workspace
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import Stage
 
@@ -77,6 +78,8 @@ def write_ranks(recipe: Tokenizer, inputs: Inputs, work: Workspace) -> None:
     rank = int(os.environ.get("RANK", "-1"))
     if recipe.kind == "raise" and rank == 1:
         raise ValueError("a planted error of rank 1")
+    if recipe.kind == "refuse":
+        raise RecipeError("placement", found=f"rank {rank}", rule="planted", do="write 1")
     (work.path / f"rank{rank}").write_text(os.environ.get("WORLD_SIZE", "1"))
     work.log(1, train__loss=1.0)
 

@@ -1,5 +1,7 @@
 """The command line: exit codes, messages, speed of the commands that only look."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ from frontload.launch import cli, commands, reporting
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.load import RECIPES
 from frontload.recipes.study import load_study
+
+TP2 = ["placement.tensor_parallel=2"]
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -27,6 +31,12 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["plan", "smoke", "--seeds", "three"], "invalid int value"),
         (["plan", "smoke", "sft.learnig_rate=1.0e-5"], "write 'learning_rate'"),
         (["plan", "smoke", "sft.tokens=1e5"], "write 100_000"),
+        (["plan", "smoke", "--workers", "-3"], "write 1 or more"),
+        (["plan", "smoke", "placement.ranks_per_node=2", *TP2], "must divide mamba_num_groups"),
+        (["plan", "smoke", *TP2, "model.mamba_num_groups=2"], "multiple of 2 ranks"),
+        (["plan", "smoke", "placement.ranks_per_node=3"], "laptop.yaml:"),
+        (["plan", "smoke", "placement.pipeline_parallel=64"], "pipeline stages hold the same"),
+        (["run", "smoke", "--store", "/dev/null"], "cannot be written"),
         (["plan"], "STUDY"),
         (["explain", "nothing"], "no such key or label"),
         (["explain", "sample", "x", "--blend", "b"], "a sample is a number"),
@@ -48,7 +58,8 @@ def test_wrong_input_is_one_message_in_four_parts_and_exit_2(
     assert said.lower() in err.lower()
     assert err.count(";") >= 2
     assert err.count("\n") == 1, "one message, no traceback"
-    assert not out
+    assert not err.startswith("frontload: frontload"), "the program is named once"
+    assert not out or arguments[0] == "run", "a run shows its price first"
     assert not list(tmp_path.iterdir()), "nothing was written"
 
 
@@ -62,6 +73,38 @@ def test_plan_reads_overrides_wherever_they_stand(
     assert first == last
     _, plain, _ = call(capsys, "plan", "smoke", "--store", store)
     assert plain != last
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "do"), [(errno.ENOSPC, 1, "free space"), (errno.EROFS, 2, "mend its rights")]
+)
+def test_a_disk_that_takes_nothing_is_told_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    code: int,
+    do: str,
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number), "out/report.html")
+
+    monkeypatch.setattr(commands, "report", fail)
+    found, _, err = call(capsys, "report", "smoke")
+    assert found == code
+    assert err.startswith("frontload: out/report.html: cannot be")
+    assert do in err
+    assert err.count(";") == 2
+
+
+def test_other_faults_keep_their_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(commands, "report", fail)
+    with pytest.raises(OSError, match="broken"):
+        call(capsys, "report", "smoke")
 
 
 def test_seeds_flag_is_the_override(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,8 @@ from frontload.launch import progress
 from frontload.launch.jobs import Finished, Tick
 from frontload.launch.plan import plan_study
 from frontload.launch.progress import Progress, show_seconds
-from frontload.launch.show import status_lines
+from frontload.launch.runner import Summary
+from frontload.launch.show import SHOWN_FAILURES, status_lines, summary_lines
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.errors import StageError
 from frontload.recipes.study import load_study
@@ -98,3 +99,16 @@ def test_status_tells_running_failed_and_begun_apart(tmp_path: Path) -> None:
         lines = status_lines(plan_study(study, store, workers=1), store)[1:5]
     assert [line.split()[0] for line in lines] == ["running", "failed", "begun", "blocked"]
     assert "it broke" in lines[1]
+
+
+def test_the_end_of_a_run_tells_each_message_once_and_not_too_many() -> None:
+    same = StageError("the corpus", found="is gone", rule="it is there", do="bring it back")
+    others = [StageError(f"stage {n}", found="broke", rule="r", do="d") for n in range(9)]
+    failed = {str(number): error for number, error in enumerate([same, same, *others])}
+    summary = Summary(
+        made=(), failed=failed, blocked=(), wall_seconds=1.0, cpu_seconds=1.0, cores=1
+    )
+    lines = summary_lines(summary)
+    assert f"  {same} (2 stages)" in lines
+    assert sum("broke" in line for line in lines) == SHOWN_FAILURES - 1
+    assert lines[-1].startswith("  and 5 more")
