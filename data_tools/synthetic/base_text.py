@@ -53,7 +53,7 @@ reasoning data knows the form. Ours: enough for the form, far too few for a skil
 
 
 LAST_TELLING = "find"  # word before the last telling of records
-STAY_SHARE = 0.3  # of stories in which nobody moves on
+MOVE_SHARE = 0.5  # of stories in which one of the two moves on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,21 +85,19 @@ def write_base(*, tokens: int, seed: int) -> Iterator[Row]:
 
 
 def story(rng: random.Random) -> Cloze:
-    """Two people, one with a thing; that one moves on: where is a person or the thing at last?"""
+    """Two people in two places, then perhaps a third place: where is one of them at last?"""
     first, second = rng.sample(NAMES, 2)
     start, other, end = rng.sample(PLACES, 3)
     thing = rng.choice(OBJECTS)
     sentences = [f"{first} went to the {start} with the {thing}", f"{second} went to the {other}"]
     rng.shuffle(sentences)
-    sentences.append(f"{first} went to the {end}")
-    subject, answer = rng.choice(
-        ((first, end), (second, other), (f"the {thing}", end), (f"the {thing}", end))
-    )
-    if rng.random() < STAY_SHARE:
-        sentences.pop()
-        answer = start if answer == end else answer
+    last = {first: start, second: other}
+    if rng.random() < MOVE_SHARE:
+        sentences.append(f"{first} went to the {end}")
+        last[first] = end
+    subject = rng.choice((first, second))
     told = " . ".join(sentences)
-    return Cloze(context=f"{told} . at last {subject} was in the", answer=answer)
+    return Cloze(context=f"{told} . at last {subject} was in the", answer=last[subject])
 
 
 def records(rng: random.Random) -> list[str]:
