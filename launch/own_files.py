@@ -23,8 +23,9 @@ def pin_own_files(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
         try:
             expand_files(getattr(own, field), field=field)
         except RecipeError as error:
+            pattern = error.asked.removeprefix(f"own.{field}: ")
             raise loaded.refuse(
-                f"own.{field}", found=f"{error.asked}: {error.found}", rule=error.rule, do=error.do
+                f"own.{field}", found=f"{pattern}: {error.found}", rule=error.rule, do=error.do
             ) from error
     if own.base_digest:
         return loaded

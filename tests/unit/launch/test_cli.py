@@ -195,6 +195,6 @@ def test_a_file_that_is_not_there_is_told_with_line_and_pattern(
     (tmp_path / "train.jsonl").unlink()
     code, _, err = call(capsys, "plan", "mine.yaml")
     assert code == 2
-    assert "own.reasoning_files" in err
+    assert err.count("own.reasoning_files") == 1
     assert "mine.yaml:" in err
     assert "train.jsonl" in err
