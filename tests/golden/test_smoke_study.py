@@ -1,0 +1,172 @@
+"""Study `smoke` from end to end through the command line, as a user runs it; `make test` runs it.
+
+Losses are compared with smoke_losses.csv; `make golden` writes it again, the commit says why.
+"""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from frontload.eval.score import rescore
+from frontload.recipes.study import load_study
+
+GOLDEN = Path(__file__).with_name("smoke_losses.csv")
+LOSS_TOLERANCE = 1e-4  # fp32 sums in another order, over a hundred steps
+SECOND_RUN_SECONDS = 10.0
+DOCUMENTS = "documents.jsonl"
+TABLES = {"T1", "T2", "T4", "T5", "T6", "T7"}
+
+pytestmark = pytest.mark.smoke
+
+
+def frontload(folder: Path, *arguments: str) -> str:
+    """What the command prints; its exit code must be 0."""
+    done = subprocess.run(
+        [sys.executable, "-m", "frontload.launch.cli", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert done.returncode == 0, f"{arguments}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def test_the_smoke_study_from_end_to_end(tmp_path: Path) -> None:
+    stages = load_study("smoke").stages
+    printed = frontload(tmp_path, "run", "smoke")
+    assert f"made {len(stages)} stages" in printed
+    assert "% of" in printed.splitlines()[-1], "the last line says how busy the cores were"
+    check_report(tmp_path / "results" / "smoke", printed)
+    check_second_run(tmp_path, len(stages))
+    check_data(tmp_path)
+    check_no_evaluation_question_trains(tmp_path / "store")
+    check_scores(tmp_path / "store")
+    check_losses(tmp_path / "store")
+
+
+def check_report(out: Path, printed: str) -> None:
+    """Tables, verdicts, figures and a page that fetches nothing."""
+    tables = json.loads((out / "tables.json").read_text())["tables"]
+    assert {table["id"] for table in tables} >= TABLES
+    assert all(table["rows"] for table in tables if table["id"] in TABLES)
+    text = (out / "tables.md").read_text()
+    assert text.strip() in printed
+    (third,) = [part for part in re.split(r"^## ", text, flags=re.M) if part.startswith("T3")]
+    assert "not built yet" in third
+    verdicts = json.loads((out / "verdicts.json").read_text())
+    said = {one["id"][:3]: one["verdict"] for one in verdicts["hypotheses"]}
+    assert len(said) == 18
+    assert said["H13"] == said["H14"] == "not built yet"
+    assert "one seed only" in said.values()
+    assert not {"supported", "not supported"} & set(said.values()), "one seed decides nothing"
+    for name in ("figure2", "loss_pretraining", "loss_sft", "heldout_loss", "gap_by_stage"):
+        for suffix in ("png", "svg"):
+            assert (out / "figures" / f"{name}.{suffix}").stat().st_size > 1_000
+    page = (out / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:)?//", page)
+    assert not re.search(r"url\(\s*[\"']?\s*(https?:)?//|@import|<link|<iframe", page)
+    for wanted in ("T1", "T7", "H18", "epochs", "learning_rate", "pretrain/trunk-seed1"):
+        assert wanted in page, wanted
+
+
+def check_second_run(folder: Path, num_stages: int) -> None:
+    """A second run makes nothing, quickly; every byte is as published."""
+    before = {path: path.stat().st_mtime_ns for path in artifacts(folder / "store")}
+    begin = time.monotonic()
+    printed = frontload(folder, "run", "smoke")
+    assert time.monotonic() - begin < SECOND_RUN_SECONDS
+    assert f"nothing to do, all {num_stages} stages are built" in printed
+    assert {path: path.stat().st_mtime_ns for path in artifacts(folder / "store")} == before
+    printed = frontload(folder, "status", "smoke", "--verify")
+    assert printed.count("  built ") == num_stages
+    assert "every file of every built stage has the checksum" in printed
+
+
+def artifacts(store: Path) -> Iterator[Path]:
+    for manifest in store.glob("*/*/manifest.json"):
+        yield from (path for path in manifest.parent.rglob("*") if path.is_file())
+
+
+def check_data(folder: Path) -> None:
+    """`data verify` proves every index, blend and pack from the files."""
+    kinds = ("index", "blend", "pack")
+    found = sorted(str(path) for kind in kinds for path in (folder / "store" / kind).iterdir())
+    assert len(found) == 17
+    printed = frontload(folder, "data", "verify", *found)
+    assert "all statements hold" in printed
+    sample = frontload(folder, "explain", "sample", "0", "--blend", "lmq-seed1")
+    assert sample.startswith("sample 0 of phase")
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def question_of(row: dict[str, str]) -> str:
+    return " ".join((row.get("question") or row.get("context") or "").split())
+
+
+def check_no_evaluation_question_trains(store: Path) -> None:
+    """By question: no item, exemplar apart, is asked by a row that any model trains on."""
+    (corpus,) = (store / "synthesize").iterdir()
+    asked = {question_of(row) for row in rows(corpus / "items.jsonl")}
+    asked |= {question_of(row) for row in rows(corpus / "heldout.jsonl")}
+    asked.discard("")
+    assert len(asked) > 50
+    trained = [row for path in (store / "curate").iterdir() for row in rows(path / DOCUMENTS)]
+    assert not asked & {question_of(row) for row in trained}
+    base = " | ".join(" ".join(row.get("text", "").split()) for row in trained)
+    assert not [question for question in asked if f" {question} " in base]
+
+
+def check_scores(store: Path) -> None:
+    """Gold answers are graded right, and the stored items give the stored scores."""
+    for folder in sorted((store / "evaluate").iterdir()):
+        stored = json.loads((folder / "scores.json").read_text())
+        assert stored["gold_replay"]["accuracy"] == 1.0
+        assert stored["gold_replay"]["num_items"] > 0
+        assert json.loads(json.dumps(rescore(folder / "items.jsonl").to_json())) == stored
+
+
+def losses(store: Path) -> list[tuple[str, int, float]]:
+    """First and last loss of every training stage."""
+    found = []
+    for kind in ("pretrain", "sft"):
+        for folder in sorted((store / kind).iterdir()):
+            lines = rows(folder / "metrics.jsonl")
+            label = f"{kind}/{folder.name.rpartition('-')[0]}"
+            found += [
+                (label, int(x["step"]), float(x["train/loss"])) for x in (lines[0], lines[-1])
+            ]
+    return found
+
+
+def check_losses(store: Path) -> None:
+    """Every training stage begins and ends at the loss of the golden file."""
+    found = losses(store)
+    if os.environ.get("FRONTLOAD_GOLDEN") == "write":
+        with open(GOLDEN, "w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("stage", "step", "loss"))
+            writer.writerows((label, step, f"{loss:.6f}") for label, step, loss in found)
+    with open(GOLDEN, encoding="utf-8") as file:
+        golden = {
+            (row["stage"], int(row["step"])): float(row["loss"]) for row in csv.DictReader(file)
+        }
+    assert {(label, step) for label, step, _ in found} == set(golden)
+    moved = {
+        f"{label} step {step}: {loss:.6f}, was {golden[label, step]:.6f}"
+        for label, step, loss in found
+        if abs(loss - golden[label, step]) > LOSS_TOLERANCE
+    }
+    assert not moved, "run `make golden` and say in the commit why:\n" + "\n".join(sorted(moved))
