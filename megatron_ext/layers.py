@@ -15,8 +15,6 @@ from megatron.core.ssm.mamba_layer import MambaLayer
 from megatron.core.ssm.mamba_mixer import MambaMixer
 from megatron.core.ssm.mlp_layer import MLPLayer
 from megatron.core.tensor_parallel import ColumnParallelLinear, RowParallelLinear
-from megatron.core.transformer.attention import SelfAttention
-from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
@@ -227,6 +225,9 @@ class PlainAttentionLayer(TransformerLayer):
     transformer_layer.py:746, asks for each of them at every step).
     """
 
+    input_layernorm: Any  # Megatron's interfaces state no __call__
+    self_attention: Any
+
     def forward(  # pyright: ignore
         self,
         hidden_states: Tensor,
@@ -236,7 +237,6 @@ class PlainAttentionLayer(TransformerLayer):
         **_: Any,
     ) -> tuple[Tensor, None]:
         attention = self.self_attention
-        assert isinstance(attention, SelfAttention)
         qkv, _ = attention.linear_qkv(self.input_layernorm(hidden_states))
         groups, width = attention.num_query_groups_per_partition, attention.key_hidden_size
         qkv = qkv.unflatten(-1, (groups, -1, width))  # each group's queries, then key and value
@@ -253,15 +253,19 @@ class PlainAttentionLayer(TransformerLayer):
 class PlainMlpLayer(MLPLayer):
     """Megatron's MLP layer without dropout and bias, as PlainAttentionLayer."""
 
+    mlp: Any
+    pre_mlp_layernorm: Any
+
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         mlp = self.mlp
-        assert isinstance(mlp, MLP)
         inner, _ = mlp.linear_fc1(self.pre_mlp_layernorm(hidden_states))
         return hidden_states + mlp.linear_fc2(mlp.activation_func(inner))[0], None
 
 
 class PlainMambaLayer(MambaLayer):
     """Megatron's Mamba layer without dropout and bias, as PlainAttentionLayer."""
+
+    norm: Any
 
     def forward(  # pyright: ignore
         self,
