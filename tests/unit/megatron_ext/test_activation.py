@@ -1,4 +1,4 @@
-"""The squared ReLU has a backward of its own: checked by finite differences and against autograd."""
+"""The squared ReLU has its own backward: checked by finite differences and against autograd."""
 
 import torch
 import torch.nn.functional as F
