@@ -253,6 +253,6 @@ WRITERS: dict[Callable[[random.Random], str], float] = {
 }
 """Writer of a base document -> share of documents.
 
-Found: label look-up is learnt after 0.4 M tokens of records told three times (accuracy 0.99), and
-not of records told twice (0.32); without it base text gives SFT no help.
+Found in one probe (one seed, one document a row): after 0.4 M tokens the label look-up is right in
+99% when records are told three times and in 32% when told twice; after 4 M both are learnt.
 """

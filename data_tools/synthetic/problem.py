@@ -67,9 +67,9 @@ def operations_of(words: Sequence[str]) -> list[tuple[str, list[str]]]:
 def run_program(question: str, apply: Callable[[list[str], list[str]], list[str]]) -> Solution:
     """Applies the labelled operations of a question one after the other to a state of words.
 
-    A step is `label operation = state`; the final answer is the last state. All families share this
-    form: found, with a first token of its own a family is forgotten whole by SFT on the others, and
-    an answer gathered from several states stays at the floor.
+    A step is `label operation = state`; the final answer is the last state. Found: answers gathered
+    from several states stayed at the floor. The shared form is meant to let skills transfer between
+    families; after SFT on SHQ alone the other families are forgotten all the same.
     """
     state: list[str] = []
     steps, states = [], []
