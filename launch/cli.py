@@ -148,7 +148,11 @@ def _parser(command: str) -> _Parser:
         one.set_defaults(run=act)
     one = choices.add_parser("explain", help="why this key; where this training sample came from")
     one.add_argument("what", nargs="+", metavar="KEY-OR-LABEL | sample N")
-    one.add_argument("--blend", help="key or label of the blend of `sample N`")
+    one.add_argument(
+        "--blend",
+        default="trunk-seed1",
+        help="key or label of the blend of `sample N`; the shared first phase if not given",
+    )
     one.add_argument("--study", help="the study a label belongs to")
     _add_store(one)
     one.set_defaults(run=commands.explain)

@@ -152,7 +152,7 @@ def _find_entry(options: argparse.Namespace, store: Store, what: str) -> Entry |
 
 
 def _explain_sample(options: argparse.Namespace, store: Store) -> int:
-    if len(options.what) != 2 or not options.what[1].isdigit() or not options.blend:
+    if len(options.what) != 2 or not options.what[1].isdigit():
         raise RecipeError(
             "explain sample",
             found=" ".join(options.what),
