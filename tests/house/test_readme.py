@@ -69,7 +69,11 @@ def has_placeholder(page: Path, words: list[str]) -> bool:
 
 
 LOOKS = [
-    words for page, words in COMMANDS if words[0] in LOOKING and not has_placeholder(page, words)
+    words
+    for page, words in COMMANDS
+    if words[0] in LOOKING
+    and not has_placeholder(page, words)
+    and words[:2] != ["explain", "sample"]  # needs trained-on data: run by the smoke study's test
 ]
 
 

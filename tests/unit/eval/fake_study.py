@@ -17,8 +17,8 @@ from frontload.recipes.schema import Evaluate
 CATEGORY_FAMILIES = {
     "math": ("chain", "add"),
     "science": ("track", "fact"),
-    "code": ("stack", "loop"),
-    "ins": ("say", "next"),
+    "code": ("stack", "branch"),
+    "ins": ("write", "keep"),
 }
 SHQ_FAMILIES = ("chain", "add", "stack", "track")
 
