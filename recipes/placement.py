@@ -1,6 +1,8 @@
 """Placement: where a stage runs. Recorded in the provenance, never hashed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from frontload.recipes.cluster import RlPlacement, Slurm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +22,8 @@ class Placement:
     threads_per_rank: int = 1
     checkpoint_every_seconds: float = 60.0
     workers: int = 0  # warm worker processes of a study; 0 = one a core
+    rl: RlPlacement = field(default_factory=RlPlacement)
+    slurm: Slurm | None = None  # None = this machine
 
     @property
     def world_size(self) -> int:

@@ -1,0 +1,42 @@
+"""The parts of a placement that only a cluster needs: RL's rollout machines, and Slurm."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlPlacement:
+    """How an RL job uses its machines. Nothing here changes what is optimised."""
+
+    rollout_tensor_parallel: int = 1  # GPUs a vLLM engine
+    rollout_memory_share: float = 0.5  # of a GPU's memory that vLLM may take while it generates
+    rollout_sequences: int = 256  # most responses in flight in one engine
+    rollout_batched_tokens: int = 8_192  # most tokens in one vLLM step
+    agent_workers: int = 8  # processes that feed prompts to the engines
+    reward_workers: int = 8  # processes that grade responses
+    offload: bool = False  # weights and optimizer of the actor go to host memory while it waits
+    checkpoints_kept: int = 2  # newest ones; older are deleted
+    loggers: tuple[str, ...] = ("console", "file")  # veRL's names
+    ray_cpus: int = 8  # CPUs that a Ray node offers, on one machine without Slurm
+    verl: dict[str, str] = field(default_factory=dict)  # further veRL settings, key to Hydra text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """What sbatch and srun are told, and how a node finds its software."""
+
+    shared_folder: str  # seen by every node: models, prompts, checkpoints, logs
+    partition: str = ""  # "" = the cluster's default
+    account: str = ""
+    time_limit: str = "04:00:00"  # of one run of the job; a requeued job gets it anew
+    cpus_per_node: int = 0  # 0 = all, with --exclusive
+    header: tuple[str, ...] = ()  # further lines for sbatch, e.g. "--constraint=h100"
+    activate: str = ""  # shell line that makes `python` and `ray` the right ones on a node
+    container_image: str = ""  # for srun --container-image (pyxis); "" = none
+    container_mounts: str = ""  # for srun --container-mounts
+    environment: dict[str, str] = field(default_factory=dict)  # exported on every node
+    first_port: int = 20_000  # Ray's head listens on first_port + job id modulo num_ports
+    num_ports: int = 10_000
+    start_seconds: int = 600  # most time for all nodes to join
+    stop_seconds: int = 60  # grace between asking processes to stop and killing them
+    requeue_seconds: int = 600  # the job is warned this long before its limit, and requeued
+    max_requeues: int = 20
