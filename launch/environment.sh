@@ -35,7 +35,7 @@ python=$(find_python) || {
 }
 echo "set-up: $("$python" --version) at $python; packages from constraints.txt into .venv (once, some minutes)"
 [ -x .venv/bin/python ] && is_312 .venv/bin/python || "$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,eval,dev]' || {
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,eval,rl,dev]' || {
     echo "set-up asked pip to install the packages of constraints.txt: it failed (see above);" \
         "the package index must be reachable once; run the same command again" >&2
     exit 2
