@@ -1,0 +1,105 @@
+"""Multiple choice as text: the options that a question lists, and which of them an answer names.
+
+Used where data is filtered (the gold answer must be an option) and where answers are graded.
+"""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+LETTERS = "ABCDEFGHIJ"  # MMLU-Pro, the widest of the paper's benchmarks, has ten options
+
+_WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_BARE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\s*([A-Za-z])\s*[).:]?", re.IGNORECASE)
+_LABELLED = re.compile(r"(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[).:])\s*(\S.*)", re.DOTALL)
+_LINE_LABEL = r"^[ \t]*(?:\({0}\)|{0}[.):])[ \t]*(?=\S)"
+_INLINE_LABEL = r"(?:^|(?<=[\s,;]))(?:\({0}\)|{0}[.):])[ \t]+(?=\S)"
+
+
+def find_options(question: str) -> tuple[str, ...]:
+    """The texts of the options that a question lists, from A on; empty when it lists none.
+
+    Labels are `A.`, `A)`, `A:` or `(A)`: each at the start of a line, or else all in running text.
+    At least two in alphabetical order make a list.
+    """
+    for label in (_LINE_LABEL, _INLINE_LABEL):
+        options = _labelled_parts(question, label)
+        if len(options) >= 2 and all(options):
+            return options
+    return ()
+
+
+def _labelled_parts(question: str, label: str) -> tuple[str, ...]:
+    """The text after each label, up to the next one; the last list that starts with A."""
+    first = re.compile(label.format("A"), re.MULTILINE)
+    starts = list(first.finditer(question))
+    if not starts:
+        return ()
+    labels = [starts[-1]]
+    for letter in LETTERS[1:]:
+        found = re.compile(label.format(letter), re.MULTILINE).search(question, labels[-1].end())
+        if found is None:
+            break
+        labels.append(found)
+    ends = [found.start() for found in labels[1:]]
+    last = question.find("\n\n", labels[-1].end())
+    ends.append(last if last >= 0 else len(question))
+    return tuple(
+        question[found.end() : end].strip(" \t\r\n,;")
+        for found, end in zip(labels, ends, strict=True)
+    )
+
+
+def option_key(text: str) -> str:
+    """The form in which two option texts are the same: characters, case, spaces, final stop."""
+    folded = unicodedata.normalize("NFKC", unwrapped(text)).casefold()
+    return " ".join(folded.split()).rstrip(" .,;:!")
+
+
+def unwrapped(text: str) -> str:
+    """`text` without dollar signs around it, Markdown's stars, and LaTeX's font commands."""
+    bare = text.strip().strip("*`").strip()
+    while len(bare) > 1 and bare.startswith("$") and bare.endswith("$"):
+        bare = bare[1:-1].strip()
+    return _WRAPPED.sub(r"\1", bare).strip().strip("*`").strip()
+
+
+def chosen_letter(answer: str, options: Sequence[str] = ()) -> str:
+    """The letter of the option that an answer names, or "" when it names none or more than one.
+
+    `B`, `(b)`, `B.`, `option B`, `B) Rome` and the text of an option (`Rome`) name an option. A
+    letter beyond the options names none; a letter beside another option's text names none.
+    """
+    bare = unwrapped(answer)
+    match = _BARE.fullmatch(bare)
+    if match is not None:
+        return _within(match[1].upper(), options)
+    labelled = _LABELLED.fullmatch(bare)
+    if labelled is not None:
+        letter = _within(labelled[1] or labelled[2], options)
+        if not options or not letter:
+            return letter
+        own_text = option_key(options[LETTERS.index(letter)])
+        return letter if option_key(labelled[3]) == own_text else ""
+    named = [
+        letter
+        for letter, option in zip(LETTERS, options, strict=False)
+        if option_key(option) == option_key(bare)
+    ]
+    return named[0] if len(named) == 1 else ""
+
+
+def label_text(answer: str) -> tuple[str, str]:
+    """(letter, text) of an answer such as `B) Rome`; the text is "" for a bare letter."""
+    bare = unwrapped(answer)
+    labelled = _LABELLED.fullmatch(bare)
+    if labelled is not None:
+        return labelled[1] or labelled[2], labelled[3].strip()
+    match = _BARE.fullmatch(bare)
+    return (match[1].upper(), "") if match is not None else ("", bare)
+
+
+def _within(letter: str, options: Sequence[str]) -> str:
+    if letter not in LETTERS or (options and LETTERS.index(letter) >= len(options)):
+        return ""
+    return letter
