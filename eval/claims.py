@@ -14,9 +14,8 @@ SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
 NOT_TESTABLE = "not testable here"
 ONE_SEED = "one seed only"
-NOT_BUILT = "not built yet"
 
-VERDICTS = (SUPPORTED, NOT_SUPPORTED, ONE_SEED, NOT_TESTABLE, NOT_BUILT)
+VERDICTS = (SUPPORTED, NOT_SUPPORTED, ONE_SEED, NOT_TESTABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +145,9 @@ def _judge(cells: Cells, row: Mapping[str, Any], min_effect: float) -> Verdict:
         draws = effect.draws(cells)
         finding = predicate.find(cells, eps=min_effect)
     except MissingCell as missing:
-        built = ">rl:" not in row["predicate"] + row["effect"]
         return Verdict(
-            verdict=NOT_TESTABLE if built else NOT_BUILT,
-            detail=f"no {missing.metric} of {missing.cell}" if built else "needs the RL stage",
+            verdict=NOT_TESTABLE,
+            detail=f"no {missing.metric} of {missing.cell}",
             effect=None,
             holds=None,
             survives_bonferroni=None,
@@ -225,7 +223,7 @@ def _recompute(cells: Cells, row: Mapping[str, Any]) -> Recomputed:
         try:
             ours = Shown.of(Expression(formula).draws(cells).estimate())
         except MissingCell as error:
-            missing = "not built yet" if ">rl:" in formula else f"no {error.metric} of {error.cell}"
+            missing = f"no {error.metric} of {error.cell}"
     return Recomputed(
         id=row["id"],
         text=row["text"],

@@ -122,10 +122,11 @@ def gap_by_stage(gaps: Sequence[Mapping[str, Any]]) -> Any:
             _gap_line(ax, points, name)
         ax.axhline(0, color=INK, linewidth=0.8)
         tuned = next((label_of(gap["sft"][1:]) for gap in gaps if gap["sft"]), "SFT")
-        ax.set_xticks(range(3), ["pretrained", f"+ {tuned}", "+ RL"], color=INK)
-        ax.text(2, 0, "not built yet", ha="center", va="bottom", color=INK, alpha=0.6, fontsize=8)
+        last = max((gap["stage"] for gap in gaps), default=0)
+        stages = ["pretrained", f"+ {tuned}", "+ RL"][: last + 1]
+        ax.set_xticks(range(len(stages)), stages, color=INK)
         ax.set_title(title, loc="left", color=INK, fontsize=9.5)
-        ax.set_xlim(-0.4, 2.4)
+        ax.set_xlim(-0.4, last + 0.4)
         _legend(ax, columns=3)
     return figure
 

@@ -96,9 +96,8 @@ TONES = {
     "not supported": "bad",
     "one seed only": "open",
     "not testable here": "none",
-    "not built yet": "none",
 }
-OWN_TABLES = ("Grid", "Averages", "Cells", "Heldout")
+OWN_TABLES = ("RL", "Grid", "Averages", "Cells", "Heldout")
 
 
 def build_page(

@@ -7,6 +7,7 @@ from typing import Any
 from frontload.eval.cells import Cells, Draws, MissingCell
 from frontload.eval.paper import paper_tables, printed
 from frontload.eval.score import AVERAGING_RULES
+from frontload.recipes.study_rl import RL_DATA
 
 ROW_CELLS: dict[str, tuple[str, ...]] = {
     "T1": ("pt:base", "pt:SHQ", "pt:LDQ", "pt:LMQ", "pt:res"),
@@ -114,13 +115,14 @@ def figure2(cells: Cells) -> dict[str, Any]:
 
 
 def stage_gaps(cells: Cells) -> list[dict[str, Any]]:
-    """Each mix's lead over M_base after pretraining (stage 0) and after the same SFT (stage 1).
+    """Each mix's lead over M_base after pretraining (stage 0), the same SFT (1) and RL on top (2).
 
     The SFT set is SHQ, or in a study without it the first set that M_base was tuned on. Paired by
     question and seed. `measure` is accuracy (points, each stage's own suite) or heldout (nats a
     token by which the loss on the same worked answers is lower).
     """
-    stages = (("", "pt.avg"), (sft_suffix(cells), "sft.avg"))
+    tuned = sft_suffix(cells)
+    stages = (("", "pt.avg"), (tuned, "sft.avg"), (f"{tuned}>rl:{RL_DATA}", "sft.avg"))
     found = []
     for mix in study_mixes(cells):
         for stage, (suffix, average) in enumerate(stages):

@@ -8,6 +8,7 @@ from frontload.data_tools.files import read_json, replacing, write_json
 from frontload.eval.cells import Cells
 from frontload.eval.claims import judge, recompute, verdicts_json
 from frontload.eval.results import ResultFile, read_results
+from frontload.eval.rl_tables import rl_table
 from frontload.eval.score import AVERAGING_RULES, score
 from frontload.eval.tables import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.text_tables import Budget, tables_markdown
@@ -23,7 +24,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
         from their own items.
     """
     cells = Cells(files=read_cells(recipe, inputs))
-    tables = build_tables(cells)
+    tables = build_tables(cells) + [table for table in [rl_table(cells)] if table.rows]
     verdicts = judge(cells, min_effect=recipe.min_effect)
     claims = recompute(cells)
     budget = Budget(

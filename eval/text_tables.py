@@ -52,8 +52,9 @@ def tables_markdown(
 def table_text(table: Table) -> str:
     """One table with its caption, rule and notes."""
     if not any(any(row.ours) for row in table.rows):
-        reason = "not built yet (needs the RL stage)" if table.id == "T3" else "no cell of it here"
-        body = f"{reason}."
+        body = "no cell of it in this study" + (
+            " (its recipe has no `rl`)." if table.id == "T3" else "."
+        )
     else:
         head = ["", *table.columns, "seeds"]
         rows = [

@@ -107,14 +107,14 @@ def test_an_effect_below_the_smallest_that_matters_is_not_supported() -> None:
     assert of(judge(cells, min_effect=1.0), "H10").verdict == "supported"
 
 
-def test_missing_cells_are_not_testable_and_rl_is_not_built() -> None:
+def test_missing_cells_are_not_testable() -> None:
     verdicts = judge(sft_cells({"pt:LDQ>sft:ALF": [0.5]}), min_effect=1.0)
-    assert of(verdicts, "H13").verdict == "not built yet"
-    assert of(verdicts, "H14").verdict == "not built yet"
+    assert of(verdicts, "H13").verdict == of(verdicts, "H14").verdict == "not testable here"
+    assert of(verdicts, "H13").detail == "no rl.avg of pt:LMQ>sft:SHQ>rl:CrossThink"
     assert of(verdicts, "H10").verdict == "not testable here"
     assert of(verdicts, "H10").detail == "no sft.avg of pt:LDQ>sft:LDQ"
     claims = recompute(sft_cells({"pt:LDQ>sft:ALF": [0.5]}))
-    assert of(claims, "C01").missing == "not built yet"
+    assert of(claims, "C01").missing == "no rl.avg of pt:LMQ>sft:SHQ>rl:CrossThink"
     assert of(claims, "C20").missing == "no sft.avg of pt:LDQ>sft:LDQ"
 
 

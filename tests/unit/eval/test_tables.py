@@ -62,9 +62,9 @@ def test_m_res_is_the_mean_of_its_members_and_average_of_the_categories(tabulate
         assert row["ours"][0]["value"] == pytest.approx(sum(categories) / 4)
 
 
-def test_the_text_tables_say_what_is_not_built_and_the_budget(tabulated: Path) -> None:
+def test_the_text_tables_say_what_the_study_lacks_and_the_budget(tabulated: Path) -> None:
     text = (tabulated / "tables.md").read_text()
-    assert "not built yet (needs the RL stage)" in text
+    assert "no cell of it in this study (its recipe has no `rl`)" in text
     assert "0.38 to 1" in text
     assert text.isascii()
     for line in text.splitlines():
@@ -160,3 +160,37 @@ def test_a_study_of_own_data_says_what_the_held_out_loss_says(
     assert "On held-out worked answers after pretraining, M_OWN stands" in text
     assert "after SFT[OWN]" in text
     assert "not testable here" in text
+
+
+def test_rl_cells_fill_table_3_the_change_and_their_hypotheses(tmp_path: Path) -> None:
+    base = {"pt:base": 0.3, "pt:LMQ": 0.4}
+    start = {f"{cell}>sft:SHQ": level for cell, level in base.items()}
+    after = {f"{cell}>rl:CrossThink": level + 0.3 for cell, level in start.items()}
+    found = evaluations(tmp_path / "study", seeds=3, per_family=4, cells=base | start | after)
+    recipe, inputs = tabulate_recipe(found)
+    work = workspace(tmp_path / "tables")
+    tabulate(recipe, inputs, work)
+    tables = {table["id"]: table for table in read(work.path / "tables.json")["tables"]}
+    third = tables["T3"]["rows"]
+    average = tables["T3"]["columns"].index("Avg.")
+    before, trained, change = tables["RL"]["rows"][:3]
+    names = tables["RL"]["columns"]
+    assert [row["cell"] for row in (before, trained)] == [
+        "pt:base>sft:SHQ",
+        "pt:base>sft:SHQ>rl:CrossThink",
+    ]
+    assert third[0]["ours"][average] == trained["ours"][names.index("Avg.")]
+    for place in range(len(names)):
+        values = [row["ours"][place]["value"] for row in (trained, before)]
+        assert change["ours"][place]["value"] == pytest.approx(values[0] - values[1])
+    passed, average_of_samples = (
+        sum(trained["ours"][names.index(name)]["value"] for name in group)
+        for group in (("pass@k",), ("Avg.",))
+    )
+    assert passed >= average_of_samples
+    verdicts = {one["id"][:3]: one for one in read(work.path / "verdicts.json")["hypotheses"]}
+    for name in ("H13", "H14"):
+        assert verdicts[name]["verdict"] in ("supported", "not supported")
+        assert verdicts[name]["num_seeds"] == 3
+    gaps = read(work.path / "tables.json")["gap_by_stage"]
+    assert {gap["stage"] for gap in gaps if gap["mix"] == "LMQ"} >= {1, 2}
