@@ -1,9 +1,7 @@
 """Checkpoints in Megatron's distributed format: whole, and the same bytes for one state."""
 
 import errno
-import io
 import json
-import os
 import pickle
 import shutil
 from dataclasses import asdict, dataclass
@@ -16,12 +14,19 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from megatron.core.process_groups_config import ProcessGroupCollection
 from torch.distributed.checkpoint.api import CheckpointException
 
-from frontload.megatron_ext.checkpoint_files import METADATA, check_whole, first_line, read_model
+from frontload.megatron_ext.checkpoint_files import (
+    CONTENT,
+    METADATA,
+    check_whole,
+    first_line,
+    read_model,
+    write_table,
+)
 from frontload.megatron_ext.checkpoint_files import WEIGHTS as WEIGHTS
+from frontload.megatron_ext.checkpoint_files import write_json as write_json
+from frontload.megatron_ext.checkpoint_files import write_model as write_model
 from frontload.recipes.errors import ArtifactError, StageError
 from frontload.recipes.schema import Model
-
-CONTENT = "content.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +63,8 @@ def save_weights(folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
     except (Exception, CheckpointException) as error:  # torch's is a BaseException
         raise _save_failure(folder, error) from error
     if dist.get_rank() == 0:
-        _strip_identity(partial / METADATA)
+        table = pickle.loads((partial / METADATA).read_bytes())
+        write_table(partial / METADATA, table)
         write_json(partial / CONTENT, {"optimizer": parts.optimizer_kind()})
         before = folder.with_name(folder.name + ".before")
         if folder.exists():
@@ -108,11 +114,6 @@ def _check_optimizer(folder: Path, parts: Parts) -> None:
         )
 
 
-def write_model(folder: Path, model: Model) -> None:
-    """Writes the model recipe beside the weights."""
-    write_json(folder / "model.json", asdict(model))
-
-
 def check_same_model(folder: Path, model: Model) -> None:
     """Checks that a checkpoint is of the recipe's model.
 
@@ -129,13 +130,6 @@ def check_same_model(folder: Path, model: Model) -> None:
             )
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole, with sorted keys."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
-    os.replace(partial, path)
-
-
 def _sharded_state(parts: Parts, *, loading: bool) -> dict[str, Any]:
     metadata = {
         "dp_cp_group": parts.groups.dp_cp,
@@ -149,20 +143,6 @@ def _sharded_state(parts: Parts, *, loading: bool) -> dict[str, Any]:
             content["model"], is_loading=loading, metadata=metadata
         )
     return content
-
-
-def _strip_identity(path: Path) -> None:
-    """Torch stores the path and a random id of the save in the table; nothing reads them back.
-
-    Pickled without memory of which equal objects are one, so that equal tables give equal bytes.
-    """
-    table = pickle.loads(path.read_bytes())
-    table.storage_meta = None
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=4)
-    pickler.fast = True
-    pickler.dump(table)
-    path.write_bytes(buffer.getvalue())
 
 
 def _save_failure(folder: Path, error: BaseException) -> StageError:

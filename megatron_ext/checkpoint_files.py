@@ -1,14 +1,19 @@
-"""Reading a checkpoint artifact's files without Megatron: its table, its model recipe."""
+"""A checkpoint artifact's small files without Megatron: its table, its model recipe."""
 
+import io
 import json
+import os
 import pickle
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.schema import Model
 
 WEIGHTS = "weights"
 METADATA = ".metadata"
+CONTENT = "content.json"
 
 
 def check_whole(folder: Path) -> None:
@@ -51,6 +56,32 @@ def read_model(folder: Path) -> Model:
             rule="a checkpoint holds the recipe of its model",
             do="delete the artifact by its key and run the study again",
         ) from error
+
+
+def write_model(folder: Path, model: Model) -> None:
+    """Writes the model recipe beside the weights."""
+    write_json(folder / "model.json", asdict(model))
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Writes a checkpoint's table without what names one save of it.
+
+    Torch stores the path and a random id of the save in it; nothing reads them back. Pickled
+    without memory of which equal objects are one, so that equal tables give equal bytes.
+    """
+    table.storage_meta = None
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=4)
+    pickler.fast = True
+    pickler.dump(table)
+    path.write_bytes(buffer.getvalue())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON whole, with sorted keys."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
+    os.replace(partial, path)
 
 
 def first_line(error: BaseException) -> str:
