@@ -20,7 +20,7 @@ FULL, REFUSED = (
     (errno.ENOSPC, errno.EDQUOT),
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
-STUDY_COMMANDS = ("plan", "run", "status", "report", "explain")
+STUDY_COMMANDS = ("plan", "run", "status", "report", "explain", "launch")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -156,11 +156,31 @@ def _parser(command: str) -> _Parser:
     one.add_argument("--study", help="the study a label belongs to")
     _add_store(one)
     one.set_defaults(run=commands.explain)
+    _add_launch(choices)
     data = choices.add_parser("data", help="preprocess, curate, verify: data from files to tokens")
     if command == "data":  # imported only when asked for: the other commands start faster
         below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
         importlib.import_module("frontload.data_tools.cli").add_commands(below)
     return parser
+
+
+def _add_launch(choices: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "print or submit one training recipe as a job of a cluster"
+    one = choices.add_parser("launch", help=text, description=text)
+    one.add_argument("recipe", help="a name under recipes/training, or a path ending in .yaml")
+    one.add_argument(
+        "--placement", required=True, help="a name under recipes/placements, or a path"
+    )
+    one.add_argument("--dry-run", action="store_true", help="print the job, start nothing")
+    one.add_argument("--model", type=Path, help="Hugging Face folder to start from")
+    one.add_argument("--prompts", type=Path, help="parquet of training prompts")
+    one.add_argument("--validation", type=Path, help="parquet of validation prompts")
+    one.add_argument("--out", type=Path, help="folder of the run; runs/RECIPE-KEY if not given")
+    one.set_defaults(run=_launch)
+
+
+def _launch(options: argparse.Namespace) -> int:
+    return importlib.import_module("frontload.launch.submit").launch(options)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

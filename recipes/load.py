@@ -193,7 +193,7 @@ def _find_parent(path: Path, parent: Tree) -> Path:
     for candidate in (
         path.parent / name if name.endswith(".yaml") else path.parent / f"{name}.yaml",
         RECIPES / path.parent.name / f"{name}.yaml",
-        RECIPES / "studies" / f"{name}.yaml",
+        *(RECIPES / folder / f"{name}.yaml" for folder in ("studies", "training", "placements")),
     ):
         if name and candidate.is_file() and candidate.resolve() != path.resolve():
             return candidate.resolve()

@@ -4,7 +4,7 @@ import re
 
 Value = str | int | float | bool | None | tuple["Value", ...]
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = ("true", "false", "null", "nan", "inf")
 
 

@@ -279,11 +279,20 @@ def test_a_setting_has_one_source(key: str) -> None:
 texts = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=12)
 
 
+@given(
+    st.from_regex(r"[a-zA-Z_/.0-9-]{1,8}", fullmatch=True)
+    | st.sampled_from(["null", "True", "nan", "-inf", "1e-6", "/a/b-c.d", "a b", ""])
+)
+def test_a_name_or_a_path_stays_one(text: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"key={hydra_text(text)}"])
+    value = override.value()
+    assert (str(value), isinstance(value, (int, float, type(None)))) == (text, False)
+
+
 @given(st.one_of(texts, st.text("'\\\"", max_size=6), st.text("${}=,[]: '\\", max_size=6)))
 def test_any_text_survives_hydras_grammar(text: str) -> None:
     (override,) = OverridesParser.create().parse_overrides([f"key={hydra_text(text)}"])
     assert str(override.value()) == text
-    assert isinstance(override.value(), str) or not isinstance(override.value(), (int, float))
 
 
 @given(

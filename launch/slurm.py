@@ -1,0 +1,327 @@
+"""A Slurm job as text: header, environment, steps on nodes, a body, and an end that stops it all.
+
+The body is what differs between kinds of jobs: `ray_body` starts Ray and one trainer. A body uses
+what `PROLOGUE` defines (`nodes`, `head_address`, `port`, and the functions say, fail, on_nodes,
+start, watch) and leaves the exit status in `status`. Pure: nothing is read or started here.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from frontload.recipes.cluster import Slurm
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.placement import Placement
+
+TIME_LIMIT = re.compile(r"(?:(\d+)-)?(\d{1,2}):([0-5]\d):([0-5]\d)")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
+HIGHEST_PORT = 65_535
+POLL_SECONDS = 1
+SIGNAL_LATE_SECONDS = 60  # Slurm sends its warning up to a minute late
+STEPS_TO_STOP = 3  # the head, the workers and the trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterJob:
+    """What to run on the nodes of a placement."""
+
+    name: str
+    folder: Path  # logs, metrics and the mark of a finished run; the same for every restart
+    environment: Mapping[str, str]
+    body: str
+
+
+def job_script(job: ClusterJob, placement: Placement) -> str:
+    """The whole text for sbatch.
+
+    Raises: RecipeError for a placement that Slurm would refuse, or that would not come back.
+    """
+    slurm = check_slurm(placement)
+    exports = {**job.environment, **slurm.environment}
+    numbers = {
+        "folder": str(job.folder),
+        "num_nodes": placement.num_nodes,
+        "gpus_per_node": placement.ranks_per_node,
+        "first_port": slurm.first_port,
+        "num_ports": slurm.num_ports,
+        "start_seconds": slurm.start_seconds,
+        "stop_seconds": slurm.stop_seconds,
+        "max_requeues": slurm.max_requeues,
+        "poll_seconds": POLL_SECONDS,
+    }
+    parts = [
+        "\n".join(_header(job, placement, slurm)),
+        "set -Eeuo pipefail",
+        "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in numbers.items()),
+        f"activate={shlex.quote(slurm.activate or ':')}",
+        f"container=({shlex.join(_container(slurm))})",
+        "\n".join(f"export {name}={shlex.quote(text)}" for name, text in sorted(exports.items())),
+        PROLOGUE.strip(),
+        job.body.strip(),
+        EPILOGUE.strip(),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def check_slurm(placement: Placement) -> Slurm:
+    """The Slurm section of a placement, after its values were checked.
+
+    Raises: RecipeError for a missing section or a value that cannot be.
+    """
+    slurm = placement.slurm
+    if slurm is None:
+        raise RecipeError(
+            f"placement {placement.name}",
+            found="no `slurm` section",
+            rule="a job for a cluster says how its nodes are asked for",
+            do="choose a placement with one, e.g. --placement slurm",
+        )
+    limit = limit_seconds(slurm.time_limit)
+    least = SIGNAL_LATE_SECONDS + STEPS_TO_STOP * slurm.stop_seconds
+    if not least <= slurm.requeue_seconds < limit:
+        raise RecipeError(
+            "placement.slurm.requeue_seconds",
+            found=f"{slurm.requeue_seconds} of a limit of {limit} seconds",
+            rule=f"the job is warned early enough to stop {STEPS_TO_STOP} steps of "
+            f"{slurm.stop_seconds} seconds each before its limit: {least} seconds or more",
+            do="change it, stop_seconds or time_limit",
+        )
+    if slurm.first_port < 1_024 or slurm.first_port + slurm.num_ports - 1 > HIGHEST_PORT:
+        raise RecipeError(
+            "placement.slurm.first_port",
+            found=f"ports {slurm.first_port} to {slurm.first_port + slurm.num_ports - 1}",
+            rule=f"ports of a job lie between 1024 and {HIGHEST_PORT}",
+            do="lower first_port or num_ports",
+        )
+    if slurm.num_ports < 1 or slurm.start_seconds < 1 or slurm.stop_seconds < 1:
+        raise RecipeError(
+            "placement.slurm",
+            found="num_ports, start_seconds or stop_seconds below 1",
+            rule="each is 1 or more",
+            do="raise it",
+        )
+    _check_texts(slurm)
+    return slurm
+
+
+def limit_seconds(text: str) -> int:
+    """Seconds of a limit written HH:MM:SS or D-HH:MM:SS.
+
+    Raises: RecipeError for another form; Slurm reads "30" as minutes and "1:30" as a minute.
+    """
+    match = TIME_LIMIT.fullmatch(text)
+    if match is None:
+        raise RecipeError(
+            "placement.slurm.time_limit",
+            found=f"is '{text}'",
+            rule="a limit is hours, minutes and seconds, with days in front if needed",
+            do='write e.g. "04:00:00" or "2-00:00:00" in quotes',
+        )
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _check_texts(slurm: Slurm) -> None:
+    for name in slurm.environment:
+        if not NAME.fullmatch(name) or SECRET.search(name):
+            raise RecipeError(
+                f"placement.slurm.environment.{name}",
+                found="a secret" if SECRET.search(name) else "not a name of a variable",
+                rule="the script is printed and kept; secrets come from the shell that submits, "
+                "whose variables sbatch passes on",
+                do="remove it, and export it in your shell" if SECRET.search(name) else "rename it",
+            )
+    for line in slurm.header:
+        if not line.startswith("--") or not line.isprintable():
+            raise RecipeError(
+                "placement.slurm.header",
+                found=f"'{line}'",
+                rule="a line is one option of sbatch",
+                do="write e.g. --constraint=h100",
+            )
+    for knob in ("partition", "account", "container_image", "container_mounts", "shared_folder"):
+        text = getattr(slurm, knob)
+        if not text.isprintable() or " " in text:
+            raise RecipeError(
+                f"placement.slurm.{knob}",
+                found=f"'{text}'",
+                rule="sbatch and srun take it as one word",
+                do="write it without blanks",
+            )
+
+
+def _header(job: ClusterJob, placement: Placement, slurm: Slurm) -> list[str]:
+    options = [
+        f"--job-name=frontload-{job.name}",
+        f"--nodes={placement.num_nodes}",
+        "--ntasks-per-node=1",
+        f"--gpus-per-node={placement.ranks_per_node}",
+        *([f"--cpus-per-task={slurm.cpus_per_node}"] if slurm.cpus_per_node else []),
+        "--mem=0",
+        "--exclusive",
+        f"--time={slurm.time_limit}",
+        *([f"--partition={slurm.partition}"] if slurm.partition else []),
+        *([f"--account={slurm.account}"] if slurm.account else []),
+        "--requeue",
+        "--open-mode=append",
+        f"--signal=B:USR1@{slurm.requeue_seconds}",
+        f"--output={job.folder}/logs/%j.out",
+        *slurm.header,
+    ]
+    return ["#!/bin/bash", *(f"#SBATCH {option}" for option in options)]
+
+
+def _container(slurm: Slurm) -> list[str]:
+    found = [f"--container-image={slurm.container_image}"] if slurm.container_image else []
+    mounts = slurm.container_mounts
+    return [*found, f"--container-mounts={mounts}"] if mounts else found
+
+
+def bash_array(name: str, words: Sequence[str]) -> str:
+    """A command as a bash array, one word a line."""
+    return "\n".join([f"{name}=(", *(f"    {shlex.quote(word)}" for word in words), ")"])
+
+
+def ray_body(trainer: Sequence[str], checks: Sequence[str]) -> str:
+    """Ray on every node, then `checks` on each node, then `trainer` once on the head."""
+    arrays = f"{bash_array('checks', checks)}\n\n{bash_array('trainer', trainer)}"
+    return f"{arrays}\n\n{RAY_BODY.strip()}"
+
+
+PROLOGUE = r"""
+# ---- what every job does first
+say() { echo "frontload: $(date -u +%H:%M:%S) $*" >&2; }
+fail() { say "$*"; exit 1; }
+
+restarts=${SLURM_RESTART_COUNT:-0}
+if [[ -e "$folder/finished" ]]; then
+    say "job $SLURM_JOB_ID: this run has finished before; nothing to do"
+    exit 0
+fi
+((restarts <= max_requeues)) || fail "job $SLURM_JOB_ID was requeued $restarts times, at most" \
+    "$max_requeues; read $folder/logs, then submit it again"
+
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+((${#nodes[@]} == num_nodes)) || fail "job $SLURM_JOB_ID has ${#nodes[@]} nodes, not $num_nodes"
+cpus=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}
+port=$((first_port + SLURM_JOB_ID % num_ports))  # two jobs on one node rarely ask for the same
+
+# on_nodes COUNT NODES COMMAND...: the command once on each of the nodes, in the job's software
+on_nodes() {
+    local count=$1 list=$2
+    shift 2
+    exec srun --overlap --nodes="$count" --ntasks="$count" --ntasks-per-node=1 \
+        --nodelist="$list" --cpus-per-task="$cpus" --cpu-bind=none --kill-on-bad-exit=1 \
+        "${container[@]}" bash -c "$activate && exec \"\$@\"" frontload "$@"
+}
+
+steps=()       # process ids of everything started
+companions=()  # those that must live as long as the job
+warned=""
+
+# start COMMAND...: the command in the background; its process id in `started`
+start() {
+    "$@" &
+    started=$!
+    steps+=("$started")
+}
+
+# watch ID WHAT: waits for a step and returns its status; ends the job when a companion ends first
+watch() {
+    local status=0 companion
+    while kill -0 "$1" 2>/dev/null; do
+        [[ -z "$warned" ]] || requeue
+        for companion in "${companions[@]}"; do
+            kill -0 "$companion" 2>/dev/null && continue
+            wait "$companion" || status=$?
+            fail "$2: a step it needs ended first, with status $status"
+        done
+        sleep "$poll_seconds"
+    done
+    wait "$1" || status=$?
+    return "$status"
+}
+
+requeue() {
+    say "the time limit is near: stopping, to go on from the last checkpoint after a requeue"
+    stop
+    scontrol requeue "$SLURM_JOB_ID" || fail "scontrol requeue $SLURM_JOB_ID failed"
+    exit 0
+}
+
+# stop: asks every step to end, newest first, each before the next; kills what takes stop_seconds
+stop() {
+    local place step end
+    for ((place = ${#steps[@]} - 1; place >= 0; place--)); do
+        step=${steps[place]} end=$((SECONDS + stop_seconds))
+        kill -TERM "$step" 2>/dev/null || true
+        while kill -0 "$step" 2>/dev/null && ((SECONDS < end)); do sleep "$poll_seconds"; done
+        kill -KILL "$step" 2>/dev/null || true
+        wait "$step" 2>/dev/null || true
+    done
+    steps=()
+}
+
+trap stop EXIT
+trap 'warned=yes' USR1
+trap 'exit 143' TERM
+trap 'exit 130' INT
+
+mkdir -p "$folder/logs"
+head_address=${nodes[0]}
+for one in $(srun --overlap --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address); do
+    if [[ "$one" =~ ^[0-9]+(\.[0-9]+){3}$ && "$one" != 127.* ]]; then
+        head_address=$one
+        break
+    fi
+done
+say "job $SLURM_JOB_ID, start $restarts: ${nodes[*]}; head ${nodes[0]} at $head_address:$port"
+"""
+
+RAY_BODY = r"""
+# ---- Ray on every node, one trainer on the head
+export VERL_FILE_LOGGER_PATH="$folder/metrics-$restarts.jsonl"  # veRL empties its file at a start
+everyone=$(IFS=,; echo "${nodes[*]}")
+others=$(IFS=,; echo "${nodes[*]:1}")
+ray_node=(--num-cpus="$cpus" --num-gpus="$gpus_per_node" --disable-usage-stats --block)
+
+start on_nodes "$num_nodes" "$everyone" "${checks[@]}"
+watch "$started" "the checks" || fail "the checks of the nodes found what is said above"
+
+start on_nodes 1 "${nodes[0]}" ray start --head --node-ip-address="$head_address" \
+    --port="$port" --include-dashboard=false --temp-dir="/tmp/frontload-ray-$SLURM_JOB_ID" \
+    "${ray_node[@]}"
+companions+=("$started")
+wait_for=(python -m frontload.rl.ray_nodes --address "$head_address:$port"
+    --seconds "$start_seconds")
+start on_nodes 1 "${nodes[0]}" "${wait_for[@]}" --nodes 1 --gpus "$gpus_per_node"
+watch "$started" "the head" || fail "the Ray head did not start"
+
+if ((num_nodes > 1)); then
+    start on_nodes "$((num_nodes - 1))" "$others" ray start \
+        --address="$head_address:$port" "${ray_node[@]}"
+    companions+=("$started")
+    start on_nodes 1 "${nodes[0]}" "${wait_for[@]}" --nodes "$num_nodes" \
+        --gpus "$((num_nodes * gpus_per_node))"
+    watch "$started" "the workers" || fail "not every node joined Ray"
+fi
+
+export RAY_ADDRESS="$head_address:$port"
+start on_nodes 1 "${nodes[0]}" "${trainer[@]}"
+status=0
+watch "$started" "the trainer" || status=$?
+"""
+
+EPILOGUE = r"""
+# ---- the end
+stop
+if ((status != 0)); then
+    say "job $SLURM_JOB_ID: the trainer ended with status $status"
+    exit "$status"
+fi
+: > "$folder/finished"
+say "job $SLURM_JOB_ID: finished"
+"""

@@ -1,0 +1,263 @@
+"""The job script, run against a cluster of fake commands: order, statuses, signals, clean ends."""
+
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from frontload.launch.slurm import ClusterJob, job_script, ray_body
+from frontload.recipes.cluster import Slurm
+from frontload.recipes.placement import Placement
+from tests.unit.launch.fake_cluster import FakeCluster
+
+CHECKS = ("python", "-m", "frontload.rl.preflight", "--gpus", "8")
+WORDS = ("key='it is'", 'a "b"', "c=$HOME;d", "[x,y]", "")
+TRAINER = ("python", "-m", "verl.trainer.main_ppo", *WORDS)
+SLURM = Slurm(
+    shared_folder="/shared",
+    activate='export ACTIVE="yes on $FAKE_NODE"',
+    environment={"MINE": "a b'c"},
+    stop_seconds=20,
+)
+PLACEMENT = Placement(name="four", num_nodes=4, ranks_per_node=8, slurm=SLURM)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> FakeCluster:
+    return FakeCluster(tmp_path)
+
+
+def script_of(cluster: FakeCluster, placement: Placement = PLACEMENT) -> str:
+    job = ClusterJob(
+        name="grpo_8b",
+        folder=cluster.folder / "run",
+        environment={"OMP_NUM_THREADS": "8"},
+        body=ray_body(TRAINER, CHECKS),
+    )
+    return job_script(job, placement)
+
+
+def with_slurm(**changes: object) -> Placement:
+    return replace(PLACEMENT, slurm=replace(SLURM, **changes))  # pyright: ignore
+
+
+def test_head_then_workers_then_one_trainer_then_nothing(cluster: FakeCluster) -> None:
+    status, said = cluster.run(script_of(cluster))
+    assert status == 0, said
+    starts = [line.split()[:2] for line in cluster.events("ray")]
+    assert starts[0] == ["ray", "n1"]
+    assert sorted(starts[1:]) == [["ray", f"n{node}"] for node in range(2, 5)]
+    checks = [line for line in cluster.log if "rl.preflight" in line]
+    assert sorted(line.split()[1] for line in checks) == ["n1", "n2", "n3", "n4"]
+    order = [cluster.log.index(line) for line in (*checks, *cluster.events("ray"))]
+    assert max(order[:4]) < min(order[4:]), "no Ray before every node is checked"
+    trainers = [line for line in cluster.log if "main_ppo" in line]
+    assert [line.split()[1] for line in trainers] == ["n1"]
+    assert cluster.log.index(trainers[0]) > max(order)
+    end = cluster.log.index("trainer-end n1")
+    assert sorted(cluster.log[end + 1 :]) == [f"ray-end n{node}" for node in range(1, 5)]
+    assert cluster.left == []
+    assert (cluster.folder / "run" / "finished").exists()
+
+
+def test_waits_for_the_head_then_for_every_node_and_gpu(cluster: FakeCluster) -> None:
+    cluster.run(script_of(cluster))
+    waits = [line for line in cluster.log if "ray_nodes" in line]
+    assert len(waits) == 2
+    assert "<--address><10.1.2.3:22345>" in waits[0]
+    assert waits[0].endswith("<--nodes><1><--gpus><8>")
+    assert waits[1].endswith("<--nodes><4><--gpus><32>")
+    trainer = next(place for place, line in enumerate(cluster.log) if "main_ppo" in line)
+    assert cluster.log.index(waits[1]) < trainer
+
+
+def test_head_and_workers_agree_on_address_and_port(cluster: FakeCluster) -> None:
+    cluster.run(script_of(cluster))
+    head, *workers = cluster.events("ray")
+    assert "--head --node-ip-address=10.1.2.3 --port=22345" in head  # 20000 + 12345 % 10000
+    assert "--include-dashboard=false" in head
+    assert all("--address=10.1.2.3:22345" in line for line in workers)
+    assert all(
+        "--num-cpus=96 --num-gpus=8 --disable-usage-stats --block" in line
+        for line in [head, *workers]
+    )
+    assert "RAY_ADDRESS=10.1.2.3:22345" in cluster.state("trainer.env").read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("job", "first", "span", "port"),
+    [("7", 20_000, 10_000, 20_007), ("29999", 20_000, 10_000, 29_999), ("5", 6_379, 1, 6_379)],
+)
+def test_the_port_follows_from_the_job(
+    cluster: FakeCluster, job: str, first: int, span: int, port: int
+) -> None:
+    script = script_of(cluster, with_slurm(first_port=first, num_ports=span))
+    cluster.run(script, SLURM_JOB_ID=job)
+    assert f"--port={port} " in cluster.events("ray")[0]
+
+
+def test_a_head_without_an_outer_ipv4_address_is_called_by_name(cluster: FakeCluster) -> None:
+    cluster.run(script_of(cluster), FAKE_ADDRESSES="fe80::1 127.0.0.1")
+    assert "--node-ip-address=n1 " in cluster.events("ray")[0]
+
+
+def test_the_trainer_gets_its_words_and_its_environment(cluster: FakeCluster) -> None:
+    status, said = cluster.run(script_of(cluster), SLURM_RESTART_COUNT="2")
+    assert status == 0, said
+    arguments = cluster.state("trainer.arguments").read_text().split("\n")[:-1]
+    assert arguments == list(TRAINER[1:])
+    environment = cluster.state("trainer.env").read_text().splitlines()
+    assert "OMP_NUM_THREADS=8" in environment
+    assert "MINE=a b'c" in environment
+    assert "ACTIVE=yes on n1" in environment
+    metrics = cluster.folder / "run" / "metrics-2.jsonl"
+    assert f"VERL_FILE_LOGGER_PATH={metrics}" in environment, "a restart writes a file of its own"
+
+
+def test_the_trainers_status_is_the_jobs(cluster: FakeCluster) -> None:
+    status, said = cluster.run(script_of(cluster), FAKE_STATUS="7")
+    assert status == 7
+    assert "ended with status 7" in said
+    assert cluster.left == []
+    assert not (cluster.folder / "run" / "finished").exists()
+
+
+def test_unfit_node_ends_the_job_before_ray(cluster: FakeCluster) -> None:
+    status, said = cluster.run(script_of(cluster), FAKE_UNFIT="n3")
+    assert status == 1
+    assert "no GPU" in said
+    assert cluster.events("ray") == []
+
+
+def test_a_node_that_never_joins_ends_the_job_before_training(cluster: FakeCluster) -> None:
+    status, said = cluster.run(script_of(cluster), FAKE_ABSENT="n4")
+    assert status == 1
+    assert "not every node joined Ray" in said
+    assert not any("main_ppo" in line for line in cluster.log)
+    assert cluster.left == []
+
+
+def test_a_head_that_never_comes_up_ends_the_job_before_workers(cluster: FakeCluster) -> None:
+    status, said = cluster.run(script_of(cluster), FAKE_ABSENT="n1")
+    assert status == 1
+    assert "head did not start" in said
+    assert len(cluster.events("ray")) == 1
+    assert cluster.left == []
+
+
+@pytest.mark.parametrize("node", ["n1", "n3"])
+def test_losing_a_node_of_ray_stops_the_trainer(cluster: FakeCluster, node: str) -> None:
+    process = cluster.start(script_of(cluster), FAKE_TRAINS="1000")
+    cluster.await_training()
+    cluster.state(f"kill-{node}").touch()
+    status, said = cluster.end(process)
+    assert status == 1
+    assert "a step it needs ended first, with status 5" in said
+    assert cluster.events("trainer-stopped") == ["trainer-stopped n1"]
+    assert cluster.left == []
+
+
+def test_the_warning_before_the_limit_stops_and_requeues(cluster: FakeCluster) -> None:
+    status, said = cluster.signal_while_training(script_of(cluster), signal.SIGUSR1)
+    assert status == 0, said
+    assert cluster.events("trainer-stopped") == ["trainer-stopped n1"]
+    assert cluster.log[-1] == "scontrol - requeue 12345", "everything has ended before the requeue"
+    assert cluster.left == []
+    assert not (cluster.folder / "run" / "finished").exists()
+    status, said = cluster.run(script_of(cluster), SLURM_RESTART_COUNT="1")
+    assert status == 0, said
+    assert (cluster.folder / "run" / "finished").exists()
+
+
+def test_a_requeue_that_slurm_refuses_is_a_failure(cluster: FakeCluster) -> None:
+    status, said = cluster.signal_while_training(
+        script_of(cluster), signal.SIGUSR1, FAKE_SCONTROL_STATUS="3"
+    )
+    assert status == 1
+    assert "requeue 12345 failed" in said
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_being_cancelled_leaves_no_process(
+    cluster: FakeCluster, number: signal.Signals, code: int
+) -> None:
+    status, _ = cluster.signal_while_training(script_of(cluster), number)
+    assert status == code
+    assert cluster.events("trainer-stopped") == ["trainer-stopped n1"]
+    assert cluster.left == []
+
+
+def test_the_trainer_is_asked_to_stop_before_ray_is(cluster: FakeCluster) -> None:
+    cluster.signal_while_training(script_of(cluster), signal.SIGTERM)
+    ends = cluster.events("trainer-stopped", "ray-end")
+    assert (ends[0], ends[-1]) == ("trainer-stopped n1", "ray-end n1"), "the head goes last"
+
+
+def test_what_does_not_stop_does_not_hold_the_job(cluster: FakeCluster) -> None:
+    script = script_of(cluster, with_slurm(stop_seconds=1))
+    started = time.monotonic()
+    status, said = cluster.run(script, FAKE_STUBBORN="yes")
+    assert status == 0, said
+    assert cluster.events("ray-end") == []
+    assert len(cluster.left) == 4, "these are Slurm's to end, with the job"
+    assert time.monotonic() - started < 30
+
+
+def test_a_finished_run_is_not_run_again(cluster: FakeCluster) -> None:
+    (cluster.folder / "run").mkdir()
+    (cluster.folder / "run" / "finished").touch()
+    status, said = cluster.run(script_of(cluster), SLURM_RESTART_COUNT="1")
+    assert status == 0
+    assert "finished before" in said
+    assert cluster.log == []
+
+
+def test_a_job_is_not_requeued_for_ever(cluster: FakeCluster) -> None:
+    script = script_of(cluster, with_slurm(max_requeues=2))
+    status, said = cluster.run(script, SLURM_RESTART_COUNT="3")
+    assert status == 1
+    assert "requeued 3 times, at most 2" in said
+    assert cluster.log == []
+
+
+def test_a_wrong_number_of_nodes_is_refused(cluster: FakeCluster) -> None:
+    cluster.nodes = ("n1", "n2")
+    status, said = cluster.run(script_of(cluster))
+    assert status == 1
+    assert "has 2 nodes, not 4" in said
+    assert cluster.log == []
+
+
+def test_one_node_needs_no_workers(cluster: FakeCluster) -> None:
+    cluster.nodes = ("n1",)
+    status, said = cluster.run(script_of(cluster, replace(PLACEMENT, num_nodes=1)))
+    assert status == 0, said
+    assert len(cluster.events("ray")) == 1
+    assert len([line for line in cluster.log if "ray_nodes" in line]) == 1
+
+
+def test_every_step_of_software_runs_in_the_container(cluster: FakeCluster) -> None:
+    placement = with_slurm(container_image="/images/verl.sqsh", container_mounts="/shared:/shared")
+    status, said = cluster.run(script_of(cluster, placement))
+    assert status == 0, said
+    steps = cluster.events("srun")
+    inside = [line for line in steps if "--cpus-per-task=96" in line]
+    assert len(inside) == len(steps) - 1, "all but `hostname`"
+    flags = "--container-image=/images/verl.sqsh --container-mounts=/shared:/shared"
+    assert all(line.endswith(flags) for line in inside)
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_bash_and_shellcheck_accept_the_script(cluster: FakeCluster, nodes: int) -> None:
+    path = cluster.folder / "script.sh"
+    path.write_text(script_of(cluster, replace(PLACEMENT, num_nodes=nodes)))
+    checked = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stderr
+    if shutil.which("shellcheck"):
+        command = ["shellcheck", "--severity=warning", path]
+        checked = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stdout
