@@ -16,13 +16,13 @@ _LINE_LABEL = r"^[ \t]*(?:\({0}\)|{0}[.):])[ \t]*(?=\S)"
 _INLINE_LABEL = r"(?:^|(?<=[\s,;]))(?:\({0}\)|{0}[.):])[ \t]+(?=\S)"
 
 
-def find_options(question: str) -> tuple[str, ...]:
+def find_options(question: str, *, inline: bool = True) -> tuple[str, ...]:
     """The texts of the options that a question lists, from A on; empty when it lists none.
 
-    Labels are `A.`, `A)`, `A:` or `(A)`: each at the start of a line, or else all in running text.
-    At least two in alphabetical order make a list.
+    Labels are `A.`, `A)`, `A:` or `(A)`: each at the start of a line, or else (`inline`) all in
+    running text. At least two in alphabetical order make a list.
     """
-    for label in (_LINE_LABEL, _INLINE_LABEL):
+    for label in (_LINE_LABEL, _INLINE_LABEL) if inline else (_LINE_LABEL,):
         options = _labelled_parts(question, label)
         if len(options) >= 2 and all(options):
             return options
@@ -74,19 +74,21 @@ def chosen_letter(answer: str, options: Sequence[str] = ()) -> str:
     match = _BARE.fullmatch(bare)
     if match is not None:
         return _within(match[1].upper(), options)
-    labelled = _LABELLED.fullmatch(bare)
-    if labelled is not None:
-        letter = _within(labelled[1] or labelled[2], options)
-        if not options or not letter:
-            return letter
-        own_text = option_key(options[LETTERS.index(letter)])
-        return letter if option_key(labelled[3]) == own_text else ""
     named = [
         letter
         for letter, option in zip(LETTERS, options, strict=False)
         if option_key(option) == option_key(bare)
     ]
-    return named[0] if len(named) == 1 else ""
+    if named:  # before labels: the text of an option may be `E. coli`
+        return named[0] if len(named) == 1 else ""
+    labelled = _LABELLED.fullmatch(bare)
+    if labelled is None:
+        return ""
+    letter = _within(labelled[1] or labelled[2], options)
+    if not options or not letter:
+        return letter
+    own_text = option_key(options[LETTERS.index(letter)])
+    return letter if option_key(labelled[3]) == own_text else ""
 
 
 def label_text(answer: str) -> tuple[str, str]:

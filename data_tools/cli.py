@@ -1,4 +1,4 @@
-"""`frontload data verify|peek|preprocess|synth`: parses, calls, prints; returns the exit code."""
+"""`frontload data verify|peek|preprocess|crossthink|synth`: parses, calls, prints; exit code."""
 
 import argparse
 import hashlib
@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from frontload.data_tools.blend import plan_readings
+from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
 from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import IndexedReader, idx_file
 from frontload.data_tools.preprocess import PreprocessRequest, preprocess
@@ -50,6 +51,17 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     raw.add_argument("--append-eod", action="store_true", help="end every document with <|end|>")
     raw.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
     raw.set_defaults(run=run_preprocess)
+
+    cross = subparsers.add_parser("crossthink", help="Nemotron-CrossThink JSONL to veRL parquet")
+    cross.add_argument("--qa", type=Path, required=True, metavar="FILE")
+    cross.add_argument("--math", type=Path, required=True, metavar="FILE")
+    cross.add_argument("--general-to-math", default="2:1", help="rows of each (default 2:1)")
+    cross.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+    cross.add_argument("--seed", type=int, default=1, help="draws and shuffles (default 1)")
+    cross.add_argument(
+        "--instruction", default="", help="added to prompts that do not name \\boxed (default none)"
+    )
+    cross.set_defaults(run=run_crossthink)
 
     synth = subparsers.add_parser("synth", help="write the procedural corpus of a study")
     synth.add_argument("study", metavar="STUDY", help="name or path of a study")
@@ -180,6 +192,28 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
         f"{manifest['num_documents']} documents, {manifest['num_tokens']} tokens"
         f" ({manifest['dtype']}), {dropped} rows dropped {manifest['dropped'] or ''}".rstrip()
     )
+    return 0
+
+
+def run_crossthink(arguments: argparse.Namespace) -> int:
+    """Writes FILE.parquet and FILE.parquet.manifest.json, and prints every count."""
+    manifest = convert_crossthink(
+        CrossThinkRequest(
+            qa=arguments.qa,
+            math=arguments.math,
+            out=arguments.out,
+            general_to_math=arguments.general_to_math,
+            seed=arguments.seed,
+            instruction=arguments.instruction,
+        )
+    )
+    for domain, written in manifest["rows"]["written"].items():
+        print(
+            f"{domain}: {written} of {manifest['rows']['read'][domain]} rows,"
+            f" {manifest['left_out_by_the_blend'][domain]} left out by the blend,"
+            f" dropped {manifest['dropped'][domain] or 'none'}"
+        )
+    print(f"{manifest['prompts_without_boxed']} prompts do not name \\boxed")
     return 0
 
 
