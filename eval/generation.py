@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from frontload.data_tools.document import Conversation
 from frontload.data_tools.render import encode_prompts, encode_rows
 from frontload.data_tools.tokenizer import END, TextTokenizer
-from frontload.eval.grade import final_answer, is_correct
+from frontload.eval.grade import grade_generation
 from frontload.eval.model import ScoringModel
 from frontload.eval.results import GeneratedResult, Generation
 from frontload.eval.suites import FewShotItem, GenerateItem
@@ -59,15 +59,12 @@ def answer_items(
 
 def graded(text: str, item: GenerateItem | FewShotItem, *, tokens: int) -> Generation:
     """A generation with its grade."""
-    final = final_answer(text)
-    right = not final.format_failure and is_correct(
-        item.question, final.text, gold=item.answer, family=item.family
-    )
+    grade = grade_generation(text, question=item.question, gold=item.answer, family=item.family)
     return Generation(
         text=text,
-        answer=final.text,
-        correct=right,
-        format_failure=final.format_failure,
+        answer=grade.extracted,
+        correct=grade.correct,
+        format_failure="" if grade.formatted else grade.reason,
         tokens=tokens,
     )
 

@@ -6,12 +6,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from frontload.eval import grade_math
 from frontload.eval.grade_answer import Verdict, compare_answers, compare_choice, plain_form
@@ -135,6 +135,34 @@ class Grade:
         R_format, no weighted sum.
         """
         return float(self.correct and self.formatted)
+
+
+def grade_generation(text: str, *, question: str, gold: str, family: str) -> Grade:
+    """The grade of a generation in this project's own template: the study's scores and reward.
+
+    A generation that is not formatted has no answer, so it is not correct either.
+    """
+    final = final_answer(text)
+    is_formatted = not final.format_failure
+    right = is_formatted and is_correct(question, final.text, gold=gold, family=family)
+    return Grade(
+        correct=right,
+        formatted=is_formatted,
+        reason=final.format_failure or (Reason.RIGHT if right else Reason.WRONG),
+        extracted=final.text,
+    )
+
+
+def row_reference(ground_truth: str, extra_info: Mapping[str, Any], *, layout: Layout) -> Reference:
+    """The reference of a row that `data_tools/rl_parquet.py` wrote, as veRL's reward gets it."""
+    return Reference(
+        gold=ground_truth,
+        kind=Kind(extra_info["kind"]),
+        layout=layout,
+        question=extra_info.get("question") or "",
+        family=extra_info.get("family") or "",
+        options=tuple(extra_info.get("options") or ()),
+    )
 
 
 CompareMath = Callable[[str, str], str]

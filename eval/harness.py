@@ -15,7 +15,7 @@ from lm_eval.evaluator import evaluate
 
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.eval.generation import gold_grades, graded
-from frontload.eval.grade import final_answer, is_correct
+from frontload.eval.grade import grade_generation
 from frontload.eval.lm_eval_model import FrontloadLM
 from frontload.eval.model import ScoringModel
 from frontload.eval.prompts import FewShotPrompt, few_shot_prompt
@@ -154,11 +154,10 @@ def _row(item: BaseItem, prompts: Mapping[str, FewShotPrompt]) -> dict[str, Any]
 
 
 def _grade_row(doc: dict[str, Any], responses: list[str]) -> dict[str, float]:
-    final = final_answer(responses[0])
-    right = not final.format_failure and is_correct(
-        doc["question"], final.text, gold=doc["answer"], family=doc["family"]
+    grade = grade_generation(
+        responses[0], question=doc["question"], gold=doc["answer"], family=doc["family"]
     )
-    return {"acc": float(right)}
+    return {"acc": grade.reward}
 
 
 @contextmanager

@@ -4,7 +4,17 @@ import pytest
 
 from frontload.data_tools.synthetic.families import FAMILIES, generate
 from frontload.data_tools.synthetic.problem import random_stream
-from frontload.eval.grade import final_answer, is_correct, normalised
+from frontload.eval.grade import (
+    Kind,
+    Reason,
+    Reference,
+    final_answer,
+    grade_generation,
+    grade_response,
+    is_correct,
+    normalised,
+)
+from frontload.eval.grade_format import Layout
 
 
 @pytest.mark.parametrize(
@@ -65,3 +75,44 @@ def test_equal_answers_of_own_data_are_equal(one: str, other: str) -> None:
 )
 def test_different_answers_of_own_data_stay_different(one: str, other: str) -> None:
     assert normalised(one) != normalised(other)
+
+
+def no_algebra(gold: str, prediction: str) -> str:
+    raise AssertionError("a family is graded without algebra")
+
+
+@pytest.mark.parametrize(
+    ("text", "correct", "reason"),
+    [
+        ("{steps} <|answer|> {answer} <|end|>", True, "right"),
+        ("{steps} <|answer|>   {answer}<|end|> {steps}", True, "right"),
+        ("{steps} <|answer|> {answer} {answer} <|end|>", False, "wrong"),
+        ("{steps} <|answer|> <|end|>", False, "wrong"),
+        ("{steps} <|answer|> {answer}", False, "no end"),
+        ("{steps} {answer} <|end|>", False, "no answer mark"),
+        ("", False, "no answer mark"),
+    ],
+)
+@pytest.mark.parametrize("family", ["add", "chain"])
+def test_evaluation_and_reward_of_a_family_are_one_grade(
+    family: str, text: str, *, correct: bool, reason: str
+) -> None:
+    level = FAMILIES[family].levels[0]
+    problem = generate(random_stream(2, "grade", family), family, level=level, heldout=False)
+    answer, question = problem.solution.answer, problem.question
+    response = text.format(steps="a b c", answer=answer)
+    grade = grade_generation(response, question=question, gold="not asked", family=family)
+    assert (grade.correct, grade.reason) == (correct, reason)
+    assert grade.reward == float(correct)
+    assert grade.formatted == (reason in (Reason.RIGHT, Reason.WRONG))
+    reference = Reference(
+        gold="not asked", kind=Kind.FAMILY, layout=Layout.MARKS, question=question, family=family
+    )
+    assert grade_response(response, reference, compare_math=no_algebra) == grade
+
+
+def test_own_data_is_graded_by_its_normalised_answer() -> None:
+    reference = Reference(gold="$1,200", kind=Kind.FAMILY, layout=Layout.THINK_BOXED, family="own")
+    for answer, reward in (("1200.0", 1), ("1201", 0)):
+        response = f"<think>a</think> \\boxed{{{answer}}}"
+        assert grade_response(response, reference, compare_math=no_algebra).reward == reward

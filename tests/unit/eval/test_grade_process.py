@@ -10,10 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pyarrow.parquet as pq
 import pytest
 
+from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
 from frontload.eval import grade_math, grade_process
-from frontload.eval.grade import Grade, Grader, Kind, Reason, Reference
+from frontload.eval.grade import Grade, Grader, Kind, Reason, Reference, row_reference
 from frontload.eval.grade_format import Layout
 from frontload.eval.grade_process import MathLimits, MathPool
 from frontload.recipes.errors import StageError
@@ -104,6 +106,29 @@ def test_copying_the_question_earns_nothing(grader: Grader) -> None:
     assert (copied.reward, copied.reason) == (0, Reason.RESTATED)
     chosen = graded(grader, "2^{10}", gold="2^{10}", question="Which is larger, $2^{10}$ or $3^6$?")
     assert chosen.reward == 1, "a gold answer that stands in the question may be copied"
+
+
+def test_the_gold_answers_of_a_converted_file_are_right(grader: Grader, tmp_path: Path) -> None:
+    """The whole way of a CrossThink row: JSONL, filters, parquet, reward."""
+    data = ROOT / "tests" / "unit" / "data_tools"
+    out = tmp_path / "rl.parquet"
+    request = CrossThinkRequest(
+        qa=data / "crossthink_qa.jsonl", math=data / "crossthink_math.jsonl", out=out
+    )
+    convert_crossthink(request)
+    for row in pq.read_table(out).to_pylist():
+        gold = row["reward_model"]["ground_truth"]
+        reference = row_reference(gold, row["extra_info"], layout=Layout.THINK_BOXED)
+        grade = grader.grade(f"<think>steps</think> \\boxed{{{gold}}}", reference)
+        assert grade.reward == 1, row
+        assert grader.grade("<think>steps</think> \\boxed{no}", reference).reward == 0
+        letters = [chr(ord("A") + n) for n, _ in enumerate(reference.options)]
+        right = [
+            letter
+            for letter in letters
+            if grader.grade(f"<think></think>\\boxed{{{letter}}}", reference).reward
+        ]
+        assert len(right) == (1 if letters else 0)
 
 
 def test_reasons_and_comparisons_are_counted() -> None:
