@@ -8,12 +8,12 @@ must write the same tokens.
 import numpy as np
 import torch
 from paired import measure, show
+from reference_model import draw_weights
 from torch import Tensor
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
 from frontload.megatron_ext.inference import LanguageModel
 from frontload.recipes.schema import Model
-from tests.parity.reference_model import draw_weights
 
 BATCH, PROMPT, NEW = 64, 32, 64
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # for tests.parity
+# for reference_model by its own name: veRL installs a package `tests`, which would hide ours
+sys.path.append(str(Path(__file__).resolve().parents[1] / "parity"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: one thread a process
 
 import torch
