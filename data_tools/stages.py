@@ -12,7 +12,13 @@ from frontload.data_tools import blend as blending
 from frontload.data_tools import curate as curating
 from frontload.data_tools import pack as packing
 from frontload.data_tools import tokenizer as tokenizers
-from frontload.data_tools.document import BaseText, Conversation, read_objects, read_rows
+from frontload.data_tools.document import (
+    BaseText,
+    Conversation,
+    read_objects,
+    read_rows,
+    write_rows,
+)
 from frontload.data_tools.files import read_json, replacing, write_array, write_json
 from frontload.data_tools.indexed import IndexedReader, IndexedWriter, idx_file, token_dtype
 from frontload.data_tools.render import Rendered, encode_documents, encode_rows
@@ -26,10 +32,20 @@ from frontload.recipes.artifact import (
     corpus_set,
     documents_file,
     index_prefix,
+    prompts_file,
     tokenizer_file,
 )
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.schema import Blend, Index, Mix, OwnData, Pack, Synthesis, Tokenizer
+from frontload.recipes.schema import (
+    Blend,
+    Index,
+    Mix,
+    OwnData,
+    Pack,
+    RlPrompts,
+    Synthesis,
+    Tokenizer,
+)
 
 BATCH_ROWS = 2048
 
@@ -39,6 +55,17 @@ def synthesize(recipe: Synthesis, inputs: Inputs, work: Workspace) -> None:
     from frontload.data_tools.synthetic.corpus import write_corpus
 
     write_corpus(recipe, work.path)
+
+
+def write_rl_prompts(recipe: RlPrompts, inputs: Inputs, work: Workspace) -> None:
+    """Draws the prompts of reinforcement learning and counts those that training text holds too."""
+    from frontload.data_tools.synthetic.rl_prompts import prompt_counts, write_prompts
+
+    corpus = inputs["corpus"]
+    prompts = list(write_prompts(recipe))
+    trained = (row for name in ("ldq", "shq") for row in read_rows(corpus_set(corpus, name)))
+    write_rows(prompts_file(work.path), prompts)
+    write_json(work.path / "counts.json", prompt_counts(prompts, trained))
 
 
 def import_own(recipe: OwnData, inputs: Inputs, work: Workspace) -> None:

@@ -29,6 +29,7 @@ STAGES: dict[str, str] = {
     "index": "frontload.data_tools.stages:index",
     "blend": "frontload.data_tools.stages:blend",
     "pack": "frontload.data_tools.stages:pack",
+    "rl_prompts": "frontload.data_tools.stages:write_rl_prompts",
     "pretrain": "frontload.megatron_ext.stages:pretrain",
     "sft": "frontload.megatron_ext.stages:sft",
     "evaluate": "frontload.eval.stages:evaluate",

@@ -53,6 +53,7 @@ CORPUS_SETS = ("base", "ldq", "shq", "own")
 # Token index (`index`)           documents.bin documents.idx, index.json
 # Blend (`blend`)                 plan.json, samples.npy, <source>.order.npy, <source>.offsets.npy
 # Pack (`pack`)                   tokens.bin/.idx, loss_mask.bin/.idx, order.npy, pack.json
+# Prompts (`rl_prompts`)          prompts.jsonl (rows as in the corpus, no trace), counts.json
 # Checkpoint (`pretrain`, `sft`)  weights/ (Megatron distributed checkpoint), model.json,
 #                                 training_state.json, metrics.jsonl
 # Scores (`evaluate`)             items.jsonl, scores.json
@@ -77,6 +78,10 @@ def documents_file(folder: Path) -> Path:
 
 def tokenizer_file(folder: Path) -> Path:
     return folder / "tokenizer.json"
+
+
+def prompts_file(folder: Path) -> Path:
+    return folder / "prompts.jsonl"
 
 
 def index_prefix(folder: Path) -> Path:

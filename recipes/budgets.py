@@ -8,6 +8,7 @@ from frontload.recipes.artifact import CORPUS_SETS
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded, nearest
 from frontload.recipes.schema import ReasoningWriter
+from frontload.recipes.study_rl import check_rl
 from frontload.recipes.study_schema import StudyRecipe, TrainingKnobs
 
 BASE = "base"
@@ -43,6 +44,7 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     _check_sft(loaded)
     _check_epochs(loaded)
     _check_suites(loaded)
+    check_rl(loaded)
 
 
 def _choice(loaded: Loaded[StudyRecipe], path: str, *, value: str, names: tuple[str, ...]) -> None:

@@ -108,6 +108,17 @@ class Pack:
     seed: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class RlPrompts:
+    """Stage `rl_prompts`: questions with gold answers for RL, each asked once."""
+
+    families: dict[str, float]  # share of prompts
+    level_low: float  # levels from this share of a family's range ...
+    level_high: float  # ... to this one
+    num_prompts: int
+    seed: int
+
+
 # ---------------------------------------------------------------- training
 
 

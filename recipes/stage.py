@@ -10,13 +10,14 @@ from typing import Any
 from frontload.recipes import schema
 
 REVISION: dict[str, int] = {
-    "synthesize": 1,
+    "synthesize": 2,  # split by matter, orders in base text, items of the trained families only
     "import_own": 1,
     "tokenizer": 1,
     "curate": 1,
     "index": 1,
     "blend": 1,
     "pack": 1,
+    "rl_prompts": 1,
     "pretrain": 1,
     "sft": 1,
     "evaluate": 1,
@@ -32,6 +33,7 @@ RECIPE_TYPES: dict[str, type] = {
     "index": schema.Index,
     "blend": schema.Blend,
     "pack": schema.Pack,
+    "rl_prompts": schema.RlPrompts,
     "pretrain": schema.Pretrain,
     "sft": schema.Sft,
     "evaluate": schema.Evaluate,

@@ -10,6 +10,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
 from frontload.recipes.placement import Placement
 from frontload.recipes.stage import Stage
+from frontload.recipes.study_rl import RL_DATA, prompts_stage, reinforce
 from frontload.recipes.study_schema import (
     MixKnobs,
     PretrainingKnobs,
@@ -204,6 +205,9 @@ class _Builder:
             for name, documents in self.documents.items()
         }
 
+        if recipe.rl is not None:
+            self.prompts = prompts_stage(recipe.rl, self.corpus, seed=self.data_seed)
+
     def _curate(self, name: str, mix: MixKnobs) -> Stage:
         recipe = schema.Mix(
             name=name,
@@ -220,6 +224,7 @@ class _Builder:
         trunk = self._trunk(seed)
         found: dict[str, Stage] = {}
         models: dict[str, tuple[Arm, Stage]] = {}
+        fine_tuned: dict[tuple[str, str], tuple[str, Stage]] = {}
         for arm in study_arms(self.recipe):
             model = self._branch(arm, trunk, seed=seed)
             models[arm.name] = (arm, model)
@@ -231,6 +236,13 @@ class _Builder:
             tuned = self._tune(arm, model, pack=self._pack(mix, times, seed=seed))
             cell = f"{arm.cell}>sft:{mix_title(mix)}" + (f"*{times}" if times > 1 else "")
             found[cell] = self._evaluate("sft", tuned, seed=seed)
+            if times == 1:
+                fine_tuned[name, mix] = (cell, tuned)
+        if self.recipe.rl is not None:
+            for one in self.recipe.rl.cells:
+                cell, tuned = fine_tuned[one.arm, one.mix]
+                model = reinforce(self.recipe.rl, tuned, prompts=self.prompts, seed=seed)
+                found[f"{cell}>rl:{RL_DATA}"] = self._evaluate("sft", model, seed=seed)
         return found
 
     # ------------------------------------------------------------ pretraining

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from frontload.recipes.placement import Placement
+from frontload.recipes.rl_schema import Grpo, RlOptimizer, Sampling
 from frontload.recipes.schema import Model, OwnData, Synthesis, Tokenizer
 
 
@@ -91,6 +92,45 @@ class EvaluationKnobs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RlPromptKnobs:
+    """Questions of the training side that reinforcement learning asks, each once."""
+
+    families: dict[str, float]  # share of prompts
+    level_low: float
+    level_high: float
+    num_prompts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlCell:
+    """A fine-tuned model of the SFT grid that reinforcement learning goes on with."""
+
+    arm: str
+    mix: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlKnobs:
+    """Stage 3: GRPO on top of some SFT cells, as `GrpoRecipe` states it."""
+
+    prompts: RlPromptKnobs
+    cells: tuple[RlCell, ...]
+    batch_prompts: int
+    mini_batch_prompts: int
+    steps: int
+    prompt_tokens: int
+    response_tokens: int
+    grpo: Grpo
+    optimizer: RlOptimizer
+    sampling: Sampling
+    precision: str
+    actor: str
+    rollout: str
+    validate_every_steps: int
+    checkpoint_every_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyRecipe:
     """A crossed study: pretraining arms x SFT mixes x seeds, with its evaluation."""
 
@@ -104,6 +144,7 @@ class StudyRecipe:
     arms: tuple[str, ...]  # mix of the second phase; `base` is the control
     ratio_arms: tuple[RatioArm, ...]
     sft: SftKnobs
+    rl: RlKnobs | None = None  # absent: Table 3 and the hypotheses about RL stay open
     evaluation: EvaluationKnobs
     placement: Placement = field(metadata={"folder": "placements"})
     expect: dict[str, str] = field(default_factory=dict)  # label -> key that must come out

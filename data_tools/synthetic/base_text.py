@@ -18,6 +18,12 @@ from frontload.data_tools.synthetic.code_families import (
     draw_queue_operation,
     draw_stack_operation,
 )
+from frontload.data_tools.synthetic.instruction_families import (
+    apply_drop,
+    apply_keep,
+    apply_write,
+    draw_write_order,
+)
 from frontload.data_tools.synthetic.math_families import (
     LARGEST_OPERAND,
     SIGNS,
@@ -53,6 +59,7 @@ reasoning data knows the form. Ours: enough for the form, far too few for a skil
 
 
 LAST_TELLING = "find"  # word before the last telling of records
+LEFT_OUT_SHARE = 0.4  # of things offered to a list that are the one to leave out
 MOVE_SHARE = 0.5  # of stories in which one of the two moves on
 
 
@@ -146,6 +153,26 @@ def code_operation(rng: random.Random) -> Cloze:
     return Cloze(context=f"{' '.join(state)} {operation} =", answer=" ".join(after))
 
 
+def order(rng: random.Random) -> Cloze:
+    """One order about a list of words, up to its equals sign, and the list after it."""
+    kind = rng.randrange(3)
+    if kind == 0:
+        state = [rng.choice(WORDS) for _ in range(rng.randint(1, 3))]
+        head, operation = "write", draw_write_order(rng, len(state))
+        after = apply_write(state, operation.split())
+    elif kind == 1:
+        name = rng.choice(tuple(WORD_KINDS))
+        state = [rng.choice(WORD_KINDS[name]) for _ in range(rng.randint(1, 2))]
+        head, operation = f"keep {name}", rng.choice(WORDS)
+        after = apply_keep(state, [operation], kind=name)
+    else:
+        left_out, offered, *state = rng.sample(OBJECTS, rng.randint(3, 4))
+        head = f"drop {left_out}"
+        operation = left_out if rng.random() < LEFT_OUT_SHARE else offered
+        after = apply_drop(state, [operation], left_out=left_out)
+    return Cloze(context=f"{head} : {' '.join(state)} {operation} =", answer=" ".join(after))
+
+
 def fact(rng: random.Random) -> Cloze:
     """One fact about an animal, a class of animals, a phase or a word, up to its last word."""
     match rng.randrange(6):
@@ -196,6 +223,10 @@ def _code_text(rng: random.Random) -> str:
     return f"code {lines} ."
 
 
+def _orders_text(rng: random.Random) -> str:
+    return " ; ".join(order(rng).text for _ in range(rng.randint(1, 3))) + " ."
+
+
 def _list_text(rng: random.Random) -> str:
     start, size = rng.randrange(10), rng.randint(3, 6)
     digits = [str((start + place) % 10) for place in range(size)]
@@ -244,12 +275,13 @@ def _one_step_question(rng: random.Random) -> tuple[str, str]:
 
 
 WRITERS: dict[Callable[[random.Random], str], float] = {
-    _records_text: 0.38,
+    _records_text: 0.34,
     _story_text: 0.14,
     _facts_text: 0.12,
-    _arithmetic_text: 0.18,
-    _code_text: 0.13,
-    _list_text: 0.05,
+    _arithmetic_text: 0.17,
+    _code_text: 0.12,
+    _orders_text: 0.08,
+    _list_text: 0.03,
 }
 """Writer of a base document -> share of documents.
 

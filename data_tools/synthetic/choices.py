@@ -12,6 +12,7 @@ from frontload.data_tools.synthetic.families import (
     MOST_DRAWS,
     Problem,
     distinct_problems,
+    families_of,
     too_few,
 )
 from frontload.data_tools.synthetic.problem import random_stream
@@ -33,7 +34,8 @@ def write_choices(recipe: Synthesis) -> Iterator[dict[str, Any]]:
             benchmark=name,
             category="gpr",
         )
-    for family, kind in FAMILIES.items():
+    for family in families_of(recipe):
+        kind = FAMILIES[family]
         if kind.domain == "ins":
             continue
         rng = random_stream(recipe.seed, "step", family)

@@ -11,6 +11,7 @@ from frontload.data_tools.synthetic.math_families import MATH_FAMILIES
 from frontload.data_tools.synthetic.problem import Family, Solution, is_heldout
 from frontload.data_tools.synthetic.science_families import SCIENCE_FAMILIES
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.schema import Synthesis
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -31,6 +32,12 @@ class Problem:
     level: int
     question: str
     solution: Solution
+
+
+def families_of(recipe: Synthesis) -> list[str]:
+    """The families that a corpus trains on, in the order of `FAMILIES`: those it evaluates too."""
+    named = {*recipe.ldq.families, *recipe.shq.families}
+    return [name for name in FAMILIES if name in named]
 
 
 def family_named(name: str) -> Family:
@@ -64,7 +71,7 @@ def generate(rng: random.Random, family: str, *, level: int, heldout: bool) -> P
         )
     for _ in range(MOST_DRAWS):
         question = kind.draw(rng, level)
-        if is_heldout(question) == heldout:
+        if is_heldout(kind.matter(question)) == heldout:
             solution = kind.solve(question)
             return Problem(
                 family=family,

@@ -10,6 +10,7 @@ from frontload.data_tools.synthetic.families import (
     HARD_FAMILIES,
     Problem,
     distinct_problems,
+    families_of,
     generate,
 )
 from frontload.data_tools.synthetic.problem import random_stream
@@ -24,10 +25,12 @@ Item = dict[str, Any]
 
 def write_items(recipe: Synthesis) -> Iterator[Item]:
     """Yields every evaluation item of the corpus: generation, choice, few-shot."""
-    for family in FAMILIES:
+    families = families_of(recipe)
+    for family in families:
         yield from _generation_items(recipe, family)
     for family in HARD_FAMILIES:
-        yield from _hard_items(recipe, family)
+        if family in families:
+            yield from _hard_items(recipe, family)
     yield from write_choices(recipe)
     for domain in FEW_SHOT_DOMAINS:
         yield from _few_shot_items(recipe, domain)
@@ -35,7 +38,7 @@ def write_items(recipe: Synthesis) -> Iterator[Item]:
 
 def write_heldout(recipe: Synthesis) -> Iterator[Item]:
     """Yields worked answers of held-out questions, spread evenly over each family's levels."""
-    for family in FAMILIES:
+    for family in families_of(recipe):
         rng = random_stream(recipe.seed, "heldout", family)
         count = recipe.heldout_documents_per_family
         for place, problem in enumerate(distinct_problems(rng, family, count=count)):
@@ -85,7 +88,9 @@ def _few_shot_items(recipe: Synthesis, domain: str) -> Iterator[Item]:
 
     One benchmark a domain, its families in turn, as many items as a family's own benchmark has.
     """
-    families = [name for name, kind in FAMILIES.items() if kind.domain == domain]
+    families = [name for name in families_of(recipe) if FAMILIES[name].domain == domain]
+    if not families:
+        return
     rng = random_stream(recipe.seed, "few_shot", domain)
     count = -(-recipe.items_per_family // len(families))
     for family in families:

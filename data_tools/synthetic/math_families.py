@@ -58,6 +58,11 @@ def _draw_story(rng: random.Random, level: int) -> str:
     return f"{rng.choice(NAMES)} {rng.choice(OBJECTS)} {operations}"
 
 
+def _matter_of_story(question: str) -> str:
+    """A story without its person and thing: neither changes the number."""
+    return " ".join(question.split()[2:])
+
+
 def _apply_story(state: list[str], operation: list[str]) -> list[str]:
     verb, number = operation
     if verb == "has":
@@ -71,6 +76,14 @@ def _draw_var(rng: random.Random, level: int) -> str:
     for before, name in zip(names, names[1:], strict=False):
         definitions.append(f"{name} is {before} {draw_change(rng)}")
     return f"find {rng.choice(names[1:])} given {labelled(definitions)}"
+
+
+def _matter_of_var(question: str) -> str:
+    """The definitions with their variables renamed in order: a name is arbitrary."""
+    words = question.split()
+    names = [definition[0] for _, definition in operations_of(words)]
+    renamed = dict(zip(names, LETTERS, strict=False))
+    return " ".join(renamed.get(word, word) for word in words)
 
 
 def _solve_var(question: str) -> Solution:
@@ -113,6 +126,14 @@ MATH_FAMILIES = (
         levels=(2, 5),
         draw=_draw_story,
         solve=lambda question: run_program(question, _apply_story),
+        matter=_matter_of_story,
     ),
-    Family(name="var", domain="math", levels=(2, 5), draw=_draw_var, solve=_solve_var),
+    Family(
+        name="var",
+        domain="math",
+        levels=(2, 5),
+        draw=_draw_var,
+        solve=_solve_var,
+        matter=_matter_of_var,
+    ),
 )

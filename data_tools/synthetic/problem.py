@@ -34,6 +34,7 @@ class Family:
     levels: tuple[int, int]  # fewest and most operations
     draw: Callable[[random.Random, int], str]  # (random stream, level) -> question
     solve: Callable[[str], Solution]
+    matter: Callable[[str], str] = str  # question -> the part of it that its answer depends on
 
 
 def random_stream(seed: int, *name: str | int) -> random.Random:
@@ -42,9 +43,13 @@ def random_stream(seed: int, *name: str | int) -> random.Random:
     return random.Random(int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"))
 
 
-def is_heldout(question: str) -> bool:
-    """Whether a question is for evaluation only: decided by its text, never by a draw."""
-    digest = hashlib.sha256(question.encode()).digest()
+def is_heldout(matter: str) -> bool:
+    """Whether a question is for evaluation only: decided by its matter, never by a draw.
+
+    Two questions of one matter (other names of variables, another person in the story) ask the
+    same, so both are on one side of the split.
+    """
+    digest = hashlib.sha256(matter.encode()).digest()
     return int.from_bytes(digest[:8], "big") % HELDOUT_ONE_IN == 0
 
 

@@ -29,6 +29,11 @@ def _draw_phase(rng: random.Random, level: int) -> str:
     return f"{rng.choice(SUBSTANCES)} {labelled([rng.choice(PHASES), *later])}"
 
 
+def _matter_of_phase(question: str) -> str:
+    """The changes without their substance: all four melt and boil alike."""
+    return question.partition(" ")[2]
+
+
 def apply_to_boxes(boxes: list[str], operation: list[str]) -> list[str]:
     """The contents of a left and a right box after one operation."""
     match operation:
@@ -87,6 +92,7 @@ SCIENCE_FAMILIES = (
         levels=(3, 6),
         draw=_draw_phase,
         solve=lambda question: run_program(question, apply_phase),
+        matter=_matter_of_phase,
     ),
     Family(
         name="track",

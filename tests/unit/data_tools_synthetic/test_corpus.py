@@ -36,6 +36,20 @@ def test_no_evaluation_question_is_in_training(corpus: Corpus) -> None:
     assert not questions & trained
 
 
+def test_no_evaluation_question_is_in_training_under_other_names(corpus: Corpus) -> None:
+    """Two questions of one matter (variables renamed, another person) are one question."""
+    trained = {
+        (row["family"], FAMILIES[row["family"]].matter(row["question"]))
+        for row in (*corpus.ldq, *corpus.shq)
+    }
+    asked = {
+        (row["family"], FAMILIES[row["family"]].matter(row["question"]))
+        for row in (*corpus.kind("generate"), *corpus.kind("few_shot"), *corpus.heldout)
+    }
+    assert len(asked) > 900
+    assert not asked & trained
+
+
 @pytest.mark.parametrize(
     ("name", "domains"),
     [

@@ -135,9 +135,38 @@ def test_every_level_has_questions_on_both_sides_of_the_split(family: str) -> No
     rng = random.Random(6)
     for level in range(low, high + 1):
         drawn = {FAMILIES[family].draw(rng, level) for _ in range(1500)}
-        heldout = sum(is_heldout(question) for question in drawn)
+        heldout = sum(is_heldout(FAMILIES[family].matter(question)) for question in drawn)
         assert heldout >= 10, f"level {level}: {heldout} of {len(drawn)}"
         assert 0.1 < heldout / len(drawn) < 0.35
+
+
+@pytest.mark.parametrize(
+    ("family", "one", "other"),
+    [
+        ("var", "find a given A b is 4 B a is b + 2", "find h given A c is 4 B h is c + 2"),
+        ("story", "tom lamp A has 1 B loses 3", "amy hat A has 1 B loses 3"),
+        ("phase", "wax A gas B heat", "iron A gas B heat"),
+    ],
+)
+def test_matter_ignores_what_the_answer_does_not_depend_on(
+    family: str, one: str, other: str
+) -> None:
+    kind = FAMILIES[family]
+    assert kind.matter(one) == kind.matter(other)
+    assert kind.solve(one).answer == kind.solve(other).answer
+    last = one.rpartition(" ")[0]
+    assert kind.matter(one) != kind.matter(f"{last} {'cool' if family == 'phase' else 1}")
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_questions_of_one_matter_have_one_answer(family: str) -> None:
+    rng = random.Random(7)
+    low, high = FAMILIES[family].levels
+    answers: dict[str, str] = {}
+    for draw in range(1500):
+        question = FAMILIES[family].draw(rng, low + draw % (high - low + 1))
+        answer = FAMILIES[family].solve(question).answer
+        assert answers.setdefault(FAMILIES[family].matter(question), answer) == answer
 
 
 def test_facts_come_from_the_table() -> None:

@@ -1,0 +1,86 @@
+"""The reinforcement-learning stages of a study, and what must hold before they are made."""
+
+from dataclasses import fields
+
+from frontload.recipes import schema
+from frontload.recipes.load import Loaded
+from frontload.recipes.rl_budgets import grpo_problems
+from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.recipes.schema import Model
+from frontload.recipes.stage import Stage
+from frontload.recipes.study_schema import RlKnobs, StudyRecipe
+
+RL_DATA = "CrossThink"
+"""The paper's RL data, whose place our prompts take in the cells of claims.json."""
+
+NOT_SHARED = ("model", "seed")  # fields of GrpoRecipe that a study states elsewhere
+
+
+def prompts_stage(knobs: RlKnobs, corpus: Stage, *, seed: int) -> Stage:
+    """The prompts, drawn once for every model and seed of a study."""
+    asked = knobs.prompts
+    recipe = schema.RlPrompts(
+        families=asked.families,
+        level_low=asked.level_low,
+        level_high=asked.level_high,
+        num_prompts=asked.num_prompts,
+        seed=seed,
+    )
+    return Stage(kind="rl_prompts", label="rl", recipe=recipe, inputs={"corpus": corpus})
+
+
+def reinforce(knobs: RlKnobs, tuned: Stage, *, prompts: Stage, seed: int) -> Stage:
+    """GRPO from a fine-tuned model."""
+    recipe = grpo_recipe(knobs, tuned.recipe.model, seed=seed)
+    inputs = {"start": tuned, "prompts": prompts, "tokenizer": tuned.inputs["tokenizer"]}
+    return Stage(kind="grpo", label=f"{tuned.label}+rl", recipe=recipe, inputs=inputs)
+
+
+def grpo_recipe(knobs: RlKnobs, model: Model, *, seed: int) -> GrpoRecipe:
+    """The stage's recipe: what the study states for RL, its model, one seed."""
+    shared = {
+        field.name: getattr(knobs, field.name)
+        for field in fields(GrpoRecipe)
+        if field.name not in NOT_SHARED
+    }
+    return GrpoRecipe(model=model, seed=seed, **shared)
+
+
+def check_rl(loaded: Loaded[StudyRecipe]) -> None:
+    """Refuses RL on cells that the study does not have, too few prompts, or a wrong GRPO recipe.
+
+    Raises: RecipeError naming file, line and key of what is wrong.
+    """
+    recipe = loaded.value
+    knobs = recipe.rl
+    if knobs is None:
+        return
+    if recipe.synthesis is None:
+        raise loaded.refuse(
+            "rl",
+            found="a study on files of your own",
+            rule="the prompts of a study's RL are drawn from the procedural families",
+            do="leave `rl` out of this study",
+        )
+    grid = {(arm, mix) for arm in recipe.arms for mix in recipe.sft.mixes}
+    for place, cell in enumerate(knobs.cells):
+        if (cell.arm, cell.mix) not in grid:
+            raise loaded.refuse(
+                f"rl.cells[{place}]",
+                found=f"no SFT cell of arm '{cell.arm}' on mix '{cell.mix}'",
+                rule="reinforcement learning goes on from a cell of arms x sft.mixes",
+                do="name an arm of `arms` and a mix of `sft.mixes`, or add them there",
+            )
+    needed = knobs.batch_prompts * knobs.steps
+    if needed > knobs.prompts.num_prompts:
+        raise loaded.refuse(
+            "rl.prompts.num_prompts",
+            found=f"{knobs.prompts.num_prompts} prompts for {knobs.steps} steps of "
+            f"{knobs.batch_prompts}",
+            rule="a prompt is asked once, as in the paper's one epoch",
+            do=f"write {needed} or more, or lower rl.steps",
+        )
+    for problem in grpo_problems(grpo_recipe(knobs, recipe.model, seed=1)):
+        raise loaded.refuse(
+            f"rl.{problem.path}", found=problem.found, rule=problem.rule, do=problem.do
+        )
