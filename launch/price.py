@@ -11,6 +11,7 @@ from frontload.recipes.stage import Stage
 
 TRAINING = ("pretrain", "sft")
 BACKWARD_FACTOR = 3.0  # forward and backward in units of the forward pass
+GRPO_FACTOR = 6.0  # the same for a rollout: sampled, scored by actor and reference, trained on
 
 DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "synthesize": 2.8e-6,
@@ -20,13 +21,16 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "index": 1e-6,
     "blend": 3e-8,
     "pack": 2.7e-6,
+    "rl_prompts": 2e-4,
     "pretrain": 7e-11,
     "sft": 7e-11,
+    "grpo": 4e-10,
     "evaluate": 2e-10,
     "tabulate": 4e-2,
 }
 """CPU seconds a unit of work where this store has measured nothing of like size. The unit is a
-token for data, a floating-point operation for training and evaluation, an evaluation for tabulate.
+token for data, a prompt for rl_prompts, a floating-point operation for training and evaluation, an
+evaluation for tabulate.
 Found by the laptop study on one x86 core."""
 
 LIKE_SIZE = 4.0
@@ -60,6 +64,13 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         tokens = _items(stage.inputs["corpus"], recipe) * recipe.max_new_tokens
         flops = tokens * forward_flops_per_token(model, model.max_sequence_tokens)
         return tokens, flops, flops
+    if stage.kind == "grpo":
+        rollouts = recipe.steps * recipe.batch_prompts * recipe.grpo.rollouts_per_prompt
+        tokens = rollouts * recipe.context_tokens  # at most: answers that end early cost less
+        flops = GRPO_FACTOR * tokens * forward_flops_per_token(recipe.model, recipe.context_tokens)
+        return tokens, flops, flops
+    if stage.kind == "rl_prompts":
+        return 0, 0.0, float(recipe.num_prompts)
     if stage.kind == "tabulate":
         return 0, 0.0, float(len(stage.inputs))
     if stage.kind == "blend":
