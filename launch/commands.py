@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,10 @@ def plan(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Makes what is missing, then writes and prints the report."""
     found, store = _planned(options)
-    study = found.study
+    study, out = found.study, _out(options)
     if not found.missing:
         print(f"study {study.name}: nothing to do, all {len(found.entries)} stages are built")
-        return _report(study, store, _out(options), utilisation=None)
+        return _report(study, store, out, utilisation=None)
     print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
     print("\n".join([*show.price_table(found.missing), show.total_line(found)]), flush=True)
     watcher = Progress([e.stage for e in found.missing], found.seconds)
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     lines = show.summary_lines(summary)
     code = _exit_code(summary)
     if code == 0:
-        _report(study, store, _out(options), utilisation=lines[0])
+        _report(study, store, out, utilisation=lines[0])
     print("\n".join(lines))
     return code
 
@@ -107,7 +108,20 @@ def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:
 
 
 def _out(options: argparse.Namespace) -> Path:
-    return options.out or Path("results") / Path(options.study).stem
+    """Where the report goes.
+
+    Raises: RecipeError when the folder can't be made: said before anything runs.
+    """
+    out = options.out or Path("results") / Path(options.study).stem
+    there = next(one for one in (out, *out.absolute().parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise RecipeError(
+            f"--out {out}",
+            found=f"{there} is {'not writable' if there.is_dir() else 'not a folder'}",
+            rule="the report goes into a folder that exists or can be made",
+            do="name another folder with --out",
+        )
+    return out
 
 
 def _exit_code(summary: Summary) -> int:
