@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from frontload.recipes import schema
+from frontload.recipes.rl_schema import GrpoRecipe
 
 REVISION: dict[str, int] = {
     "synthesize": 2,  # split by matter, orders in base text, items of the trained families only
@@ -20,6 +21,7 @@ REVISION: dict[str, int] = {
     "rl_prompts": 1,
     "pretrain": 1,
     "sft": 1,
+    "grpo": 1,
     "evaluate": 1,
     "tabulate": 1,
 }
@@ -36,6 +38,7 @@ RECIPE_TYPES: dict[str, type] = {
     "rl_prompts": schema.RlPrompts,
     "pretrain": schema.Pretrain,
     "sft": schema.Sft,
+    "grpo": GrpoRecipe,
     "evaluate": schema.Evaluate,
     "tabulate": schema.Tabulate,
 }
