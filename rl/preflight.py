@@ -211,8 +211,11 @@ def tensor_names(model: Path) -> frozenset[str]:
     index = model / "model.safetensors.index.json"
     if index.is_file():
         return frozenset(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    with (model / "model.safetensors").open("rb") as file:
+    path = model / "model.safetensors"
+    with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError(f"{path.name} is torn")
         header = json.loads(file.read(size))
     return frozenset(header) - {"__metadata__"}
 
