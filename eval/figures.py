@@ -10,6 +10,7 @@ from frontload.data_tools.files import replacing
 from frontload.eval.tables import cell_order, label_of
 
 INK = "#31333a"  # replaced by currentColor where the page decides
+RL_COLUMNS = 3
 COLORS = {  # Okabe and Ito: told apart without colour vision
     "base": "#8a8f98",
     "SHQ": "#e69f00",
@@ -21,12 +22,12 @@ COLORS = {  # Okabe and Ito: told apart without colour vision
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One training run's loss. `is_faint`: another seed of a run that is drawn already."""
+    """One training run. `is_faint`: another seed of a run that is drawn already."""
 
     label: str
     color: str
-    samples: tuple[float, ...]
-    losses: tuple[float, ...]
+    samples: tuple[float, ...]  # or steps
+    values: tuple[float, ...]
     is_faint: bool = False
 
 
@@ -44,7 +45,9 @@ def color_of(cell: str) -> str:
     return COLORS.get(cell.partition(">")[0].removeprefix("pt:"), "#56b4e9")
 
 
-def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, list[Any]]:
+def new_figure(
+    width: float, height: float, *, columns: int = 1, rows: int = 1
+) -> tuple[Any, list[Any]]:
     """A figure and its axes in the house style; deterministic SVG, text kept as text."""
     import matplotlib
 
@@ -55,7 +58,7 @@ def new_figure(width: float, height: float, *, columns: int = 1) -> tuple[Any, l
     matplotlib.rcParams["font.size"] = 9.5
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
-    axes = list(figure.subplots(1, columns, squeeze=False)[0])
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for ax in axes:
         ax.patch.set_alpha(0)
         for side in ("top", "right"):
@@ -163,24 +166,43 @@ def loss_curves(panels: Sequence[Panel]) -> Any:
     """Training loss against samples."""
     figure, axes = new_figure(8.2, 3.0, columns=len(panels))
     for ax, panel in zip(axes, panels, strict=True):
-        for curve in panel.curves:
-            ax.plot(
-                curve.samples,
-                curve.losses,
-                color=curve.color,
-                linewidth=0.9 if curve.is_faint else 1.4,
-                alpha=0.35 if curve.is_faint else 1.0,
-                label=None if curve.is_faint else curve.label,
-            )
+        _draw_panel(ax, panel)
         if panel.boundary is not None:
             ax.axvline(panel.boundary, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
             top = ax.get_ylim()[1]
             ax.text(panel.boundary, top, " reasoning data starts", va="top", color=INK, fontsize=8)
-        ax.set_title(panel.title, loc="left", color=INK, fontsize=9.5)
         ax.set_xlabel("samples", color=INK)
         _legend(ax, columns=3)
     axes[0].set_ylabel("loss, nats a token", color=INK)
     return figure
+
+
+def rl_curves(panels: Sequence[Panel]) -> Any:
+    """What GRPO did, metric by metric, against steps."""
+    rows = -(-len(panels) // RL_COLUMNS)
+    figure, axes = new_figure(8.2, 0.4 + 1.9 * rows, columns=RL_COLUMNS, rows=rows)
+    for ax, panel in zip(axes, panels, strict=False):
+        _draw_panel(ax, panel)
+    for ax in axes[len(panels) :]:
+        ax.set_visible(False)
+    for ax in axes[max(0, len(panels) - RL_COLUMNS) : len(panels)]:
+        ax.set_xlabel("step", color=INK)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, ncols=4, fontsize=8, loc="outside upper center")
+    return figure
+
+
+def _draw_panel(ax: Any, panel: Panel) -> None:
+    for curve in panel.curves:
+        ax.plot(
+            curve.samples,
+            curve.values,
+            color=curve.color,
+            linewidth=0.9 if curve.is_faint else 1.4,
+            alpha=0.35 if curve.is_faint else 1.0,
+            label=None if curve.is_faint else curve.label,
+        )
+    ax.set_title(panel.title, loc="left", color=INK, fontsize=9.5)
 
 
 def _gap_line(ax: Any, points: Sequence[Mapping[str, Any]], name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from frontload.data_tools.files import read_json, replacing
-from frontload.eval import figures, report_page, training_logs
+from frontload.eval import figures, report_page, rl_curves, training_logs
 
 TABULATED = ("cells.json", "tables.json", "tables.md", "verdicts.json")
 
@@ -23,7 +23,7 @@ class ReportRequest:
     out_dir: Path
     tabulate_folder: Path
     evaluations: Mapping[str, Sequence[Path]]  # cell -> scores folders, by seed
-    checkpoints: Mapping[str, Path]  # stage label -> folder, pretrain and sft
+    checkpoints: Mapping[str, Path]  # stage label -> folder, of every trained model
     blends: Mapping[str, Path]
     packs: Mapping[str, Path]
     recipe_text: str
@@ -77,6 +77,9 @@ def draw_figures(
     ):
         if panels:
             made[name] = figures.loss_curves(panels)
+    panels = rl_curves.rl_panels(request.checkpoints)
+    if panels:
+        made["rl"] = figures.rl_curves(panels)
     folder = request.out_dir / "figures"
     return {name: figures.save(figure, folder, name=name) for name, figure in made.items()}
 

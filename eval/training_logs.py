@@ -86,7 +86,7 @@ def _curve(run: Run, *, first: int) -> Curve:
         label=name if run.arm == TRUNK else f"M_{name}",
         color=INK if run.arm == TRUNK else color_of(f"pt:{name}"),
         samples=run.samples[every - 1 :: every],
-        losses=tuple(smoothed_tail(run.losses)[every - 1 :: every]),
+        values=tuple(smoothed_tail(run.losses)[every - 1 :: every]),
         is_faint=run.seed != first,
     )
 

@@ -36,7 +36,7 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
         out_dir=out,
         tabulate_folder=folders[study.tabulate.key],
         evaluations=evaluations,
-        checkpoints=of_kind("pretrain", "sft"),
+        checkpoints=of_kind("pretrain", "sft", "grpo"),
         blends=of_kind("blend"),
         packs=of_kind("pack"),
         recipe_text=recipe_text(study),

@@ -1,0 +1,52 @@
+"""Curves of GRPO runs from the metrics that the stage logs."""
+
+import json
+import math
+from pathlib import Path
+
+from frontload.eval import figures
+from frontload.eval.rl_curves import PANELS, rl_panels
+
+
+def write_run(folder: Path, *, steps: int, level: float) -> Path:
+    folder.mkdir()
+    rows = [
+        {"step": step, **{name: level + math.tanh(step / steps) for name in PANELS}}
+        for step in range(1, steps + 1)
+    ]
+    start = {"step": 0, "train/validation_reward": 0.1}
+    lines = "".join(json.dumps(row) + "\n" for row in [start, *rows])
+    (folder / "metrics.jsonl").write_text(lines)
+    return folder
+
+
+def test_every_rl_run_is_a_curve_in_every_panel_and_other_runs_are_none(tmp_path: Path) -> None:
+    runs = {
+        "base+shq-x1-seed1+rl": write_run(tmp_path / "a", steps=20, level=0.0),
+        "lmq+shq-x1-seed1+rl": write_run(tmp_path / "b", steps=20, level=0.3),
+        "lmq+shq-x1-seed2+rl": write_run(tmp_path / "c", steps=20, level=0.5),
+        "lmq+shq-x1-seed2": write_run(tmp_path / "d", steps=20, level=0.5),
+        "lmq-seed2": write_run(tmp_path / "e", steps=20, level=0.5),
+    }
+    panels = rl_panels(runs)
+    assert [panel.title for panel in panels] == list(PANELS.values())
+    for panel in panels:
+        assert [curve.is_faint for curve in panel.curves] == [False, False, True]
+        assert panel.curves[0].label == "M_base + SFT[SHQ]"
+        assert panel.curves[0].samples == tuple(range(1, 21)), (
+            "the line before step 1 has no reward"
+        )
+    reward = panels[0].curves[0].values
+    assert math.isclose(reward[0], math.tanh(1 / 20))
+    assert math.isclose(reward[-1], (math.tanh(1.0) + math.tanh(19 / 20)) / 2), "mean of two steps"
+
+
+def test_the_figure_has_every_panel_and_no_run_gives_none(tmp_path: Path) -> None:
+    assert rl_panels({"lmq-seed1": tmp_path}) == []
+    run = write_run(tmp_path / "a", steps=9, level=0.0)
+    svg = figures.save(
+        figures.rl_curves(rl_panels({"base+shq-x1-seed1+rl": run})), tmp_path, name="rl"
+    )
+    for title in PANELS.values():
+        assert title in svg
+    assert (tmp_path / "rl.png").stat().st_size > 1000
