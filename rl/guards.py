@@ -131,7 +131,7 @@ def check_rendered(recipe: GrpoRecipe, placement: Placement, rendered: Mapping[s
     settings = {key.lstrip("+"): plain_text(text) for key, text in rendered.items()}
     for refusal in _refusals(recipe, settings):
         raise refusal
-    if placement.slurm is None and "ray_kwargs.ray_init.address" in settings:
+    if placement.slurm is None and settings.get("ray_kwargs.ray_init.address", "local") != "local":
         raise _refuse(
             settings,
             "ray_kwargs.ray_init.address",

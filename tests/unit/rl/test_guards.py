@@ -71,6 +71,13 @@ def test_a_setting_known_to_be_wrong_is_refused_with_its_reason(
     assert error.do
 
 
+def test_a_run_on_this_machine_may_ask_for_a_ray_of_its_own() -> None:
+    recipe, placement = parts("laptop")
+    local = {"+ray_kwargs.ray_init.address": "local"}
+    asking = replace(placement, rl=replace(placement.rl, verl=local))
+    assert "+ray_kwargs.ray_init.address=local" in verl_settings(recipe, asking, FILES).overrides
+
+
 def test_a_missing_cache_type_is_refused_like_a_wrong_one() -> None:
     recipe, placement = parts("fsdp")
     with pytest.raises(RecipeError, match="is not set"):
