@@ -170,10 +170,10 @@ def _import(model: Model, reader: ShardReader, folder: Path, *, dtype: str) -> N
     partial = folder / f"{WEIGHTS}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    links = [link for group in groups(model) for link in group.links if not link.is_copy]
+    links = [link for group in groups(model) for link in group.links]
     with CheckpointWriter(partial) as writer:
         for link in links:
-            for slot in link.megatron:
+            for slot in () if link.is_copy else link.megatron:
                 writer.declare(slot.name, slot.shape, number)
             if link.state:
                 writer.declare_object(f"{link.state}._extra_state")
@@ -182,7 +182,7 @@ def _import(model: Model, reader: ShardReader, folder: Path, *, dtype: str) -> N
             if link.state:
                 writer.write_object(f"{link.state}._extra_state", None)
         writer.write_object("common_state", {"state": {"samples": 0}})
-        for link in links:
+        for link in (link for link in links if not link.is_copy):
             sources = tuple(reader.read(slot.name) for slot in link.hf)
             made = to_megatron(link, sources, model)
             for slot, tensor in zip(link.megatron, made, strict=True):

@@ -77,6 +77,7 @@ def groups(model: Model) -> Iterator[Group]:
         head = Link(
             megatron=(Slot(name=TABLE, shape=table),),
             hf=(Slot(name="lm_head.weight", shape=table),),
+            state="output_layer",
             is_copy=True,
         )
     else:

@@ -176,10 +176,11 @@ def load_module(artifact: Path) -> Any:
 
     cpu.prepare()
     from frontload.megatron_ext import checkpoint, parallelism
+    from frontload.megatron_ext.checkpoint_files import read_model
     from frontload.megatron_ext.stack import build_model
 
     groups = parallelism.join_groups(Placement())
-    module = build_model(checkpoint.read_model(artifact), Placement(), groups, precision="fp32")
+    module = build_model(read_model(artifact), Placement(), groups, precision="fp32")
     parts = checkpoint.Parts(module=module, optimizer=None, groups=groups)
     checkpoint.load_weights(artifact / checkpoint.WEIGHTS, parts)
     return module
