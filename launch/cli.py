@@ -161,6 +161,11 @@ def _parser(command: str) -> _Parser:
     if command == "data":  # imported only when asked for: the other commands start faster
         below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
         importlib.import_module("frontload.data_tools.cli").add_commands(below)
+    text = "checkpoints to Hugging Face folders and back"
+    convert = choices.add_parser("convert", help=text, description=text)
+    if command == "convert":
+        below = convert.add_subparsers(dest="convert_command", required=True, metavar="DIRECTION")
+        importlib.import_module("frontload.launch.convert").add_commands(below)
     return parser
 
 

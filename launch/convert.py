@@ -1,0 +1,99 @@
+"""The command `frontload convert`: between checkpoints of the store and Hugging Face folders."""
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from frontload.launch.store import Store, read_manifest
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.load import nearest
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `to-hf` and `from-hf` below `convert`."""
+    to_hf = commands.add_parser("to-hf", help="a checkpoint as a new Hugging Face folder")
+    to_hf.add_argument("checkpoint", help="its folder, or its key or label in the store")
+    to_hf.add_argument("--tokenizer", type=Path, help="tokenizer.json; its study's if not given")
+    to_hf.add_argument("--max-shard-bytes", type=int, default=5_000_000_000)
+    from_hf = commands.add_parser("from-hf", help="a Hugging Face folder as a new checkpoint")
+    from_hf.add_argument("checkpoint", help="the folder with config.json and safetensors")
+    for one, act in ((to_hf, convert_to_hf), (from_hf, convert_from_hf)):
+        one.add_argument("out", type=Path, help="the folder to make; it must not exist")
+        one.add_argument("--dtype", default="fp32", help="fp32 or bf16, rounded to nearest")
+        one.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
+        one.set_defaults(run=act)
+
+
+def convert_to_hf(options: argparse.Namespace) -> int:
+    """Exports a checkpoint with the tokenizer of its study."""
+    store = Store(options.store)
+    checkpoint = _checkpoint(store, options.checkpoint)
+    tokenizer = options.tokenizer or _tokenizer(store, checkpoint)
+    module: Any = importlib.import_module("frontload.megatron_ext.convert")
+    module.export_hf(
+        checkpoint,
+        options.out,
+        tokenizer=tokenizer,
+        dtype=options.dtype,
+        max_shard_bytes=options.max_shard_bytes,
+    )
+    print(f"{options.out}: nemotron_h from {checkpoint}, tokenizer {tokenizer}")
+    return 0
+
+
+def convert_from_hf(options: argparse.Namespace) -> int:
+    """Imports a Hugging Face folder."""
+    module: Any = importlib.import_module("frontload.megatron_ext.convert")
+    module.import_hf(Path(options.checkpoint), options.out, dtype=options.dtype)
+    print(f"{options.out}: checkpoint from {options.checkpoint}")
+    return 0
+
+
+def _checkpoint(store: Store, asked: str) -> Path:
+    """A folder as it is named, or the built checkpoint of the store with this key or label."""
+    if Path(asked).is_dir():
+        return Path(asked)
+    kind, _, name = asked.rpartition("/")
+    kinds = (kind,) if kind else ("sft", "pretrain", "grpo")
+    folders = [path for one in kinds for path in sorted((store.root / one).glob("*/weights"))]
+    for folder in (path.parent for path in folders):
+        label, _, key = folder.name.rpartition("-")
+        if name in (folder.name, key, label) or label == f"{name}-seed1":
+            return folder
+    names = [path.parent.name for path in folders]
+    raise RecipeError(
+        f"convert to-hf {asked}",
+        found=f"no such folder, and no such checkpoint in {store.root}",
+        rule="a checkpoint is named by its folder, its key or its label",
+        do=nearest(name, names) if names else "run the study first, or give its --store",
+    )
+
+
+def _tokenizer(store: Store, checkpoint: Path) -> Path:
+    """The tokenizer that the checkpoint's data was made with, by the manifests behind it."""
+    waiting, seen = [checkpoint], set[Path]()
+    while waiting:
+        folder = waiting.pop()
+        seen.add(folder)
+        if not (folder / "manifest.json").is_file():
+            continue
+        for role, key in read_manifest(folder)["inputs"].items():
+            found = _built(store, key)
+            if found is None or found in seen:
+                continue
+            if role == "tokenizer":
+                return found
+            waiting.append(found)
+    raise RecipeError(
+        f"convert to-hf {checkpoint}",
+        found="no manifest leads from it to a tokenizer",
+        rule="a Hugging Face folder holds its tokenizer",
+        do="name the tokenizer.json with --tokenizer",
+    )
+
+
+def _built(store: Store, key: str) -> Path | None:
+    for manifest in sorted(store.root.glob(f"*/*-{key}/manifest.json")):
+        return manifest.parent
+    return None

@@ -1,0 +1,90 @@
+"""`frontload convert`: finds checkpoint and tokenizer in the store, and says what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frontload.launch import cli
+from frontload.megatron_ext.checkpoint_files import read_model, write_model
+from frontload.megatron_ext.convert_checkpoint import StoredTensors
+from tests.training_inputs import tiny_model
+from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
+
+
+def publish(folder: Path, inputs: dict[str, str]) -> Path:
+    (folder / "manifest.json").write_text(json.dumps({"inputs": inputs, "files": {}}))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A checkpoint, its start, its data and their tokenizer, as stages publish them."""
+    root = tmp_path / "store"
+    for name in ("sft/lmq-seed1-aaa", "pack/lmq-bbb", "tokenizer/word-ccc", "pretrain/base-ddd"):
+        (root / name).mkdir(parents=True)
+    write_checkpoint(root / "sft/lmq-seed1-aaa", tiny_model())
+    write_tokenizer_file(root / "tokenizer/word-ccc/tokenizer.json")
+    publish(root / "sft/lmq-seed1-aaa", {"start": "ddd", "pack": "bbb"})
+    publish(root / "pretrain/base-ddd", {})
+    publish(root / "pack/lmq-bbb", {"documents": "gone", "tokenizer": "ccc"})
+    publish(root / "tokenizer/word-ccc", {})
+    return root
+
+
+@pytest.mark.parametrize("name", ["lmq", "sft/lmq-seed1", "aaa", "sft/lmq-seed1-aaa"])
+def test_there_and_back_by_label_or_key(
+    store: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hf, back = tmp_path / "hf", tmp_path / "back"
+    assert cli.main(["convert", "to-hf", name, str(hf), "--store", str(store)]) == 0
+    assert "nemotron_h" in capsys.readouterr().out
+    used = (store / "tokenizer/word-ccc/tokenizer.json").read_bytes()
+    assert (hf / "tokenizer.json").read_bytes() == used
+    assert cli.main(["convert", "from-hf", str(hf), str(back), "--dtype", "bf16"]) == 0
+    assert read_model(back) == tiny_model()
+    original = StoredTensors(store / "sft/lmq-seed1-aaa/weights")
+    assert StoredTensors(back / "weights").shapes == original.shapes
+
+
+WRONG = {
+    "unknown label": (["to-hf", "lmz", "OUT"], "lmq"),
+    "a file": (["to-hf", "STORE/sft/lmq-seed1-aaa/model.json", "OUT"], "no such folder"),
+    "not a checkpoint": (["to-hf", "STORE/pack/lmq-bbb", "OUT"], "no weights folder"),
+    "out exists": (["to-hf", "lmq", "STORE"], "it exists"),
+    "dtype": (["to-hf", "lmq", "OUT", "--dtype", "fp8"], "one of fp32, bf16"),
+    "shard": (["to-hf", "lmq", "OUT", "--max-shard-bytes", "0"], "at least one byte"),
+    "tokenizer": (["to-hf", "lmq", "OUT", "--tokenizer", "none.json"], "none.json"),
+    "not a Hugging Face folder": (["from-hf", "STORE/sft", "OUT"], "no usable config.json"),
+    "no folder": (["from-hf", "STORE/none", "OUT"], "no such folder"),
+    "back out exists": (["from-hf", "STORE/sft", "STORE"], "it exists"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_a_message_and_nothing_is_written(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
+    words, expected = WRONG[case]
+    out = tmp_path / "out"
+    words = [word.replace("STORE", str(store)).replace("OUT", str(out)) for word in words]
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["convert", *words, "--store", str(store)]) == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert message.count(";") >= 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_without_a_manifest_the_tokenizer_must_be_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "alone").mkdir()
+    write_checkpoint(tmp_path / "alone", tiny_model())
+    write_tokenizer_file(tmp_path / "tokenizer.json")
+    write_model(tmp_path / "alone", tiny_model())
+    words = ["convert", "to-hf", str(tmp_path / "alone"), str(tmp_path / "hf")]
+    assert cli.main(words) == 2
+    assert "--tokenizer" in capsys.readouterr().err
+    assert cli.main([*words, "--tokenizer", str(tmp_path / "tokenizer.json")]) == 0
+    assert (tmp_path / "hf" / "chat_template.jinja").is_file()
