@@ -19,8 +19,8 @@ REASONS = {*Reason, *FormatProblem}
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    # 2 s where a grader has 5: a case that is to time out costs the suite the whole limit
-    with Grader(limits=MathLimits(seconds=2.0)) as grader:
+    # less than a grader has: a case that is to time out costs the suite the whole limit
+    with Grader(limits=MathLimits(cpu_seconds=2.0, seconds=60.0)) as grader:
         yield grader
 
 
