@@ -1,8 +1,8 @@
 """A Slurm job as text: header, environment, steps on nodes, a body, and an end that stops it all.
 
 The body is what differs between kinds of jobs: `ray_body` starts Ray and one trainer. A body uses
-what `PROLOGUE` defines (`nodes`, `head_address`, `port`, and the functions say, fail, on_nodes,
-start, watch) and leaves the exit status in `status`. Pure: nothing is read or started here.
+what `PROLOGUE` defines (`nodes`, `everyone`, `head_address`, `port`, and the functions say, fail,
+on_nodes, start, watch) and leaves the exit status in `status`. Pure: starts nothing.
 """
 
 import re
@@ -206,6 +206,7 @@ fi
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 ((${#nodes[@]} == num_nodes)) || fail "job $SLURM_JOB_ID has ${#nodes[@]} nodes, not $num_nodes"
+everyone=$(IFS=,; echo "${nodes[*]}")
 cpus=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}
 port=$((first_port + SLURM_JOB_ID % num_ports))  # two jobs on one node rarely ask for the same
 
@@ -284,7 +285,6 @@ say "job $SLURM_JOB_ID, start $restarts: ${nodes[*]}; head ${nodes[0]} at $head_
 RAY_BODY = r"""
 # ---- Ray on every node, one trainer on the head
 export VERL_FILE_LOGGER_PATH="$folder/metrics-$restarts.jsonl"  # veRL empties its file at a start
-everyone=$(IFS=,; echo "${nodes[*]}")
 others=$(IFS=,; echo "${nodes[*]:1}")
 ray_node=(--num-cpus="$cpus" --num-gpus="$gpus_per_node" --disable-usage-stats --block)
 

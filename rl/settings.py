@@ -4,6 +4,7 @@ Each setting is one Hydra override, so that veRL's own `main_ppo` runs unchanged
 does not name stays at veRL's default.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,22 @@ SAVED = ("model", "optimizer", "extra")  # what resuming needs; never "hf_model"
 ACTOR, REF, ROLLOUT = (f"actor_rollout_ref.{role}" for role in ("actor", "ref", "rollout"))
 MODEL = "actor_rollout_ref.model"
 TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+
+OWN_KEY = re.compile(r"\+{0,2}[A-Za-z_]\w*(\.\w+)*")
+LEARNING = (
+    "algorithm.",
+    "critic.",
+    "data.",
+    "distillation.",
+    "reward.",
+    f"{ACTOR}.optim.",
+    f"{ACTOR}.policy_loss.",
+    f"{ACTOR}.qat.",
+    f"{ACTOR}.tau_",
+    f"{MODEL}.lora",
+    f"{ROLLOUT}.quantization",
+)
+"""Where veRL's settings decide what is learned: not for a placement, which is never hashed."""
 
 Overrides = dict[str, Value]
 """Hydra key (with its leading + where veRL's schema does not hold it) -> value."""
@@ -90,18 +107,30 @@ def _asked(rendered: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str
 def add_own(rendered: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
     """The rendered settings with a placement's own below them.
 
-    Raises: RecipeError for a key that the recipe decides.
+    Raises: RecipeError for a key that the recipe decides, that decides what is learned, or that is
+    no plain path.
     """
-    decided = {key.lstrip("+") for key in rendered}
-    for key in own:
-        if key.lstrip("+~") in decided:
-            raise RecipeError(
-                f"placement.rl.verl.{key}",
-                found=f"'{own[key]}', which the recipe or the placement sets already",
-                rule="a setting of veRL has one source",
-                do="change the field of the recipe or the placement it comes from",
-            )
+    decided = {key.lstrip("+") for key in rendered} | {"model_engine"}
+    for key, text in own.items():
+        if not OWN_KEY.fullmatch(key):
+            raise _refuse_own(key, text, rule="a key is a plain path, with + where veRL lacks it")
+        path = key.lstrip("+")
+        if any(one == path or one.startswith(f"{path}.") for one in decided):
+            rule = "the recipe or the placement sets it already, and a setting has one source"
+            raise _refuse_own(key, text, rule=rule)
+        if path.startswith(LEARNING):
+            rule = "it decides what is learned, and a placement may not"
+            raise _refuse_own(key, text, rule=rule)
     return {**rendered, **own}
+
+
+def _refuse_own(key: str, text: str, *, rule: str) -> RecipeError:
+    return RecipeError(
+        f"placement.rl.verl.{key}",
+        found=f"'{text}'",
+        rule=rule,
+        do="remove it, or change the field of the recipe or the placement that stands for it",
+    )
 
 
 def _data(recipe: GrpoRecipe, files: RunFiles) -> Overrides:
@@ -126,6 +155,7 @@ def _data(recipe: GrpoRecipe, files: RunFiles) -> Overrides:
 def _algorithm(recipe: GrpoRecipe) -> Overrides:
     return {
         "algorithm.adv_estimator": "grpo",
+        "critic.enable": False,
         "algorithm.norm_adv_by_std_in_grpo": recipe.grpo.normalize_by_std,
         "algorithm.use_kl_in_reward": False,  # the KL is in the loss
         f"{ACTOR}.use_kl_loss": True,

@@ -251,6 +251,24 @@ def test_every_step_of_software_runs_in_the_container(cluster: FakeCluster) -> N
     assert all(line.endswith(flags) for line in inside)
 
 
+@pytest.mark.parametrize("status", [0, 4])
+def test_another_kind_of_job_needs_a_body_only(cluster: FakeCluster, status: int) -> None:
+    """As an agent on every node would be started, that meets the others at the head."""
+    body = """
+        agent=(python -m verl.agent --nnodes="$num_nodes" --endpoint="$head_address:$port")
+        start on_nodes "$num_nodes" "$everyone" "${agent[@]}"
+        status=0
+        watch "$started" "the agents" || status=$?
+    """
+    job = ClusterJob(name="other", folder=cluster.folder / "run", environment={}, body=body)
+    code, said = cluster.run(job_script(job, PLACEMENT), FAKE_STATUS=str(status))
+    assert code == status, said
+    agents = cluster.events("python")
+    assert sorted(line.split()[1] for line in agents) == ["n1", "n2", "n3", "n4"]
+    assert all("<--nnodes=4><--endpoint=10.1.2.3:22345>" in line for line in agents)
+    assert (cluster.folder / "run" / "finished").exists() == (status == 0)
+
+
 @pytest.mark.parametrize("nodes", [1, 4])
 def test_bash_and_shellcheck_accept_the_script(cluster: FakeCluster, nodes: int) -> None:
     path = cluster.folder / "script.sh"

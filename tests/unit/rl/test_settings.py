@@ -270,10 +270,27 @@ def test_a_placements_own_settings_are_added_below() -> None:
     assert list(config.trainer.mine) == ["a", "b"]
 
 
-@pytest.mark.parametrize("key", ["trainer.save_freq", "+trainer.save_freq", "~trainer.save_freq"])
-def test_a_setting_has_one_source(key: str) -> None:
-    with pytest.raises(RecipeError, match="has one source"):
-        add_own({"trainer.save_freq": "19"}, {key: "1"})
+@pytest.mark.parametrize(
+    ("key", "rule"),
+    [
+        ("trainer.save_freq", "one source"),
+        ("++trainer.save_freq", "one source"),
+        ("trainer", "one source"),
+        ("model_engine", "one source"),
+        ("~trainer.save_freq", "plain path"),
+        ("rollout@trainer", "plain path"),
+        ("a=1 b", "plain path"),
+        ("algorithm.gamma", "what is learned"),
+        ("+data.custom_cls.path", "what is learned"),
+        ("actor_rollout_ref.actor.optim.min_lr_ratio", "what is learned"),
+        ("actor_rollout_ref.model.lora_rank", "what is learned"),
+    ],
+)
+def test_a_placement_may_not_set_what_it_does_not_own(key: str, rule: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        add_own({"+trainer.save_freq": "19"}, {key: "1"})
+    assert caught.value.asked == f"placement.rl.verl.{key}"
+    assert rule in caught.value.rule
 
 
 texts = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=12)
