@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frontload.megatron_ext.pattern import NUM_CONV_TAPS, Layer, parse_pattern
-from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked, ssd_step
+from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked, ssd_step, step_state
 from frontload.recipes.schema import Model
 
 Weights = Mapping[str, Tensor]
@@ -34,17 +34,25 @@ class Sampling:
     num_samples: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """New tokens, the stop token included, and the log-probability each was drawn with."""
+
+    tokens: list[int]
+    log_probabilities: list[float]
+
+
 class MambaState:
     """Inputs still inside the convolution, oldest first, and the state of the recurrence."""
 
-    def __init__(self, taps: list[Tensor], ssm_BHEN: Tensor) -> None:
+    def __init__(self, taps: list[Tensor], ssm_BGNC: Tensor) -> None:
         self.taps = taps
-        self.ssm_BHEN = ssm_BHEN
+        self.ssm_BGNC = ssm_BGNC
 
     def take(self, rows: Tensor) -> None:
         """Keeps `rows`, in that order, with repeats."""
         self.taps = [tap.index_select(0, rows) for tap in self.taps]
-        self.ssm_BHEN = self.ssm_BHEN.index_select(0, rows)
+        self.ssm_BGNC = self.ssm_BGNC.index_select(0, rows)
 
 
 class AttentionState:
@@ -189,7 +197,7 @@ class MambaLayer:
         rows = torch.arange(len(lengths_B), device=lengths_B.device)
         taps = [padded[rows, lengths_B + tap] for tap in range(NUM_CONV_TAPS - 1)]
         out_BSD = self._gate(y_BSHE.flatten(2), gate) @ self.output_CD
-        return hidden_BSD + out_BSD, MambaState(taps, ssm_BHEN)
+        return hidden_BSD + out_BSD, MambaState(taps, step_state(ssm_BHEN, self.groups))
 
     def step(self, hidden_BD: Tensor, state: State) -> Tensor:
         assert isinstance(state, MambaState)
@@ -199,7 +207,7 @@ class MambaLayer:
             conv_out.addcmul_(tap_BC, weight_C)
         state.taps = [*state.taps[1:], conv_in]
         dt_BH = F.softplus(dt.float() + self.dt_bias_H)
-        y_BHE = ssd_step(self._heads(F.silu(conv_out, inplace=True), dt_BH), state.ssm_BHEN)
+        y_BHE = ssd_step(self._heads(F.silu(conv_out, inplace=True), dt_BH), state.ssm_BGNC)
         return torch.addmm(hidden_BD, self._gate(y_BHE.flatten(1), gate), self.output_CD)
 
     def _project(self, hidden: Tensor) -> tuple[Tensor, ...]:
@@ -218,7 +226,12 @@ class MambaLayer:
 
 
 def _normalise(hidden: Tensor, epsilon: float) -> Tensor:
-    return F.rms_norm(hidden, hidden.shape[-1:], eps=epsilon)
+    """RMS norm without a weight; torch's own is one kernel on CUDA but seven on a CPU."""
+    if hidden.is_cuda:
+        return F.rms_norm(hidden, hidden.shape[-1:], eps=epsilon)
+    norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+    square = torch.addcmul(norm.new_full((), epsilon), norm, norm, value=1 / hidden.shape[-1])
+    return hidden * square.rsqrt_()
 
 
 _LAYERS = {
@@ -264,30 +277,44 @@ class Decoder:
         return _normalise(hidden_TD, self.epsilon) @ self.output_DV
 
 
-@torch.inference_mode()
 def generate(
     decoder: Decoder, prompts: list[list[int]], sampling: Sampling
 ) -> list[list[list[int]]]:
-    """Continues every prompt `num_samples` times: [prompt][sample] -> new tokens, stop included.
+    """Continues every prompt `num_samples` times: [prompt][sample] -> new tokens, stop included."""
+    responses = generate_responses(decoder, prompts, sampling)
+    return [[response.tokens for response in group] for group in responses]
+
+
+@torch.inference_mode()
+def generate_responses(
+    decoder: Decoder, prompts: list[list[int]], sampling: Sampling, *, score: bool = False
+) -> list[list[Response]]:
+    """`generate`, with log-probabilities at the sampling's temperature if `score` asks for them.
 
     Prompts of similar length run side by side; each is read once and its state copied to its
     samples; rows that have stopped are dropped.
     """
     assert all(prompts), "a prompt has at least one token"
-    samples: list[list[list[int]]] = [[] for _ in prompts]
+    samples: list[list[Response]] = [[] for _ in prompts]
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     size = max(1, MAX_ROWS // sampling.num_samples)
     for start in range(0, len(prompts), size):
         indices = by_length[start : start + size]
-        rows = _generate_batch(decoder, [prompts[index] for index in indices], indices, sampling)
+        batch = [prompts[index] for index in indices]
+        rows = _generate_batch(decoder, batch, indices, sampling, score=score)
         for index, row in zip(np.repeat(indices, sampling.num_samples), rows, strict=True):
             samples[index].append(row)
     return samples
 
 
 def _generate_batch(
-    decoder: Decoder, prompts: list[list[int]], indices: list[int], sampling: Sampling
-) -> list[list[int]]:
+    decoder: Decoder,
+    prompts: list[list[int]],
+    indices: list[int],
+    sampling: Sampling,
+    *,
+    score: bool,
+) -> list[Response]:
     device = decoder.table_VD.device
     tokens_BS, lengths_B = pad_rows(prompts, device)
     hidden_BSD, states = decoder.full(tokens_BS, lengths_B)
@@ -302,12 +329,16 @@ def _generate_batch(
 
     draws_BS = torch.from_numpy(uniform_draws(indices, sampling)).to(device)
     new_BS = torch.zeros(len(copies), sampling.max_new_tokens, dtype=torch.long, device=device)
+    scores_BS = torch.zeros_like(draws_BS, dtype=torch.float32) if score else draws_BS[:, :0]
     counts_B = torch.full((len(copies),), sampling.max_new_tokens, device=device)
     rows = torch.arange(len(copies), device=device)  # rows of `new_BS` still computed
     running = torch.ones(len(copies), dtype=torch.bool, device=device)
     for position in range(sampling.max_new_tokens):
         chosen_B = choose_tokens(logits_BV, draws_BS[rows, position], sampling.temperature)
         new_BS[rows, position] = chosen_B
+        if score:
+            log_p_BV = (logits_BV.float() / (sampling.temperature or 1.0)).log_softmax(-1)
+            scores_BS[rows, position] = log_p_BV.gather(1, chosen_B[:, None]).squeeze(1)
         stopped = running & (chosen_B == sampling.stop_token)
         counts_B[rows[stopped]] = position + 1
         running = running & ~stopped
@@ -320,13 +351,20 @@ def _generate_batch(
             for state in states:
                 state.take(kept)
         logits_BV = decoder.step(chosen_B, states)
-    return [row[:count] for row, count in zip(new_BS.tolist(), counts_B.tolist(), strict=True)]
+    return [
+        Response(tokens=row[:count], log_probabilities=scores[:count])
+        for row, scores, count in zip(
+            new_BS.tolist(), scores_BS.tolist(), counts_B.tolist(), strict=True
+        )
+    ]
 
 
 def choose_tokens(logits_BV: Tensor, draws_B: Tensor, temperature: float) -> Tensor:
     """The likeliest token at temperature 0, else the one whose share of [0, 1) holds the draw."""
-    if temperature == 0:
+    if temperature == 0 and logits_BV.is_cuda:
         return logits_BV.argmax(-1)
+    if temperature == 0:  # numpy's argmax is many times torch's on a CPU
+        return torch.from_numpy(logits_BV.numpy().argmax(-1))
     shares_BV = (logits_BV.float() / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
     chosen = torch.searchsorted(shares_BV, (draws_B * shares_BV[:, -1])[:, None], right=True)
     return chosen.squeeze(1).clamp_(max=logits_BV.shape[1] - 1)

@@ -92,20 +92,30 @@ def causal_conv_step(
     return out if bias_C is None else out + bias_C
 
 
-def ssd_step(inputs: ScanInputs, state_BHEN: Tensor) -> Tensor:
-    """One token of the recurrence; `state_BHEN` is moved on in place.
+def step_state(state_BHEN: Tensor, num_groups: int) -> Tensor:
+    """The state of `ssd_chunked` as `ssd_step` keeps it: channels innermost, groups outermost.
+
+    Shapes: state_BGNC; C are the channels (heads x E) of one group.
+    """
+    size_B, size_N = state_BHEN.shape[0], state_BHEN.shape[3]
+    return state_BHEN.reshape(size_B, num_groups, -1, size_N).transpose(2, 3).contiguous()
+
+
+def ssd_step(inputs: ScanInputs, state_BGNC: Tensor) -> Tensor:
+    """One token of the recurrence; `state_BGNC`, see `step_state`, is moved on in place.
 
     Shapes: y_BHE.
     """
     x_BHE, B_BGN, C_BGN = inputs.x, inputs.B, inputs.C
+    size_B, size_G, size_N, size_C = state_BGNC.shape
     decay_BH = (inputs.dt * inputs.A_H).exp()
-    state_BHEN.mul_(decay_BH[..., None, None])
     # the heads of a group share B and C: one product a group, none a head
-    size_BG, size_N = B_BGN.shape[0] * B_BGN.shape[1], B_BGN.shape[2]
-    state = state_BHEN.view(size_BG, -1, size_N)
-    gain = (x_BHE * inputs.dt[..., None]).view(size_BG, -1, 1)
-    state.addcmul_(gain, B_BGN.reshape(size_BG, 1, size_N))
-    y_BHE = torch.bmm(state, C_BGN.reshape(size_BG, size_N, 1)).view_as(x_BHE)
+    wide = (size_B, size_G, 1, size_C)
+    gain = (x_BHE * inputs.dt[..., None]).view(wide)
+    state_BGNC.mul_(decay_BH[..., None].expand(x_BHE.shape).reshape(wide))
+    state_BGNC.addcmul_(gain, B_BGN[..., None])
+    state, C_T1N = state_BGNC.flatten(0, 1), C_BGN.reshape(-1, 1, size_N)
+    y_BHE = torch.bmm(C_T1N, state).view_as(x_BHE)
     return y_BHE if inputs.D_H is None else torch.addcmul(y_BHE, x_BHE, inputs.D_H[:, None])
 
 
