@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from frontload.data_tools.choices import chosen_letter, label_text, option_key
-from frontload.eval.grade_number import read_quantity, same_quantity, split_unit
+from frontload.eval.grade_number import Quantity, read_quantity, same_quantity, split_unit
 
 _SIGNS = {
     "\u2212": "-", "\u2013": "-", "\u2012": "-", "\u2010": "-", "\u2011": "-", "\ufe63": "-",
@@ -46,6 +46,8 @@ _START = re.compile(r"^[\s=]+")
 _END = re.compile(r"[\s,;:]+$|(?<![.\s])\s*\.$")
 _FREE_SPACE = re.compile(r" (?!\w)|(?<!\w) ")
 _DIGITS_APART = re.compile(r"[\d., ]*\d \d[\d., ]*")
+_LETTERS = re.compile(r"[^\W\d_]{2,}")
+_ELLIPSIS = re.compile(r"\\(?:ldots|cdots|dots)(?![a-zA-Z])|\.\.")
 _DIGIT_SUBSCRIPT = re.compile(r"\d ?_")
 
 
@@ -113,8 +115,11 @@ def text_key(form: str) -> str:
 def is_prose(form: str) -> bool:
     """Whether an answer is words, which computer algebra would read as products of letters.
 
-    (To math-verify `Paris` and `Pairs` are the same product.) Words inside `\\text{}` are safe.
+    (To math-verify `Paris` and `Pairs` are the same product, and so are `no` and `on`.) Words
+    inside `\\text{}` are safe.
     """
+    if _LETTERS.fullmatch(form):
+        return True
     bare = _COMMAND.sub(" ", _FONT.sub(" ", form))
     return any(word.lower() not in _MATH_WORDS for word in _WORD.findall(bare))
 
@@ -126,7 +131,7 @@ def compare_answers(gold: str, prediction: str) -> Comparison:
         return _decided(False)
     if text_key(gold_form) == text_key(form):
         return _decided(True)
-    gold_number, number = read_quantity(gold_form), read_quantity(form)
+    gold_number, number = _number(gold_form), _number(form)
     if gold_number is not None and number is not None:
         return _decided(same_quantity(gold_number, number))
     (gold_bare, gold_unit), (bare, unit) = split_unit(gold_form), split_unit(form)
@@ -139,13 +144,20 @@ def compare_answers(gold: str, prediction: str) -> Comparison:
     return Comparison(verdict=Verdict.OPEN, gold=gold_bare, prediction=bare)
 
 
+def _number(form: str) -> Quantity | None:
+    """The number that a form is, also where all of it stands in one font command."""
+    return read_quantity(_FONT.sub(r"\1", form) if _FONT.fullmatch(form) else form)
+
+
 def _is_misread(form: str) -> bool:
     """Whether math-verify 0.9.0 reads this form as something else.
 
-    Words become products of letters, a base is dropped (`11_2` is 11), digits apart are added up.
+    Words become products of letters, a base is dropped (`11_2` is 11), digits apart are added up,
+    dots that say "and so on" are left out.
     """
     return (
         is_prose(form)
+        or _ELLIPSIS.search(form) is not None
         or _DIGITS_APART.fullmatch(form) is not None
         or _DIGIT_SUBSCRIPT.search(form) is not None
     )
