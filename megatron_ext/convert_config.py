@@ -137,6 +137,7 @@ def read_config(folder: Path) -> Model:
             embedding_init_std=float(config.get("embedding_init_std", _NO_FIELD_DEFAULT)),
             **values,
         )
+        _check_types(model)
         check_model(model)
     except (KeyError, TypeError, ValueError, RecipeError) as error:
         raise _refused(
@@ -146,6 +147,16 @@ def read_config(folder: Path) -> Model:
             do="export the model again with every field written out",
         ) from error
     return model
+
+
+def _check_types(model: Model) -> None:
+    """JSON may hold anything, and a dataclass takes it. Raises: TypeError naming the field."""
+    for item in dataclasses.fields(Model):
+        value = getattr(model, item.name)
+        kind: Any = (int, float) if item.type is float else item.type
+        right = isinstance(value, kind) and isinstance(value, bool) == (item.type is bool)
+        if not right or (item.type is int and value < 1):
+            raise TypeError(f"{_FIELDS.get(item.name, item.name)} is {value!r}")
 
 
 def check_arithmetic(folder: Path, found: Model, known: Model) -> None:
