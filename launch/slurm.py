@@ -285,6 +285,9 @@ say "job $SLURM_JOB_ID, start $restarts: ${nodes[*]}; head ${nodes[0]} at $head_
 RAY_BODY = r"""
 # ---- Ray on every node, one trainer on the head
 export VERL_FILE_LOGGER_PATH="$folder/metrics-$restarts.jsonl"  # veRL empties its file at a start
+# Without a token whoever reaches a port of Ray can run code as this user.
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 others=$(IFS=,; echo "${nodes[*]:1}")
 ray_node=(--num-cpus="$cpus" --num-gpus="$gpus_per_node" --disable-usage-stats --block)
 

@@ -118,6 +118,23 @@ def test_the_trainer_gets_its_words_and_its_environment(cluster: FakeCluster) ->
     assert f"VERL_FILE_LOGGER_PATH={metrics}" in environment, "a restart writes a file of its own"
 
 
+def test_every_start_has_a_token_of_its_own_that_is_written_nowhere(cluster: FakeCluster) -> None:
+    script = script_of(cluster)
+    tokens = []
+    for _ in range(2):
+        status, said = cluster.run(script)
+        assert status == 0, said
+        environment = dict(
+            line.split("=", 1) for line in cluster.state("trainer.env").read_text().splitlines()
+        )
+        assert environment["RAY_AUTH_MODE"] == "token"
+        tokens.append(environment["RAY_AUTH_TOKEN"])
+        assert tokens[-1] not in said + script + "".join(cluster.log)
+        (cluster.folder / "run" / "finished").unlink()
+    assert tokens[0] != tokens[1]
+    assert all(len(token) == 64 for token in tokens)
+
+
 def test_the_trainers_status_is_the_jobs(cluster: FakeCluster) -> None:
     status, said = cluster.run(script_of(cluster), FAKE_STATUS="7")
     assert status == 7
