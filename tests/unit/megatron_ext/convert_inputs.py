@@ -33,7 +33,7 @@ def write_checkpoint(folder: Path, model: Model, *, dtype: torch.dtype = torch.f
 def write_tokenizer_file(file: Path, *, special: tuple[str, ...] = SPECIAL_TOKENS) -> Path:
     words = [*special, "what", "is", "3", "+", "4", "7"]
     vocabulary = {word: number for number, word in enumerate(words)}
-    library = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
+    library = Tokenizer(models.WordLevel(vocabulary, unk_token=special[-1]))
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     library.add_special_tokens([AddedToken(token, special=True) for token in special])
     library.save(str(file))
