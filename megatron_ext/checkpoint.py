@@ -4,7 +4,7 @@ import errno
 import json
 import pickle
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,13 @@ from frontload.megatron_ext.checkpoint_files import (
     METADATA,
     check_whole,
     first_line,
-    read_model,
     write_table,
 )
 from frontload.megatron_ext.checkpoint_files import WEIGHTS as WEIGHTS
+from frontload.megatron_ext.checkpoint_files import check_same_model as check_same_model
 from frontload.megatron_ext.checkpoint_files import write_json as write_json
 from frontload.megatron_ext.checkpoint_files import write_model as write_model
 from frontload.recipes.errors import ArtifactError, StageError
-from frontload.recipes.schema import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,22 +111,6 @@ def _check_optimizer(folder: Path, parts: Parts) -> None:
             rule="optimizer state goes on under any TP, PP and DP, but in one kind",
             do="set placement.distributed_optimizer as in the run that wrote it",
         )
-
-
-def check_same_model(folder: Path, model: Model) -> None:
-    """Checks that a checkpoint is of the recipe's model.
-
-    Raises: ArtifactError naming the first field that differs.
-    """
-    found, asked = asdict(read_model(folder)), asdict(model)
-    for name, value in asked.items():
-        if found[name] != value and name != "max_sequence_tokens":
-            raise ArtifactError(
-                f"checkpoint {folder}",
-                found=f"its model.{name} is {found[name]}, the recipe's is {value}",
-                rule="training continues with the same model",
-                do="use the model of the checkpoint or train another one",
-            )
 
 
 def _sharded_state(parts: Parts, *, loading: bool) -> dict[str, Any]:

@@ -84,6 +84,22 @@ def write_json(path: Path, content: Any) -> None:
     os.replace(partial, path)
 
 
+def check_same_model(folder: Path, model: Model) -> None:
+    """Checks that a checkpoint is of the recipe's model.
+
+    Raises: ArtifactError naming the first field that differs.
+    """
+    found, asked = asdict(read_model(folder)), asdict(model)
+    for name, value in asked.items():
+        if found[name] != value and name != "max_sequence_tokens":
+            raise ArtifactError(
+                f"checkpoint {folder}",
+                found=f"its model.{name} is {found[name]}, the recipe's is {value}",
+                rule="training continues with the same model",
+                do="use the model of the checkpoint or train another one",
+            )
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says, short enough for a message."""
     lines = str(error).splitlines()

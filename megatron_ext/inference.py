@@ -194,12 +194,13 @@ def read_weights(folder: Path, device: torch.device) -> dict[str, Tensor]:
             rule=f"the tensors that {METADATA} lists lie beside it",
             do="delete the artifact by its key and run the study again",
         ) from error
-    weights = _join_parts(state)
+    weights = join_parts(state)
     on_cpu = device.type == "cpu"
     return {n: w.to(device, torch.float32 if on_cpu else w.dtype) for n, w in weights.items()}
 
 
-def _join_parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def join_parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Joins the blocks that a checkpoint keeps apart; names as the decoder knows them."""
     weights: dict[str, Tensor] = {}
     for name, tensor in state.items():
         whole, _, part = name.rpartition(".")

@@ -1,0 +1,38 @@
+"""The reward of a response: right and well formed, by the function that evaluation grades with."""
+
+from functools import cache
+from typing import Any
+
+from frontload.eval.grade import Grader, row_reference
+from frontload.eval.grade_format import Layout
+
+
+def compute_score(
+    data_source: str,
+    solution_str: str,
+    ground_truth: str,
+    extra_info: dict[str, Any],
+    *,
+    layout: str = Layout.MARKS,
+) -> dict[str, float]:
+    """1 for a right answer in the right form, else 0; named and called as veRL asks.
+
+    `solution_str` is the whole response; in the layout of our own template with its special tokens
+    written out. `layout` comes from veRL's `reward.custom_reward_function.reward_kwargs`.
+
+    Source: Nemotron-CrossThink, "Rule Based Reward Modeling": R_acc and R_format.
+    """
+    row = {"family": data_source, **extra_info}  # a row of a family names it as its source
+    reference = row_reference(ground_truth, row, layout=Layout(layout))
+    grade = _grader().grade(solution_str, reference)
+    return {
+        "score": grade.reward,
+        "acc": float(grade.correct),
+        "format": float(grade.formatted),
+    }
+
+
+@cache
+def _grader() -> Grader:
+    """One a process; its own processes for algebra start with the first answer that needs them."""
+    return Grader()
