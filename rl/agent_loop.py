@@ -1,0 +1,236 @@
+"""From veRL's batch of prompts to rewarded responses in its TransferQueue, without a process more.
+
+veRL's own loop asks a server for one response at a time, from a process of its own; here a step is
+one call to the generator, and its order and its draws depend on the recipe's seed only.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+import transfer_queue as tq
+from tensordict import NonTensorStack, TensorDict
+from torch import Tensor
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.reward import get_custom_reward_fn
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils.config import omega_conf_to_dataclass
+
+from frontload.megatron_ext.generate import Response, Sampling
+from frontload.rl.rollout import Request, generate_on
+
+POLL_SECONDS = 0.01  # veRL's is 2 s: it waits for servers, here the batch is always there
+METRICS = "frontload"
+"""Group of the metrics that veRL does not have, in veRL's log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One row of veRL's batch."""
+
+    uid: str
+    tokens: list[int]
+    row: Mapping[str, Any]
+
+
+class AgentLoop:
+    """veRL's `agent_loop_manager_class`: everything between two updates but the actor's passes."""
+
+    def __init__(self, config: Any, llm_client: Any) -> None:
+        self.config = config
+        self.rollout = config.actor_rollout_ref.rollout
+        self.tokenizer = omega_conf_to_dataclass(config.actor_rollout_ref.model).tokenizer
+        score = get_custom_reward_fn(config)
+        assert score is not None, "reward.custom_reward_function.path"
+        self.score: Callable[..., dict[str, float]] = score
+        _, self._actor = asyncio.run(llm_client._acquire_server("frontload"))
+
+    @classmethod
+    def create(
+        cls, config: Any, llm_client: Any, teacher_client: Any, reward_loop_worker_handles: Any
+    ) -> "AgentLoop":
+        """Makes the loop; veRL calls this once its trainer and its workers are there."""
+        del teacher_client, reward_loop_worker_handles
+        return cls(config, llm_client)
+
+    def generate_sequences(self, prompts: TensorDict) -> None:
+        """Generates and scores a whole batch and puts it where the trainer looks for it."""
+        is_validation = "validate" in prompts and bool(prompts["validate"])
+        step = int(prompts["global_steps"])
+        rows = self._prompts(prompts)
+        begin = time.monotonic()
+        groups = self._generate(rows, self._sampling(step, is_validation=is_validation))
+        generated = time.monotonic()
+        scores = self._scores(rows, groups)
+        seconds = {"generation": generated - begin, "reward": time.monotonic() - generated}
+        keys, fields, tags = _rows_for_queue(rows, groups, scores, step=step)
+        tags[0]["seconds"] = seconds
+        partition = "val" if is_validation else "train"
+        tq.kv_batch_put(keys=keys, fields=fields, tags=tags, partition_id=partition)
+        done = [{"status": "finished"} for _ in rows]
+        tq.kv_batch_put(keys=[row.uid for row in rows], tags=done, partition_id=partition)
+
+    def _prompts(self, batch: TensorDict) -> list[Prompt]:
+        names = ("uid", "raw_prompt", "index", "data_source", "reward_model", "extra_info")
+        columns = {name: [_plain(one) for one in batch[name]] for name in names}
+        chats = [list(chat) for chat in columns.pop("raw_prompt")]
+        encoded = self.tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        found = []
+        for place, tokens in enumerate(encoded):
+            row = {name: column[place] for name, column in columns.items()}
+            found.append(Prompt(uid=row["uid"], tokens=list(tokens), row=row))
+        return found
+
+    def _sampling(self, step: int, *, is_validation: bool) -> Sampling:
+        source = self.rollout.val_kwargs if is_validation else self.rollout
+        assert source.top_p == 1.0, "the generator draws from the whole vocabulary"
+        return Sampling(
+            max_new_tokens=self.rollout.response_length,
+            temperature=source.temperature,
+            seed=draw_seed(self.rollout.seed, "validation" if is_validation else f"step {step}"),
+            stop_token=self.tokenizer.eos_token_id,
+            num_samples=source.n,
+        )
+
+    def _generate(self, rows: Sequence[Prompt], sampling: Sampling) -> list[list[Response]]:
+        request = Request(prompts=[row.tokens for row in rows], sampling=sampling)
+        return ray.get(self._actor.__ray_call__.remote(generate_on, request))
+
+    def _scores(
+        self, rows: Sequence[Prompt], groups: Sequence[Sequence[Response]]
+    ) -> list[list[dict[str, float]]]:
+        found = []
+        for prompt, group in zip(rows, groups, strict=True):
+            texts = self.tokenizer.batch_decode(
+                [response.tokens for response in group], skip_special_tokens=False
+            )
+            found.append(
+                [
+                    self.score(
+                        data_source=prompt.row["data_source"],
+                        solution_str=text,
+                        ground_truth=prompt.row["reward_model"]["ground_truth"],
+                        extra_info=prompt.row["extra_info"],
+                    )
+                    for text in texts
+                ]
+            )
+        return found
+
+
+class OrderedReplayBuffer(ReplayBuffer):
+    """veRL's buffer with the batch in the order of its prompts: the same sums in every run."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(poll_interval=POLL_SECONDS, **options)
+
+    def sample(
+        self, global_steps: int, partition_id: str, batch_size: int
+    ) -> tuple[KVBatchMeta, dict[str, Any]]:
+        """A batch in order, and what is known of its groups as metrics."""
+        batch, metrics = super().sample(global_steps, partition_id, batch_size)
+        order = sorted(range(len(batch.keys)), key=lambda place: batch.tags[place]["place"])
+        batch.reorder(order)
+        return batch, {**metrics, **group_metrics(batch.tags)}
+
+
+def group_metrics(tags: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Shares over groups and responses, and the seconds that were spent on them."""
+    groups: dict[int, list[float]] = {}
+    for tag in tags:
+        groups.setdefault(tag["group"], []).append(tag["score"])
+    flat = [score for group in groups.values() for score in group]
+    seconds = next((tag["seconds"] for tag in tags if "seconds" in tag), {})
+    return {
+        f"{METRICS}/reward": sum(flat) / len(flat),
+        f"{METRICS}/formed": sum(tag["formed"] for tag in tags) / len(tags),
+        f"{METRICS}/degenerate_groups": sum(len(set(group)) == 1 for group in groups.values())
+        / len(groups),
+        **{f"{METRICS}/{name}_seconds": value for name, value in seconds.items()},
+    }
+
+
+def draw_seed(seed: int, stream: str) -> int:
+    """A seed for the generator; a draw also depends on prompt, sample and position."""
+    digest = hashlib.sha256(f"{seed} {stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def _rows_for_queue(
+    rows: Sequence[Prompt],
+    groups: Sequence[Sequence[Response]],
+    scores: Sequence[Sequence[Mapping[str, float]]],
+    *,
+    step: int,
+) -> tuple[list[str], TensorDict, list[dict[str, Any]]]:
+    """Keys, columns and tags as veRL's own loop (v1/agent_loop_tq.py:140) writes them."""
+    keys: list[str] = []
+    tags: list[dict[str, Any]] = []
+    ragged: dict[str, list[Tensor]] = {}
+    objects: dict[str, list[Any]] = {}
+    for group, (prompt, responses) in enumerate(zip(rows, groups, strict=True)):
+        for sample, response in enumerate(responses):
+            score = scores[group][sample]
+            keys.append(f"{prompt.uid}_{sample}_0")
+            for name, tensor in _tensors(prompt, response, score["score"]).items():
+                ragged.setdefault(name, []).append(tensor)
+            versions = {"min_global_steps": step - 1, "max_global_steps": step - 1}
+            row = {
+                **prompt.row,
+                "session_id": sample,
+                "global_steps": step,
+                "num_turns": 2,
+                "multi_modal_inputs": {},
+                "extra_fields": {**versions, "reward_extra_info": dict(score)},
+            }
+            for name, value in row.items():
+                objects.setdefault(name, []).append(value)
+            lengths = {"prompt_len": len(prompt.tokens), "response_len": len(response.tokens)}
+            tags.append(
+                {
+                    "status": "success",
+                    **lengths,
+                    "seq_len": sum(lengths.values()),
+                    "global_steps": step,
+                    **versions,
+                    "place": len(keys),
+                    "group": group,
+                    "score": score["score"],
+                    "formed": score["format"],
+                }
+            )
+    columns: dict[str, Any] = {
+        name: torch.nested.as_nested_tensor(tensors, layout=torch.jagged)
+        for name, tensors in ragged.items()
+    }
+    columns |= {name: NonTensorStack(*values) for name, values in objects.items()}  # type: ignore
+    return keys, TensorDict(columns, batch_size=[len(keys)]), tags
+
+
+def _tensors(prompt: Prompt, response: Response, score: float) -> dict[str, Tensor]:
+    prompts, responses = torch.tensor(prompt.tokens), torch.tensor(response.tokens)
+    input_ids = torch.cat([prompts, responses])
+    mask = torch.ones_like(responses)
+    rewards = torch.zeros(len(responses))
+    rewards[-1] = score
+    return {
+        "prompts": prompts,
+        "responses": responses,
+        "input_ids": input_ids,
+        "position_ids": torch.arange(len(input_ids)),
+        "response_mask": mask,
+        "loss_mask": mask,
+        "rollout_log_probs": torch.tensor(response.log_probabilities),
+        "rm_scores": rewards,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "data", value)

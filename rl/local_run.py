@@ -1,0 +1,61 @@
+"""What a run on this machine adds to veRL's settings, and the environment it is given."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from frontload.recipes.placement import Placement
+from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.rl.hydra import hydra_text
+from frontload.rl.lean_ray import RAY_ENVIRONMENT
+from frontload.rl.settings import RunFiles, Settings, verl_settings
+
+RUN_MARK = "FRONTLOAD_RL_RUN"
+"""Environment variable that every process of a run inherits: its own, to be found and ended by."""
+
+OBJECT_STORE_BYTES = 100_000_000  # nothing large goes through Ray; 75 MB is the least it takes
+
+
+def local_settings(
+    recipe: GrpoRecipe, placement: Placement, files: RunFiles, *, ray_folder: Path
+) -> Settings:
+    """`verl_settings` for one process of each kind, alone on the loopback interface.
+
+    Prompts, rewards and the order of a batch are ours (`agent_loop.py`), so veRL's processes for
+    prompts and rewards are not started; `ray_folder` is short, for it holds sockets.
+    """
+    plain = verl_settings(recipe, _alone(placement, ray_folder), files)
+    environment = {
+        **plain.environment,
+        **RAY_ENVIRONMENT,
+        RUN_MARK: ray_folder.name,
+        "VERL_FILE_LOGGER_PATH": str(step_log(files)),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "VERL_LOGGING_LEVEL": "WARN",
+    }
+    return Settings(overrides=plain.overrides, environment=environment)
+
+
+def step_log(files: RunFiles) -> Path:
+    """Where veRL writes one JSON line a step."""
+    return files.work / "steps.jsonl"
+
+
+def _alone(placement: Placement, ray_folder: Path) -> Placement:
+    own = {
+        "+actor_rollout_ref.rollout.agent.agent_loop_manager_class": (
+            "frontload.rl.agent_loop.AgentLoop"
+        ),
+        "trainer.v1.sampler.custom_sampler.path": "pkg://frontload.rl.agent_loop",
+        "trainer.v1.sampler.custom_sampler.name": "OrderedReplayBuffer",
+        "+ray_kwargs.ray_init.address": "local",  # never another run's Ray
+        "+ray_kwargs.ray_init._temp_dir": str(ray_folder),
+        "+ray_kwargs.ray_init.configure_logging": False,
+    }
+    rendered = {key: hydra_text(value) for key, value in own.items()}
+    machines = replace(
+        placement.rl,
+        reward_workers=0,
+        loggers=("file",),
+        verl={**rendered, **placement.rl.verl},
+    )
+    return replace(placement, rl=machines)

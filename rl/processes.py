@@ -1,0 +1,123 @@
+"""Starts veRL's trainer and ends every process that it started, whatever happened."""
+
+import ctypes
+import os
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from frontload.recipes.errors import StageError
+from frontload.rl.lean_ray import start_lean_nodes
+from frontload.rl.local_run import RUN_MARK
+from frontload.rl.settings import Settings
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+GRACE_SECONDS = 5.0
+SOCKET_ROOM = 70  # bytes Ray adds to its folder for a socket's path, which ends at 107
+SHORT_FOLDER = Path("/tmp")
+
+
+@contextmanager
+def ray_folder(note: Path) -> Iterator[Path]:
+    """A short private folder for Ray's sockets and logs; `note` remembers it for after a kill."""
+    if note.is_file():
+        shutil.rmtree(note.read_text(), ignore_errors=True)
+    base = Path(tempfile.gettempdir())
+    if len(str(base)) + len("/frontload-12345678") + SOCKET_ROOM > 107:
+        base = SHORT_FOLDER
+    folder = Path(tempfile.mkdtemp(prefix="frontload-", dir=base))
+    note.write_text(str(folder))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        note.unlink(missing_ok=True)
+
+
+@contextmanager
+def running_trainer(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """veRL's `main_ppo` in its own process, which dies with this one; its log is our output."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "frontload.rl.processes", *settings.overrides],
+        env={**os.environ, **settings.environment},
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        end_run(settings.environment[RUN_MARK], first=process)
+
+
+def check_end(process: subprocess.Popen[bytes], log: str) -> None:
+    """Refuses a trainer that failed.
+
+    Raises: StageError with its status.
+    """
+    if process.returncode:
+        raise StageError(
+            "veRL's trainer",
+            found=f"it ended with status {process.returncode}",
+            rule="main_ppo ends without an error",
+            do=f"read {log}, mend the cause and run again; it goes on from its last checkpoint",
+        )
+
+
+def end_run(mark: str, *, first: subprocess.Popen[bytes]) -> None:
+    """Ends the trainer, then whatever carries the run's mark, and waits until all are gone."""
+    if first.poll() is None:
+        first.terminate()  # Ray's driver takes its processes with it
+        try:
+            first.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            first.kill()
+    first.wait()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        while left := processes_of(mark):
+            for process in left:
+                _signal(process, number)
+            psutil.wait_procs(left, timeout=0.5)
+            if number == signal.SIGTERM and time.monotonic() > deadline:
+                break
+
+
+def processes_of(mark: str) -> list[psutil.Process]:
+    """The processes that inherited the run's mark, this one and the dead left out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            carries = process.environ().get(RUN_MARK) == mark
+            if carries and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.NoSuchProcess:
+        return
+
+
+def run_main_ppo(arguments: list[str]) -> None:
+    """Runs `python -m verl.trainer.main_ppo` in this process, which ends with its parent."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    start_lean_nodes()
+    sys.argv = ["main_ppo", *arguments]
+    runpy.run_module("verl.trainer.main_ppo", run_name="__main__")
+
+
+if __name__ == "__main__":
+    run_main_ppo(sys.argv[1:])

@@ -1,0 +1,203 @@
+"""One RL run: Hugging Face folder and parquet for veRL, its run, and the checkpoint it leaves."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from frontload.data_tools import rl_parquet
+from frontload.data_tools.document import Conversation, read_rows
+from frontload.eval.grade import Kind
+from frontload.megatron_ext import convert
+from frontload.megatron_ext.checkpoint_files import check_same_model, write_json, write_model
+from frontload.megatron_ext.convert_files import WHOLE
+from frontload.megatron_ext.convert_names import our_name
+from frontload.recipes.artifact import Inputs, Workspace, prompts_file
+from frontload.recipes.errors import ArtifactError, StageError
+from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.rl.local_run import local_settings, step_log
+from frontload.rl.metrics import step_metrics
+from frontload.rl.processes import check_end, ray_folder, running_trainer
+from frontload.rl.settings import RunFiles
+
+POLL_SECONDS = 0.1
+VALIDATION_SHARE = 8  # one prompt in so many is kept for validation and never trained on
+MAX_VALIDATION_PROMPTS = 64
+TRACKER = "latest_checkpointed_iteration.txt"  # verl trainer_base.py:1039
+
+
+def train(recipe: GrpoRecipe, inputs: Inputs, work: Workspace) -> None:
+    """Runs or goes on with one GRPO run and publishes its last weights."""
+    check_same_model(inputs["start"], recipe.model)
+    files = prepare(recipe, inputs, work.scratch)
+    done = last_step(files.checkpoints)
+    work.rewind(done)
+    if done < recipe.steps:
+        run(recipe, files, work, done=done)
+    publish(recipe, inputs, work, files=files)
+
+
+def prepare(recipe: GrpoRecipe, inputs: Inputs, scratch: Path) -> RunFiles:
+    """Writes what veRL reads: the model's folder and two parquet files. Kept over a kill."""
+    files = RunFiles(
+        model=scratch / "model",
+        train_prompts=scratch / "train.parquet",
+        validation_prompts=scratch / "validation.parquet",
+        checkpoints=scratch / "checkpoints",
+        work=scratch / "verl",
+    )
+    if not files.model.exists():
+        made = scratch / "model.new"
+        shutil.rmtree(made, ignore_errors=True)
+        convert.export_hf(inputs["start"], made, tokenizer=inputs["tokenizer"])
+        write_model(made, recipe.model)
+        made.rename(files.model)
+    write_prompts(recipe, prompts_file(inputs["prompts"]), files)
+    files.work.mkdir(exist_ok=True)
+    return files
+
+
+def write_prompts(recipe: GrpoRecipe, source: Path, files: RunFiles) -> None:
+    """Writes the prompts as veRL reads them, the last ones as its validation set.
+
+    Raises: ArtifactError for fewer prompts than one batch needs.
+    """
+    rows = [row for row in read_rows(source) if isinstance(row, Conversation)]
+    held = min(MAX_VALIDATION_PROMPTS, max(1, len(rows) // VALIDATION_SHARE))
+    if len(rows) - held < recipe.batch_prompts:
+        raise ArtifactError(
+            f"prompts {source}",
+            found=f"{len(rows)}, of which {held} are kept for validation",
+            rule=f"a step takes {recipe.batch_prompts}",
+            do="raise num_prompts or lower batch_prompts",
+        )
+    prompts = [_verl_prompt(row) for row in rows]
+    rl_parquet.write_prompts(files.train_prompts, prompts[:-held], split="train")
+    rl_parquet.write_prompts(files.validation_prompts, prompts[-held:], split="validation")
+
+
+def _verl_prompt(row: Conversation) -> rl_parquet.Prompt:
+    return rl_parquet.Prompt(
+        data_source=row.family,
+        messages=(("user", row.question),),
+        ability=row.domain,
+        ground_truth=row.answer,
+        kind=Kind.FAMILY,
+        question=row.question,
+        options=(),
+        source_index=row.id,
+    )
+
+
+def run(recipe: GrpoRecipe, files: RunFiles, work: Workspace, *, done: int) -> None:
+    """Runs veRL's trainer from step `done` on and passes its log on as it grows."""
+    step_log(files).unlink(missing_ok=True)
+    begin = time.monotonic()
+    with ray_folder(work.scratch / "ray_folder") as folder:
+        settings = local_settings(recipe, work.placement, files, ray_folder=folder)
+        lines = LogReader(step_log(files))
+        with running_trainer(settings) as trainer:
+            while True:
+                has_ended = trainer.poll() is not None
+                for line in lines.read():
+                    report(recipe, line, work, done=done, begin=begin)
+                if has_ended:
+                    break
+                time.sleep(POLL_SECONDS)
+        check_end(trainer, "the stage's log")
+
+
+def report(
+    recipe: GrpoRecipe, line: Mapping[str, Any], work: Workspace, *, done: int, begin: float
+) -> None:
+    """Logs one line of veRL's; the validation that a resumed run repeats was logged before."""
+    step = line["step"]
+    if done and step <= done:
+        return
+    metrics = step_metrics(line["data"])
+    if step <= done + 1:
+        metrics["system__start_seconds"] = time.monotonic() - begin
+    work.log(step, **metrics)
+    reward = metrics.get("train__reward")
+    work.progress(step, recipe.steps, note="" if reward is None else f"reward {reward:.3f}")
+
+
+@dataclass
+class LogReader:
+    """Whole new lines of a file that another process appends to."""
+
+    path: Path
+    offset: int = 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The objects written since the last call."""
+        if not self.path.is_file():
+            return
+        with open(self.path, "rb") as file:
+            file.seek(self.offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self.offset += len(line)
+                yield json.loads(line)
+
+
+def last_step(checkpoints: Path) -> int:
+    """The step of the last whole checkpoint; 0 = none. Mends a tracker torn by a kill."""
+    tracker = checkpoints / TRACKER
+    if not tracker.is_file():
+        return 0
+    text = tracker.read_text()
+    if not text.isdigit():  # veRL writes it last, so what it was about to name is whole
+        steps = [int(path.parent.name.rpartition("_")[2]) for path in checkpoints.glob("*/data.pt")]
+        text = str(max(steps))
+        tracker.write_text(text)
+    return int(text)
+
+
+def publish(recipe: GrpoRecipe, inputs: Inputs, work: Workspace, *, files: RunFiles) -> None:
+    """Turns veRL's own float32 checkpoint into the artifact that evaluation loads.
+
+    Raises: StageError if veRL left no checkpoint of the last step.
+    """
+    step = last_step(files.checkpoints)
+    if step != recipe.steps:
+        raise StageError(
+            "veRL's last checkpoint",
+            found=f"of step {step}",
+            rule=f"the run has {recipe.steps} steps",
+            do="read the stage's log and run again",
+        )
+    last = work.scratch / "last"
+    shutil.rmtree(last, ignore_errors=True)
+    shutil.copytree(files.model, last, ignore=shutil.ignore_patterns("*safetensors*"))
+    save_file(actor_weights(files.checkpoints, step), last / WHOLE, {"format": "pt"})
+    convert.import_into(last, work.path, model=recipe.model)
+    write_json(
+        work.path / "training_state.json",
+        {
+            "key": work.key,
+            "samples": step * recipe.batch_prompts * recipe.grpo.rollouts_per_prompt,
+            "steps_of_stage": step,
+            "learning_rate": recipe.optimizer.learning_rate,
+            "has_optimizer": False,
+        },
+    )
+
+
+def actor_weights(checkpoints: Path, step: int) -> dict[str, torch.Tensor]:
+    """The actor's float32 tensors by our names, from the checkpoint of one rank."""
+    folder = checkpoints / f"global_step_{step}" / "actor"
+    state = torch.load(folder / "model_world_size_1_rank_0.pt", weights_only=False)
+    found = {}
+    for name, tensor in state.items():
+        local = getattr(tensor, "_local_tensor", tensor)  # a DTensor of one rank
+        assert (local.dtype, local.shape) == (torch.float32, tensor.shape), name
+        found[our_name(name)] = local.detach().clone()
+    return found
