@@ -23,7 +23,7 @@ def local_settings(
     Prompts, rewards and the order of a batch are ours (`agent_loop.py`), so veRL's processes for
     prompts and rewards are not started; `ray_folder` is short, for it holds sockets.
     """
-    plain = verl_settings(recipe, _alone(placement, ray_folder), files)
+    plain = verl_settings(recipe, _alone(placement, files, ray_folder), files)
     environment = {
         **plain.environment,
         **RAY_ENVIRONMENT,
@@ -40,11 +40,17 @@ def step_log(files: RunFiles) -> Path:
     return files.work / "steps.jsonl"
 
 
-def _alone(placement: Placement, ray_folder: Path) -> Placement:
+def router_file(files: RunFiles) -> Path:
+    """Where the run's router is named to veRL."""
+    return files.work / "router.yaml"
+
+
+def _alone(placement: Placement, files: RunFiles, ray_folder: Path) -> Placement:
     own = {
         "+actor_rollout_ref.rollout.agent.agent_loop_manager_class": (
             "frontload.rl.agent_loop.AgentLoop"
         ),
+        "actor_rollout_ref.rollout.router_config_path": str(router_file(files)),
         "trainer.v1.sampler.custom_sampler.path": "pkg://frontload.rl.agent_loop",
         "trainer.v1.sampler.custom_sampler.name": "OrderedReplayBuffer",
         "+ray_kwargs.ray_init.address": "local",  # never another run's Ray

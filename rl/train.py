@@ -21,9 +21,10 @@ from frontload.megatron_ext.convert_names import our_name
 from frontload.recipes.artifact import Inputs, Workspace, prompts_file
 from frontload.recipes.errors import ArtifactError, StageError
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.local_run import local_settings, step_log
+from frontload.rl.local_run import local_settings, router_file, step_log
 from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import check_end, ray_folder, running_trainer
+from frontload.rl.router import ROUTER_SETTINGS
 from frontload.rl.settings import RunFiles
 
 POLL_SECONDS = 0.1
@@ -60,6 +61,7 @@ def prepare(recipe: GrpoRecipe, inputs: Inputs, scratch: Path) -> RunFiles:
         made.rename(files.model)
     write_prompts(recipe, prompts_file(inputs["prompts"]), files)
     files.work.mkdir(exist_ok=True)
+    router_file(files).write_text(ROUTER_SETTINGS)
     return files
 
 

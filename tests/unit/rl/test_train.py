@@ -1,0 +1,152 @@
+"""Around veRL's run: checkpoints found after a kill, logs read as they grow, prompts cut."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from frontload.megatron_ext.generate import Sampling, uniform_draws
+from frontload.recipes.errors import ArtifactError
+from frontload.recipes.load import find_recipe, load_recipe
+from frontload.recipes.placement import Placement
+from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.rl.agent_loop import draw_seed, group_metrics
+from frontload.rl.local_run import local_settings
+from frontload.rl.metrics import step_metrics
+from frontload.rl.processes import ray_folder
+from frontload.rl.settings import RunFiles
+from frontload.rl.train import TRACKER, LogReader, last_step, write_prompts
+
+
+def tiny_recipe() -> GrpoRecipe:
+    path = find_recipe("training", "grpo_tiny")
+    assert path is not None
+    return load_recipe(path, GrpoRecipe).value
+
+
+def run_files(folder: Path) -> RunFiles:
+    return RunFiles(
+        model=folder / "model",
+        train_prompts=folder / "train.parquet",
+        validation_prompts=folder / "validation.parquet",
+        checkpoints=folder / "checkpoints",
+        work=folder / "verl",
+    )
+
+
+@pytest.mark.parametrize(("tracker", "step"), [(None, 0), ("2", 2), ("", 3)])
+def test_last_whole_checkpoint(tmp_path: Path, tracker: str | None, step: int) -> None:
+    for number in (1, 2, 3):
+        (tmp_path / f"global_step_{number}").mkdir()
+        (tmp_path / f"global_step_{number}" / "data.pt").touch()
+    (tmp_path / "global_step_4").mkdir()  # killed while it was written
+    if tracker is not None:
+        (tmp_path / TRACKER).write_text(tracker)
+    assert last_step(tmp_path) == step
+    if tracker == "":
+        assert (tmp_path / TRACKER).read_text() == "3"
+
+
+def test_log_reader_waits_for_whole_lines(tmp_path: Path) -> None:
+    reader = LogReader(tmp_path / "steps.jsonl")
+    assert list(reader.read()) == []
+    with open(reader.path, "w") as file:
+        file.write('{"step": 1}\n{"st')
+        file.flush()
+        assert list(reader.read()) == [{"step": 1}]
+        assert list(reader.read()) == []
+        file.write('ep": 2}\n')
+        file.flush()
+        assert list(reader.read()) == [{"step": 2}]
+
+
+def test_clock_and_learning_are_kept_apart() -> None:
+    data = {"actor/kl_loss": 0.5, "timing_s/step": 2.0, "val-core/a/acc/mean@1": 1.0}
+    data |= {"val-core/b/acc/mean@1": 0.0, "perf/mfu/actor": 3.0}
+    assert step_metrics(data) == {
+        "train__kl": 0.5,
+        "system__step_seconds": 2.0,
+        "train__validation_reward": 0.5,
+    }
+
+
+def test_a_group_without_differences_is_degenerate() -> None:
+    scores = [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    tags = [
+        {"group": group, "score": score, "formed": 1.0}
+        for group, pair in enumerate(scores)
+        for score in pair
+    ]
+    found = group_metrics(tags)
+    assert found["frontload/reward"] == 3 / 8
+    assert found["frontload/degenerate_groups"] == 3 / 4
+
+
+def test_draws_differ_by_step_prompt_and_sample_and_come_back() -> None:
+    def draws(stream: str) -> list[list[float]]:
+        sampling = Sampling(
+            max_new_tokens=4,
+            temperature=1.0,
+            seed=draw_seed(1, stream),
+            stop_token=1,
+            num_samples=2,
+        )
+        return uniform_draws([0, 1], sampling).tolist()
+
+    assert draws("step 1") == draws("step 1")
+    rows = [tuple(row) for row in draws("step 1") + draws("step 2") + draws("validation")]
+    assert len(set(rows)) == len(rows)
+
+
+def test_prompts_are_split_and_too_few_are_refused(tmp_path: Path) -> None:
+    rows = [
+        {
+            "id": str(place),
+            "question": f"what is {place}",
+            "trace": "",
+            "answer": "7",
+            "family": "own",
+            "domain": "math",
+        }
+        for place in range(20)
+    ]
+    source = tmp_path / "prompts.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = run_files(tmp_path)
+    write_prompts(replace(tiny_recipe(), batch_prompts=18), source, files)
+    import pyarrow.parquet as pq
+
+    train, held = (
+        pq.read_table(path).to_pylist() for path in (files.train_prompts, files.validation_prompts)
+    )
+    questions = [row["extra_info"]["question"] for row in train + held]
+    assert questions == [row["question"] for row in rows]
+    assert (len(train), len(held)) == (18, 2)
+    with pytest.raises(ArtifactError, match="a step takes 19"):
+        write_prompts(replace(tiny_recipe(), batch_prompts=19), source, files)
+
+
+def test_local_settings_stay_on_this_machine(tmp_path: Path) -> None:
+    settings = local_settings(
+        tiny_recipe(), Placement(), run_files(tmp_path), ray_folder=tmp_path / "ray"
+    )
+    assert "+ray_kwargs.ray_init.address=local" in settings.overrides
+    assert "reward.num_workers=0" in settings.overrides
+    assert settings.environment["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert settings.environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_ray_folder_is_short_private_and_removed_after_a_kill(tmp_path: Path) -> None:
+    note = tmp_path / "note"
+    left = tmp_path / "left by a kill"
+    left.mkdir()
+    note.write_text(str(left))
+    with ray_folder(note) as folder:
+        assert folder.stat().st_mode & 0o077 == 0
+        socket = folder / "session_2026-11-21_12-00-00_123456_1234567/sockets/plasma_store"
+        assert len(str(socket)) <= 107  # sun_path of unix(7), with its end
+        assert not left.exists()
+        assert note.read_text() == str(folder)
+    assert not folder.exists()
+    assert not note.exists()
