@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from frontload.rl.settings import RunFiles
 POLL_SECONDS = 0.1
 VALIDATION_SHARE = 8  # one prompt in so many is kept for validation and never trained on
 MAX_VALIDATION_PROMPTS = 64
+METRICS = "metrics.jsonl"  # of the workspace, see recipes/artifact.py
 TRACKER = "latest_checkpointed_iteration.txt"  # verl trainer_base.py:1039
 
 
@@ -37,7 +39,7 @@ def train(recipe: GrpoRecipe, inputs: Inputs, work: Workspace) -> None:
     """Runs or goes on with one GRPO run and publishes its last weights."""
     check_same_model(inputs["start"], recipe.model)
     files = prepare(recipe, inputs, work.scratch)
-    done = last_step(files.checkpoints)
+    done = last_step(files.checkpoints, logged=logged_step(work.path / METRICS))
     work.rewind(done)
     if done < recipe.steps:
         run(recipe, files, work, done=done)
@@ -150,17 +152,29 @@ class LogReader:
                 yield json.loads(line)
 
 
-def last_step(checkpoints: Path) -> int:
-    """The step of the last whole checkpoint; 0 = none. Mends a tracker torn by a kill."""
+def last_step(checkpoints: Path, *, logged: int) -> int:
+    """The step to go on from; 0 = from the beginning. veRL's tracker is made to say the same.
+
+    It is the last whole checkpoint whose step is in our log: veRL saves a step before it logs it,
+    and a kill between the two would leave a gap. veRL keeps the checkpoint before, too.
+    """
     tracker = checkpoints / TRACKER
-    if not tracker.is_file():
-        return 0
-    text = tracker.read_text()
-    if not text.isdigit():  # veRL writes it last, so what it was about to name is whole
-        steps = [int(path.parent.name.rpartition("_")[2]) for path in checkpoints.glob("*/data.pt")]
-        text = str(max(steps))
-        tracker.write_text(text)
-    return int(text)
+    text = tracker.read_text() if tracker.is_file() else "0"
+    # The tracker is written last: if a kill tore it, what it was about to name is whole.
+    newest = int(text) if text.isdigit() else sys.maxsize
+    steps = [int(path.parent.name.rpartition("_")[2]) for path in checkpoints.glob("*/data.pt")]
+    found = max((step for step in steps if step <= min(newest, logged)), default=0)
+    if found:
+        tracker.write_text(str(found))
+    else:
+        tracker.unlink(missing_ok=True)
+    return found
+
+
+def logged_step(metrics: Path) -> int:
+    """The last step that our log holds whole."""
+    lines = metrics.read_text().splitlines(keepends=True) if metrics.is_file() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("\n")), default=0)
 
 
 def publish(recipe: GrpoRecipe, inputs: Inputs, work: Workspace, *, files: RunFiles) -> None:
@@ -168,7 +182,7 @@ def publish(recipe: GrpoRecipe, inputs: Inputs, work: Workspace, *, files: RunFi
 
     Raises: StageError if veRL left no checkpoint of the last step.
     """
-    step = last_step(files.checkpoints)
+    step = last_step(files.checkpoints, logged=recipe.steps)
     if step != recipe.steps:
         raise StageError(
             "veRL's last checkpoint",

@@ -35,17 +35,30 @@ def run_files(folder: Path) -> RunFiles:
     )
 
 
-@pytest.mark.parametrize(("tracker", "step"), [(None, 0), ("2", 2), ("", 3)])
-def test_last_whole_checkpoint(tmp_path: Path, tracker: str | None, step: int) -> None:
+@pytest.mark.parametrize(
+    ("tracker", "logged", "step"),
+    [
+        (None, 0, 0),
+        ("3", 3, 3),
+        ("3", 2, 2),  # killed after step 3 was saved and before it was logged
+        ("1", 0, 0),  # the same at the first checkpoint: from the beginning
+        ("", 3, 3),  # killed while the tracker was written
+        ("2", 3, 2),  # killed while the checkpoint of step 3 was written
+    ],
+)
+def test_where_a_killed_run_goes_on(
+    tmp_path: Path, tracker: str | None, logged: int, step: int
+) -> None:
     for number in (1, 2, 3):
         (tmp_path / f"global_step_{number}").mkdir()
         (tmp_path / f"global_step_{number}" / "data.pt").touch()
-    (tmp_path / "global_step_4").mkdir()  # killed while it was written
+    (tmp_path / "global_step_4").mkdir()
     if tracker is not None:
         (tmp_path / TRACKER).write_text(tracker)
-    assert last_step(tmp_path) == step
-    if tracker == "":
-        assert (tmp_path / TRACKER).read_text() == "3"
+    assert last_step(tmp_path, logged=logged) == step
+    assert (tmp_path / TRACKER).exists() == (step > 0)
+    if step:
+        assert (tmp_path / TRACKER).read_text() == str(step)
 
 
 def test_log_reader_waits_for_whole_lines(tmp_path: Path) -> None:
