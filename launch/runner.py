@@ -32,6 +32,7 @@ STAGES: dict[str, str] = {
     "rl_prompts": "frontload.data_tools.stages:write_rl_prompts",
     "pretrain": "frontload.megatron_ext.stages:pretrain",
     "sft": "frontload.megatron_ext.stages:sft",
+    "grpo": "frontload.rl.stages:grpo",
     "evaluate": "frontload.eval.stages:evaluate",
     "tabulate": "frontload.eval.stages:tabulate",
 }

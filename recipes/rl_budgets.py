@@ -42,6 +42,14 @@ CHOICES = {
     "rollout": ROLLOUTS,
 }
 
+VALIDATION_SHARE = 8  # one prompt in so many is kept for validation and never trained on
+MAX_VALIDATION_PROMPTS = 64
+
+
+def num_validation_prompts(num_prompts: int) -> int:
+    """How many prompts of a set are veRL's validation set: the last ones."""
+    return min(MAX_VALIDATION_PROMPTS, max(1, num_prompts // VALIDATION_SHARE))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:

@@ -4,7 +4,11 @@ from dataclasses import fields
 
 from frontload.recipes import schema
 from frontload.recipes.load import Loaded
-from frontload.recipes.rl_budgets import grpo_problems
+from frontload.recipes.rl_budgets import (
+    MAX_VALIDATION_PROMPTS,
+    grpo_problems,
+    num_validation_prompts,
+)
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.recipes.schema import Model
 from frontload.recipes.stage import Stage
@@ -66,19 +70,21 @@ def check_rl(loaded: Loaded[StudyRecipe]) -> None:
     for place, cell in enumerate(knobs.cells):
         if (cell.arm, cell.mix) not in grid:
             raise loaded.refuse(
-                f"rl.cells[{place}]",
+                f"rl.cells.{place}",
                 found=f"no SFT cell of arm '{cell.arm}' on mix '{cell.mix}'",
                 rule="reinforcement learning goes on from a cell of arms x sft.mixes",
                 do="name an arm of `arms` and a mix of `sft.mixes`, or add them there",
             )
     needed = knobs.batch_prompts * knobs.steps
-    if needed > knobs.prompts.num_prompts:
+    found = knobs.prompts.num_prompts
+    held = num_validation_prompts(found)
+    if needed > found - held:
         raise loaded.refuse(
             "rl.prompts.num_prompts",
-            found=f"{knobs.prompts.num_prompts} prompts for {knobs.steps} steps of "
+            found=f"{found} prompts, {held} of them for validation, for {knobs.steps} steps of "
             f"{knobs.batch_prompts}",
             rule="a prompt is asked once, as in the paper's one epoch",
-            do=f"write {needed} or more, or lower rl.steps",
+            do=f"write {needed + MAX_VALIDATION_PROMPTS} or more, or lower rl.steps",
         )
     for problem in grpo_problems(grpo_recipe(knobs, recipe.model, seed=1)):
         raise loaded.refuse(

@@ -50,7 +50,8 @@ def test_the_papers_matrix_is_there(laptop: Study) -> None:
     off_grid = {"pt:base>sft:SHQ*2", "pt:LDQ>sft:LDQ*2", "pt:LDQ>sft:ALF", "pt:LDQ>sft:ALF'"}
     arms = {"pt:base", "pt:SHQ", "pt:LDQ", "pt:LMQ", "pt:LMQ@60-40"}
     cells = laptop.tabulate.recipe.cells
-    assert set(cells) == grid | off_grid | arms
+    rl = {f"pt:{arm}>sft:SHQ>rl:CrossThink" for arm in ("base", "LMQ")}
+    assert set(cells) == grid | off_grid | arms | rl
     roles = [role for of_cell in cells.values() for role in of_cell]
     assert sorted(roles) == sorted(laptop.tabulate.inputs)
 
@@ -114,8 +115,8 @@ def test_the_sft_learning_rate_moves_no_pretraining() -> None:
     before = {(s.kind, s.label): s.key for s in load_study("laptop").stages}
     changed = load_study("laptop", overrides=["sft.learning_rate=1.0e-5"])
     moved = Counter(s.kind for s in changed.stages if before[s.kind, s.label] != s.key)
-    assert set(moved) == {"sft", "evaluate", "tabulate"}
-    assert moved["sft"] == moved["evaluate"] == 16
+    assert set(moved) == {"sft", "grpo", "evaluate", "tabulate"}
+    assert (moved["sft"], moved["grpo"], moved["evaluate"]) == (16, 2, 18)
 
 
 def shuffled(value: object, draw: random.Random) -> object:
@@ -174,6 +175,10 @@ def test_a_pinned_key_that_moves_is_an_error() -> None:
         (["arms=[base, ldqq]"], "arms.1", "write 'ldq'"),
         (["mixes.ldq.members=[ldqq]"], "mixes.ldq.members", "write 'ldq'"),
         (["sft.mixes=[sqh]"], "sft.mixes.0", "write 'shq'"),
+        (["rl.cells=[{arm: base, mix: alf}]"], "rl.cells.0", "arms x sft.mixes"),
+        (["rl.steps=41"], "rl.prompts.num_prompts", "asked once"),
+        (["rl.response_tokens=65"], "rl.response_tokens", "fit the model"),
+        (["rl.grpo.kl_estimator=k9"], "rl.grpo.kl_estimator", "low_var_kl"),
         (["sft.cells=[{arm: lmq@70-30, mix: shq, multiplier: 1}]"], "sft.cells.0.arm", "lmq@60-40"),
         (
             ["sft.cells=[{arm: lmq, mix: shq, multiplier: 0}]"],
@@ -222,6 +227,25 @@ def test_a_budget_that_is_no_whole_batches_names_the_two_nearest_that_are(sectio
     step = above - below
     with pytest.raises(RecipeError):
         load_study("laptop", overrides=[f"{section}.tokens={below + step // 2}"])
+
+
+def test_rl_goes_on_from_the_papers_two_cells_with_one_set_of_prompts(laptop: Study) -> None:
+    runs = by_label(laptop, "grpo")
+    tuned = by_label(laptop, "sft")
+    assert set(runs) == {"base+shq-x1-seed1+rl", "lmq+shq-x1-seed1+rl"}
+    (prompts,) = by_label(laptop, "rl_prompts").values()
+    for label, run in runs.items():
+        assert run.inputs["start"].key == tuned[label.removesuffix("+rl")].key
+        assert run.inputs["prompts"].key == prompts.key
+        assert run.recipe.seed == 1
+    cells = laptop.tabulate.recipe.cells
+    for arm in ("base", "LMQ"):
+        assert f"pt:{arm}>sft:SHQ>rl:CrossThink" in cells
+    without = load_study("laptop", overrides=["rl=null"])
+    kept = {stage.key for stage in without.stages} - {without.tabulate.key}
+    assert kept < {stage.key for stage in laptop.stages}, "RL moves no other stage's key"
+    more = "rl.cells=[{arm: base, mix: shq}, {arm: shq, mix: shq}, {arm: ldq, mix: shq}]"
+    assert len(by_label(load_study("laptop", overrides=[more]), "grpo")) == 3
 
 
 def test_an_unknown_study_names_the_nearest_one() -> None:
