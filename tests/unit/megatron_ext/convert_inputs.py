@@ -13,8 +13,10 @@ from frontload.recipes.schema import Model
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|answer|>", "<|unk|>")
 
 
-def write_checkpoint(folder: Path, model: Model, *, dtype: torch.dtype = torch.float32) -> Path:
-    """A checkpoint artifact of normal numbers, written tensor by tensor."""
+def write_checkpoint(
+    folder: Path, model: Model, *, dtype: torch.dtype = torch.float32, scale: float = 1.0
+) -> Path:
+    """A checkpoint artifact of normal numbers of spread `scale`, written tensor by tensor."""
     (folder / "weights").mkdir()
     links = [link for group in groups(model) for link in group.links if not link.is_copy]
     slots = [slot for link in links for slot in link.megatron]
@@ -23,7 +25,7 @@ def write_checkpoint(folder: Path, model: Model, *, dtype: torch.dtype = torch.f
         for slot in slots:
             writer.declare(slot.name, slot.shape, dtype)
         for slot in slots:
-            numbers = torch.randn(slot.shape, generator=generator)
+            numbers = torch.randn(slot.shape, generator=generator) * scale
             writer.write_tensor(slot.name, numbers.to(dtype))
         writer.finish()
     write_model(folder, model)

@@ -1,0 +1,42 @@
+"""One GRPO run in a process of its own, for the faults to hit: FOLDER LEARNING_RATE STEPS NAME."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from frontload.launch.store import Store, Ticket
+from frontload.launch.workspace import LiveWorkspace
+from frontload.megatron_ext.checkpoint_files import read_model
+from frontload.recipes.load import find_recipe, load_recipe
+from frontload.recipes.placement import Placement
+from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.rl.stages import grpo
+
+
+def run(folder: Path, learning_rate: float, steps: int) -> None:
+    path = find_recipe("training", "grpo_tiny")
+    assert path is not None
+    tiny = load_recipe(path, GrpoRecipe).value
+    recipe = replace(
+        tiny,
+        model=read_model(folder / "start"),
+        steps=steps,
+        response_tokens=24,
+        batch_prompts=8,
+        mini_batch_prompts=8,
+        optimizer=replace(tiny.optimizer, learning_rate=learning_rate),
+    )
+    name = f"lr{learning_rate:g}-{sys.argv[4]}"
+    ticket = Ticket(kind="grpo", label="t", key=name, folder=f"grpo/{name}", payload={})
+    work = LiveWorkspace(
+        Store(folder / "store"), ticket, placement=Placement(), report=lambda *_: None
+    )
+    inputs = {"start": folder / "start", "prompts": folder, "tokenizer": folder / "tokenizer.json"}
+    try:
+        grpo(recipe, inputs, work)
+    finally:
+        work.close()
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,190 @@
+"""GRPO through veRL under faults: kill, interrupt, resume, side by side, learning rate 0.
+
+Ray takes most of a minute to start, so few runs answer all questions, two of them at once.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from frontload.megatron_ext.inference import LanguageModel, read_weights
+from frontload.recipes.load import find_recipe, load_recipe
+from frontload.recipes.schema import Model
+from frontload.rl.local_run import RUN_MARK
+from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
+
+pytestmark = pytest.mark.slow
+
+STEPS = 3
+RATE = 1e-3
+SECONDS = 600.0  # for what takes one minute on an idle machine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of random weights, and prompts whose answer it finds by chance: nothing."""
+    folder = tmp_path_factory.mktemp("rl")
+    path = find_recipe("models", "hybrid_138k")
+    assert path is not None
+    model = replace(load_recipe(path, Model).value, vocab_size=16, max_sequence_tokens=128)
+    (folder / "start").mkdir()
+    write_checkpoint(folder / "start", model, scale=0.1)  # nearly uniform over the words
+    write_tokenizer_file(folder / "tokenizer.json")
+    row = {"trace": "", "answer": "", "family": "own", "domain": "math"}
+    lines = [
+        json.dumps({"id": f"{place}", "question": "what is " + "3 + " * place + "4", **row})
+        for place in range(1, 13)
+    ]
+    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+class Run:
+    """A stage in a process of its own."""
+
+    def __init__(self, folder: Path, name: str, *, rate: float = RATE, steps: int = STEPS) -> None:
+        self.work = folder / "store" / ".work" / "grpo" / f"lr{rate:g}-{name}"
+        self.script = [
+            sys.executable, str(Path(__file__).with_name("rl_run.py")),
+            str(folder), str(rate), str(steps), name,
+        ]  # fmt: skip
+        self.log = folder / f"{name}-{rate:g}.log"
+        self.start()
+
+    def start(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                self.script, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def finish(self) -> "Run":
+        assert self.process.wait(SECONDS) == 0, self.log.read_text()[-4000:]
+        return self
+
+    def wait_for(self, what: str) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not list((self.work / "scratch").glob(what)):
+            assert self.process.poll() is None, self.log.read_text()[-4000:]
+            assert time.monotonic() < deadline, f"no {what}"
+            time.sleep(0.1)
+
+    def mark(self) -> str:
+        return Path((self.work / "scratch" / "ray_folder").read_text()).name
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return read_weights(self.work / "path" / "weights", torch.device("cpu"))
+
+    def metrics(self) -> list[dict[str, float]]:
+        text = (self.work / "path" / "metrics.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def count_processes(mark: str) -> int:
+    """Living processes that inherited a run's mark, whoever their parent is now."""
+    found = 0
+    for process in psutil.process_iter():
+        try:
+            is_alive = process.status() != psutil.STATUS_ZOMBIE
+            found += is_alive and process.environ().get(RUN_MARK) == mark
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def wait_until_gone(mark: str) -> int:
+    deadline = time.monotonic() + 60
+    while (left := count_processes(mark)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return left
+
+
+def listening_beyond_loopback(mark: str) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(RUN_MARK) == mark:
+                found += [
+                    f"{process.name()} {one.laddr.ip}:{one.laddr.port}"
+                    for one in process.net_connections("inet")
+                    if one.status == psutil.CONN_LISTEN
+                    and one.laddr.ip.removeprefix("::ffff:") not in ("127.0.0.1", "::1")
+                ]
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Run:
+    return Run(folder, "whole").finish()
+
+
+def test_a_run_trains_and_leaves_nothing_behind(whole: Run, folder: Path) -> None:
+    LanguageModel.load(whole.work / "path")
+    start = read_weights(folder / "start" / "weights", torch.device("cpu"))
+    assert any(not torch.equal(start[name], tensor) for name, tensor in whole.weights().items())
+    steps = [line for line in whole.metrics() if line["step"] > 0]
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    assert sum(line["train/reward"] for line in steps) > 0
+    for line in steps:
+        assert line["train/rollout_probability_difference"] < 1e-5
+        assert 0 <= line["train/degenerate_group_share"] <= 1
+        assert {"train/reward", "train/kl", "train/entropy", "train/clip_share"} <= line.keys()
+    assert not (whole.work / "scratch" / "ray_folder").exists()
+
+
+def test_killed_and_resumed_equals_uninterrupted(whole: Run, folder: Path) -> None:
+    killed = Run(folder, "killed")
+    killed.wait_for("checkpoints/global_step_1/data.pt")
+    killed.wait_for("checkpoints/latest_checkpointed_iteration.txt")
+    mark = killed.mark()
+    assert count_processes(mark) > 3
+    assert listening_beyond_loopback(mark) == []
+    killed.process.send_signal(signal.SIGKILL)
+    killed.process.wait()
+    assert wait_until_gone(mark) == 0
+    killed.start()
+    killed.finish()
+    other = killed.weights()
+    for name, tensor in whole.weights().items():
+        assert torch.equal(tensor, other[name]), name  # one thread, one order: the same bits
+    assert whole.metrics() == killed.metrics()
+
+
+def test_interrupted_then_learning_rate_zero_beside_another(folder: Path) -> None:
+    still, beside = Run(folder, "still", rate=0.0, steps=1), None
+    try:
+        still.wait_for("ray_folder")
+        mark = still.mark()
+        time.sleep(10)
+        still.process.send_signal(signal.SIGINT)
+        assert still.process.wait(60) != 0
+        assert wait_until_gone(mark) == 0
+        beside = Run(folder, "beside", rate=0.0, steps=1)
+        still.start()
+        still.finish()
+        beside.finish()
+    finally:
+        for run in (still, beside):
+            if run is not None and run.process.poll() is None:
+                run.process.kill()
+    start = read_weights(folder / "start" / "weights", torch.device("cpu"))
+    for name, tensor in still.weights().items():
+        assert torch.equal(start[name], tensor), name
+    scores = [line["train/validation_reward"] for line in still.metrics()]
+    assert len(scores) == 2
+    assert scores[0] == scores[1]
+    assert still.metrics() == beside.metrics()
+    shutil.rmtree(still.work.parent)
