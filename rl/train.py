@@ -40,7 +40,7 @@ def train(recipe: GrpoRecipe, inputs: Inputs, work: Workspace) -> None:
     check_same_model(inputs["start"], recipe.model)
     files = prepare(recipe, inputs, work.scratch)
     done = last_step(files.checkpoints, logged=logged_step(work.path / METRICS))
-    work.rewind(done)
+    work.rewind(done or -1)  # from the beginning, step 0 is measured again
     if done < recipe.steps:
         run(recipe, files, work, done=done)
     publish(recipe, inputs, work, files=files)
