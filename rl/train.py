@@ -21,6 +21,7 @@ from frontload.megatron_ext.convert_files import WHOLE
 from frontload.megatron_ext.convert_names import our_name
 from frontload.recipes.artifact import Inputs, Workspace, prompts_file
 from frontload.recipes.errors import ArtifactError, StageError
+from frontload.recipes.rl_budgets import num_validation_prompts
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl.local_run import local_settings, router_file, step_log
 from frontload.rl.metrics import step_metrics
@@ -29,8 +30,6 @@ from frontload.rl.router import ROUTER_SETTINGS
 from frontload.rl.settings import RunFiles
 
 POLL_SECONDS = 0.1
-VALIDATION_SHARE = 8  # one prompt in so many is kept for validation and never trained on
-MAX_VALIDATION_PROMPTS = 64
 METRICS = "metrics.jsonl"  # of the workspace, see recipes/artifact.py
 TRACKER = "latest_checkpointed_iteration.txt"  # verl trainer_base.py:1039
 
@@ -73,7 +72,7 @@ def write_prompts(recipe: GrpoRecipe, source: Path, files: RunFiles) -> None:
     Raises: ArtifactError for fewer prompts than one batch needs.
     """
     rows = [row for row in read_rows(source) if isinstance(row, Conversation)]
-    held = min(MAX_VALIDATION_PROMPTS, max(1, len(rows) // VALIDATION_SHARE))
+    held = num_validation_prompts(len(rows))
     if len(rows) - held < recipe.batch_prompts:
         raise ArtifactError(
             f"prompts {source}",
