@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from frontload.eval import grade_math
 from frontload.eval.grade_answer import Verdict, compare_answers, compare_choice, plain_form
@@ -229,7 +228,7 @@ def restates(question: str, form: str) -> bool:
 class Grader:
     """Grades responses and counts why they have no reward; holds the processes for algebra.
 
-    Calls may come from several threads. Usable in a `with` block; `close` ends the processes, which
+    Calls may come from several threads. `close` ends the processes, which
     start when the first answer needs them.
     """
 
@@ -252,14 +251,3 @@ class Grader:
     def close(self) -> None:
         """Ends the processes."""
         self.pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -14,8 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from frontload.eval import grade_math
 from frontload.recipes.errors import StageError
@@ -93,17 +92,6 @@ class MathPool:
                 comparer.kill()
         for _ in range(self._size):
             self._slots.put(None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Comparer:

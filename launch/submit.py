@@ -68,14 +68,7 @@ def load_training(name: str, overrides: Sequence[str]) -> Loaded[GrpoRecipe]:
 
     Raises: RecipeError for an unknown name or kind, and for what the recipe itself has wrong.
     """
-    path = Path(name) if name.endswith(".yaml") else find_recipe("training", name)
-    if path is None or not path.is_file():
-        raise RecipeError(
-            f"launch {name}",
-            found="no such recipe",
-            rule="a recipe is a name under recipes/training or a path ending in .yaml",
-            do=nearest(name, recipe_names("training")),
-        )
+    path = _named(name, "training", asked=f"launch {name}", what="recipe")
     kind = path.stem.partition("_")[0]
     if kind not in KINDS:
         raise RecipeError(
@@ -94,15 +87,20 @@ def load_placement(name: str, overrides: Sequence[str]) -> Loaded[Placement]:
 
     Raises: RecipeError for an unknown name, and for what the placement itself has wrong.
     """
-    path = Path(name) if name.endswith(".yaml") else find_recipe("placements", name)
+    path = _named(name, "placements", asked=f"--placement {name}", what="placement")
+    return load_recipe(path, Placement, overrides=overrides)
+
+
+def _named(name: str, folder: str, *, asked: str, what: str) -> Path:
+    path = Path(name) if name.endswith(".yaml") else find_recipe(folder, name)
     if path is None or not path.is_file():
         raise RecipeError(
-            f"--placement {name}",
-            found="no such placement",
-            rule="a placement is a name under recipes/placements or a path ending in .yaml",
-            do=nearest(name, recipe_names("placements")),
+            asked,
+            found=f"no such {what}",
+            rule=f"a {what} is a name under recipes/{folder} or a path ending in .yaml",
+            do=nearest(name, recipe_names(folder)),
         )
-    return load_recipe(path, Placement, overrides=overrides)
+    return path
 
 
 def render(recipe: GrpoRecipe, placement: Placement, options: argparse.Namespace) -> Rendered:

@@ -1,6 +1,7 @@
 """The table of graded cases: what a person wrote, the grader says."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ REASONS = {*Reason, *FormatProblem}
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
     # less than a grader has: a case that is to time out costs the suite the whole limit
-    with Grader(limits=MathLimits(cpu_seconds=2.0, seconds=60.0)) as grader:
+    with closing(Grader(limits=MathLimits(cpu_seconds=2.0, seconds=60.0))) as grader:
         yield grader
 
 

@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_the_gold_answers_of_a_converted_file_are_right(grader: Grader, tmp_path
 
 
 def test_reasons_and_comparisons_are_counted() -> None:
-    with Grader(limits=LIMITS) as grader:
+    with closing(Grader(limits=LIMITS)) as grader:
         for answer in ("5", "\\sqrt{25}", "6", "1000000!", "+-*/", ""):
             graded(grader, answer)
     assert grader.reasons == {
@@ -146,7 +147,7 @@ def test_reasons_and_comparisons_are_counted() -> None:
 
 def test_a_process_that_dies_is_a_crash_and_is_replaced() -> None:
     limits = MathLimits(seconds=3.0)
-    with MathPool(limits=limits) as pool:
+    with closing(MathPool(limits=limits)) as pool:
         assert pool.compare("x+1", "1+x") == grade_math.SAME
         comparer = pool._slots.get()
         assert comparer is not None
@@ -164,7 +165,7 @@ def test_a_process_that_dies_is_a_crash_and_is_replaced() -> None:
 
 def test_memory_beyond_the_limit_is_refused() -> None:
     """1 MiB of address space is less than the process has: no allocation can succeed."""
-    with MathPool(limits=MathLimits(seconds=5.0, size_bytes=1 << 20)) as pool:
+    with closing(MathPool(limits=MathLimits(seconds=5.0, size_bytes=1 << 20))) as pool:
         verdict = pool.compare("(x+1)^2", "x^2+2x+1")
     assert verdict in {grade_math.MEMORY, grade_math.UNREADABLE, grade_math.DIFFERENT}
 
@@ -205,7 +206,7 @@ def compare_without_end() -> str:
 
 
 def test_the_processor_clock_ends_a_comparison_before_the_wall_clock() -> None:
-    with MathPool(limits=MathLimits(cpu_seconds=0.5, seconds=600.0)) as pool:
+    with closing(MathPool(limits=MathLimits(cpu_seconds=0.5, seconds=600.0))) as pool:
         pool.start()
         started = time.monotonic()
         assert pool.compare("5", "9^{9^{9^{9}}}") == grade_math.TIMEOUT
@@ -214,7 +215,7 @@ def test_the_processor_clock_ends_a_comparison_before_the_wall_clock() -> None:
 
 def test_threads_share_the_pool() -> None:
     pairs = [("x+1", f"{n}+x") for n in range(6)] * 2
-    with MathPool(size=2) as pool, ThreadPoolExecutor(6) as threads:
+    with closing(MathPool(size=2)) as pool, ThreadPoolExecutor(6) as threads:
         verdicts = list(threads.map(lambda pair: pool.compare(*pair), pairs))
     assert verdicts == [
         grade_math.SAME if prediction == "1+x" else grade_math.DIFFERENT for _, prediction in pairs
@@ -226,7 +227,10 @@ def test_a_missing_package_is_said_and_not_graded_as_wrong(
 ) -> None:
     (tmp_path / "math_verify.py").write_text("raise ImportError('no math_verify here')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with Grader() as grader, pytest.raises(StageError, match="no math_verify here.*environment"):
+    with (
+        closing(Grader()) as grader,
+        pytest.raises(StageError, match="no math_verify here.*environment"),
+    ):
         graded(grader, "\\sqrt{25}")
 
 
