@@ -9,7 +9,7 @@ from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
-from frontload.data_tools.blend import plan_readings
+from frontload.data_tools.blending.ledger import plan_readings
 from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
 from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import IndexedReader, idx_file

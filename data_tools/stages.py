@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools import blend as blending
 from frontload.data_tools import curate as curating
 from frontload.data_tools import pack as packing
 from frontload.data_tools import tokenizer as tokenizers
+from frontload.data_tools.blending.interleave import order_samples
+from frontload.data_tools.blending.ledger import plan_json, plan_readings
+from frontload.data_tools.blending.stream import cut_slice
+from frontload.data_tools.blending.windows import Reading, check_blend, check_disjoint
 from frontload.data_tools.document import (
     BaseText,
     Conversation,
@@ -177,9 +180,9 @@ def blend(recipe: Blend, inputs: Inputs, work: Workspace) -> None:
         for role, folder in inputs.items()
         if role != "before"
     }
-    blending.check_blend(recipe, {name: reader.num_tokens for name, reader in readers.items()})
+    check_blend(recipe, {name: reader.num_tokens for name, reader in readers.items()})
     readings = [
-        blending.Reading(
+        Reading(
             phase=recipe.phase,
             source=window.source,
             start_tokens=window.start_tokens,
@@ -191,21 +194,19 @@ def blend(recipe: Blend, inputs: Inputs, work: Workspace) -> None:
         )
         for window in recipe.windows
     ]
-    earlier: list[blending.Reading] = []
+    earlier: list[Reading] = []
     if "before" in inputs:
-        earlier = blending.plan_readings(read_json(inputs["before"] / "plan.json"))
-    blending.check_disjoint(readings, earlier)
+        earlier = plan_readings(read_json(inputs["before"] / "plan.json"))
+    check_disjoint(readings, earlier)
     slices = {
-        window.source: blending.cut_slice(
-            window, readers[window.source].document_lengths, seed=recipe.seed
-        )
+        window.source: cut_slice(window, readers[window.source].document_lengths, seed=recipe.seed)
         for window in recipe.windows
     }
     for name, cut in slices.items():
         write_array(work.path / f"{name}.order.npy", cut.order)
         write_array(work.path / f"{name}.offsets.npy", cut.offsets)
-    write_array(work.path / "samples.npy", blending.order_samples(recipe, slices))
-    plan = blending.plan_json(recipe, readings=readings, earlier=earlier, slices=slices)
+    write_array(work.path / "samples.npy", order_samples(recipe, slices))
+    plan = plan_json(recipe, readings=readings, earlier=earlier, slices=slices)
     write_json(work.path / "plan.json", plan)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.blend import epoch_order
+from frontload.data_tools.blending.stream import epoch_order
 from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.pack import order_rows

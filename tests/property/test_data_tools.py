@@ -7,7 +7,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.data_tools.blend import Slice, account, cut_slice, epoch_order, order_samples
+from frontload.data_tools.blending.interleave import order_samples
+from frontload.data_tools.blending.ledger import account
+from frontload.data_tools.blending.stream import Slice, cut_slice, epoch_order
 from frontload.data_tools.indexed import IndexedReader, IndexedWriter
 from frontload.data_tools.pack import order_rows, pack_lengths
 from frontload.recipes.schema import Blend, Window

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.blend import interleave
+from frontload.data_tools.blending.interleave import interleave
 from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.recipes.artifact import index_prefix

@@ -1,0 +1,1 @@
+"""Phases of pretraining as exact token windows over seeded document streams."""
