@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from frontload.launch.store import Store
-from frontload.megatron_ext.pattern import forward_flops_per_token
+from frontload.megatron_ext.census import forward_flops_per_token
 from frontload.recipes import schema
 from frontload.recipes.stage import Stage
 

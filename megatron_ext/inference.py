@@ -11,6 +11,7 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
+from frontload.megatron_ext.census import count_parameters
 from frontload.megatron_ext.checkpoint_files import (
     METADATA,
     WEIGHTS,
@@ -19,7 +20,6 @@ from frontload.megatron_ext.checkpoint_files import (
     read_model,
 )
 from frontload.megatron_ext.generate import Decoder, Sampling, Weights, generate, pad_rows
-from frontload.megatron_ext.pattern import count_parameters
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.schema import Model
 

@@ -8,8 +8,8 @@ import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
+from frontload.megatron_ext.census import count_parameters
 from frontload.megatron_ext.layout import Batching, cut_batch
-from frontload.megatron_ext.pattern import count_parameters
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Training

@@ -1,6 +1,5 @@
-"""The layer pattern: its letters, what each layer costs, and how it splits over ranks. No torch."""
+"""The layer pattern: its letters, and how a model splits over ranks. No torch."""
 
-from dataclasses import dataclass
 from enum import Enum
 
 from frontload.recipes.errors import RecipeError
@@ -30,23 +29,6 @@ _REFUSED = {
 _NEAREST = {"m": "M", "A": "*", "a": "*", "x": "*", "X": "*", "_": "-", "F": "-", "f": "-"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParameterCount:
-    """Parameters of a whole model by where they are."""
-
-    embedding: int
-    mamba: int
-    attention: int
-    mlp: int
-    final_norm: int
-    output: int  # 0 when the output layer is the embedding
-
-    @property
-    def total(self) -> int:
-        parts = (self.embedding, self.mamba, self.attention, self.mlp, self.final_norm, self.output)
-        return sum(parts)
-
-
 def parse_pattern(pattern: str) -> tuple[Layer, ...]:
     """Reads one letter a layer.
 
@@ -71,67 +53,6 @@ def parse_pattern(pattern: str) -> tuple[Layer, ...]:
     return tuple(letters[letter] for letter in pattern)
 
 
-def count_layer_parameters(model: Model, layer: Layer) -> int:
-    """Parameters of one layer, its norm before it included."""
-    width = model.hidden_size
-    if layer is Layer.MLP:
-        return width + 2 * width * model.ffn_hidden_size
-    if layer is Layer.ATTENTION:
-        heads = 2 * model.num_attention_heads + 2 * model.num_query_groups  # q, output; k, v
-        return width + heads * model.kv_channels * width
-    inner, conv = _mamba_inner(model), _mamba_conv_channels(model)
-    projections = width * (inner + conv + model.mamba_num_heads) + inner * width
-    return width + projections + conv * (NUM_CONV_TAPS + 1) + 3 * model.mamba_num_heads + inner
-
-
-def count_parameters(model: Model) -> ParameterCount:
-    """Counts every parameter of the model, exactly."""
-    layers = parse_pattern(model.pattern)
-    of_kind = {kind: layers.count(kind) * count_layer_parameters(model, kind) for kind in Layer}
-    table = model.vocab_size * model.hidden_size
-    return ParameterCount(
-        embedding=table,
-        mamba=of_kind[Layer.MAMBA],
-        attention=of_kind[Layer.ATTENTION],
-        mlp=of_kind[Layer.MLP],
-        final_norm=model.hidden_size,
-        output=0 if model.tie_embeddings else table,
-    )
-
-
-def forward_flops_per_token(model: Model, sequence_tokens: int) -> float:
-    """Multiplications and additions of one forward pass, over the tokens of one sequence.
-
-    Counts every matrix product and the convolution, not norms and activations. Attention is
-    causal: a token sees (S + 1) / 2 tokens on average. Document resets are not credited.
-    """
-    heads_mamba, inner = model.mamba_num_heads, _mamba_inner(model)
-    conv, state = _mamba_conv_channels(model), model.mamba_state_dim
-    chunk = min(model.mamba_chunk_tokens, sequence_tokens)
-    width = model.hidden_size
-    scores = chunk * model.mamba_num_groups * state  # C B^T of a chunk
-    mamba = (
-        width * (inner + conv + heads_mamba) + inner * width + conv * NUM_CONV_TAPS
-        + scores + inner * chunk + 2 * inner * state
-    )  # fmt: skip
-    attention = (
-        2 * width * model.kv_channels * (model.num_attention_heads + model.num_query_groups)
-        + model.num_attention_heads * model.kv_channels * (sequence_tokens + 1)
-    )  # fmt: skip
-    per_layer = {
-        Layer.MAMBA: mamba,
-        Layer.ATTENTION: attention,
-        Layer.MLP: 2 * width * model.ffn_hidden_size,
-    }
-    layers = sum(per_layer[layer] for layer in parse_pattern(model.pattern))
-    return 2.0 * (layers + width * model.vocab_size)
-
-
-def training_flops_per_token(model: Model, sequence_tokens: int) -> float:
-    """Forward and backward; the backward pass costs twice the forward pass."""
-    return 3.0 * forward_flops_per_token(model, sequence_tokens)
-
-
 def check_model(model: Model) -> None:
     """Checks the numbers of a model against each other.
 
@@ -152,21 +73,58 @@ def check_model(model: Model) -> None:
             )
 
 
-def split_pipeline(model: Model, pipeline_parallel: int) -> tuple[str, ...]:
-    """Cuts the pattern into one part of equal length a pipeline stage.
+def short_ends(num_layers: int, num_stages: int) -> tuple[int, ...]:
+    """Layers a stage where they do not divide: equal in the middle, fewer at both ends.
 
-    Raises: RecipeError if the stages do not divide the layers.
+    The ends also hold the embedding and the output layer. Where no such cut exists, the middle
+    stages take the layers that are left over.
+
+    Source: megatron-core 0.16's num_layers_in_first/last_pipeline_stage knows only this form; 52
+        layers on 8 stages are 5, 7, 7, 7, 7, 7, 7, 5.
     """
-    num_layers = len(parse_pattern(model.pattern))
-    if pipeline_parallel < 1 or num_layers % pipeline_parallel:
+    even, middle = num_layers // num_stages, num_stages - 2
+    if num_layers % num_stages and middle > 0:
+        for end in range(even, 0, -1):
+            if (num_layers - 2 * end) % middle == 0:
+                return (end, *(middle * [(num_layers - 2 * end) // middle]), end)
+    counts = [even] * num_stages
+    first = (num_stages - num_layers % num_stages) // 2
+    for stage in range(first, first + num_layers % num_stages):
+        counts[stage] += 1
+    return tuple(counts)
+
+
+def split_pipeline(model: Model, placement: Placement) -> tuple[str, ...]:
+    """Cuts the pattern into one part a pipeline stage, as `pipeline_layers` says or evenly.
+
+    Raises: RecipeError if the stages do not divide the layers, or the stated parts do not add up.
+    """
+    num_layers, stages = len(parse_pattern(model.pattern)), placement.pipeline_parallel
+    counts = placement.pipeline_layers
+    if not counts and (stages < 1 or num_layers % stages):
+        do = f"use one of {_divisors(num_layers)}"
+        if 1 < stages <= num_layers:
+            do += f", or write placement.pipeline_layers {list(short_ends(num_layers, stages))}"
         raise RecipeError(
             "placement.pipeline_parallel",
-            found=f"is {pipeline_parallel} with {num_layers} layers ({model.pattern})",
-            rule="pipeline stages hold the same number of layers",
-            do=f"use one of {_divisors(num_layers)}",
+            found=f"is {stages} with {num_layers} layers ({model.pattern})",
+            rule="pipeline stages hold the same number of layers unless pipeline_layers says",
+            do=do,
         )
-    size = num_layers // pipeline_parallel
-    return tuple(model.pattern[start : start + size] for start in range(0, num_layers, size))
+    counts = counts or stages * (num_layers // stages,)
+    if len(counts) != stages or sum(counts) != num_layers or min(counts) < 1:
+        fitting = list(short_ends(num_layers, stages)) if 1 <= stages <= num_layers else []
+        raise RecipeError(
+            "placement.pipeline_layers",
+            found=f"is {list(counts)}, {sum(counts)} layers on {len(counts)} stages, with "
+            f"pipeline_parallel {stages} and {num_layers} layers ({model.pattern})",
+            rule="it names the layers of every stage, each at least 1, and all layers",
+            do=f"write e.g. {fitting}" if fitting else "use fewer stages",
+        )
+    starts = [sum(counts[:stage]) for stage in range(stages)]
+    return tuple(
+        model.pattern[start : start + count] for start, count in zip(starts, counts, strict=True)
+    )
 
 
 def check_layout(model: Model, placement: Placement) -> None:
@@ -175,7 +133,7 @@ def check_layout(model: Model, placement: Placement) -> None:
     Raises: RecipeError naming the axis, the field it does not divide, and the sizes that fit.
     """
     check_model(model)
-    split_pipeline(model, placement.pipeline_parallel)
+    split_pipeline(model, placement)
     layers, tp = parse_pattern(model.pattern), placement.tensor_parallel
     cut = {"vocab_size": model.vocab_size}
     if Layer.ATTENTION in layers:
@@ -202,14 +160,6 @@ def check_layout(model: Model, placement: Placement) -> None:
             rule="tp x pp x cp must divide num_nodes x ranks_per_node",
             do=f"use a multiple of {ranks} ranks",
         )
-
-
-def _mamba_inner(model: Model) -> int:
-    return model.mamba_num_heads * model.mamba_head_dim
-
-
-def _mamba_conv_channels(model: Model) -> int:
-    return _mamba_inner(model) + 2 * model.mamba_num_groups * model.mamba_state_dim
 
 
 def _divisors(count: int) -> list[int]:

@@ -95,7 +95,7 @@ def build_model(
         layer_specs(model),
         model.vocab_size,
         model.max_sequence_tokens,
-        hybrid_layer_pattern="|".join(split_pipeline(model, placement.pipeline_parallel)),
+        hybrid_layer_pattern="|".join(split_pipeline(model, placement)),
         pre_process=is_pp_first_stage(groups.pp),
         post_process=is_pp_last_stage(groups.pp),
         share_embeddings_and_output_weights=model.tie_embeddings,

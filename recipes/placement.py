@@ -14,6 +14,7 @@ class Placement:
     ranks_per_node: int = 1
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
+    pipeline_layers: tuple[int, ...] = ()  # layers of each pipeline stage; () = the same number
     context_parallel: int = 1
     sequence_parallel: bool = False
     distributed_optimizer: bool = False

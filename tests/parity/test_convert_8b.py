@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from frontload.megatron_ext.census import count_parameters
 from frontload.megatron_ext.convert_config import to_config
 from frontload.megatron_ext.convert_names import Link, groups
 from frontload.megatron_ext.convert_tokenizer import token_ids
-from frontload.megatron_ext.pattern import count_parameters
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model
 

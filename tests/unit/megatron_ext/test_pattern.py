@@ -1,21 +1,19 @@
 """Letters, exact counts and cuts of the layer pattern."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from frontload.megatron_ext.pattern import (
     Layer,
     check_layout,
     check_model,
-    count_parameters,
-    forward_flops_per_token,
     parse_pattern,
+    short_ends,
     split_pipeline,
-    training_flops_per_token,
 )
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
-from frontload.recipes.schema import Model
-from tests.parity.reference_model import draw_weights
 from tests.training_inputs import tiny_model
 
 
@@ -44,42 +42,38 @@ def test_other_letters_are_refused_by_name(pattern: str, words: list[str]) -> No
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("pattern", ["M", "*", "-", "M-M*-M-*"])
-def test_parameters_are_counted_exactly(pattern: str, *, tied: bool) -> None:
-    model = tiny_model(pattern=pattern, tie_embeddings=tied, ffn_hidden_size=72)
-    count = count_parameters(model)
-    weights = draw_weights(model, seed=0)
-    assert count.total == sum(weight.numel() for weight in weights.values())
-    assert count.embedding == weights["embedding.word_embeddings.weight"].numel()
-    assert (count.mamba > 0, count.attention > 0, count.mlp > 0) == tuple(
-        letter in pattern for letter in "M*-"
-    )
-
-
-def test_flops_are_those_of_the_products() -> None:
-    model = Model(
-        pattern="M*-", hidden_size=8, ffn_hidden_size=24, num_attention_heads=4,
-        num_query_groups=2, kv_channels=3, mamba_num_heads=2, mamba_head_dim=5, mamba_state_dim=7,
-        mamba_num_groups=1, mamba_chunk_tokens=16, vocab_size=11, max_sequence_tokens=64,
-        tie_embeddings=True, norm_epsilon=1e-5, init_std=0.02, embedding_init_std=0.02,
-    )  # fmt: skip
-    inner, channels = 10, 10 + 2 * 7
-    mamba = 8 * (inner + channels + 2) + inner * 8 + channels * 4
-    mamba += 16 * 7 + 16 * inner + 2 * inner * 7  # scores, chunk, state in, state out
-    attention = 8 * (4 + 2 * 2) * 3 + 4 * 3 * 8 + 2 * 4 * 3 * (64 + 1) / 2
-    expected = 2 * (mamba + attention + 2 * 8 * 24 + 8 * 11)
-    assert forward_flops_per_token(model, 64) == expected
-    assert training_flops_per_token(model, 64) == 3 * expected
-    assert forward_flops_per_token(model, 8) < expected  # shorter rows: less attention, less chunk
-
-
 def test_pipeline_parts_are_equal_or_refused() -> None:
     model = tiny_model(pattern="M-M*-M")
-    assert split_pipeline(model, 2) == ("M-M", "*-M")
-    assert split_pipeline(model, 1) == ("M-M*-M",)
-    with pytest.raises(RecipeError, match=r"pipeline_parallel: is 4 with 6 layers.*\[1, 2, 3, 6\]"):
-        split_pipeline(model, 4)
+    assert split_pipeline(model, Placement(pipeline_parallel=2)) == ("M-M", "*-M")
+    assert split_pipeline(model, Placement()) == ("M-M*-M",)
+    with pytest.raises(RecipeError, match=r"is 4 with 6 layers.*\[1, 2, 3, 6\].*\[1, 2, 2, 1\]"):
+        split_pipeline(model, Placement(pipeline_parallel=4))
+
+
+def test_pipeline_parts_of_different_length_are_cut_as_stated() -> None:
+    placement = Placement(pipeline_parallel=3, pipeline_layers=(1, 3, 2))
+    assert split_pipeline(tiny_model(pattern="M-M*-M"), placement) == ("M", "-M*", "-M")
+
+
+@pytest.mark.parametrize("layers", [(3, 2), (3, 3, 1), (7, -1), (6,)])
+def test_pipeline_parts_that_do_not_add_up_are_refused(layers: tuple[int, ...]) -> None:
+    placement = Placement(pipeline_parallel=2, pipeline_layers=layers)
+    with pytest.raises(RecipeError, match=r"pipeline_layers: is .*write e.g. \[3, 3\]"):
+        split_pipeline(tiny_model(pattern="M-M*-M"), placement)
+
+
+@given(st.integers(1, 130), st.integers(1, 16))
+def test_short_ends_keep_every_layer(num_layers: int, num_stages: int) -> None:
+    if num_stages > num_layers:
+        return
+    counts = short_ends(num_layers, num_stages)
+    assert (len(counts), sum(counts)) == (num_stages, num_layers)
+    assert min(counts) >= 1
+
+
+def test_fifty_two_layers_on_eight_stages() -> None:
+    assert short_ends(52, 8) == (5, 7, 7, 7, 7, 7, 7, 5)
+    assert short_ends(52, 4) == (13, 13, 13, 13)
 
 
 @pytest.mark.parametrize(

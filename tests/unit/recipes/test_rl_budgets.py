@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.megatron_ext.pattern import count_parameters
+from frontload.megatron_ext.census import count_parameters
 from frontload.recipes import rl_schema
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import RECIPES, Loaded, load_recipe
