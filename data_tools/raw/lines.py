@@ -1,0 +1,150 @@
+"""Lines of a byte stream in bounded memory, whole files or byte ranges, packed or not."""
+
+from collections.abc import Buffer, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from frontload.data_tools.raw.inputs import Format, file_format
+from frontload.recipes.errors import RecipeError
+
+BLOCK_BYTES = 1 << 20  # ours: read at a time; a block's lines are what a worker holds
+HEAD_BYTES = 4096  # ours: how much of a line that is over size is kept to show
+
+Read = Callable[[int], bytes]
+"""At most that many bytes from where the last call ended; none at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverSizeLine:
+    """A line that was too long to hold: its size without the line break, and its beginning."""
+
+    num_bytes: int
+    head: bytes
+
+
+def split_lines(read: Read, *, max_row_bytes: int) -> Iterator[list[bytes | OverSizeLine]]:
+    """Yields the lines of each block, without line breaks; holds a block and one line at most."""
+    held: list[bytes] = []
+    held_bytes = 0
+    while block := read(BLOCK_BYTES):
+        *whole, last = block.split(b"\n")
+        lines: list[bytes | OverSizeLine] = [*whole]
+        if whole and held:
+            lines[0] = _joined([*held, whole[0]], held_bytes + len(whole[0]), max_row_bytes)
+            held, held_bytes = [], 0
+        if max_row_bytes < BLOCK_BYTES:
+            lines = [_checked(line, max_row_bytes) for line in lines]
+        if lines:
+            yield lines
+        if last:
+            held_bytes += len(last)
+            if held_bytes <= max_row_bytes or not held:
+                held.append(last)
+            else:
+                held = [b"".join(held)[:HEAD_BYTES]]
+    if held:
+        yield [_joined(held, held_bytes, max_row_bytes)]
+
+
+def _joined(parts: list[bytes], num_bytes: int, max_row_bytes: int) -> bytes | OverSizeLine:
+    if num_bytes > max_row_bytes:
+        return OverSizeLine(num_bytes, b"".join(parts)[:HEAD_BYTES])
+    return b"".join(parts)
+
+
+def _checked(line: bytes | OverSizeLine, max_row_bytes: int) -> bytes | OverSizeLine:
+    if isinstance(line, bytes) and len(line) > max_row_bytes:
+        return OverSizeLine(len(line), line[:HEAD_BYTES])
+    return line
+
+
+class RangeReader:
+    """Reads the lines that begin in the bytes [start, stop) of a plain file, each to its end.
+
+    Ranges that tile a file give every line exactly once. `seen` is told each byte of the range
+    itself, in order, and no other: digests of tiling ranges cover the file.
+    """
+
+    def __init__(
+        self, file: Path, *, start: int, stop: int, seen: Callable[[Buffer], object] | None = None
+    ) -> None:
+        self._stream = open(file, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._stop = stop
+        self._seen = seen or (lambda data: None)
+        self._at = start
+        self._first = b""
+        self._ends_line = True
+        self._stream.seek(max(start - 1, 0))
+        if start > 0 and self._stream.read(1) != b"\n":
+            self._skip_line()
+
+    def _skip_line(self) -> None:
+        """Leaves the rest of a line that began before the range."""
+        while block := self._in_range(BLOCK_BYTES):
+            if (end := block.find(b"\n")) >= 0:
+                self._first = block[end + 1 :]
+                return
+
+    def _in_range(self, size: int) -> bytes:
+        block = self._stream.read(min(size, self._stop - self._at))
+        self._at += len(block)
+        self._seen(block)
+        return block
+
+    def __call__(self, size: int) -> bytes:
+        block, self._first = self._first, b""
+        if block := block or self._in_range(size):
+            self._ends_line = block.endswith(b"\n")
+            return block
+        if self._ends_line:
+            return b""
+        block = self._stream.read(size)  # behind the range: only to the end of the open line
+        if (end := block.find(b"\n")) >= 0:
+            self._ends_line = True
+            return block[: end + 1]
+        return block
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@contextmanager
+def open_packed(file: Path, form: Format) -> Iterator[Read]:
+    """A function that reads the unpacked bytes of a .gz or .zst file, several members or one.
+
+    Raises: RecipeError naming file and offset when it is cut short or damaged.
+    """
+    import pyarrow  # here, since only packed files and Parquet need it and it takes 0.4 s to load
+
+    codec = {Format.GZIP: "gzip", Format.ZSTD: "zstd"}[form]
+    packed = pyarrow.OSFile(str(file), "rb")
+    try:
+        unpacked = pyarrow.CompressedInputStream(packed, codec)
+
+        def read(size: int) -> bytes:
+            try:
+                return unpacked.read(size)
+            except OSError as error:
+                raise RecipeError(
+                    f"reading {file} near byte {packed.tell()} of {packed.size()}",
+                    found=f"a damaged or cut {codec} stream ({error})",
+                    rule="a packed file is whole",
+                    do=f"test it with {codec} -t, fetch it again, or leave it out",
+                ) from error
+
+        yield read
+    finally:
+        packed.close()
+
+
+@contextmanager
+def open_lines(file: Path) -> Iterator[Read]:
+    """A function that reads the unpacked bytes of a JSONL file, plain, .gz or .zst."""
+    form = file_format(file)
+    if form is not Format.JSONL:
+        with open_packed(file, form) as read:
+            yield read
+        return
+    with open(file, "rb", buffering=0) as stream:
+        yield stream.read

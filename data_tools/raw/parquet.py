@@ -1,0 +1,134 @@
+"""Rows of Parquet files: row group by row group, only the columns asked for, damage told."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from pyarrow import parquet
+
+from frontload.data_tools.document import nearest_name
+from frontload.data_tools.raw.lines import BLOCK_BYTES, HEAD_BYTES
+from frontload.data_tools.raw.parse import BadRow, RawRow, Reason, shown_bytes
+from frontload.recipes.errors import RecipeError
+
+BATCH_ROWS = 256  # ours: about 1 MB of web text; decides memory, not bytes
+
+
+@contextmanager
+def open_table(file: Path) -> Iterator[parquet.ParquetFile]:
+    """Opens a Parquet file so that a column is read page by page.
+
+    Raises: RecipeError when its footer is missing or damaged.
+    """
+    try:
+        table = parquet.ParquetFile(file, buffer_size=BLOCK_BYTES, pre_buffer=False)
+    except (pyarrow.ArrowException, OSError) as error:
+        size = file.stat().st_size
+        raise RecipeError(
+            f"reading {file} at its footer, before byte {size}",
+            found=f"no Parquet file, or one that was cut ({_first_line(error)})",
+            rule="a Parquet file ends with its footer",
+            do="fetch it again, or leave it out",
+        ) from error
+    with table:
+        yield table
+
+
+def check_columns(file: Path, table: parquet.ParquetFile, columns: Sequence[str]) -> None:
+    """Refuses columns that a table does not have."""
+    present = table.schema_arrow.names
+    for column in columns:
+        if column not in present:
+            raise RecipeError(
+                f"column {column!r} of {file}",
+                found=f"columns {', '.join(present) or 'none'}{nearest_name(column, present)}",
+                rule="the table has every column asked for",
+                do="name the column as it is in the file",
+            )
+
+
+def read_batches(
+    file: Path, table: parquet.ParquetFile, *, row_group: int, columns: Sequence[str] | None
+) -> Iterator[pyarrow.RecordBatch]:
+    """The batches of one row group.
+
+    Raises: RecipeError naming the row group and its first byte when it is damaged.
+    """
+    try:
+        yield from table.iter_batches(
+            batch_size=BATCH_ROWS,
+            row_groups=[row_group],
+            columns=None if columns is None else list(columns),
+            use_threads=False,
+        )
+    except (pyarrow.ArrowException, OSError) as error:
+        at = first_byte(table, row_group)
+        raise RecipeError(
+            f"reading {file}, row group {row_group} from byte {at}",
+            found=f"a damaged page ({_first_line(error)})",
+            rule="every page decodes",
+            do="fetch it again, or leave it out",
+        ) from error
+
+
+def first_byte(table: parquet.ParquetFile, row_group: int) -> int:
+    """Where the first page of a row group lies in the file."""
+    column = table.metadata.row_group(row_group).column(0)
+    return column.dictionary_page_offset or column.data_page_offset
+
+
+def read_table(
+    file: Path, *, columns: Sequence[str] | None, max_row_bytes: int
+) -> Iterator[RawRow | BadRow]:
+    """Yields the rows of a table in order; `number` counts them from 1."""
+    number = 0
+    with open_table(file) as table:
+        check_columns(file, table, columns or ())
+        for row_group in range(table.num_row_groups):
+            for batch in read_batches(file, table, row_group=row_group, columns=columns):
+                for value in batch_rows(batch):
+                    number += 1
+                    yield _row(file, number, value, max_row_bytes)
+
+
+def batch_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | Reason]:
+    """The rows of a batch as Python values; a row with a string that is no UTF-8 is a reason."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        pass
+    rows: list[dict[str, Any] | Reason] = []
+    for number in range(batch.num_rows):
+        try:
+            rows.extend(batch.slice(number, 1).to_pylist())
+        except UnicodeDecodeError:
+            rows.append(Reason.INVALID_UTF8)
+    return rows
+
+
+def _row(
+    file: Path, number: int, value: dict[str, Any] | Reason, max_row_bytes: int
+) -> RawRow | BadRow:
+    if isinstance(value, Reason):
+        return BadRow(file, number, value, b"", 0)
+    size = text_bytes(value)
+    if size > max_row_bytes:
+        return BadRow(file, number, Reason.OVER_SIZE, shown_bytes(value)[:HEAD_BYTES], size)
+    return RawRow(file, number, value)
+
+
+def text_bytes(value: object) -> int:
+    """The size of all text in a value, in characters or bytes: what an over-size row is told by."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(text_bytes, value.values()))
+    if isinstance(value, list):
+        return sum(map(text_bytes, value))
+    return 0
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,0 +1,104 @@
+"""What a raw row is, good or bad, and how a JSONL line becomes one."""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from frontload.data_tools.raw.lines import HEAD_BYTES
+
+MAX_ROW_BYTES = 16 << 20  # ours: a long book is 5 MB; bounds what a worker holds
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Reason(StrEnum):
+    """Why a row is not used."""
+
+    BROKEN_JSON = "broken JSON"
+    NOT_AN_OBJECT = "not an object"
+    MISSING_KEY = "missing key"
+    WRONG_TYPE = "wrong type"
+    INVALID_UTF8 = "invalid UTF-8"
+    LONE_SURROGATE = "lone surrogate"
+    OVER_SIZE = "over size"
+    EMPTY = "empty text"
+    SPECIAL_TOKEN = "spells a special token"
+
+
+@dataclass(frozen=True, slots=True)
+class RawRow:
+    """One row: its number in the file, from 1 (line number or row of the table), and fields."""
+
+    file: Path
+    number: int
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be used; `raw` is its bytes, of an over-size one only the beginning."""
+
+    file: Path
+    number: int
+    reason: Reason
+    raw: bytes
+    num_bytes: int
+
+
+def parse_line(line: bytes, *, is_first: bool = False) -> dict[str, Any] | Reason | None:
+    """The object of one JSONL line, the reason why it is none, or None for a blank line.
+
+    NaN and Infinity, which Python's json writes, are read; a byte order mark before the first line
+    is left out.
+    """
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return _parse_slowly(line, is_first=is_first)
+    return value if isinstance(value, dict) else Reason.NOT_AN_OBJECT
+
+
+def _parse_slowly(line: bytes, *, is_first: bool) -> dict[str, Any] | Reason | None:
+    """What orjson refuses: looked at again, to name the reason or to read what Python reads."""
+    if is_first:
+        line = line.removeprefix(BYTE_ORDER_MARK)
+    try:
+        text = line.decode("utf-8")
+    except UnicodeDecodeError:
+        return Reason.INVALID_UTF8
+    if not text.strip():
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return Reason.BROKEN_JSON
+    if not isinstance(value, dict):
+        return Reason.NOT_AN_OBJECT
+    return Reason.LONE_SURROGATE if has_lone_surrogate(value) else value
+
+
+def has_lone_surrogate(value: object) -> bool:
+    """Whether a string anywhere in a JSON value is no text, half of a surrogate pair."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def take_text(row: dict[str, Any], key: str) -> str | Reason:
+    """The text in one field of a row, or why there is none; null counts as missing."""
+    value = row.get(key)
+    if isinstance(value, str):
+        return Reason.EMPTY if not value or value.isspace() else value
+    return Reason.MISSING_KEY if value is None else Reason.WRONG_TYPE
+
+
+def shown_bytes(value: object) -> bytes:
+    """Bytes to show of a table's row that cannot be used."""
+    if isinstance(value, bytes):
+        return value
+    return repr(value).encode("utf-8", "backslashreplace")[:HEAD_BYTES]
