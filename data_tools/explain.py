@@ -9,8 +9,8 @@ import numpy as np
 
 from frontload.data_tools.document import read_rows
 from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.proof.blend import BlendFiles, read_blend
 from frontload.data_tools.tokenizer import TextTokenizer
-from frontload.data_tools.verify import BlendFiles, read_blend
 from frontload.recipes.artifact import documents_file, index_prefix
 from frontload.recipes.errors import RecipeError
 

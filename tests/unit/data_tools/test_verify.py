@@ -10,13 +10,10 @@ import pytest
 
 from frontload.data_tools.explain import SourceFolders, explain_sample
 from frontload.data_tools.indexed import IndexedReader, IndexedWriter, bin_file
-from frontload.data_tools.verify import (
-    Check,
-    union_tokens,
-    verify_blend,
-    verify_index,
-    verify_pack,
-)
+from frontload.data_tools.proof.blend import union_tokens, verify_blend
+from frontload.data_tools.proof.checks import Check
+from frontload.data_tools.proof.pack import verify_pack
+from frontload.data_tools.proof.prefix import prove_index_folder
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Blend, Pack, Window
@@ -72,7 +69,7 @@ def test_every_statement_holds_on_what_the_stages_wrote(
     built_room: Room, phases: tuple[Path, Path], pack: Path
 ) -> None:
     first, second = phases
-    assert wrong(verify_index(built_room.folder / "index-lmq")) == []
+    assert wrong(prove_index_folder(built_room.folder / "index-lmq")) == []
     assert wrong(verify_blend(first, indexes(built_room), others=[second])) == []
     checks = verify_blend(second, indexes(built_room), others=[first])
     assert wrong(checks) == []
@@ -189,10 +186,10 @@ def test_a_document_without_its_end_is_caught(built_room: Room, tmp_path: Path) 
     data = bytearray(bin_file(index_prefix(folder)).read_bytes())
     data[-2:] = b"\x07\x00"
     bin_file(index_prefix(folder)).write_bytes(bytes(data))
-    assert wrong(verify_index(folder)) == ["documents that end in EOD"]
+    assert wrong(prove_index_folder(folder)) == ["documents end in EOD, id 1"]
     data[-2:] = b"\xff\x7f"
     bin_file(index_prefix(folder)).write_bytes(bytes(data))
-    assert "token ids below the vocabulary" in wrong(verify_index(folder))
+    assert any("token ids are 0 to" in claim for claim in wrong(prove_index_folder(folder)))
 
 
 def rewrite_mask(folder: Path, change: Callable[[np.ndarray], None]) -> None:

@@ -1,0 +1,62 @@
+"""Any Hugging Face tokenizer.json: ids and text, without the six special tokens of this project."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as LibraryTokenizer
+
+from frontload.recipes.artifact import tokenizer_file
+from frontload.recipes.errors import RecipeError
+
+
+class AnyTokenizer:
+    """Encodes and decodes with a tokenizer file of whatever origin. Loading is by `load`."""
+
+    def __init__(self, file: Path, library: LibraryTokenizer) -> None:
+        self.file = file
+        self._library = library
+        vocabulary = library.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        added = library.get_added_tokens_decoder()
+        self.special_tokens = {
+            token.content: number for number, token in added.items() if token.special
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> "AnyTokenizer":
+        """Loads a tokenizer file, or the `tokenizer.json` of a folder.
+
+        Raises: RecipeError when it is missing or unreadable.
+        """
+        file = tokenizer_file(path) if path.is_dir() else path
+        if not file.is_file():
+            raise RecipeError(
+                f"--tokenizer {path}",
+                found=f"no file {file}",
+                rule="a tokenizer is a tokenizer.json, or a folder that holds one",
+                do="correct the path",
+            )
+        try:
+            library = LibraryTokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception for a bad file
+            raise RecipeError(
+                f"--tokenizer {path}",
+                found=f"no Hugging Face tokenizer ({error})",
+                rule="a tokenizer is a tokenizer.json, or a folder that holds one",
+                do="save it again with `tokenizer.save_pretrained`, or name another",
+            ) from error
+        return cls(file, library)
+
+    def sha256(self) -> str:
+        """Digest of the file."""
+        return hashlib.sha256(self.file.read_bytes()).hexdigest()
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text; the tokenizer adds none of its own."""
+        found = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids, special tokens written out."""
+        return self._library.decode(list(ids), skip_special_tokens=False)

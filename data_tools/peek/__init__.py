@@ -1,0 +1,1 @@
+"""Artifacts shown to a person: documents, samples, loss masks."""

@@ -1,0 +1,1 @@
+"""Proofs from files alone: pairs, preprocessed prefixes, blends, packs. Nothing is believed."""

@@ -1,0 +1,145 @@
+"""`frontload data verify`: every statement about each artifact, the place of a fault, the rate."""
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.artifact_kind import earlier_phases, find_indexes, kind_of
+from frontload.data_tools.files import read_json
+from frontload.data_tools.proof.blend import prefix_of, verify_blend
+from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
+from frontload.data_tools.proof.checks import Check, wrong
+from frontload.data_tools.proof.pack import verify_pack
+from frontload.data_tools.proof.prefix import as_prefix, prove_index_folder, prove_prefix
+from frontload.data_tools.proof.shown import show_documents
+from frontload.recipes.errors import ArtifactError, RecipeError
+
+PAIRS = {"index": ("documents",), "pack": ("tokens", "loss_mask"), "prefix": ("",)}
+"""Pairs whose digests the proof of a kind compares itself."""
+
+
+def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `verify`."""
+    verify = subparsers.add_parser("verify", help="prove artifacts from their files alone")
+    verify.add_argument("folders", nargs="+", type=Path, metavar="PATH", help="folder or prefix P")
+    verify.add_argument(
+        "--tokenizer", type=Path, metavar="T", help="file or folder: ids, digest, shown text"
+    )
+    verify.add_argument(
+        "--samples", type=int, default=0, metavar="N", help="show N random samples (default 0)"
+    )
+    verify.add_argument("--seed", type=int, default=1, help="which samples (default 1)")
+    verify.set_defaults(run=run_verify)
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    """Checks every path; 1 when a statement about one of them does not hold."""
+    paths: list[Path] = arguments.folders
+    if arguments.samples < 0:
+        raise RecipeError(
+            "--samples",
+            found=str(arguments.samples),
+            rule="it is the number of samples to show",
+            do="write 0 or more",
+        )
+    kinds = {path: kind_of(path) for path in paths}
+    tokenizer = AnyTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
+    for path, kind in kinds.items():
+        _refuse_unprovable(path, kind)
+    refused = 0
+    for path, kind in kinds.items():
+        print(f"{kind} {path}")
+        started = time.perf_counter()
+        checks = _prove(path, kind, among=kinds, tokenizer=tokenizer)
+        seconds = time.perf_counter() - started
+        for one in checks:
+            print(f"  {one.to_text()}")
+        refused += len(wrong(checks))
+        print(f"  {_rate(path, kind, seconds)}")
+        if arguments.samples and not wrong(checks):
+            for line in _samples(path, kind, tokenizer, arguments):
+                print(f"  {line}")
+    print(f"{refused} statements do not hold" if refused else "all statements hold")
+    return 1 if refused else 0
+
+
+def _refuse_unprovable(path: Path, kind: str) -> None:
+    if kind in ("index", "pack", "blend", "prefix"):
+        return
+    raise RecipeError(
+        f"verify {path}",
+        found=f"an artifact of kind {kind}",
+        rule="index, blend, pack and prefix have something to prove beyond the store's checksums",
+        do="use `frontload data peek` to look at it",
+    )
+
+
+def _prove(
+    path: Path, kind: str, *, among: Mapping[Path, str], tokenizer: AnyTokenizer | None
+) -> list[Check]:
+    """All checks of one path; a file too broken to be read is one that does not hold."""
+    checks = _stored_digests(path, but=PAIRS.get(kind, ()))
+    try:
+        return [*checks, *_prove_content(path, kind, among=among, tokenizer=tokenizer)]
+    except ArtifactError as error:
+        if not wrong(checks):
+            raise
+        broken = Check(claim=error.asked, found=error.found, holds=False, where=error.rule)
+        return [*checks, broken]
+
+
+def _prove_content(
+    path: Path, kind: str, *, among: Mapping[Path, str], tokenizer: AnyTokenizer | None
+) -> list[Check]:
+    if kind == "prefix":
+        prefix = as_prefix(path)
+        assert prefix is not None, f"{path} was a prefix a moment ago"
+        return prove_prefix(prefix, tokenizer=tokenizer)
+    if kind == "index":
+        return prove_index_folder(path)
+    if kind == "pack":
+        return verify_pack(path, vocab_size=tokenizer.vocab_size if tokenizer else None)
+    indexes = [as_prefix(other) or other for other in among if among[other] in ("index", "prefix")]
+    blends = [other for other in among if among[other] == "blend"]
+    earlier = earlier_phases(path, blends)
+    return verify_blend(path, find_indexes(path, indexes), others=earlier)
+
+
+def _stored_digests(folder: Path, *, but: tuple[str, ...]) -> list[Check]:
+    """The files of a published folder against the store's manifest.json, where there is one."""
+    file = folder / "manifest.json"
+    if not file.is_file():
+        return []
+    checks: list[Check] = []
+    for name, entry in read_json(file)["files"].items():
+        if any(name in (f"{pair}.bin", f"{pair}.idx") for pair in but):
+            continue
+        if not (folder / name).is_file():
+            checks.append(Check(claim=name, found="missing", holds=False, where=str(folder / name)))
+            continue
+        stated = FileDigest(sha256=entry["sha256"], size_bytes=entry["size_bytes"])
+        checks += prove_bytes(folder / name, stated)
+    return checks
+
+
+def _rate(path: Path, kind: str, seconds: float) -> str:
+    prefix = as_prefix(path) if kind == "prefix" else None
+    files = (
+        [f for f in path.iterdir() if f.is_file()]
+        if prefix is None
+        else [prefix.with_name(prefix.name + suffix) for suffix in (".bin", ".idx")]
+    )
+    size = sum(file.stat().st_size for file in files) / 1e6
+    return f"{size:.1f} MB in {seconds:.2f} s, {size / max(seconds, 1e-9):.0f} MB/s"
+
+
+def _samples(
+    path: Path, kind: str, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+) -> list[str]:
+    count, seed = arguments.samples, arguments.seed
+    if kind == "blend":
+        return []
+    prefix = path / "tokens" if kind == "pack" else prefix_of(as_prefix(path) or path)
+    return show_documents(prefix, tokenizer, count=count, seed=seed)

@@ -1,0 +1,162 @@
+"""Proves a preprocessed prefix P: P.bin and P.idx against each other and against P.manifest.json.
+
+A pair of another origin, without a manifest, is proven as far as the pair goes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.files import read_json
+from frontload.data_tools.indexed import bin_file, idx_file
+from frontload.data_tools.proof.bytes_of import FileDigest, TokenLook, prove_bytes
+from frontload.data_tools.proof.checks import Check, check, equal, wrong
+from frontload.data_tools.proof.pair import Stated, prove_index
+from frontload.data_tools.tokenizer import END
+from frontload.recipes.artifact import index_prefix
+from frontload.recipes.errors import ArtifactError
+
+SUFFIXES = (".manifest.json", ".bin", ".idx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Digests:
+    """What a manifest states of the two files of a pair; None where it states nothing."""
+
+    idx: FileDigest | None = None
+    data: FileDigest | None = None
+
+
+def manifest_file(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".manifest.json")
+
+
+def as_prefix(path: Path) -> Path | None:
+    """The prefix that a path names, itself or by one of its three files; None for none."""
+    for suffix in SUFFIXES:
+        if path.name.endswith(suffix):
+            path = path.with_name(path.name.removesuffix(suffix))
+    named = (bin_file(path), idx_file(path), manifest_file(path))
+    return path if any(file.is_file() for file in named) else None
+
+
+def prove_prefix(prefix: Path, *, tokenizer: AnyTokenizer | None = None) -> list[Check]:
+    """Checks a pair, and its manifest when there is one.
+
+    Raises: ArtifactError when a file of the pair is missing.
+    """
+    manifest: Mapping[str, Any] = {}
+    checks: list[Check] = []
+    if manifest_file(prefix).is_file():
+        manifest = read_json(manifest_file(prefix))
+    else:
+        checks.append(check("manifest", "none: counts and digests are not compared", True))
+    if tokenizer and "tokenizer_sha256" in manifest:
+        checks.append(
+            equal(
+                "tokenizer",
+                tokenizer.sha256(),
+                manifest["tokenizer_sha256"],
+                where=tokenizer.file,
+            )
+        )
+    stated = Stated(
+        num_documents=manifest.get("num_documents"),
+        num_tokens=manifest.get("num_tokens"),
+        dtype=manifest.get("dtype"),
+        vocab_size=tokenizer.vocab_size if tokenizer else manifest.get("vocab_size"),
+        end=_end_of(manifest),
+        is_flat="num_documents" in manifest,  # preprocess writes one sequence a document
+    )
+    digests = Digests(idx=_digest(manifest, "idx"), data=_digest(manifest, "bin"))
+    return [*checks, *prove_pair(prefix, stated, digests, known=_known_near(prefix))]
+
+
+def prove_index_folder(folder: Path) -> list[Check]:
+    """Checks the artifact of the stage `index` against its index.json and the store's manifest."""
+    counts = read_json(folder / "index.json")
+    stated = Stated(
+        num_documents=counts["num_documents"],
+        num_tokens=counts["num_tokens"],
+        dtype=counts["dtype"],
+        vocab_size=counts["vocab_size"],
+        end=END if counts["append_eod"] else None,
+        is_flat=True,
+    )
+    prefix = index_prefix(folder)
+    return prove_pair(prefix, stated, digests_in_store(folder, prefix.name))
+
+
+def digests_in_store(folder: Path, name: str) -> Digests:
+    """What the store's manifest.json, where there is one, states of the pair `name`."""
+    file = folder / "manifest.json"
+    if not file.is_file():
+        return Digests()
+    files = read_json(file)["files"]
+    found = {
+        part: FileDigest(sha256=entry["sha256"], size_bytes=entry["size_bytes"])
+        for part in ("idx", "bin")
+        if (entry := files.get(f"{name}.{part}"))
+    }
+    return Digests(idx=found.get("idx"), data=found.get("bin"))
+
+
+def prove_pair(
+    prefix: Path, stated: Stated, digests: Digests, *, known: Callable[[str], str] | None = None
+) -> list[Check]:
+    """Checks structure, digests, token ids and document ends of a pair, each file read once.
+
+    Raises: ArtifactError when a file of the pair is missing.
+    """
+    for file in (bin_file(prefix), idx_file(prefix)):
+        if not file.is_file():
+            raise ArtifactError(
+                f"verifying {prefix}",
+                found=f"no file {file.name}",
+                rule="an indexed data set is a pair of files, .bin and .idx",
+                do="correct the prefix, or write the pair again",
+            )
+    checks, layout = prove_index(prefix, stated)
+    checks += prove_bytes(idx_file(prefix), digests.idx, known=known)
+    if layout is not None and not wrong(checks):
+        if stated.num_documents is not None:
+            documents = layout.num_indices - 1
+            checks.append(equal("documents", documents, stated.num_documents, where=layout.file))
+        look = TokenLook(bin_file(prefix), layout, stated)
+        found = prove_bytes(bin_file(prefix), digests.data, look=look, known=known)
+        return [*checks, *look.checks(), *found]
+    return [*checks, *prove_bytes(bin_file(prefix), digests.data, known=known)]
+
+
+def _end_of(manifest: Mapping[str, Any]) -> int | None:
+    if not manifest.get("append_eod"):
+        return None
+    return int(manifest.get("eod_id", END))
+
+
+def _digest(manifest: Mapping[str, Any], part: str) -> FileDigest | None:
+    if f"{part}_sha256" not in manifest:
+        return None
+    return FileDigest(
+        sha256=manifest[f"{part}_sha256"],
+        size_bytes=manifest.get(f"{part}_bytes"),
+        blocks=manifest.get(f"{part}_blocks"),
+    )
+
+
+def _known_near(prefix: Path) -> Callable[[str], str]:
+    """A function from a sha256 to the file of a neighbouring prefix that has it by its manifest."""
+
+    def look_up(sha256: str) -> str:
+        for file in sorted(prefix.parent.glob("*.manifest.json")):
+            if file == manifest_file(prefix):
+                continue
+            text = file.read_text(encoding="utf-8", errors="replace")
+            for part in ("bin", "idx"):
+                if f'"{part}_sha256": "{sha256}"' in text:
+                    return f"{file.name.removesuffix('.manifest.json')}.{part}"
+        return ""
+
+    return look_up
