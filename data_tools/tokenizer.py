@@ -1,7 +1,7 @@
 """The study's tokenizer: trained with `tokenizers`, six special tokens with fixed ids."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def train(recipe: Tokenizer, files: Sequence[Path]) -> TrainedTokenizer:
             rule="it is word (whitespace words, closed vocabulary) or bpe (byte level)",
             do="write one of the two",
         )
-    return trainers_by_kind[recipe.kind](files, vocab_size=recipe.vocab_size)
+    return trainers_by_kind[recipe.kind](corpus_texts(files), vocab_size=recipe.vocab_size)
 
 
 def corpus_texts(files: Sequence[Path]) -> Iterator[str]:
@@ -123,13 +123,13 @@ def corpus_texts(files: Sequence[Path]) -> Iterator[str]:
             yield from training_texts(row)
 
 
-def train_words(files: Sequence[Path], *, vocab_size: int) -> TrainedTokenizer:
-    """Takes every whitespace word of the files, most frequent first, then by spelling."""
+def train_words(texts: Iterable[str], *, vocab_size: int) -> TrainedTokenizer:
+    """Takes every whitespace word of the texts, most frequent first, then by spelling."""
     words: Counter[str] = Counter()
-    texts = 0
-    for text in corpus_texts(files):
+    num_texts = 0
+    for text in texts:
         words.update(text.split())
-        texts += 1
+        num_texts += 1
     for word in [word for word in words if any(token in word for token in SPECIAL_TOKENS)]:
         del words[word]
     needed = len(words) + len(SPECIAL_TOKENS)
@@ -146,11 +146,11 @@ def train_words(files: Sequence[Path], *, vocab_size: int) -> TrainedTokenizer:
     library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     library.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
     return TrainedTokenizer(
-        tokenizer=TextTokenizer(library), distinct_words=len(words), texts=texts
+        tokenizer=TextTokenizer(library), distinct_words=len(words), texts=num_texts
     )
 
 
-def train_byte_pairs(files: Sequence[Path], *, vocab_size: int) -> TrainedTokenizer:
+def train_byte_pairs(texts: Iterable[str], *, vocab_size: int) -> TrainedTokenizer:
     """Trains byte-level BPE. A special token swallows the space before it, never the one after."""
     smallest = len(SPECIAL_TOKENS) + 256
     if vocab_size < smallest:
@@ -175,13 +175,13 @@ def train_byte_pairs(files: Sequence[Path], *, vocab_size: int) -> TrainedTokeni
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    texts = 0
+    num_texts = 0
 
     def counted() -> Iterator[str]:
-        nonlocal texts
-        for text in corpus_texts(files):
-            texts += 1
+        nonlocal num_texts
+        for text in texts:
+            num_texts += 1
             yield " " + text  # a rendered text follows a special token and a space
 
     library.train_from_iterator(counted(), trainer)
-    return TrainedTokenizer(tokenizer=TextTokenizer(library), distinct_words=0, texts=texts)
+    return TrainedTokenizer(tokenizer=TextTokenizer(library), distinct_words=0, texts=num_texts)

@@ -10,7 +10,7 @@ from frontload.data_tools.document import Conversation
 from frontload.data_tools.render import encode_rows
 from frontload.data_tools.synthetic.families import FAMILIES, generate
 from frontload.data_tools.synthetic.problem import random_stream
-from frontload.data_tools.tokenizer import ANSWER, END, TextTokenizer, train_words
+from frontload.data_tools.tokenizer import ANSWER, END, TextTokenizer, corpus_texts, train_words
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Evaluate
 
@@ -146,7 +146,7 @@ def write_corpus(folder: Path, *, per_family: int = 6) -> list[dict]:
     ]
     training = folder / "training.jsonl"
     training.write_text("".join(json.dumps(row) + "\n" for row in [words, *rows]))
-    trained = train_words([training], vocab_size=2000)
+    trained = train_words(corpus_texts([training]), vocab_size=2000)
     (folder / "tokenizer.json").write_text(trained.tokenizer.to_json())
     return items
 

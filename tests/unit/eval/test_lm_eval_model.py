@@ -9,7 +9,7 @@ import pytest
 
 from frontload.data_tools.document import Conversation
 from frontload.data_tools.render import encode_few_shot_prompt
-from frontload.data_tools.tokenizer import END, TextTokenizer, train_byte_pairs
+from frontload.data_tools.tokenizer import END, TextTokenizer, corpus_texts, train_byte_pairs
 from frontload.eval.harness import run_base_suite
 from frontload.eval.lm_eval_model import FrontloadLM
 from frontload.eval.prompts import few_shot_prompt
@@ -154,7 +154,9 @@ def test_the_prompt_text_encodes_to_the_ids_of_training(
 ) -> None:
     """lm-eval hands over texts; training joins pieces that are encoded apart."""
     if kind == "bpe":
-        tokenizer = train_byte_pairs([corpus / "training.jsonl"], vocab_size=400).tokenizer
+        tokenizer = train_byte_pairs(
+            corpus_texts([corpus / "training.jsonl"]), vocab_size=400
+        ).tokenizer
     rows = [json.loads(line) for line in (corpus / "items.jsonl").read_text().splitlines()]
     for row in (row for row in rows if row["kind"] == "few_shot"):
         exemplars = [Conversation(id="", family="", domain="", **one) for one in row["exemplars"]]
