@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from frontload.data_tools import tokenizer_command
 from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
 from frontload.data_tools.peek import command as peek_command
 from frontload.data_tools.preprocess import PreprocessRequest, preprocess
@@ -16,6 +17,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     """Adds the commands of this room; each sets `run` to a function from arguments to exit code."""
     proof_command.add_command(subparsers)
     peek_command.add_command(subparsers)
+    tokenizer_command.add_command(subparsers)
 
     raw = subparsers.add_parser("preprocess", help="JSONL to Megatron .bin/.idx")
     raw.add_argument("--input", nargs="+", type=Path, required=True, metavar="FILE")

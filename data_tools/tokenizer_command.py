@@ -1,0 +1,92 @@
+"""`frontload data tokenizer`: byte-level BPE with this project's special tokens, from raw files."""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from frontload.data_tools.files import replacing
+from frontload.data_tools.raw.inputs import expand_inputs
+from frontload.data_tools.raw.parse import BadRow, Reason, take_text
+from frontload.data_tools.raw.rows import read_rows
+from frontload.data_tools.render import has_special_token
+from frontload.data_tools.tokenizer import train_byte_pairs
+from frontload.recipes.artifact import tokenizer_file
+from frontload.recipes.errors import RecipeError
+
+
+def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command; its `run` goes from arguments to exit code."""
+    parser = subparsers.add_parser("tokenizer", help="train a byte-level BPE on raw files")
+    parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="files or globs")
+    parser.add_argument(
+        "--json-key", nargs="+", default=["text"], metavar="KEY", help="fields with text (text)"
+    )
+    parser.add_argument("--vocab-size", type=int, required=True, help="special tokens included")
+    parser.add_argument(
+        "--max-rows", type=int, default=0, help="train on the first rows only (default all)"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.set_defaults(run=run_tokenizer)
+
+
+@dataclass
+class Texts:
+    """Every text of the named fields, in the files' order, and what was passed over by reason."""
+
+    files: Sequence[Path]
+    keys: Sequence[str]
+    max_rows: int
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __iter__(self) -> Iterator[str]:
+        for file in self.files:
+            for row in read_rows(file, columns=self.keys):
+                if self.max_rows and self.rows == self.max_rows:
+                    return
+                self.rows += 1
+                if isinstance(row, BadRow):
+                    self.dropped[row.reason] += 1
+                    continue
+                for key in self.keys:
+                    text = take_text(row.value, key)
+                    if isinstance(text, Reason):
+                        self.dropped[f"{key}: {text}"] += 1
+                    elif has_special_token(text):
+                        self.dropped[f"{key}: {Reason.SPECIAL_TOKEN}"] += 1
+                    else:
+                        yield text
+
+
+def run_tokenizer(arguments: argparse.Namespace) -> int:
+    """Writes FOLDER/tokenizer.json; the same files and options give the same bytes.
+
+    Raises: RecipeError when no row has text, or the vocabulary cannot be as large as asked for.
+    """
+    texts = Texts(
+        files=expand_inputs(arguments.input),
+        keys=arguments.json_key,
+        max_rows=arguments.max_rows,
+    )
+    trained = train_byte_pairs(texts, vocab_size=arguments.vocab_size)
+    if trained.texts == 0:
+        raise RecipeError(
+            f"--input {' '.join(arguments.input)}",
+            found=f"{texts.rows} rows, none with text; {dict(texts.dropped)}",
+            rule=f"at least one row has text in a field of --json-key {' '.join(texts.keys)}",
+            do="correct --json-key or the files",
+        )
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    file = tokenizer_file(arguments.out)
+    with replacing(file, "w") as stream:
+        stream.write(trained.tokenizer.to_json())
+    found = trained.tokenizer.vocab_size
+    print(f"{file}: {found} tokens from {trained.texts} texts of {texts.rows} rows")
+    if found < arguments.vocab_size:
+        print(f"the texts have only {found} tokens to offer; {arguments.vocab_size} were asked for")
+    if texts.dropped:
+        print(f"passed over: {json.dumps(dict(texts.dropped), sort_keys=True)}")
+    return 0

@@ -1,0 +1,74 @@
+"""`frontload data tokenizer`: from raw rows to a tokenizer that the other commands load."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.launch.cli import main
+
+ROWS = [
+    {"question": f"Tom has {n} apples and buys {n} more. How many?", "answer": f"#### {2 * n}"}
+    for n in range(40)
+]
+
+
+def write(file: Path, rows: list[object]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def train(file: Path, out: Path, *more: str) -> int:
+    return main(["data", "tokenizer", "--input", str(file), "--out", str(out), *more])
+
+
+def test_same_files_same_bytes_and_it_loads(tmp_path: Path) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    asked = ("--json-key", "question", "answer", "--vocab-size", "290")
+    for name in ("a", "b"):
+        assert train(file, tmp_path / name, *asked) == 0
+    first, second = (tmp_path / name / "tokenizer.json" for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    tokenizer = TextTokenizer.load(tmp_path / "a")
+    assert tokenizer.vocab_size == 290
+    text = " Tom has 12 apples"
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode(text)) < len(text)
+
+
+def test_what_is_passed_over_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*ROWS, {"question": 3}, {"question": "say <|end|>"}, ["no object"], {}]
+    file = write(tmp_path / "train.jsonl", list(rows))
+    assert train(file, tmp_path / "out", "--json-key", "question", "--vocab-size", "9000") == 0
+    shown = capsys.readouterr().out
+    assert "from 40 texts of 44 rows" in shown
+    assert "9000 were asked for" in shown
+    passed_over = json.loads(shown.partition("passed over: ")[2])
+    assert passed_over == {
+        "not an object": 1,
+        "question: missing key": 1,
+        "question: spells a special token": 1,
+        "question: wrong type": 1,
+    }
+
+
+def test_first_rows_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    asked = ("--json-key", "question", "--vocab-size", "270", "--max-rows", "7")
+    assert train(file, tmp_path / "out", *asked) == 0
+    assert "from 7 texts of 7 rows" in capsys.readouterr().out
+
+
+def test_a_field_that_no_row_has_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    assert train(file, tmp_path / "out", "--vocab-size", "300") == 2
+    assert "text: missing key" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_below_the_bytes_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    assert train(file, tmp_path / "out", "--json-key", "question", "--vocab-size", "200") == 2
