@@ -1,6 +1,5 @@
 """The stage functions of the data room: wiring from recipe and inputs to files."""
 
-import hashlib
 from collections.abc import Iterator
 from itertools import batched, chain
 from pathlib import Path
@@ -11,10 +10,10 @@ import numpy as np
 from frontload.data_tools import curate as curating
 from frontload.data_tools import pack as packing
 from frontload.data_tools import tokenizer as tokenizers
-from frontload.data_tools.blending.interleave import order_samples
-from frontload.data_tools.blending.ledger import plan_json, plan_readings
-from frontload.data_tools.blending.stream import cut_slice
-from frontload.data_tools.blending.windows import Reading, check_blend, check_disjoint
+from frontload.data_tools.blending.ledger import plan_readings
+from frontload.data_tools.blending.phases import PhaseFolder, write_phases
+from frontload.data_tools.blending.source import read_source
+from frontload.data_tools.blending.windows import Reading
 from frontload.data_tools.document import (
     BaseText,
     Conversation,
@@ -23,7 +22,7 @@ from frontload.data_tools.document import (
     write_rows,
 )
 from frontload.data_tools.files import read_json, replacing, write_array, write_json
-from frontload.data_tools.indexed import IndexedReader, IndexedWriter, idx_file, token_dtype
+from frontload.data_tools.indexed import IndexedWriter, token_dtype
 from frontload.data_tools.render import Rendered, encode_documents, encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.recipes.artifact import (
@@ -175,44 +174,15 @@ def index(recipe: Index, inputs: Inputs, work: Workspace) -> None:
 
 def blend(recipe: Blend, inputs: Inputs, work: Workspace) -> None:
     """Writes the windows, the order of documents and the order of samples of one phase."""
-    readers = {
-        role: IndexedReader(index_prefix(folder))
+    sources = {
+        role: read_source(role, index_prefix(folder))
         for role, folder in inputs.items()
         if role != "before"
     }
-    check_blend(recipe, {name: reader.num_tokens for name, reader in readers.items()})
-    readings = [
-        Reading(
-            phase=recipe.phase,
-            source=window.source,
-            start_tokens=window.start_tokens,
-            tokens=window.tokens,
-            document_tokens=readers[window.source].num_tokens,
-            num_documents=readers[window.source].num_documents,
-            seed=recipe.seed,
-            index_sha256=_sha256(idx_file(readers[window.source].prefix)),
-        )
-        for window in recipe.windows
-    ]
     earlier: list[Reading] = []
     if "before" in inputs:
         earlier = plan_readings(read_json(inputs["before"] / "plan.json"))
-    check_disjoint(readings, earlier)
-    slices = {
-        window.source: cut_slice(window, readers[window.source].document_lengths, seed=recipe.seed)
-        for window in recipe.windows
-    }
-    for name, cut in slices.items():
-        write_array(work.path / f"{name}.order.npy", cut.order)
-        write_array(work.path / f"{name}.offsets.npy", cut.offsets)
-    write_array(work.path / "samples.npy", order_samples(recipe, slices))
-    plan = plan_json(recipe, readings=readings, earlier=earlier, slices=slices)
-    write_json(work.path / "plan.json", plan)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    write_phases([PhaseFolder(recipe=recipe, folder=work.path)], sources, earlier=earlier)
 
 
 def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:

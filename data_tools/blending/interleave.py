@@ -1,39 +1,90 @@
-"""The order of a phase's samples: every prefix has the sources' ratios. Integers only."""
+"""The order of a phase's samples: every prefix has the sources' ratios. Integers only.
 
-from collections.abc import Mapping, Sequence
+Sample k of a source's n stands at (2k + 1) / 2n of the phase, so after m samples a source has had
+its exact share of m to within (sources + 1) / 2 samples. Samples that stand at the same place
+follow a seeded order of the sources. The order is made block by block, each from the places in one
+equal part of the phase: neither the blocks' number nor a float can change it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from frontload.data_tools.blending.stream import Slice
 from frontload.data_tools.seeds import permutation
-from frontload.recipes.schema import Blend
+from frontload.recipes.errors import RecipeError
+
+BLOCK_SAMPLES = 1 << 16  # a block's arrays stay in a core's cache
+MAX_SAMPLES = 1 << 31  # of a phase, so that every product below fits 64 bits
+MAX_SOURCES = 1 << 8
+FINE_BITS = 31  # of a place inside its block, in two steps of division
 
 
-def interleave(num_samples: Sequence[int], *, seed: int, phase: str) -> np.ndarray:
-    """Source number of every sample of a phase, in training order, int64.
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Samples that follow each other. Shapes: int64 [samples of the block]."""
 
-    Sample k of n of a source stands at (2k + 1) / 2n of the phase, so after m samples a source has
-    had its exact share of m to within (sources + 1) / 2 samples. Samples that stand at the same
-    place follow a seeded order of the sources.
+    sources: np.ndarray  # source number of each
+    numbers: np.ndarray  # which of its source's samples, from 0
+
+
+def interleave(
+    num_samples: Sequence[int], *, seed: int, phase: str, block_samples: int = BLOCK_SAMPLES
+) -> Iterator[Block]:
+    """The samples of a phase in training order, about `block_samples` at a time.
+
+    Raises: RecipeError beyond 2^31 samples or 256 sources.
     """
-    sources = np.repeat(np.arange(len(num_samples), dtype=np.int64), num_samples)
-    places = np.concatenate([(2 * np.arange(n) + 1) / (2 * n) for n in num_samples])
+    _check_size(num_samples, phase=phase)
     rank = np.argsort(permutation(len(num_samples), seed, "interleave", phase))
-    return sources[np.lexsort((rank[sources], places))]
+    num_blocks = max(1, -(-sum(num_samples) // block_samples))
+    firsts = [0] * len(num_samples)
+    for block in range(num_blocks):
+        ends = [_samples_before(n, block + 1, num_blocks) for n in num_samples]
+        keys = [
+            _keys(n, range(first, end), block=block, num_blocks=num_blocks, rank=int(rank[source]))
+            for source, (n, first, end) in enumerate(zip(num_samples, firsts, ends, strict=True))
+        ]
+        order = np.argsort(np.concatenate(keys))  # all keys differ: any sort gives this order
+        counts = [len(part) for part in keys]
+        sources = np.repeat(np.arange(len(counts)), counts)
+        numbers = np.concatenate([np.arange(f, e) for f, e in zip(firsts, ends, strict=True)])
+        yield Block(sources=sources[order], numbers=numbers[order])
+        firsts = ends
 
 
-def order_samples(recipe: Blend, slices: Mapping[str, Slice]) -> np.ndarray:
-    """The phase's samples in training order.
+def _samples_before(num_samples: int, block: int, num_blocks: int) -> int:
+    """How many of a source's samples stand before block / num_blocks of the phase."""
+    return max(0, -((num_blocks - 2 * num_samples * block) // (2 * num_blocks)))
 
-    Shapes: int64 [num_samples, 2]: source number, place of the first token relative to the start
-            of the first document that the source's slice lists.
+
+def _keys(
+    num_samples: int, numbers: range, *, block: int, num_blocks: int, rank: int
+) -> np.ndarray:
+    """Integers in the order of the samples' places, and of `rank` at equal places.
+
+    The place inside the block is u / 2n with u < 2n. Its first 31 + fine bits are exact, and
+    tell any two places of a phase of up to 2^31 samples apart.
     """
-    counts = [window.tokens // recipe.sequence_tokens for window in recipe.windows]
-    sources = interleave(counts, seed=recipe.seed, phase=recipe.phase)
-    samples = np.empty((len(sources), 2), dtype=np.int64)
-    samples[:, 0] = sources
-    for number, window in enumerate(recipe.windows):
-        start = window.start_tokens - slices[window.source].stream_start
-        steps = np.arange(counts[number], dtype=np.int64) * recipe.sequence_tokens
-        samples[sources == number, 1] = start + steps
-    return samples
+    whole = np.uint64(2 * num_samples)
+    inside = np.arange(numbers.start, numbers.stop, dtype=np.int64)
+    inside = (2 * inside + 1) * num_blocks - 2 * num_samples * block
+    coarse, rest = np.divmod(inside.astype(np.uint64) << np.uint64(FINE_BITS), whole)
+    rank_bits = MAX_SOURCES.bit_length() - 1
+    fine_bits = np.uint64(64 - FINE_BITS - rank_bits)
+    fine = (rest << fine_bits) // whole
+    return (((coarse << fine_bits) | fine) << np.uint64(rank_bits)) | np.uint64(rank)
+
+
+def _check_size(num_samples: Sequence[int], *, phase: str) -> None:
+    for found, most, what in (
+        (sum(num_samples), MAX_SAMPLES, "samples"),
+        (len(num_samples), MAX_SOURCES, "sources"),
+    ):
+        if found > most:
+            raise RecipeError(
+                f"phase {phase}: {what}",
+                found=f"{found} {what}",
+                rule=f"a phase has at most {most} {what}, so that its order is exact",
+                do="cut the phase in two" if what == "samples" else "join sources into one index",
+            )

@@ -1,4 +1,4 @@
-"""A source's stream of documents, and the slice of it that holds one window. Integers only.
+"""A source's stream of documents, and the slices of it that hold windows. Integers only.
 
 A source's stream is its documents in shuffled order, epoch after epoch, each epoch shuffled anew.
 A phase reads the window [start, start + tokens) of it, in samples of `sequence_tokens` inputs; the
@@ -10,56 +10,187 @@ Differs: Megatron re-reads 120B or 320B of 600B base tokens when it switches ble
 depends on the documents and the seed only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from frontload.data_tools.blending.arrays import Sink
+from frontload.data_tools.blending.shuffle import PIECE_DOCUMENTS, Epoch, Piece, epoch_pieces
 from frontload.data_tools.seeds import permutation
 from frontload.recipes.schema import Window
 
+LENGTHS_AT_ONCE = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
-class Slice:
-    """The documents that hold one window, in stream order, with their cumulative offsets."""
+class Cut:
+    """What was found while one window's documents were listed."""
 
-    order: np.ndarray  # int32 [n], document ids
-    offsets: np.ndarray  # int64 [n + 1], tokens from the start of the first listed document
+    num_documents: int
     stream_start: int  # place of the first listed document in the stream
     first_epoch: int
     last_epoch: int  # of the window's last input token
+    unique_tokens: int  # distinct tokens among the window's inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Documents of one piece in stream order, with their lengths and their ends in the stream."""
+
+    documents: np.ndarray  # int32
+    lengths: np.ndarray  # int64
+    ends: np.ndarray  # int64
+    epoch: int
+
+
+class Slice:
+    """Lists the documents that hold one window: `order` gets int32 ids, `offsets` int64 places.
+
+    `offsets` are tokens from the start of the first listed document: 0, then each document's end.
+    """
+
+    def __init__(self, window: Window, *, one_epoch: int, order: Sink, offsets: Sink) -> None:
+        self.start = window.start_tokens
+        self.end = window.start_tokens + window.tokens  # also the place of the last label
+        self._one_epoch = one_epoch
+        self._order, self._offsets = order, offsets
+        self._listed = 0
+        self._stream_start = -1
+        self._seen: np.ndarray | None = None  # documents of the first of two epochs
+        self._first_document = self._first_token = 0
+        self._repeated = 0
+
+    @property
+    def first_epoch(self) -> int:
+        return self.start // self._one_epoch
+
+    @property
+    def last_epoch(self) -> int:
+        return (self.end - 1) // self._one_epoch
+
+    def wants(self, start: int, end: int) -> bool:
+        """Whether some document of the stream's [start, end) may be listed."""
+        return start <= self.end and end > self.start
+
+    def take(self, part: _Part, *, num_documents: int) -> None:
+        """Lists those documents of `part` that hold a token of the window or its last label."""
+        low = int(np.searchsorted(part.ends, self.start, side="right"))
+        high = int(np.searchsorted(part.ends, self.end, side="right")) + 1
+        documents, ends = part.documents[low:high], part.ends[low:high]
+        if len(documents) == 0:
+            return
+        starts = ends - part.lengths[low:high]
+        if self._stream_start < 0:
+            self._stream_start = int(starts[0])
+            self._offsets.append(np.zeros(1, dtype=np.int64))
+        self._order.append(documents)
+        self._offsets.append(ends - self._stream_start)
+        self._listed += len(documents)
+        if self._counts_repeats():
+            self._count_repeats(documents, starts, ends, part.epoch, num_documents)
+
+    def _counts_repeats(self) -> bool:
+        """Whether documents decide what is read twice: two epochs touched, and neither whole."""
+        boundary = self.last_epoch * self._one_epoch
+        return (
+            self.last_epoch == self.first_epoch + 1
+            and self.start > boundary - self._one_epoch
+            and self.end < boundary + self._one_epoch
+        )
+
+    def _count_repeats(
+        self,
+        documents: np.ndarray,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        epoch: int,
+        num_documents: int,
+    ) -> None:
+        """Tokens of the second epoch's part that the first one's part holds too.
+
+        In each of the two, a document is read in one piece: all of it, but for the first document
+        of the first part and the last of the second.
+        """
+        if self._seen is None:
+            self._seen = np.zeros(num_documents, dtype=np.bool_)
+            self._first_document = int(documents[0])
+            self._first_token = self.start - int(starts[0])
+        if epoch == self.first_epoch:
+            self._seen[documents] = True
+            return
+        read_to = np.minimum(ends, self.end) - starts
+        read_from = np.where(documents == self._first_document, self._first_token, 0)
+        twice = np.maximum(read_to - read_from, 0)[self._seen[documents]]
+        self._repeated += int(twice.sum())
+
+    def finish(self) -> Cut:
+        """What was found, when the last document is listed."""
+        tokens = self.end - self.start
+        if self.first_epoch == self.last_epoch or self._counts_repeats():
+            unique = tokens - self._repeated
+        else:
+            unique = self._one_epoch
+        return Cut(
+            num_documents=self._listed,
+            stream_start=self._stream_start,
+            first_epoch=self.first_epoch,
+            last_epoch=self.last_epoch,
+            unique_tokens=unique,
+        )
 
 
 def epoch_order(source: str, epoch: int, *, seed: int, num_documents: int) -> np.ndarray:
-    """Documents of one epoch of a source's stream, in order."""
+    """Documents of one epoch of a source's stream, in order, int64 [num_documents]."""
     return permutation(num_documents, seed, "blend", source, epoch)
 
 
-def cut_slice(window: Window, document_lengths: np.ndarray, *, seed: int) -> Slice:
-    """The documents of one window, from its first token's to its last label's."""
-    one_epoch = int(document_lengths.sum())
-    num_documents = len(document_lengths)
-    label_position = window.start_tokens + window.tokens
-    first_epoch = window.start_tokens // one_epoch
-    orders: list[np.ndarray] = []
-    stream_start = 0
-    for epoch in range(first_epoch, label_position // one_epoch + 1):
-        order = epoch_order(window.source, epoch, seed=seed, num_documents=num_documents)
-        ends = np.cumsum(document_lengths[order])
-        low, high = 0, num_documents
-        if epoch == first_epoch:
-            low = int(np.searchsorted(ends, window.start_tokens - epoch * one_epoch, side="right"))
-            stream_start = epoch * one_epoch + (int(ends[low - 1]) if low else 0)
-        if label_position < (epoch + 1) * one_epoch:
-            at = label_position - epoch * one_epoch
-            high = int(np.searchsorted(ends, at, side="right")) + 1
-        orders.append(order[low:high].astype(np.int32))
-    order = np.concatenate(orders)
-    offsets = np.zeros(len(order) + 1, dtype=np.int64)
-    np.cumsum(document_lengths[order], out=offsets[1:])
-    return Slice(
-        order=order,
-        offsets=offsets,
-        stream_start=stream_start,
-        first_epoch=first_epoch,
-        last_epoch=(label_position - 1) // one_epoch,
+def list_documents(
+    source: str,
+    slices: Sequence[Slice],
+    lengths: np.ndarray,
+    *,
+    seed: int,
+    piece_documents: int = PIECE_DOCUMENTS,
+) -> None:
+    """Runs through a source's stream once and lets every slice take its documents.
+
+    `lengths` has the tokens of each document, of any integer dtype; a mapped file will do.
+    """
+    num_documents, one_epoch = len(lengths), total_tokens(lengths)
+    epoch = min(one.first_epoch for one in slices)
+    last = max(one.end for one in slices)
+    at = epoch * one_epoch
+    while at <= last:
+        pass_over = Epoch(source=source, epoch=epoch, seed=seed, num_documents=num_documents)
+        for piece in epoch_pieces(pass_over, piece_documents=piece_documents):
+            end = at + _piece_tokens(piece, lengths)
+            takers = [one for one in slices if one.wants(at, end)]
+            if takers:
+                part = _ordered(piece, lengths, at=at, epoch=epoch)
+                for one in takers:
+                    one.take(part, num_documents=num_documents)
+            at = end
+            if at > last:
+                return
+        epoch += 1
+
+
+def total_tokens(lengths: np.ndarray) -> int:
+    return int(lengths.sum(dtype=np.int64))
+
+
+def _piece_tokens(piece: Piece, lengths: np.ndarray) -> int:
+    documents = piece.unordered
+    return sum(
+        int(lengths[documents[at : at + LENGTHS_AT_ONCE]].sum(dtype=np.int64))
+        for at in range(0, len(documents), LENGTHS_AT_ONCE)
     )
+
+
+def _ordered(piece: Piece, lengths: np.ndarray, *, at: int, epoch: int) -> _Part:
+    documents = piece.order()
+    found = lengths[documents].astype(np.int64, copy=False)
+    ends = np.cumsum(found, dtype=np.int64)
+    ends += at
+    return _Part(documents=documents, lengths=found, ends=ends, epoch=epoch)

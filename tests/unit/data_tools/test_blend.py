@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.blending.interleave import interleave
 from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.recipes.artifact import index_prefix
@@ -112,14 +111,6 @@ def test_a_whole_epoch_may_end_with_the_next_epochs_label(room: Room) -> None:
     assert read_json(folder / "plan.json")["ledger"]["base"]["tokens_by_epoch"] == {"0": 4 * S}
     with pytest.raises(RecipeError, match="write at most 256 tokens"):
         blend(room, recipe("a", ("base", 0, 5)), name="blend-more")
-
-
-def test_interleave_keeps_every_prefix_near_the_ratio() -> None:
-    sources = interleave([800, 150, 50], seed=7, phase="b")
-    done = np.stack([np.cumsum(sources == number) for number in range(3)])
-    exact = np.arange(1, 1001) * np.array([[0.8], [0.15], [0.05]])
-    assert done[:, -1].tolist() == [800, 150, 50]
-    assert np.abs(done - exact).max() <= 2.0
 
 
 def test_order_of_samples_is_stream_order_within_a_source(built_room: Room) -> None:
