@@ -20,7 +20,7 @@ FULL, REFUSED = (
     (errno.ENOSPC, errno.EDQUOT),
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
-STUDY_COMMANDS = ("plan", "run", "status", "report", "explain", "launch")
+STUDY_COMMANDS = ("plan", "run", "status", "report", "explain", "launch", "train", "estimate")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -107,15 +107,22 @@ def _interrupt(*_: object) -> NoReturn:
 def _dispatch(asked: Sequence[str]) -> int:
     overrides: list[str] = []
     if asked and asked[0] in STUDY_COMMANDS:
-        overrides = [part for part in asked if "=" in part and not part.startswith("-")]
+        overrides = [part for part in asked if _is_override(part)]
         asked = [part for part in asked if part not in overrides]
     parser = _parser(asked[0] if asked else "")
     options, rest = parser.parse_known_args(asked)
+    if "overrides" in options:  # positional in its own parser, which misses those behind a flag
+        overrides += [*options.overrides, *(part for part in rest if _is_override(part))]
+        rest = [part for part in rest if not _is_override(part)]
     if rest:
         _subparser(parser, options.command).error(f"unrecognized arguments: {rest[0]}")
     options.overrides = overrides
     act: Callable[[argparse.Namespace], int] = options.run
     return act(options)
+
+
+def _is_override(part: str) -> bool:
+    return "=" in part and not part.startswith("-")
 
 
 def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
@@ -157,6 +164,11 @@ def _parser(command: str) -> _Parser:
     _add_store(one)
     one.set_defaults(run=commands.explain)
     _add_launch(choices)
+    _add_train(choices)
+    text = "parameters, FLOPs, memory, time and price of a recipe, and its legal layouts"
+    estimate = choices.add_parser("estimate", help=text, description=text)
+    if command == "estimate":
+        importlib.import_module("frontload.launch.estimate").add_arguments(estimate)
     data = choices.add_parser("data", help="preprocess, curate, verify: data from files to tokens")
     if command == "data":  # imported only when asked for: the other commands start faster
         below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
@@ -180,12 +192,40 @@ def _add_launch(choices: "argparse._SubParsersAction[_Parser]") -> None:
     one.add_argument("--model", type=Path, help="Hugging Face folder to start from")
     one.add_argument("--prompts", type=Path, help="parquet of training prompts")
     one.add_argument("--validation", type=Path, help="parquet of validation prompts")
+    _add_training_data(one)
+    one.add_argument("--chain", type=int, default=1, metavar="N", help="N jobs, one after another")
     one.add_argument("--out", type=Path, help="folder of the run; runs/RECIPE-KEY if not given")
-    one.set_defaults(run=_launch)
+    one.set_defaults(run=_later("frontload.launch.submit", "launch"))
 
 
-def _launch(options: argparse.Namespace) -> int:
-    return importlib.import_module("frontload.launch.submit").launch(options)
+def _add_train(choices: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "run one training recipe: alone, or as a rank that torchrun started"
+    one = choices.add_parser("train", help=text, description=text)
+    one.add_argument("recipe", help="a name under recipes/training, or a path ending in .yaml")
+    one.add_argument(
+        "--placement", default="cpu", help="a name under recipes/placements, or a path"
+    )
+    one.add_argument("--out", type=Path, required=True, help="folder of the run")
+    one.add_argument("--say-every", type=float, default=10.0, help="seconds between its lines")
+    _add_training_data(one)
+    one.set_defaults(run=_later("frontload.launch.train", "train"))
+
+
+def _add_training_data(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--blend", type=Path, nargs="+", default=[], help="blend of each phase, in order"
+    )
+    one.add_argument(
+        "--index", type=Path, nargs="+", default=[], help="indexes that the blends were planned on"
+    )
+    one.add_argument("--pack", type=Path, help="pack of a fine-tuning")
+    one.add_argument("--start", type=Path, help="checkpoint to go on from")
+    one.add_argument("--until", default="", metavar="PHASE", help="last phase to train")
+
+
+def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """A command whose module is imported when it runs: the others start faster."""
+    return lambda options: getattr(importlib.import_module(module), function)(options)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

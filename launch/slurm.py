@@ -1,8 +1,9 @@
 """A Slurm job as text: header, environment, steps on nodes, a body, and an end that stops it all.
 
-The body is what differs between kinds of jobs: `ray_body` starts Ray and one trainer. A body uses
-what `PROLOGUE` defines (`nodes`, `everyone`, `head_address`, `port`, and the functions say, fail,
-on_nodes, start, watch) and leaves the exit status in `status`. Pure: starts nothing.
+The body is what differs between kinds of jobs: `slurm_bodies.py` has one that starts Ray and a
+trainer, and one that starts torchrun everywhere. A body uses what `PROLOGUE` defines (`nodes`,
+`everyone`, `head_address`, `port`, and the functions say, fail, on_nodes, start, watch, requeue)
+and leaves the exit status in `status`. Pure: starts nothing.
 """
 
 import re
@@ -32,6 +33,7 @@ class ClusterJob:
     folder: Path  # logs, metrics and the mark of a finished run; the same for every restart
     environment: Mapping[str, str]
     body: str
+    is_chained: bool = False  # further jobs wait for this one, so that it does not requeue itself
 
 
 def job_script(job: ClusterJob, placement: Placement) -> str:
@@ -50,6 +52,8 @@ def job_script(job: ClusterJob, placement: Placement) -> str:
         "start_seconds": slurm.start_seconds,
         "stop_seconds": slurm.stop_seconds,
         "max_requeues": slurm.max_requeues,
+        "max_failures": slurm.max_failures,
+        "is_chained": "yes" if job.is_chained else "",
         "poll_seconds": POLL_SECONDS,
     }
     parts = [
@@ -185,12 +189,6 @@ def bash_array(name: str, words: Sequence[str]) -> str:
     return "\n".join([f"{name}=(", *(f"    {shlex.quote(word)}" for word in words), ")"])
 
 
-def ray_body(trainer: Sequence[str], checks: Sequence[str]) -> str:
-    """Ray on every node, then `checks` on each node, then `trainer` once on the head."""
-    arrays = f"{bash_array('checks', checks)}\n\n{bash_array('trainer', trainer)}"
-    return f"{arrays}\n\n{RAY_BODY.strip()}"
-
-
 PROLOGUE = r"""
 # ---- what every job does first
 say() { echo "frontload: $(date -u +%H:%M:%S) $*" >&2; }
@@ -234,7 +232,7 @@ start() {
 watch() {
     local status=0 companion
     while kill -0 "$1" 2>/dev/null; do
-        [[ -z "$warned" ]] || requeue
+        [[ -z "$warned" ]] || requeue "the time limit is near"
         for companion in "${companions[@]}"; do
             kill -0 "$companion" 2>/dev/null && continue
             wait "$companion" || status=$?
@@ -246,9 +244,14 @@ watch() {
     return "$status"
 }
 
+# requeue WHY: stops everything; this job, or the next of its chain, goes on from a checkpoint
 requeue() {
-    say "the time limit is near: stopping, to go on from the last checkpoint after a requeue"
+    say "$1: stopping, to go on from the last checkpoint"
     stop
+    if [[ -n "$is_chained" ]]; then
+        say "job $SLURM_JOB_ID: the next job of the chain goes on"
+        exit 0
+    fi
     scontrol requeue "$SLURM_JOB_ID" || fail "scontrol requeue $SLURM_JOB_ID failed"
     exit 0
 }
@@ -280,42 +283,6 @@ for one in $(srun --overlap --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostna
     fi
 done
 say "job $SLURM_JOB_ID, start $restarts: ${nodes[*]}; head ${nodes[0]} at $head_address:$port"
-"""
-
-RAY_BODY = r"""
-# ---- Ray on every node, one trainer on the head
-export VERL_FILE_LOGGER_PATH="$folder/metrics-$restarts.jsonl"  # veRL empties its file at a start
-# Without a token whoever reaches a port of Ray can run code as this user.
-RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
-others=$(IFS=,; echo "${nodes[*]:1}")
-ray_node=(--num-cpus="$cpus" --num-gpus="$gpus_per_node" --disable-usage-stats --block)
-
-start on_nodes "$num_nodes" "$everyone" "${checks[@]}"
-watch "$started" "the checks" || fail "the checks of the nodes found what is said above"
-
-start on_nodes 1 "${nodes[0]}" ray start --head --node-ip-address="$head_address" \
-    --port="$port" --include-dashboard=false --temp-dir="/tmp/frontload-ray-$SLURM_JOB_ID" \
-    "${ray_node[@]}"
-companions+=("$started")
-wait_for=(python -m frontload.rl.ray_nodes --address "$head_address:$port"
-    --seconds "$start_seconds")
-start on_nodes 1 "${nodes[0]}" "${wait_for[@]}" --nodes 1 --gpus "$gpus_per_node"
-watch "$started" "the head" || fail "the Ray head did not start"
-
-if ((num_nodes > 1)); then
-    start on_nodes "$((num_nodes - 1))" "$others" ray start \
-        --address="$head_address:$port" "${ray_node[@]}"
-    companions+=("$started")
-    start on_nodes 1 "${nodes[0]}" "${wait_for[@]}" --nodes "$num_nodes" \
-        --gpus "$((num_nodes * gpus_per_node))"
-    watch "$started" "the workers" || fail "not every node joined Ray"
-fi
-
-export RAY_ADDRESS="$head_address:$port"
-start on_nodes 1 "${nodes[0]}" "${trainer[@]}"
-status=0
-watch "$started" "the trainer" || status=$?
 """
 
 EPILOGUE = r"""

@@ -1,69 +1,90 @@
-"""`frontload launch`: a training recipe on a placement, printed or given to Slurm."""
+"""`frontload launch`: a training recipe on a placement, printed, run here or given to Slurm."""
 
 import argparse
-import hashlib
-import json
 import os
-import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
-from frontload.launch.slurm import ClusterJob, job_script, ray_body
+from frontload.launch.grpo_job import Rendered, render_grpo
+from frontload.launch.train_job import TrainJob, render_train
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_budgets import check_grpo
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.recipes.stage import canonical
-from frontload.rl.preflight import Need, arguments_of
-from frontload.rl.settings import RunFiles, Settings, verl_settings
+from frontload.recipes.train_budgets import check_train
+from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 
-KINDS: dict[str, type] = {"grpo": GrpoRecipe}
+KINDS: dict[str, type] = {"grpo": GrpoRecipe, "pretrain": PretrainRecipe, "sft": SftRecipe}
 """First word of a file of recipes/training -> what it holds."""
 
 PLACEMENT = "placement."
-KEY_DIGITS = 12
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rendered:
-    """A job, ready to be printed or run."""
-
-    script: str
-    folder: Path  # of the run
-    needs: tuple[Path, ...]  # what must be there before it starts
+Job = Rendered | TrainJob
 
 
 def launch(options: argparse.Namespace) -> int:
-    """Prints the job, or submits it and prints its number."""
-    recipe = load_training(options.recipe, _of(options.overrides, is_placement=False))
-    placement = load_placement(options.placement, _of(options.overrides, is_placement=True))
+    """Prints the job, runs it on this machine, or submits it and prints its number."""
+    mine, placements = split_overrides(options.overrides)
+    recipe = load_training(options.recipe, mine)
+    placement = load_placement(options.placement, placements)
+    if options.chain < 1 or (options.chain > 1 and placement.value.slurm is None):
+        raise RecipeError(
+            f"launch --chain {options.chain}",
+            found="below 1" if options.chain < 1 else "a placement without a `slurm` section",
+            rule="a chain is a number of Slurm jobs, each waiting for the one before",
+            do="write --chain 2 or more, or leave it out",
+        )
     try:
-        rendered = render(recipe.value, placement.value, options)
+        job = render(recipe.value, placement.value, options)
     except RecipeError as error:
         raise _with_place(error, recipe, placement) from error
     if options.dry_run:
-        print(rendered.script, end="")
+        print(job.script, end="")
         return 0
-    print(submit(rendered, placement.value))
+    if isinstance(job, TrainJob) and placement.value.slurm is None:
+        return run_here(job)
+    print("\n".join(submit(job, placement.value, chain=options.chain)))
     return 0
 
 
+def render(recipe: Any, placement: Placement, options: argparse.Namespace) -> Job:
+    """The job of a recipe: a Slurm script, or the command of this machine."""
+    if isinstance(recipe, GrpoRecipe):
+        return render_grpo(recipe, placement, options)
+    return render_train(recipe, placement, options)
+
+
+def run_here(job: TrainJob) -> int:
+    """Runs torchrun on this machine until it ends; signals reach it. Returns its exit code."""
+    _check_needs(job)
+    words = (sys.executable, *job.command[1:])
+    with subprocess.Popen(words, env={**os.environ, **job.environment}) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # Ctrl-C reached the ranks as well; SIGTERM did not
+            process.terminate()
+            return process.wait()
+
+
 def _with_place(
-    error: RecipeError, recipe: Loaded[GrpoRecipe], placement: Loaded[Placement]
+    error: RecipeError, recipe: Loaded[Any], placement: Loaded[Placement]
 ) -> RecipeError:
     """The error with the file and line that set its value, where it names a field."""
-    inside = error.asked.removeprefix(PLACEMENT)
-    owner = placement if inside != error.asked else recipe
+    asked = error.asked.removeprefix("training.")
+    inside = asked.removeprefix(PLACEMENT)
+    owner = placement if inside != asked else recipe
     if inside.partition(".")[0] not in {item.name for item in fields(owner.value)}:
         return error
     return owner.refuse(inside, found=error.found, rule=error.rule, do=error.do)
 
 
-def load_training(name: str, overrides: Sequence[str]) -> Loaded[GrpoRecipe]:
+def load_training(name: str, overrides: Sequence[str]) -> Loaded[Any]:
     """A recipe by name under recipes/training, or by path; its first word says what it holds.
 
     Raises: RecipeError for an unknown name or kind, and for what the recipe itself has wrong.
@@ -78,7 +99,25 @@ def load_training(name: str, overrides: Sequence[str]) -> Loaded[GrpoRecipe]:
             do="rename it, e.g. grpo_mine.yaml",
         )
     loaded = load_recipe(path, KINDS[kind], overrides=overrides)
-    check_grpo(loaded)
+    if kind == "grpo":
+        check_grpo(loaded)
+    else:
+        check_train(loaded)
+    return loaded
+
+
+def only_stages(loaded: Loaded[Any], name: str) -> Loaded[Any]:
+    """The recipe, if it is one that `frontload train` runs.
+
+    Raises: RecipeError for a recipe of RL.
+    """
+    if isinstance(loaded.value, GrpoRecipe):
+        raise RecipeError(
+            f"train {name}",
+            found="a recipe of reinforcement learning",
+            rule="train runs pretraining and fine-tuning; RL is a stage of a study or a job",
+            do=f"frontload launch {name} --placement slurm",
+        )
     return loaded
 
 
@@ -103,61 +142,10 @@ def _named(name: str, folder: str, *, asked: str, what: str) -> Path:
     return path
 
 
-def render(recipe: GrpoRecipe, placement: Placement, options: argparse.Namespace) -> Rendered:
-    """The job of a recipe: a Slurm script, or the command of this machine."""
-    name = Path(options.recipe).stem
-    root = Path(placement.slurm.shared_folder) if placement.slurm else Path("store")
-    model = options.model or root / "models" / name
-    prompts = options.prompts or root / "prompts" / "train.parquet"
-    validation = options.validation or root / "prompts" / "validation.parquet"
-    needs = (model, prompts, validation)
-    folder = options.out or root / "runs" / f"{name}-{run_key(recipe, needs)}"
-    files = RunFiles(
-        model=model,
-        train_prompts=prompts,
-        validation_prompts=validation,
-        checkpoints=folder / "checkpoints",
-        work=folder / "hydra",
-        validation_responses=folder / "validation",
-    )
-    settings = verl_settings(recipe, placement, files)
-    if placement.slurm is None:
-        return Rendered(script=local_script(settings), folder=folder, needs=needs)
-    need = Need(
-        actor=recipe.actor,
-        rollout=recipe.rollout,
-        is_hybrid=recipe.is_hybrid,
-        gpus=placement.ranks_per_node,
-        context_tokens=recipe.context_tokens,
-        model=model,
-        files=(prompts, validation),
-    )
-    checks = ("python", "-m", "frontload.rl.preflight", *arguments_of(need))
-    job = ClusterJob(
-        name=name,
-        folder=folder,
-        environment=settings.environment,
-        body=ray_body(settings.command, checks),
-    )
-    return Rendered(script=job_script(job, placement), folder=folder, needs=needs)
+def submit(job: Job, placement: Placement, *, chain: int = 1) -> list[str]:
+    """Gives the job to sbatch, `chain` times, and returns what to tell the user.
 
-
-def run_key(recipe: GrpoRecipe, needs: Sequence[Path]) -> str:
-    """Digits of a run's folder: another recipe, model or prompts never resume its checkpoints."""
-    payload = {"recipe": canonical(recipe), "inputs": [str(path) for path in needs]}
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
-
-
-def local_script(settings: Settings) -> str:
-    """The trainer's command for this machine, as a shell would take it."""
-    exports = [f"export {name}={shlex.quote(text)}" for name, text in settings.environment.items()]
-    words = " \\\n    ".join(shlex.quote(word) for word in settings.command)
-    return "\n".join([*exports, words]) + "\n"
-
-
-def submit(rendered: Rendered, placement: Placement) -> str:
-    """Gives the job to sbatch and returns what to tell the user. Writes the log folder only.
+    Writes the log folder only.
 
     Raises: RecipeError without a cluster, sbatch or an input; StageError if sbatch refuses.
     """
@@ -176,22 +164,24 @@ def submit(rendered: Rendered, placement: Placement) -> str:
             rule="jobs are submitted from a machine of the cluster",
             do="log in there, or add --dry-run to print the job",
         )
-    for path in rendered.needs:
-        if not path.exists():
-            raise RecipeError(
-                f"launch: {path}",
-                found="is not there",
-                rule="the start model and the prompts are on the shared folder before a job starts",
-                do="name them with --model, --prompts and --validation",
-            )
-    (rendered.folder / "logs").mkdir(parents=True, exist_ok=True)  # Slurm does not make it
+    _check_needs(job)
+    (job.folder / "logs").mkdir(parents=True, exist_ok=True)  # Slurm does not make it
+    lines: list[str] = []
+    before = ""
+    for _ in range(chain):
+        after = [f"--dependency=afterany:{before}"] if before else []
+        number = _sbatch([sbatch, "--parsable", *after], job.script)
+        waits = f" after job {before}" if before else ""
+        lines.append(
+            f"job {number} submitted{waits}; its lines go to {job.folder}/logs/{number}.out"
+        )
+        before = number
+    return lines
+
+
+def _sbatch(command: Sequence[str], script: str) -> str:
     done = subprocess.run(
-        [sbatch, "--parsable"],
-        input=rendered.script,
-        text=True,
-        capture_output=True,
-        check=False,
-        env=dict(os.environ),
+        command, input=script, text=True, capture_output=True, check=False, env=dict(os.environ)
     )
     if done.returncode:
         raise StageError(
@@ -200,10 +190,27 @@ def submit(rendered: Rendered, placement: Placement) -> str:
             rule="Slurm takes the job",
             do="change the placement's `slurm` section as it says",
         )
-    job = done.stdout.strip().partition(";")[0]
-    return f"job {job} submitted; its lines go to {rendered.folder}/logs/{job}.out"
+    return done.stdout.strip().partition(";")[0]
 
 
-def _of(overrides: Sequence[str], *, is_placement: bool) -> list[str]:
-    mine = [text for text in overrides if text.startswith(PLACEMENT) == is_placement]
-    return [text.removeprefix(PLACEMENT) for text in mine]
+def _check_needs(job: Job) -> None:
+    for path in job.needs:
+        if not path.exists():
+            is_training = isinstance(job, TrainJob)
+            raise RecipeError(
+                f"launch: {path}",
+                found="is not there",
+                rule="the start model and the "
+                + ("data" if is_training else "prompts")
+                + " are on the shared folder before a job starts",
+                do="name them with --blend or --pack, --start and --index"
+                if is_training
+                else "name them with --model, --prompts and --validation",
+            )
+
+
+def split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those of the recipe, and those of the placement without their first word."""
+    placement = [text for text in overrides if text.startswith(PLACEMENT)]
+    recipe = [text for text in overrides if not text.startswith(PLACEMENT)]
+    return recipe, [text.removeprefix(PLACEMENT) for text in placement]

@@ -3,6 +3,7 @@
 import os
 import pickle
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 from frontload.launch.jobs import Job, die_with_parent, load_function
 from frontload.launch.store import Store
 from frontload.launch.workspace import LiveWorkspace
-from frontload.recipes.errors import FrontloadError, RecipeError, StageError
+from frontload.recipes.errors import FrontloadError, RecipeError, StageError, Stopped
 
 JOB_FILE = "job.pickle"
 RANK_ERROR = "error-{rank}.pickle"
+INTERRUPTED = 130
 
 
 def torchrun_command(job: Job, job_file: Path) -> list[str]:
@@ -69,11 +71,23 @@ def run_on_ranks(job: Job, scratch: Path) -> None:
         )
 
 
-def run_agent(command: list[str]) -> None:
-    """Runs torchrun in this process, which ends with the worker that started it."""
+def run_agent(command: list[str]) -> int:
+    """Runs torchrun in this process, which ends with the process that started it.
+
+    SIGTERM and SIGUSR1 are passed on to the ranks, which have --shutdown-timeout to save
+    themselves. Returns 0, or the code of `Stopped` after such a signal.
+    """
     die_with_parent()
+    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGUSR1")
+    from torch.distributed.elastic.multiprocessing import SignalException
+
     sys.argv = command
-    runpy.run_module("torch.distributed.run", run_name="__main__")
+    try:
+        runpy.run_module("torch.distributed.run", run_name="__main__")
+    except SignalException as asked:
+        print(f"frontload: the ranks were asked to stop ({asked.sigval.name})", file=sys.stderr)
+        return INTERRUPTED if asked.sigval is signal.SIGINT else Stopped.exit_code
+    return 0
 
 
 def run_rank(job_file: Path) -> None:
@@ -97,6 +111,6 @@ def run_rank(job_file: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "torchrun":
-        run_agent(sys.argv[1:])
+        sys.exit(run_agent(sys.argv[1:]))
     else:
         run_rank(Path(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -14,22 +14,36 @@ PROGRESS_SECONDS = 0.2
 
 Report = Callable[[int, int, str], None]
 """done, total, note."""
+Listener = Callable[[int, Mapping[str, float]], None]
+"""step, metrics by name."""
 
 
-class LiveWorkspace:
-    """Implements `frontload.recipes.artifact.Workspace` on a store. Rank 0 alone logs."""
+class FolderWorkspace:
+    """Implements `frontload.recipes.artifact.Workspace` on a folder. Rank 0 alone logs.
+
+    `listeners` hear every metric of rank 0; `stop` says whether the run was asked to end.
+    """
 
     def __init__(
-        self, store: Store, ticket: Ticket, *, placement: Placement, report: Report, rank: int = 0
+        self,
+        work: Path,
+        *,
+        telemetry: Path,
+        placement: Placement,
+        key: str,
+        report: Report,
+        rank: int = 0,
     ) -> None:
-        work = store.workspace(ticket)
         self.path = work / "path"
         self.scratch = work / "scratch"
         self.path.mkdir(parents=True, exist_ok=True)
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.placement = placement
-        self.key = ticket.key
-        self._telemetry = store.telemetry_file(ticket, "jsonl")
+        self.key = key
+        self.listeners: list[Listener] = []
+        self.rank_log: Path | None = None
+        self.stop: Callable[[], bool] = bool  # never
+        self._telemetry = telemetry
         self._report = report
         self._rank = rank
         self._metrics: IO[str] | None = None
@@ -43,6 +57,8 @@ class LiveWorkspace:
         if self._metrics is None:
             self.rewind(step - 1)  # a run that starts over drops what the killed one had logged
         named = {name.replace("__", "/"): value for name, value in metrics.items()}
+        for listener in self.listeners:
+            listener(step, named)
         system = {name: value for name, value in named.items() if name.startswith("system/")}
         rest = {name: value for name, value in named.items() if name not in system}
         if rest and self._metrics is not None:
@@ -55,6 +71,18 @@ class LiveWorkspace:
             line = {"step": step, "system/time": round(time.time(), 3), **system}
             self._system.write(json.dumps(line, sort_keys=True) + "\n")
             self._system.flush()
+
+    def log_rank(self, step: int, **metrics: float) -> None:
+        """One JSON line of this rank's own log, if it has one."""
+        if self.rank_log is not None:
+            self.rank_log.parent.mkdir(parents=True, exist_ok=True)
+            line = {"step": step, "time": round(time.time(), 3), **metrics}
+            with open(self.rank_log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def stop_asked(self) -> bool:
+        """Whether this process was asked to end."""
+        return self.stop()
 
     def rewind(self, step: int) -> None:
         """Drops logged lines above `step`, and a line torn by a kill."""
@@ -84,6 +112,22 @@ class LiveWorkspace:
         path = self.path / METRICS
         if path.is_file() and path.stat().st_size == 0:
             path.unlink()
+
+
+class LiveWorkspace(FolderWorkspace):
+    """The workspace of a stage in a store."""
+
+    def __init__(
+        self, store: Store, ticket: Ticket, *, placement: Placement, report: Report, rank: int = 0
+    ) -> None:
+        super().__init__(
+            store.workspace(ticket),
+            telemetry=store.telemetry_file(ticket, "jsonl"),
+            placement=placement,
+            key=ticket.key,
+            report=report,
+            rank=rank,
+        )
 
 
 def _lines_up_to(path: Path, step: int) -> list[str]:

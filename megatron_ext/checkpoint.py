@@ -4,10 +4,12 @@ import errno
 import json
 import pickle
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShardedStrategy
@@ -50,6 +52,74 @@ def save_weights(folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
 
     Raises: StageError when the disk does not take it; what was in `folder` before stays.
     """
+    partial, content = _begin_save(folder, parts, state)
+    try:
+        dist_checkpointing.save(content, str(partial), TorchDistSaveShardedStrategy())
+    except (Exception, CheckpointException) as error:  # torch's is a BaseException
+        raise _save_failure(folder, error) from error
+    _end_save(folder, partial, parts)
+
+
+class BackgroundSave:
+    """A save that a thread of each rank writes while training goes on, from a copy of the state.
+
+    Differs: Megatron forks a process for it (async_utils.py:238), which would copy a GPU's context.
+    On a CPU its staged tensors are the live weights (filesystem_async.py:231), so they are copied.
+    """
+
+    def __init__(self, folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
+        self.folder, self._parts = folder, parts
+        self._partial, content = _begin_save(folder, parts, state)
+        strategy = TorchDistSaveShardedStrategy()
+        try:
+            request: Any = dist_checkpointing.save(
+                content,
+                str(self._partial),
+                strategy,
+                async_sharded_save=True,
+                async_strategy="mcore",
+            )
+        except (Exception, CheckpointException) as error:
+            raise _save_failure(folder, error) from error
+        self._finalize = request.finalize_fns
+        arguments = list(request.async_fn_args)
+        if request.preload_fn is not None:
+            arguments[1] = _own_copies(request.preload_fn())
+        self._thread = threading.Thread(target=request.async_fn, args=arguments)
+        if request.async_fn is not None:  # a rank may have nothing to write
+            self._thread.start()
+
+    def is_writing(self) -> bool:
+        """Whether this rank's thread still writes."""
+        return self._thread.is_alive()
+
+    def finish(self) -> None:
+        """Waits for the thread and publishes the folder. All ranks call it, at the same step.
+
+        Raises: StageError when the disk did not take it; the checkpoint before stays.
+        """
+        if self._thread.ident is not None:
+            self._thread.join()
+        try:
+            for finalize in self._finalize:
+                finalize()
+        except (Exception, CheckpointException) as error:
+            raise _save_failure(self.folder, error) from error
+        _end_save(self.folder, self._partial, self._parts)
+
+
+def _own_copies(buckets: list[Any]) -> list[Any]:
+    """Buckets of (file, key, (objects, [(item, tensor)])) whose tensors nobody else writes to."""
+    if torch.cuda.is_available():
+        return buckets  # staging has copied them to the host
+    return [
+        (file, key, (objects, [(item, tensor.clone()) for item, tensor in tensors]))
+        for file, key, (objects, tensors) in buckets
+    ]
+
+
+def _begin_save(folder: Path, parts: Parts, state: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """An empty folder beside the one to write, and what goes into it."""
     partial = folder.with_name(folder.name + ".partial")
     if dist.get_rank() == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -57,10 +127,10 @@ def save_weights(folder: Path, parts: Parts, *, state: dict[str, Any]) -> None:
     dist.barrier()
     content = _sharded_state(parts, loading=False)
     content["state"] = state
-    try:
-        dist_checkpointing.save(content, str(partial), TorchDistSaveShardedStrategy())
-    except (Exception, CheckpointException) as error:  # torch's is a BaseException
-        raise _save_failure(folder, error) from error
+    return partial, content
+
+
+def _end_save(folder: Path, partial: Path, parts: Parts) -> None:
     if dist.get_rank() == 0:
         table = pickle.loads((partial / METADATA).read_bytes())
         write_table(partial / METADATA, table)
@@ -94,12 +164,6 @@ def load_weights(folder: Path, parts: Parts) -> dict[str, Any]:
             do="delete the artifact by its key and run the study again",
         ) from error
     return loaded["state"]
-
-
-def last_whole(folder: Path) -> Path | None:
-    """The checkpoint under this name, or the one before if a kill fell between two renames."""
-    before = folder.with_name(folder.name + ".before")
-    return folder if folder.exists() else before if before.exists() else None
 
 
 def _check_optimizer(folder: Path, parts: Parts) -> None:

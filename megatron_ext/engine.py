@@ -2,8 +2,9 @@
 
 import functools
 import math
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,37 @@ from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Training
 
 
+@dataclass(kw_only=True)
+class Clock:
+    """When this rank's own part of a step began and ended, before the ranks wait for each other.
+
+    On several pipeline stages it includes the waiting for the neighbours.
+    """
+
+    is_on: bool = False  # on CUDA, looking at it costs a synchronisation
+    began: float = 0.0
+    ended: float = 0.0
+
+    def look(self) -> float:
+        """Now, once what was launched on the device is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What one rank knows and every rank must act on at the same step."""
+
+    save: bool = False
+    stop: bool = False
+    writing: bool = False  # a checkpoint is still being written
+
+
+NO_FLAGS = Flags()
+SHOWN_ROWS = 4  # of a batch in a message
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """What one rank needs to train."""
@@ -42,6 +74,7 @@ class Engine:
     optimizer: Any
     communicator: P2PCommunicator | None  # between pipeline stages
     device: torch.device
+    clock: Clock
 
     def parts(self, *, with_optimizer: bool = True) -> Parts:
         """What a checkpoint of this engine holds."""
@@ -56,7 +89,8 @@ class StepResult:
     loss: float  # mean over the tokens of the global batch that have loss
     loss_tokens: int
     grad_norm: float  # before clipping
-    flagged: bool  # some rank raised its flag
+    flags: Flags  # those that some rank raised
+    sample_losses: tuple[float, ...]  # mean loss of each sample of the global batch
 
 
 def build_engine(model: Model, training: Training, placement: Placement) -> Engine:
@@ -68,7 +102,8 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
     device = parallelism.current_device()
     module = build_model(model, placement, groups, precision=training.precision).to(device)
     parallelism.take_census(module, model, groups)
-    module.config.finalize_model_grads_func = _finish_gradients
+    clock = Clock()
+    module.config.finalize_model_grads_func = functools.partial(_finish_gradients, clock)
     whole = module if training.precision == "fp32" else Float16Module(module.config, module)
     replica = DistributedDataParallel(
         module.config, settings.ddp_config(placement), whole, pg_collection=groups
@@ -91,11 +126,16 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
         optimizer=optimizer,
         communicator=communicator,
         device=device,
+        clock=clock,
     )
 
 
-def _finish_gradients(model: list[Any], num_tokens: Tensor | None = None, **options: Any) -> None:
+def _finish_gradients(
+    clock: Clock, model: list[Any], num_tokens: Tensor | None = None, **options: Any
+) -> None:
     """Sums gradients over the ranks and divides by the tokens; one rank has nothing to sum."""
+    if clock.is_on:
+        clock.ended = clock.look()
     if dist.get_world_size() > 1:
         finalize_model_grads(model, num_tokens, **options)
         return
@@ -156,14 +196,16 @@ def train_step(
     *,
     first_sample: int,
     learning_rate: float,
-    flag: bool = False,
+    flags: Flags = NO_FLAGS,
 ) -> StepResult:
     """Runs forward, backward and update on the global batch that starts at `first_sample`.
 
-    `flag` of any rank reaches every rank, so that all save at the same step.
+    A flag of any rank reaches every rank, so that all save, or stop, at the same step.
 
     Raises: StageError when the loss or the gradient is not finite, with the samples.
     """
+    if engine.clock.is_on:
+        engine.clock.began = engine.clock.look()
     engine.replica.zero_grad_buffer()
     engine.optimizer.zero_grad()
     batching = engine.batching
@@ -178,8 +220,8 @@ def train_step(
         pg_collection=engine.groups,
         p2p_communicator=engine.communicator,
     )
-    losses, tokens, flagged = _gather(engine, sums, flag=flag)
-    _refuse_not_finite(samples, losses, first_sample)
+    losses, tokens, raised = _gather(engine, sums, flags=flags)
+    _refuse_not_finite(engine, samples, losses, first_sample=first_sample)
     _set_learning_rate(engine, learning_rate)
     _, grad_norm, _ = engine.optimizer.step()
     if not math.isfinite(grad_norm):
@@ -190,26 +232,31 @@ def train_step(
         loss=math.fsum(losses) / max(num_tokens, 1),
         loss_tokens=num_tokens,
         grad_norm=float(grad_norm),
-        flagged=flagged,
+        flags=raised,
+        sample_losses=tuple(
+            loss / max(count, 1.0) for loss, count in zip(losses, tokens, strict=True)
+        ),
     )
 
 
 def _gather(
-    engine: Engine, sums: list[Tensor], *, flag: bool
-) -> tuple[list[float], list[float], bool]:
-    """Loss and tokens of every sample of the global batch, and whether any rank has its flag up."""
-    batch = engine.training.global_batch_sequences
-    flat = torch.zeros(2 * batch + 1, dtype=torch.float32, device=engine.device)
+    engine: Engine, sums: list[Tensor], *, flags: Flags
+) -> tuple[list[float], list[float], Flags]:
+    """Loss and tokens of every sample of the global batch, and the flags that any rank has up."""
+    batch, own = engine.training.global_batch_sequences, astuple(flags)
+    flat = torch.zeros(2 * batch + len(own), dtype=torch.float32, device=engine.device)
     groups = engine.groups
     if sums and is_pp_last_stage(groups.pp) and groups.tp.rank() == 0:
         share = batch // engine.batching.data_parallel
         low = groups.dp.rank() * share
         flat[: 2 * batch].view(2, batch)[:, low : low + share] = torch.cat(sums, 1)
-    flat[-1] = float(flag)
+    flat[2 * batch :] = torch.tensor(own, dtype=torch.float32)
     if dist.get_world_size() > 1:
         dist.all_reduce(flat)
     values = flat.tolist()
-    return values[:batch], values[batch : 2 * batch], values[-1] > 0
+    save, stop, writing = (value > 0 for value in values[2 * batch :])
+    raised = Flags(save=save, stop=stop, writing=writing)
+    return values[:batch], values[batch : 2 * batch], raised
 
 
 def _set_learning_rate(engine: Engine, learning_rate: float) -> None:
@@ -220,13 +267,23 @@ def _set_learning_rate(engine: Engine, learning_rate: float) -> None:
         group["weight_decay"] = decay * group.get("wd_mult", 1.0)
 
 
-def _refuse_not_finite(samples: Samples, losses: list[float], first_sample: int) -> None:
+def _refuse_not_finite(
+    engine: Engine, samples: Samples, losses: list[float], *, first_sample: int
+) -> None:
     bad = [row for row, loss in enumerate(losses) if not math.isfinite(loss)]
-    if not bad:
-        return
-    shown = "; ".join(samples.describe(first_sample + row) for row in bad[:4])
-    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
-    raise _not_finite(f"the loss is {losses[bad[0]]}", shown + more)
+    if bad:
+        where = describe_rows(engine, samples, bad, first_sample=first_sample)
+        raise _not_finite(f"the loss is {losses[bad[0]]}", where)
+
+
+def describe_rows(engine: Engine, samples: Samples, rows: list[int], *, first_sample: int) -> str:
+    """Some rows of a global batch for a person: samples, documents, and who computed them."""
+    share = engine.training.global_batch_sequences // engine.batching.data_parallel
+    shown = "; ".join(
+        f"{samples.describe(first_sample + row)} on data rank {row // share}"
+        for row in rows[:SHOWN_ROWS]
+    )
+    return shown + (f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else "")
 
 
 def _not_finite(what: str, where: str) -> StageError:

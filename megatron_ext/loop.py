@@ -1,6 +1,5 @@
 """The training loop: steps, schedule, metrics, and checkpoints from which it goes on exactly."""
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from frontload.megatron_ext import checkpoint
+from frontload.megatron_ext import checkpoint, pace
 from frontload.megatron_ext.datasets import Samples
-from frontload.megatron_ext.engine import Engine, StepResult, build_engine, train_step
+from frontload.megatron_ext.engine import (
+    SHOWN_ROWS,
+    Engine,
+    Flags,
+    StepResult,
+    build_engine,
+    describe_rows,
+    train_step,
+)
+from frontload.megatron_ext.saving import Saver, newest_whole
 from frontload.megatron_ext.schedule import check_schedule, learning_rate
+from frontload.megatron_ext.spikes import SpikeWatch
 from frontload.megatron_ext.stack import initialise_weights
 from frontload.recipes.artifact import Workspace
-from frontload.recipes.errors import ArtifactError, RecipeError, StageError
+from frontload.recipes.errors import ArtifactError, RecipeError, StageError, Stopped
 from frontload.recipes.schema import Model, Training
 
 TELEMETRY_SECONDS = 1.0  # system metrics at most this often
@@ -45,26 +54,40 @@ def train(job: Job, work: Workspace) -> None:
 
     Randomness: none is drawn while training (no dropout, the order of samples is data), so the
     state of a run is weights, optimizer and position; the generator's state is kept all the same.
+
+    Raises: Stopped when some rank was asked to end, after a checkpoint of the step it was at.
     """
     _check(job)
     torch.manual_seed(job.training.seed)
     engine = build_engine(job.model, job.training, work.placement)
+    saver = Saver(work.scratch, engine.parts, placement=work.placement)
     leader = dist.get_rank() == 0
-    done = _begin(job, engine, work)
+    done, watch = _begin(job, engine, work)
     if leader:
         work.rewind(done // job.training.global_batch_sequences)
-    saved_at = time.monotonic()
-    telemetry = _Telemetry(at=saved_at, samples=done)
+    telemetry = _Telemetry(at=time.monotonic(), samples=done)
     while done < job.num_samples:
-        due = time.monotonic() - saved_at >= work.placement.checkpoint_every_seconds
-        result = _step(job, engine, done, due=due and leader)
+        step = done // job.training.global_batch_sequences + 1
+        engine.clock.is_on = pace.is_due(step, work.placement.upkeep)
+        flags = Flags(
+            save=leader and saver.is_due(step), stop=work.stop_asked(), writing=saver.is_writing()
+        )
+        result = _step(job, engine, done, flags=flags)
         done += job.training.global_batch_sequences
         if leader:
             _report(job, work, done=done, result=result)
             telemetry = _report_speed(job, work, telemetry, done)
-        if result.flagged and done < job.num_samples:
-            _save(engine, work, done)
-            saved_at = time.monotonic()
+        _refuse_spike(job, engine, watch, result=result, done=done)
+        if engine.clock.is_on:
+            pace.log_pace(engine, work, step)
+        if not result.flags.writing:
+            saver.finish()
+        if (result.flags.save or result.flags.stop) and done < job.num_samples:
+            saver.save(step, _state(done, watch))
+            if result.flags.stop:
+                saver.finish()
+                raise _stopped(work, step)
+    saver.finish()
     _publish(job, engine, work)
 
 
@@ -87,7 +110,7 @@ def _check(job: Job) -> None:
         )
 
 
-def _step(job: Job, engine: Engine, done: int, *, due: bool) -> StepResult:
+def _step(job: Job, engine: Engine, done: int, *, flags: Flags) -> StepResult:
     training = job.training
     after = job.start_sample + done + training.global_batch_sequences
     try:
@@ -96,7 +119,7 @@ def _step(job: Job, engine: Engine, done: int, *, due: bool) -> StepResult:
             job.samples,
             first_sample=done,
             learning_rate=learning_rate(training.optimizer, training.schedule, after),
-            flag=due,
+            flags=flags,
         )
     except StageError as error:
         step = done // training.global_batch_sequences + 1
@@ -104,13 +127,14 @@ def _step(job: Job, engine: Engine, done: int, *, due: bool) -> StepResult:
         raise StageError(asked, found=error.found, rule=error.rule, do=error.do) from error
 
 
-def _begin(job: Job, engine: Engine, work: Workspace) -> int:
-    """Loads or draws the weights and returns the number of samples already consumed."""
-    folder = checkpoint.last_whole(_resume_folder(work))
+def _begin(job: Job, engine: Engine, work: Workspace) -> tuple[int, SpikeWatch]:
+    """Loads or draws the weights; the samples already consumed, and the losses before them."""
+    upkeep = work.placement.upkeep
+    folder = newest_whole(work.scratch)
     if folder is not None:
         state = checkpoint.load_weights(folder, engine.parts())
         torch.set_rng_state(state["rng"])
-        return int(state["samples"])
+        return int(state["samples"]), SpikeWatch(upkeep, state.get("losses", ()))
     if job.start is None:
         initialise_weights(engine.module, job.model, job.training.seed)
     else:
@@ -118,7 +142,41 @@ def _begin(job: Job, engine: Engine, work: Workspace) -> int:
         parts = engine.parts(with_optimizer=job.optimizer_continues)
         checkpoint.load_weights(job.start / checkpoint.WEIGHTS, parts)
     engine.optimizer.reload_model_params()
-    return 0
+    return 0, SpikeWatch(upkeep)
+
+
+def _state(done: int, watch: SpikeWatch) -> dict[str, Any]:
+    found: dict[str, Any] = {"samples": done, "rng": torch.get_rng_state()}
+    return {**found, "losses": watch.losses} if watch.losses else found
+
+
+def _stopped(work: Workspace, step: int) -> Stopped:
+    return Stopped(
+        f"training {work.key}",
+        found=f"was asked to stop at step {step}",
+        rule="a run that is asked to stop saves itself first",
+        do="start it again; it goes on from this step",
+    )
+
+
+def _refuse_spike(
+    job: Job, engine: Engine, watch: SpikeWatch, *, result: StepResult, done: int
+) -> None:
+    """Every rank has the same losses, so all of them stop at the same step."""
+    limit = watch.limit()
+    if limit is None or result.loss <= limit:
+        watch.add(result.loss)
+        return
+    batch = job.training.global_batch_sequences
+    worst = sorted(range(batch), key=lambda row: -result.sample_losses[row])
+    where = describe_rows(engine, job.samples, worst[:SHOWN_ROWS], first_sample=done - batch)
+    raise StageError(
+        f"rank {dist.get_rank()}, step {done // batch}",
+        found=f"the loss rose to {result.loss:.4f}, most of it at {where}",
+        rule=f"a loss above {limit:.4f} is a spike by upkeep.spike_deviations and _window_steps",
+        do="look at these samples and ranks; the last checkpoint is kept. To go on all the same,"
+        " raise upkeep.spike_deviations",
+    )
 
 
 def _report(job: Job, work: Workspace, *, done: int, result: StepResult) -> None:
@@ -143,17 +201,13 @@ def _report_speed(job: Job, work: Workspace, last: _Telemetry, done: int) -> _Te
         return last
     tokens = (done - last.samples) * job.training.sequence_tokens
     step = done // job.training.global_batch_sequences
-    work.log(step, system__tokens_per_second=tokens / (now - last.at))
+    rate = tokens / (now - last.at)
+    work.log(
+        step,
+        system__tokens_per_second=rate,
+        **pace.utilisation(job.model, job.training, work.placement, rate=rate),
+    )
     return _Telemetry(at=now, samples=done)
-
-
-def _resume_folder(work: Workspace) -> Path:
-    return work.scratch / "resume"
-
-
-def _save(engine: Engine, work: Workspace, done: int) -> None:
-    state: dict[str, Any] = {"samples": done, "rng": torch.get_rng_state()}
-    checkpoint.save_weights(_resume_folder(work), engine.parts(), state=state)
 
 
 def _publish(job: Job, engine: Engine, work: Workspace) -> None:
@@ -173,5 +227,3 @@ def _publish(job: Job, engine: Engine, work: Workspace) -> None:
             "has_optimizer": job.optimizer_continues,
         }
         checkpoint.write_json(work.path / "training_state.json", state)
-        shutil.rmtree(_resume_folder(work), ignore_errors=True)
-    dist.barrier()

@@ -31,6 +31,14 @@ class Workspace(Protocol):
         the store's telemetry instead: the artifact's bytes never depend on a clock."""
         ...
 
+    def log_rank(self, step: int, **metrics: float) -> None:
+        """Appends one line to this rank's own log, which is never published. Keys as in `log`."""
+        ...
+
+    def stop_asked(self) -> bool:
+        """Whether this process was asked to end: the loop then saves and raises Stopped."""
+        ...
+
     def rewind(self, step: int) -> None:
         """Drops logged lines with a step above `step`: called when resuming from a checkpoint."""
         ...

@@ -1,6 +1,21 @@
-"""The parts of a placement that only a cluster needs: RL's rollout machines, and Slurm."""
+"""The parts of a placement that only a cluster needs: GPUs, RL's rollout machines, and Slurm."""
 
 from dataclasses import dataclass, field
+
+TORCH, TRANSFORMER_ENGINE = "torch", "transformer_engine"
+"""Which layers a model is built of: plain torch anywhere, or the kernels of CUDA."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpus:
+    """What `frontload estimate` assumes of the GPUs. Nothing here reaches a run."""
+
+    kind: str  # a name of recipes/gpus.py
+    kernel_mfu: float  # share of the peak rate that a GPU reaches while it computes; no waiting
+    network_gbyte_per_second: float = 50.0  # of one GPU, one way: 400 Gb/s InfiniBand (DGX H100)
+    link_share: float = 0.7  # of a link's rate that a collective reaches; ours, not measured
+    reserved_gib: float = 4.0  # CUDA context, NCCL buffers, fragments; ours, not measured
+    dollars_per_hour: float = 0.0  # of one GPU; 0 = not stated, and no price is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,3 +55,4 @@ class Slurm:
     stop_seconds: int = 60  # grace between asking processes to stop and killing them
     requeue_seconds: int = 600  # the job is warned this long before its limit, and requeued
     max_requeues: int = 20
+    max_failures: int = 3  # failed ends without a new checkpoint between them, after which it stays

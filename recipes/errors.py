@@ -1,4 +1,4 @@
-"""The three errors of the project, each with a message in four parts: asked, found, rule, do."""
+"""The errors of the project, each with a message in four parts: asked, found, rule, do."""
 
 
 class FrontloadError(Exception):
@@ -42,3 +42,9 @@ class StageError(FrontloadError):
     """A stage failed while it ran (not-a-number loss, full disk, lost rank). Exit code 1."""
 
     exit_code = 1
+
+
+class Stopped(FrontloadError):
+    """A run was asked to stop, has saved itself and waits to be started again. Exit code 75."""
+
+    exit_code = 75  # EX_TEMPFAIL, sysexits.h: the same command succeeds later

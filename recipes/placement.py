@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from frontload.recipes.cluster import RlPlacement, Slurm
+from frontload.recipes.cluster import TORCH, Gpus, RlPlacement, Slurm
+from frontload.recipes.upkeep import Upkeep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +21,11 @@ class Placement:
     distributed_optimizer: bool = False
     micro_batch_sequences: int = 0  # 0 = the whole share of the rank in one micro-batch
     recompute: bool = False
+    kernels: str = TORCH  # or transformer_engine, which needs CUDA
+    gpus: Gpus | None = None  # None = no GPU that could be priced
     threads_per_rank: int = 1
     checkpoint_every_seconds: float = 60.0
+    upkeep: Upkeep = field(default_factory=Upkeep)  # set by `frontload train` from its recipe
     workers: int = 0  # warm worker processes of a study; 0 = one a core
     rl: RlPlacement = field(default_factory=RlPlacement)
     slurm: Slurm | None = None  # None = this machine

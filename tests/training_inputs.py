@@ -146,11 +146,22 @@ class PlainWorkspace:
     lines: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     stop_after: int = 10**9
     """Raises KeyboardInterrupt after the line of this step: a kill between two steps."""
+    ask_to_stop_at: int = 0
+    """The step during which the run is asked to end."""
+    rank_lines: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    system: list[tuple[int, dict[str, float]]] = field(default_factory=list)
 
     def log(self, step: int, **metrics: float) -> None:
         if any(name.startswith("system__") for name in metrics):
+            self.system.append((step, metrics))
             return
         self.lines.append((step, metrics))
+
+    def log_rank(self, step: int, **metrics: float) -> None:
+        self.rank_lines.append((step, metrics))
+
+    def stop_asked(self) -> bool:
+        return bool(self.lines) and self.lines[-1][0] + 1 == self.ask_to_stop_at
 
     def rewind(self, step: int) -> None:
         self.lines = [line for line in self.lines if line[0] <= step]

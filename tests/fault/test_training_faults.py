@@ -87,7 +87,7 @@ def test_sigkill_at_any_moment_ends_in_the_same_bytes(
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if (work.scratch / "resume").exists():
+        if list(work.scratch.glob("step-*[0-9]")):
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.005)
@@ -104,7 +104,7 @@ def test_full_disk_keeps_the_checkpoint_before(
     work = workspace(tmp_path, placement=SAVE_ALWAYS, stop_after=2)
     with pytest.raises(KeyboardInterrupt):
         pretrain(tiny_pretrain(STEPS * BATCH), whole["inputs"], work)
-    kept = {path: path.read_bytes() for path in (work.scratch / "resume").iterdir()}
+    kept = {path: path.read_bytes() for path in (work.scratch / "step-00000001").iterdir()}
     work.stop_after = 10**9
 
     def full(*_: Any, **__: Any) -> None:
@@ -117,7 +117,7 @@ def test_full_disk_keeps_the_checkpoint_before(
         patch.setattr(filesystem, "_write_item", full)
         with pytest.raises(StageError, match="the disk is full"):
             pretrain(tiny_pretrain(STEPS * BATCH), whole["inputs"], work)
-    assert {path: path.read_bytes() for path in (work.scratch / "resume").iterdir()} == kept
+    assert {path: path.read_bytes() for path in (work.scratch / "step-00000001").iterdir()} == kept
     pretrain(tiny_pretrain(STEPS * BATCH), whole["inputs"], work)
     assert published(work) == published(whole["work"])
 

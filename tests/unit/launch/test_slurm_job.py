@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch.slurm import ClusterJob, job_script, ray_body
+from frontload.launch.slurm import ClusterJob, job_script
+from frontload.launch.slurm_bodies import ray_body
 from frontload.recipes.cluster import Slurm
 from frontload.recipes.placement import Placement
 from tests.unit.launch.fake_cluster import FakeCluster

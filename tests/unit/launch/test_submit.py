@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
+from frontload.launch.grpo_job import run_key
 from frontload.launch.slurm import limit_seconds
-from frontload.launch.submit import load_placement, load_training, run_key
+from frontload.launch.submit import load_placement, load_training
 from frontload.recipes.errors import RecipeError
 
 SBATCH = """#!/bin/bash

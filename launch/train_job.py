@@ -1,0 +1,127 @@
+"""A training recipe as a job: torchrun on the nodes of a Slurm placement, or on this machine."""
+
+import argparse
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from frontload.launch.slurm import ClusterJob, job_script
+from frontload.launch.slurm_bodies import torchrun_body
+from frontload.launch.train_inputs import Given, phases_to_train
+from frontload.megatron_ext.layout import cut_batch
+from frontload.recipes.placement import Placement
+from frontload.recipes.stage import canonical
+from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
+
+MAX_RESTARTS = 3  # of the ranks inside one job; ours
+LOCAL_SHUTDOWN_SECONDS = 600  # to save after SIGTERM, on this machine
+KEY_DIGITS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainJob:
+    """A job and what must be there before it starts."""
+
+    script: str  # for sbatch, or for the shell of this machine
+    command: tuple[str, ...]  # what this machine runs, without a cluster
+    environment: Mapping[str, str]
+    folder: Path
+    needs: tuple[Path, ...]
+
+
+def render_train(
+    recipe: PretrainRecipe | SftRecipe, placement: Placement, options: argparse.Namespace
+) -> TrainJob:
+    """The job of a training recipe.
+
+    Raises: RecipeError for a layout that the model or the batch cannot be cut to, or a placement
+        that Slurm would refuse.
+    """
+    cut_batch(recipe.model, recipe, placement=placement)
+    name = Path(options.recipe).stem
+    root = Path(placement.slurm.shared_folder) if placement.slurm else Path("store")
+    inputs = _inputs(recipe, options, root=root, name=name)
+    needs = tuple(Path(path) for paths in inputs.values() for path in paths)
+    key = run_key(recipe, needs)
+    folder = options.out or root / "runs" / f"{name}-{key}"
+    words = ["train", _absolute(options.recipe), "--placement", _absolute(options.placement)]
+    for flag, paths in inputs.items():
+        words += [flag, *paths]
+    words += ["--until", options.until] if options.until else []
+    words += ["--out", str(folder), *options.overrides]
+    environment = {
+        "OMP_NUM_THREADS": str(placement.threads_per_rank),
+        "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron: orders its kernels by it
+    }
+    worker = ("--module", "frontload.launch.cli", *words)
+    if placement.slurm is not None:
+        doctor = ("python", "-m", "frontload.launch.cli", "doctor", "--brief")
+        checks = (*doctor, "--gpus", str(placement.ranks_per_node), "--disk", str(root))
+        job = ClusterJob(
+            name=name,
+            folder=folder,
+            environment=environment,
+            body=torchrun_body(worker, checks, max_restarts=MAX_RESTARTS),
+            is_chained=options.chain > 1,
+        )
+        script = job_script(job, placement)
+        return TrainJob(
+            script=script, command=(), environment=environment, folder=folder, needs=needs
+        )
+    command = (*local_torchrun(placement), *worker)
+    lines = [f"export {name}={shlex.quote(text)}" for name, text in environment.items()]
+    lines.append(" \\\n    ".join(shlex.quote(word) for word in command))
+    return TrainJob(
+        script="\n".join(lines) + "\n",
+        command=command,
+        environment=environment,
+        folder=folder,
+        needs=needs,
+    )
+
+
+def local_torchrun(placement: Placement) -> tuple[str, ...]:
+    """The agent that starts the ranks of this machine, and starts them again when one fails."""
+    return (
+        *("python", "-m", "frontload.launch.torchrun", "torchrun", "--standalone"),
+        f"--nproc-per-node={placement.ranks_per_node}",
+        f"--max-restarts={MAX_RESTARTS}",
+        f"--shutdown-timeout={LOCAL_SHUTDOWN_SECONDS}",
+    )
+
+
+def _inputs(
+    recipe: PretrainRecipe | SftRecipe, options: argparse.Namespace, *, root: Path, name: str
+) -> dict[str, Sequence[str]]:
+    """Flag -> folders: those of the command line, else where the shared folder would have them."""
+    found: dict[str, Sequence[str]] = {}
+    if options.start is not None or isinstance(recipe, SftRecipe):
+        found["--start"] = [str(options.start or root / "models" / f"{name}-start")]
+    if isinstance(recipe, SftRecipe):
+        found["--pack"] = [str(options.pack or root / "packs" / name)]
+        return found
+    is_there = options.start is not None and options.start.is_dir()
+    given = Given(start=options.start if is_there else None, until=options.until)
+    blends = options.blend or [
+        root / "blends" / f"{name}-{phase}" for phase in phases_to_train(recipe, given)
+    ]
+    found["--blend"] = [str(path) for path in blends]
+    if options.index:
+        found["--index"] = [str(path) for path in options.index]
+    return found
+
+
+def run_key(recipe: PretrainRecipe | SftRecipe, needs: Sequence[Path]) -> str:
+    """Digits of a run's folder: what its stages are and the folders that it reads."""
+    stages = {name: canonical(stage) for name, stage in recipe.stages().items()}
+    payload = {"stages": stages, "inputs": [str(path) for path in needs]}
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
+
+
+def _absolute(name: str) -> str:
+    """A recipe named by its path is found from any working folder."""
+    return str(Path(name).resolve()) if name.endswith(".yaml") else name

@@ -1,0 +1,192 @@
+"""What must hold between the numbers of a training recipe before it is launched or run."""
+
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
+
+SCHEDULES = ("cosine", "wsd", "constant")
+PRECISIONS = ("fp32", "bf16")
+TOLERANCE = 1e-9  # of a sum of shares written in decimals
+LEAST_SPIKE_WINDOW = 8  # ours: a median of fewer losses says nothing
+NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+
+Train = Loaded[PretrainRecipe] | Loaded[SftRecipe]
+
+
+def check_train(loaded: Train) -> None:
+    """Refuses a training recipe whose parts do not fit together.
+
+    Raises: RecipeError with the place, the value, the rule and what would fit.
+    """
+    recipe = loaded.value
+    for knob in ("sequence_tokens", "global_batch_sequences"):
+        _between(loaded, knob, value=getattr(recipe, knob), low=1)
+    if recipe.sequence_tokens > recipe.model.max_sequence_tokens:
+        raise loaded.refuse(
+            "sequence_tokens",
+            found=f"is {recipe.sequence_tokens}",
+            rule=f"the model's max_sequence_tokens is {recipe.model.max_sequence_tokens}",
+            do="lower it, or raise model.max_sequence_tokens",
+        )
+    _choice(loaded, "precision", value=recipe.precision, names=PRECISIONS)
+    _check_optimizer(loaded)
+    _check_schedule(loaded)
+    _check_upkeep(loaded)
+    if isinstance(recipe, PretrainRecipe):
+        _check_phases(loaded, recipe)
+    else:
+        _whole_batches(loaded, "tokens", tokens=recipe.tokens)
+
+
+def _between(
+    loaded: Train, path: str, *, value: float, low: float, high: float | None = None
+) -> None:
+    if value < low or (high is not None and value > high):
+        rule = f"it is {low:g} or more" if high is None else f"it lies from {low:g} to {high:g}"
+        raise loaded.refuse(path, found=f"is {value:g}", rule=rule, do="change it")
+
+
+def _choice(loaded: Train, path: str, *, value: str, names: tuple[str, ...]) -> None:
+    if value not in names:
+        raise loaded.refuse(
+            path,
+            found=f"'{value}' is not known",
+            rule="it is one of " + ", ".join(names),
+            do=nearest(value, names),
+        )
+
+
+def _check_optimizer(loaded: Train) -> None:
+    optimizer = loaded.value.optimizer
+    for knob in ("adam_beta1", "adam_beta2"):
+        value = getattr(optimizer, knob)
+        _between(loaded, f"optimizer.{knob}", value=value, low=0.0)
+        if value >= 1.0:
+            raise loaded.refuse(
+                f"optimizer.{knob}",
+                found=f"is {value:g}",
+                rule="a running mean forgets: it is below 1",
+                do="lower it",
+            )
+    for knob in ("weight_decay", "clip_grad", "min_learning_rate"):
+        _between(loaded, f"optimizer.{knob}", value=getattr(optimizer, knob), low=0.0)
+    if not optimizer.learning_rate > 0.0 or optimizer.min_learning_rate > optimizer.learning_rate:
+        raise loaded.refuse(
+            "optimizer.learning_rate",
+            found=f"is {optimizer.learning_rate:g} with min_learning_rate"
+            f" {optimizer.min_learning_rate:g}",
+            rule="the peak is above 0 and not below the end",
+            do="change one of them",
+        )
+
+
+def _check_schedule(loaded: Train) -> None:
+    shape = loaded.value.schedule
+    _choice(loaded, "schedule.kind", value=shape.kind, names=SCHEDULES)
+    for knob in ("warmup_share", "decay_share"):
+        _between(loaded, f"schedule.{knob}", value=getattr(shape, knob), low=0.0, high=1.0)
+    if shape.kind != "wsd" and shape.decay_share:
+        raise loaded.refuse(
+            "schedule.decay_share",
+            found=f"is {shape.decay_share:g} with kind {shape.kind}",
+            rule="only wsd has a decay of its own",
+            do="write 0.0, or kind: wsd",
+        )
+    if shape.warmup_share + shape.decay_share > 1.0:
+        raise loaded.refuse(
+            "schedule.decay_share",
+            found=f"warmup_share + decay_share is {shape.warmup_share + shape.decay_share:g}",
+            rule="together they are at most 1",
+            do="lower one of them",
+        )
+
+
+def _check_upkeep(loaded: Train) -> None:
+    upkeep = loaded.value.upkeep
+    for knob in ("checkpoint_every_steps", "keep_every_steps", "rank_log_every_steps"):
+        _between(loaded, f"upkeep.{knob}", value=getattr(upkeep, knob), low=0)
+    _between(loaded, "upkeep.keep_last", value=upkeep.keep_last, low=1)
+    if upkeep.spike_window_steps == 0:
+        return
+    _between(
+        loaded, "upkeep.spike_window_steps", value=upkeep.spike_window_steps, low=LEAST_SPIKE_WINDOW
+    )
+    if upkeep.spike_deviations <= 0.0:
+        raise loaded.refuse(
+            "upkeep.spike_deviations",
+            found=f"is {upkeep.spike_deviations:g} with a window of {upkeep.spike_window_steps}",
+            rule="a look-out for spikes says how far above the median one is",
+            do="write e.g. 10.0, or spike_window_steps: 0",
+        )
+
+
+def _check_phases(loaded: Train, recipe: PretrainRecipe) -> None:
+    names = [phase.name for phase in recipe.phases]
+    if not names or len(set(names)) != len(names):
+        raise loaded.refuse(
+            "phases",
+            found="names " + (", ".join(names) or "nothing"),
+            rule="a run has phases, each with a name of its own",
+            do="write at least one, and no name twice",
+        )
+    for place, phase in enumerate(recipe.phases):
+        path = f"phases.{place}"
+        if not phase.name or set(phase.name) - NAME_LETTERS:
+            raise loaded.refuse(
+                f"{path}.name",
+                found=f"is '{phase.name}'",
+                rule="it names a folder: small letters, digits and _",
+                do="rename it, e.g. second",
+            )
+        _whole_batches(loaded, f"{path}.tokens", tokens=phase.tokens)
+        total = sum(phase.sources.values())
+        if abs(total - 1.0) > TOLERANCE or min(phase.sources.values(), default=0.0) <= 0.0:
+            raise loaded.refuse(
+                f"{path}.sources",
+                found=f"sums to {total:g}" if phase.sources else "is empty",
+                rule="shares are above 0 and sum to 1",
+                do="scale them or add the missing source",
+            )
+
+
+def _whole_batches(loaded: Train, path: str, *, tokens: int) -> None:
+    batch = loaded.value.batch_tokens
+    if tokens > 0 and tokens % batch == 0:
+        return
+    below = tokens // batch * batch
+    fits = f"{below} or {below + batch}" if below > 0 else f"{batch}"
+    raise loaded.refuse(
+        path,
+        found=f"is {tokens}",
+        rule=f"a budget is whole global batches of {batch} tokens",
+        do=f"write {fits}",
+    )
+
+
+def check_phase_plan(recipe: PretrainRecipe, name: str, plan: dict[str, object]) -> None:
+    """Refuses a blend that is not the data of this phase. `plan` is its plan.json.
+
+    Raises: RecipeError naming the phase and the number that differs.
+    """
+    phase = next(one for one in recipe.phases if one.name == name)
+    samples = phase.tokens // recipe.sequence_tokens
+    sources: list[dict[str, object]] = plan["sources"]  # type: ignore[assignment]
+    found = {str(one["name"]): int(str(one["num_samples"])) for one in sources}
+    total = sum(found.values())
+    asked = f"blend of phase {name}"
+    if (plan["sequence_tokens"], total) != (recipe.sequence_tokens, samples):
+        raise RecipeError(
+            asked,
+            found=f"{total} samples of {plan['sequence_tokens']} tokens",
+            rule=f"the recipe trains on {samples} of {recipe.sequence_tokens}",
+            do="make the blend with this phase's tokens and sequence_tokens",
+        )
+    for source in sorted({*found, *phase.sources}):
+        share = phase.sources.get(source, 0.0) * samples
+        if abs(found.get(source, 0) - share) > 1.0:  # a blend gives whole samples
+            raise RecipeError(
+                asked,
+                found=f"{found.get(source, 0)} samples of {source}",
+                rule=f"phases.{name}.sources gives it {share:g} of {samples}",
+                do="make the blend with the shares of the recipe, or change them",
+            )
