@@ -46,7 +46,13 @@ def check_pack(recipe: Pack) -> None:
         )
 
 
-def pack_lengths(lengths: Sequence[int], *, row_tokens: int, seed: int) -> Packed:
+def pack_lengths(
+    lengths: Sequence[int] | np.ndarray,
+    *,
+    row_tokens: int,
+    seed: int,
+    buffer_conversations: int = BUFFER_CONVERSATIONS,
+) -> Packed:
     """Distributes conversations over rows of at most `row_tokens`; none is split.
 
     Conversations are shuffled, cut into buffers, and each buffer is packed first-fit-decreasing.
@@ -54,40 +60,52 @@ def pack_lengths(lengths: Sequence[int], *, row_tokens: int, seed: int) -> Packe
 
     Source: Krell et al. 2021, Efficient sequence packing, section 3 (histogram-free form).
     """
-    shuffled = permutation(len(lengths), seed, "pack")
-    over_long = [int(number) for number in np.flatnonzero(np.asarray(lengths) > row_tokens)]
-    dropped = set(over_long)
+    sizes = np.asarray(lengths, dtype=np.int64)
+    shuffled = permutation(len(sizes), seed, "pack")
+    is_fitting = sizes <= row_tokens
+    fitting = shuffled[is_fitting[shuffled]]
     rows: list[list[int]] = []
-    fitting = [int(number) for number in shuffled if int(number) not in dropped]
-    for start in range(0, len(fitting), BUFFER_CONVERSATIONS):
-        buffer = fitting[start : start + BUFFER_CONVERSATIONS]
-        places = {number: place for place, number in enumerate(buffer)}
-        decreasing = sorted(buffer, key=lambda number: (-lengths[number], places[number]))
-        packed = first_fit(decreasing, [lengths[number] for number in decreasing], row_tokens)
-        rows.extend(sorted(row, key=places.__getitem__) for row in packed)
-    return Packed(rows=rows, over_long=over_long)
+    for start in range(0, len(fitting), buffer_conversations):
+        buffer = fitting[start : start + buffer_conversations]
+        places = np.argsort(-sizes[buffer], kind="stable")  # equal lengths in shuffled order
+        decreasing = sizes[buffer][places].tolist()
+        for row in first_fit(places.tolist(), decreasing, row_tokens):
+            rows.append(buffer[sorted(row)].tolist())
+    return Packed(rows=rows, over_long=np.flatnonzero(~is_fitting).tolist())
 
 
 def first_fit(numbers: Sequence[int], lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
     """Puts each number, in the given order, into the first row with room for its length.
 
     The free tokens of the rows are the leaves of a tree of maxima, so a row is found in log time.
+    Equal lengths that follow each other fill a row together, and the tree is climbed only as far
+    as a maximum changes.
     """
     num_leaves = 1 << max(len(numbers) - 1, 0).bit_length()
     free = [row_tokens] * (2 * num_leaves)
     rows: list[list[int]] = []
-    for number, length in zip(numbers, lengths, strict=True):
-        node = 1
+    at, count = 0, len(numbers)
+    while at < count:
+        length, node = lengths[at], 1
         while node < num_leaves:
-            node = 2 * node if free[2 * node] >= length else 2 * node + 1
-        row = node - num_leaves
+            node *= 2
+            if free[node] < length:
+                node += 1
+        row, room = node - num_leaves, free[node]
         if row == len(rows):
             rows.append([])
-        rows[row].append(number)
-        free[node] -= length
+        while at < count and lengths[at] == length and room >= length:
+            rows[row].append(numbers[at])
+            room -= length
+            at += 1
+        free[node] = room
         while node > 1:
+            sibling = free[node ^ 1]
+            largest = room if room > sibling else sibling
             node //= 2
-            free[node] = max(free[2 * node], free[2 * node + 1])
+            if free[node] == largest:
+                break
+            free[node] = room = largest
     return rows
 
 

@@ -1,0 +1,273 @@
+"""Files of conversations to a pack: encoded shard by shard, placed, written, published at once.
+
+The work lies in `.NAME.packing` beside the pack. Killed at any moment, the same command goes on:
+encoded shards are kept, rows are placed again, and every byte comes out the same.
+"""
+
+import fcntl
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import batched
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.files import read_json, write_json
+from frontload.data_tools.indexed import token_dtype
+from frontload.data_tools.packing.chat import ChatTemplate, load_template
+from frontload.data_tools.packing.encode import DROP, SPLIT, Counts, Encoded, Encoder, Rules
+from frontload.data_tools.packing.rows import write_rows
+from frontload.data_tools.packing.spill import Spill, SpillReader
+from frontload.data_tools.raw.inputs import expand_inputs
+from frontload.data_tools.raw.parse import BadRow, RawRow
+from frontload.data_tools.raw.rows import read_rows
+from frontload.recipes.errors import RecipeError
+
+SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
+CHUNK_ROWS = 64  # ours: rows that a worker is handed; decides nothing but speed
+POLICIES = (DROP, SPLIT)
+FORMAT = 2
+
+Progress = Callable[[int, int], None]
+"""Told the rows read so far, and the sequences in them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackRequest:
+    """What `frontload data pack` was asked for."""
+
+    inputs: tuple[str, ...]
+    tokenizer: Path
+    template: Path | None
+    output: Path
+    sequence_tokens: int
+    over_long: str
+    source_field: str
+    epochs: int
+    seed: int
+    workers: int
+
+
+_worker_state: dict[str, Encoder] = {}  # the encoder of a worker process, set when it starts
+
+
+def build_pack(
+    request: PackRequest, *, progress: Progress = lambda rows, kept: None
+) -> dict[str, Any]:
+    """Writes the pack and returns its pack.json; does nothing when it is there already.
+
+    Raises: RecipeError for a wrong option or input, or an output that is something else; nothing
+            is published then.
+    """
+    _check(request)
+    files = expand_inputs(request.inputs, asked_by="FILE")
+    tokenizer = AnyTokenizer.load(request.tokenizer)
+    template = load_template(request.template, tokenizer)
+    plan = _plan(request, files, tokenizer, template)
+    finished = _finished(request.output, plan)
+    if finished is not None:
+        return finished
+    with _workplace(request.output, plan) as work:
+        dtype = token_dtype(tokenizer.vocab_size)
+        with Spill(work / "spill", dtype) as spill:
+            _encode_all(request, files, spill, progress)
+            counts, num_sequences = spill.counts, spill.num_sequences
+        if not num_sequences:
+            raise RecipeError(
+                f"packing {', '.join(request.inputs)}",
+                found=f"no conversation to pack; dropped {dict(sorted(counts.dropped.items()))}",
+                rule="at least one conversation is kept",
+                do="look at the reasons: the files, --template or --sequence-tokens are wrong",
+            )
+        ready = work / "pack"
+        shutil.rmtree(ready, ignore_errors=True)
+        ready.mkdir()
+        reader = SpillReader(work / "spill", dtype)
+        write_rows(ready, reader, plan=plan, counts=counts)
+        os.rename(ready, request.output)
+    return read_json(request.output / "pack.json")
+
+
+def _check(request: PackRequest) -> None:
+    for option, found in (
+        ("--sequence-tokens", request.sequence_tokens),
+        ("--epochs", request.epochs),
+        ("--workers", request.workers),
+    ):
+        if found < 1:
+            raise RecipeError(
+                option, found=str(found), rule="it is at least 1", do="write 1 or more"
+            )
+    if request.over_long not in POLICIES:
+        raise RecipeError(
+            "--over-long",
+            found=repr(request.over_long),
+            rule=f"it is one of {', '.join(POLICIES)}; no conversation is truncated",
+            do=f"write {DROP}, or {SPLIT} to cut dialogues before a user's turn",
+        )
+    if not request.output.parent.is_dir():
+        raise RecipeError(
+            f"--output {request.output}",
+            found=f"no folder {request.output.parent}",
+            rule="the folder that holds the pack exists",
+            do="make the folder first",
+        )
+
+
+def _plan(
+    request: PackRequest,
+    files: Sequence[Path],
+    tokenizer: AnyTokenizer,
+    template: ChatTemplate,
+) -> dict[str, Any]:
+    """All that decides the bytes. Files are named without their folders."""
+    inputs = []
+    for file in files:
+        with open(file, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        inputs.append({"name": file.name, "sha256": digest, "size_bytes": file.stat().st_size})
+    plan = {
+        "format": FORMAT,
+        "inputs": inputs,
+        "tokenizer_sha256": tokenizer.sha256(),
+        "vocab_size": tokenizer.vocab_size,
+        "template": template.name,
+        "template_sha256": template.sha256,
+        "reasoning": "reasoning_content" if template.has_reasoning else "<think>",
+        **asdict(_rules(request)),
+        "epochs_asked": request.epochs,
+        "seed": request.seed,
+    }
+    text = json.dumps(plan, sort_keys=True)
+    return plan | {"plan_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _rules(request: PackRequest) -> Rules:
+    return Rules(
+        sequence_tokens=request.sequence_tokens,
+        over_long=request.over_long,
+        source_field=request.source_field,
+    )
+
+
+def _finished(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    """The pack.json of the same pack, when it is there."""
+    if not output.exists():
+        return None
+    if (output / "pack.json").is_file():
+        found = read_json(output / "pack.json")
+        if found.get("plan_sha256") == plan["plan_sha256"]:
+            shutil.rmtree(_work_folder(output), ignore_errors=True)
+            return found
+        what = "a pack of other inputs or options"
+    else:
+        what = "something that is no pack"
+    raise RecipeError(
+        f"--output {output}",
+        found=what,
+        rule="a pack is never written over",
+        do="name another folder, or delete this one",
+    )
+
+
+def _work_folder(output: Path) -> Path:
+    return output.with_name(f".{output.name}.packing")
+
+
+@contextmanager
+def _workplace(output: Path, plan: dict[str, Any]) -> Iterator[Path]:
+    """The folder of an unfinished pack, locked; removed when the pack is published.
+
+    Raises: RecipeError when another run is writing this pack.
+    """
+    work = _work_folder(output)
+    work.mkdir(exist_ok=True)
+    with open(work / "lock", "wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RecipeError(
+                f"--output {output}",
+                found="another run is writing it",
+                rule="one run writes a pack",
+                do="wait for it, or name another folder",
+            ) from error
+        if output.exists():
+            raise RecipeError(
+                f"--output {output}",
+                found="another run has just written it",
+                rule="one run writes a pack",
+                do="run the same command again to see what it wrote",
+            )
+        if not (work / "plan.json").is_file() or read_json(work / "plan.json") != plan:
+            shutil.rmtree(work / "spill", ignore_errors=True)  # of other inputs or options
+            write_json(work / "plan.json", plan)
+        try:
+            yield work
+        except RecipeError:  # the input is wrong: there is nothing to go on from
+            shutil.rmtree(work)
+            raise
+        shutil.rmtree(work)
+
+
+def _encode_all(
+    request: PackRequest, files: Sequence[Path], spill: Spill, progress: Progress
+) -> None:
+    """Encodes every shard that the spill does not hold yet."""
+    rows = ((number, row) for number, file in enumerate(files) for row in read_rows(file))
+    done, kept_shards = 0, spill.num_shards
+    with _encoding(request) as encode:
+        for number, shard in enumerate(batched(rows, SHARD_ROWS)):
+            done += len(shard)
+            if number >= kept_shards:
+                counts, sequences = Counts(), []
+                chunks = [tuple(row for _, row in chunk) for chunk in batched(shard, CHUNK_ROWS)]
+                for found, counted in encode(chunks):
+                    sequences += found
+                    counts.add(counted.as_dicts())
+                origins = [(file, row.number) for file, row in shard]
+                named = (
+                    (origin, one)
+                    for origin, parts in zip(origins, sequences, strict=True)
+                    for one in parts
+                )
+                spill.add_shard(named, counts)
+            progress(done, spill.num_sequences)
+
+
+@contextmanager
+def _encoding(request: PackRequest) -> Iterator[Callable[..., Any]]:
+    """A function from chunks of rows to what they give, in order, here or in a pool."""
+    if request.workers == 1:
+        yield partial(map, partial(_encode_chunk, encoder=_encoder(request)))
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(request.workers, _start_worker, (request,)) as pool:
+        yield partial(pool.imap, _encode_in_worker)
+
+
+def _encoder(request: PackRequest) -> Encoder:
+    tokenizer = AnyTokenizer.load(request.tokenizer)
+    return Encoder(tokenizer, load_template(request.template, tokenizer), _rules(request))
+
+
+def _start_worker(request: PackRequest) -> None:
+    _worker_state["encoder"] = _encoder(request)
+
+
+def _encode_in_worker(rows: Sequence[RawRow | BadRow]) -> tuple[list[list[Encoded]], Counts]:
+    return _encode_chunk(rows, encoder=_worker_state["encoder"])
+
+
+def _encode_chunk(
+    rows: Sequence[RawRow | BadRow], *, encoder: Encoder
+) -> tuple[list[list[Encoded]], Counts]:
+    counts = Counts()
+    return encoder.encode(rows, counts), counts

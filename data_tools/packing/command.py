@@ -1,0 +1,94 @@
+"""`frontload data pack`: conversations to SFT rows with a loss mask; every drop is told."""
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.packing.build import POLICIES, PackRequest, build_pack
+
+
+def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `pack`."""
+    pack = subparsers.add_parser("pack", help="conversations to SFT rows with a loss mask")
+    pack.add_argument("files", nargs="+", metavar="FILE", help="JSONL (.gz, .zst) or Parquet")
+    pack.add_argument("--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR")
+    pack.add_argument("--sequence-tokens", type=int, required=True, metavar="S")
+    pack.add_argument(
+        "--over-long", required=True, metavar="|".join(POLICIES), help="longer than S + 1 tokens"
+    )
+    pack.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    pack.add_argument("--template", type=Path, metavar="FILE", help="the tokenizer's if not given")
+    pack.add_argument(
+        "--source-field", default="source", help="field that names a row's source (source)"
+    )
+    pack.add_argument("--epochs", type=int, default=1, help="each in an order of its own (1)")
+    pack.add_argument("--seed", type=int, default=1, help="of rows and their order (default 1)")
+    pack.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
+    pack.set_defaults(run=run_pack)
+
+
+def run_pack(arguments: argparse.Namespace) -> int:
+    """Writes the pack and prints what became of every conversation."""
+    shown = _Progress()
+    pack = build_pack(
+        PackRequest(
+            inputs=tuple(arguments.files),
+            tokenizer=arguments.tokenizer,
+            template=arguments.template,
+            output=arguments.output,
+            sequence_tokens=arguments.sequence_tokens,
+            over_long=arguments.over_long,
+            source_field=arguments.source_field,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            workers=arguments.workers,
+        ),
+        progress=shown,
+    )
+    shown.end()
+    for line in report_lines(pack):
+        print(line)
+    return 0
+
+
+def report_lines(pack: Mapping[str, Any]) -> list[str]:
+    """What a pack.json says, for people."""
+    lines = [
+        f"{pack['conversations_packed']} of {pack['conversations']} conversations in"
+        f" {pack['rows']} rows of {pack['sequence_tokens']} + 1 tokens,"
+        f" {pack['efficiency']:.2%} full, loss on {pack['loss_tokens']} of {pack['tokens']} tokens"
+    ]
+    for source, counts in pack["sources"].items():
+        parts = [f"{counts['packed']} of {counts['rows']} packed"]
+        if counts["split"]:
+            parts.append(
+                f"{counts['split']} cut into {counts['parts']},"
+                f" {counts['cut_turns']} turns too long for any row"
+            )
+        parts += [f"{number} dropped: {reason}" for reason, number in counts["dropped"].items()]
+        lines.append(f"  {source}: {'; '.join(parts)}")
+    return lines
+
+
+class _Progress:
+    """A line that is written over on a terminal, at most twice a second."""
+
+    def __init__(self) -> None:
+        self._started = self._told = time.monotonic()
+        self._is_open = False
+
+    def __call__(self, rows: int, kept: int) -> None:
+        now = time.monotonic()
+        if not sys.stderr.isatty() or now - self._told < 0.5:
+            return
+        self._told, self._is_open = now, True
+        rate = rows / max(now - self._started, 1e-9)
+        print(f"\r{rows} rows, {kept} sequences, {rate:.0f} rows/s ", end="", file=sys.stderr)
+
+    def end(self) -> None:
+        """Leaves the line."""
+        if self._is_open:
+            print(file=sys.stderr)

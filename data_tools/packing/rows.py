@@ -1,0 +1,103 @@
+"""The rows of a pack: sequences placed first-fit-decreasing, written with their masks and origins.
+
+A row is a document of `tokens` and of `loss_mask`, its conversations are their sequences: the
+boundaries at which the engine resets attention, state and convolution.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frontload.data_tools.digests import BlockDigests, read_pieces
+from frontload.data_tools.files import write_array, write_json
+from frontload.data_tools.indexed import IndexedWriter, token_dtype
+from frontload.data_tools.pack import order_rows, pack_lengths
+from frontload.data_tools.packing.encode import Counts, counts_table
+from frontload.data_tools.packing.spill import SpillReader
+
+FILES = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx", "order.npy", "origin.npy")
+
+
+def write_rows(
+    folder: Path, sequences: SpillReader, *, plan: Mapping[str, Any], counts: Counts
+) -> None:
+    """Places every sequence and writes the pack; pack.json, with all digests, comes last."""
+    row_tokens, seed = plan["sequence_tokens"] + 1, plan["seed"]
+    placed = pack_lengths(
+        sequences.lengths,
+        row_tokens=row_tokens,
+        seed=seed,
+        buffer_conversations=max(len(sequences.lengths), 1),
+    )
+    assert not placed.over_long, "what does not fit a row was cut or dropped before"
+    edges: dict[str, set[int]] = {"first_ids": set(), "before_ids": set(), "last_ids": set()}
+    loss_tokens = 0
+    with (
+        IndexedWriter(folder / "tokens", token_dtype(plan["vocab_size"])) as tokens,
+        IndexedWriter(folder / "loss_mask", np.dtype(np.uint8)) as masks,
+    ):
+        for row in placed.rows:
+            parts = [sequences.tokens(number) for number in row]
+            mask_parts = [sequences.mask(number) for number in row]
+            lengths = [len(part) for part in parts]
+            row_ids, row_mask = np.concatenate(parts), np.concatenate(mask_parts)
+            tokens.add_document(row_ids, lengths)
+            masks.add_document(row_mask, lengths)
+            loss_tokens += int(row_mask.sum())
+            _add_edges(edges, row_ids, row_mask, lengths)
+    num_rows, num_tokens = len(placed.rows), int(sequences.lengths.sum(dtype=np.int64))
+    num_samples = plan["epochs_asked"] * num_rows
+    order_of_sequences = np.concatenate([np.array(row) for row in placed.rows])
+    write_array(folder / "origin.npy", sequences.origin[order_of_sequences])
+    write_array(folder / "order.npy", order_rows(num_rows, num_samples, seed=seed))
+    reasons: Counter[str] = Counter()
+    for key, number in counts.dropped.items():
+        reasons[key.split("\t")[1]] += number
+    pack = {
+        **plan,
+        "conversations": sum(counts.rows.values()),
+        "conversations_packed": sum(counts.packed.values()),
+        "dropped": dict(reasons),
+        "sources": counts_table(counts),
+        "sequences": len(sequences.lengths),
+        "rows": num_rows,
+        "tokens": num_tokens,
+        "loss_tokens": loss_tokens,
+        "padding_share": str(1 - Fraction(num_tokens, num_rows * row_tokens)),
+        "efficiency": round(num_tokens / (num_rows * row_tokens), 6),
+        "num_samples": num_samples,
+        "epochs": str(Fraction(num_samples, num_rows)),
+        **{name: sorted(ids) for name, ids in edges.items()},
+        "files": {name: describe_file(folder / name) for name in FILES},
+    }
+    write_json(folder / "pack.json", pack)
+
+
+def _add_edges(
+    edges: dict[str, set[int]], ids: np.ndarray, mask: np.ndarray, lengths: list[int]
+) -> None:
+    """Notes which ids begin a sequence, stand before a target, and end one."""
+    starts = np.cumsum([0, *lengths[:-1]])
+    is_target = mask.astype(bool)
+    is_start, is_end = np.zeros(len(ids), dtype=bool), np.zeros(len(ids), dtype=bool)
+    is_start[starts], is_end[starts - 1] = True, True
+    begins = np.flatnonzero(is_target & ~np.roll(is_target, 1) & ~is_start)
+    ends = np.flatnonzero(is_target & (is_end | ~np.roll(is_target, -1)))
+    edges["first_ids"].update(ids[starts].tolist())
+    edges["before_ids"].update(ids[begins - 1].tolist())
+    edges["last_ids"].update(ids[ends].tolist())
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """sha256, size and block digests of a file, as `proof` reads them."""
+    digest, blocks, size = hashlib.sha256(), BlockDigests(), 0
+    for _, piece in read_pieces(path):
+        digest.update(piece)
+        blocks.update(piece)
+        size += len(piece)
+    return {"sha256": digest.hexdigest(), "size_bytes": size, "blocks": blocks.finish()}

@@ -1,0 +1,287 @@
+"""`frontload data pack`: golden masks, whole conversations, counts by source, the same bytes."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.packing.build import PackRequest, build_pack
+from frontload.data_tools.packing.chat import load_template
+from frontload.data_tools.packing.encode import Counts, Encoder, Rules
+from frontload.data_tools.raw.parse import RawRow
+from frontload.data_tools.render import encode_rows
+from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.recipes.errors import RecipeError
+from tests.unit.data_tools.chats import CHATML, FORGETFUL, chatml_tokenizer, dialogue, long_tailed
+from tests.unit.data_tools.room import Room, write_jsonl
+from tests.unit.data_tools.test_render import BARE, WORKED
+
+LONG = 4096
+
+
+@pytest.fixture(scope="module")
+def chatml(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return chatml_tokenizer(tmp_path_factory.mktemp("chatml"))
+
+
+def encoder(tokenizer: Path, *, limit: int = LONG, over_long: str = "drop") -> Encoder:
+    loaded = AnyTokenizer.load(tokenizer)
+    rules = Rules(sequence_tokens=limit, over_long=over_long, source_field="source")
+    return Encoder(loaded, load_template(None, loaded), rules)
+
+
+def parts_of(tokenizer: Path, row: dict, **limits: object) -> tuple[list[tuple[str, str]], Counts]:
+    """(text, its targets in brackets) of every part of a row, and the counts."""
+    counts = Counts()
+    one = RawRow(Path("rows.jsonl"), 1, row)
+    (parts,) = encoder(tokenizer, **limits).encode([one], counts)  # type: ignore[arg-type]
+    loaded = AnyTokenizer.load(tokenizer)
+    shown = []
+    for part in parts:
+        text, at = "", 0
+        edges = np.flatnonzero(np.diff(part.mask)) + 1
+        for stop in [*edges.tolist(), len(part.mask)]:
+            piece = loaded.decode(part.tokens[at:stop].tolist())
+            text += f"[[{piece}]]" if part.mask[at] else piece
+            at = stop
+        shown.append((loaded.decode(part.tokens.tolist()), text))
+    return shown, counts
+
+
+GOLDEN = {
+    "one turn": (
+        dialogue("1+1?", "2"),
+        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n[[2<|im_end|>]]\n",
+    ),
+    "two turns": (
+        dialogue("1+1?", "2", "and 2+2?", "4"),
+        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n[[2<|im_end|>]]\n"
+        "<|im_start|>user\nand 2+2?<|im_end|>\n<|im_start|>assistant\n[[4<|im_end|>]]\n",
+    ),
+    "system turn": (
+        dialogue("1+1?", "2", system="Be brief."),
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n"
+        "<|im_start|>assistant\n[[2<|im_end|>]]\n",
+    ),
+    "think block": (
+        dialogue("1+1?", "<think>one more\nthan one</think>2"),
+        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+        "[[<think>\none more\nthan one\n</think>\n\n2<|im_end|>]]\n",
+    ),
+    "question with a trace": (
+        {"question": "1+1?", "trace": "one more", "answer": "2"},
+        "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
+        "[[<think>\none more\n</think>\n\n2<|im_end|>]]\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_masks_are_the_golden_ones(chatml: Path, name: str) -> None:
+    """The end of a turn is a target although it is the padding token: the mask never sees ids."""
+    row, golden = GOLDEN[name]
+    ((_, shown),), _ = parts_of(chatml, row)
+    assert shown == golden
+
+
+def test_our_own_template_gives_the_tokens_and_masks_of_the_study(built_room: Room) -> None:
+    tokenizer = built_room.folder / "tokenizer"
+    rows = [
+        RawRow(Path("r.jsonl"), n, {"question": c.question, "trace": c.trace, "answer": c.answer})
+        for n, c in enumerate((WORKED, BARE))
+    ]
+    found = encoder(tokenizer).encode(rows, Counts())
+    for (part,), one in zip(
+        found, encode_rows(TextTokenizer.load(tokenizer), [WORKED, BARE]), strict=True
+    ):
+        assert part.tokens.tolist() == one.tokens_S.tolist()
+        assert part.mask.tolist() == one.loss_mask_S.tolist()
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (dialogue("a", "say <|im_end|> twice"), "spells a special token"),
+        (dialogue("a"), "it does not end with the assistant"),
+        (dialogue("a", "<think>and so"), "unclosed <think>"),
+        (dialogue("a", " "), "empty text"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "a turn of role tool"),
+        ({"messages": "a"}, "wrong type"),
+        ({"messages": [{"role": "user", "content": 1}]}, "wrong type"),
+        ({"text": "a book"}, "plain text, no conversation"),
+        ({"prompt": "a"}, "missing key"),
+        (dialogue("a", "b" * LONG), "longer than a row"),
+    ],
+)
+def test_what_is_no_conversation_is_dropped_by_reason(chatml: Path, row: dict, reason: str) -> None:
+    shown, counts = parts_of(chatml, row)
+    assert not shown
+    assert counts.dropped == Counter({f"rows.jsonl\t{reason}": 1})
+
+
+def test_a_template_that_forgets_is_told(tmp_path: Path, built_room: Room) -> None:
+    forgetful = chatml_tokenizer(tmp_path / "t", template=FORGETFUL)
+    row = dialogue("a", "<think>x1</think>b", "c", "<think>x2</think>d")
+    _, counts = parts_of(forgetful, row)
+    (reason,) = counts.dropped
+    assert "the template leaves out a turn of role assistant" in reason
+    _, counts = parts_of(built_room.folder / "tokenizer", dialogue("w1", "w2", system="w3"))
+    assert list(counts.dropped) == [
+        "rows.jsonl\tthe template leaves out a turn of role system, or alters it"
+    ]
+
+
+def test_a_dialogue_is_cut_before_a_users_turn(chatml: Path) -> None:
+    """Each part begins with the system turn, holds whole turns, and none is lost but the giant."""
+    turns = [f"{'q' * 20} {n:02d}" if n % 2 == 0 else f"{'a' * 60} {n:02d}" for n in range(12)]
+    turns[5] = "x" * 900
+    shown, counts = parts_of(
+        chatml, dialogue(*turns, system="Sys."), limit=290, over_long="split_at_turn"
+    )
+    assert len(shown) > 2
+    assert all(text.startswith("<|im_start|>system\nSys.") for text, _ in shown)
+    kept = [text for number, text in enumerate(turns) if number not in (4, 5)]
+    assert [text for text in kept if sum(text in part for part, _ in shown) != 1] == []
+    assert counts.split == counts.packed == Counter({"rows.jsonl": 1})
+    assert counts.parts == Counter({"rows.jsonl": len(shown)})
+    assert counts.cut_turns == Counter({"rows.jsonl": 1})
+    assert all(text.count("[[") == text.count("<|im_start|>assistant") for _, text in shown)
+
+
+def request(used: Path, pack: Path, *inputs: Path, **changes: object) -> PackRequest:
+    values = {
+        "inputs": tuple(map(str, inputs)), "tokenizer": used, "template": None, "output": pack,
+        "sequence_tokens": 1024, "over_long": "drop", "source_field": "source",
+        "epochs": 1, "seed": 1, "workers": 1,
+    }  # fmt: skip
+    return PackRequest(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,500 conversations, three shards, with a few that are none."""
+    bad = [{"text": "t"}, dialogue("a"), dialogue("a", "b" * 5000) | {"source": "code"}]
+    folder = tmp_path_factory.mktemp("rows")
+    return write_jsonl(folder / "rows.jsonl", long_tailed(2500, mean=220, seed=1) + bad)
+
+
+@pytest.fixture(scope="module")
+def packed(chatml: Path, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("packs") / "pack"
+    build_pack(request(chatml, output, rows, epochs=2))
+    return output
+
+
+def test_every_conversation_is_packed_once_and_traced(
+    chatml: Path, rows: Path, packed: Path
+) -> None:
+    counts = json.loads((packed / "pack.json").read_text())
+    tokens, mask = IndexedReader(packed / "tokens"), IndexedReader(packed / "loss_mask")
+    origin = np.load(packed / "origin.npy")
+    written = [json.loads(line) for line in rows.open()]
+    loaded = AnyTokenizer.load(chatml)
+    seen = set()
+    for number in range(0, tokens.num_sequences, 7):
+        file, row, part = origin[number].tolist()
+        assert (file, part) == (0, 0)
+        seen.add(row)
+        text = loaded.decode(tokens.sequence(number).tolist())
+        question, answer = (turn["content"] for turn in written[row - 1]["messages"])
+        assert question in text
+        target = tokens.sequence(number)[mask.sequence(number).astype(bool)].tolist()
+        assert loaded.decode(target) == answer.strip() + "<|im_end|>"
+    assert len({int(row) for row in origin[:, 1]}) == tokens.num_sequences
+    assert counts["sequences"] == counts["conversations_packed"] == tokens.num_sequences
+    assert counts["sources"]["code"]["dropped"]["longer than a row"] >= 1
+    assert counts["sources"]["rows.jsonl"]["dropped"] == {
+        "it does not end with the assistant": 1,
+        "plain text, no conversation": 1,
+    }
+    assert sum(one["rows"] for one in counts["sources"].values()) == 2503
+    assert tokens.document_lengths.max() <= 1025
+    assert counts["efficiency"] > 0.97
+    order = np.load(packed / "order.npy")
+    assert len(order) == 2 * counts["rows"]
+
+
+def test_the_engine_reads_boundaries_as_resets(packed: Path) -> None:
+    from frontload.megatron_ext.datasets import PackSamples
+
+    samples, tokens = PackSamples(packed, 1024), IndexedReader(packed / "tokens")
+    order = np.load(packed / "order.npy")
+    rows = samples.read(range(5))
+    for number in range(5):
+        first, last = tokens.document_indices[order[number] : order[number] + 2]
+        lengths = tokens.sequence_lengths[first:last]
+        found = np.flatnonzero(np.diff(rows.document_ids_BS[number])) + 1
+        assert found.tolist() == [n for n in np.cumsum(lengths).tolist() if n < 1024]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_the_bytes_do_not_depend_on_workers(
+    chatml: Path, rows: Path, packed: Path, tmp_path: Path
+) -> None:
+    build_pack(request(chatml, tmp_path / "pack", rows, epochs=2, workers=2))
+    assert files_of(tmp_path / "pack") == files_of(packed)
+    assert [path.name for path in tmp_path.iterdir()] == ["pack"]
+
+
+def test_a_finished_pack_is_left_alone(chatml: Path, rows: Path, packed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in packed.iterdir()}
+    assert build_pack(request(chatml, packed, rows, epochs=2))["rows"] > 0
+    assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"over_long": "truncate"}, "--over-long: 'truncate'; .*; write drop"),
+        ({"sequence_tokens": 0}, "--sequence-tokens: 0"),
+        ({"sequence_tokens": 8}, "no conversation to pack; dropped .*longer than a row"),
+        ({"epochs": 0}, "--epochs: 0"),
+        ({"workers": 0}, "--workers: 0"),
+        ({"template": Path("nowhere.jinja")}, "--template nowhere.jinja: there is no such file"),
+        ({"inputs": ("nowhere.jsonl",)}, "FILE nowhere.jsonl: there is no such file"),
+        ({"tokenizer": Path("nowhere")}, "--tokenizer nowhere: no file nowhere"),
+        ({"output": Path("no/such/pack")}, "no folder no/such"),
+    ],
+)
+def test_what_cannot_be_packed_is_refused(
+    chatml: Path, rows: Path, tmp_path: Path, changes: dict[str, object], told: str
+) -> None:
+    with pytest.raises(RecipeError, match=told):
+        build_pack(request(chatml, tmp_path / "pack", rows, **changes))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_output_is_never_written_over(
+    chatml: Path, rows: Path, packed: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="a pack of other inputs or options"):
+        build_pack(request(chatml, packed, rows, seed=2))
+    (tmp_path / "pack").mkdir()
+    with pytest.raises(RecipeError, match="something that is no pack"):
+        build_pack(request(chatml, tmp_path / "pack", rows))
+
+
+def test_a_bad_template_is_refused(chatml: Path, rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jinja").write_text("{% for message in messages %}")
+    with pytest.raises(RecipeError, match="chat template bad.jinja: no jinja template"):
+        build_pack(request(chatml, tmp_path / "pack", rows, template=tmp_path / "bad.jinja"))
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "tokenizer.json").write_bytes((chatml / "tokenizer.json").read_bytes())
+    with pytest.raises(RecipeError, match="neither this project's special tokens nor a chat"):
+        build_pack(request(bare, tmp_path / "pack", rows))
+    (tmp_path / "good.jinja").write_text(CHATML)
+    build_pack(request(bare, tmp_path / "pack", rows, template=tmp_path / "good.jinja"))
+    (bare / "tokenizer_config.json").write_text("{")
+    with pytest.raises(RecipeError, match="tokenizer_config.json: not JSON"):
+        build_pack(request(bare, tmp_path / "other", rows))
