@@ -33,9 +33,9 @@ from tests.training_inputs import tiny_model  # noqa: E402
 PARAMETERS = {
     "hybrid_138k": 145_432,
     "hybrid_5m": 4_677_728,
-    "hybrid_15m": 14_420_344,
+    "hybrid_15m": 14_430_704,
     "hybrid_60m": 58_954_992,
-    "hybrid_150m": 150_028_680,
+    "hybrid_150m": 150_084_192,
     "hybrid_1b": 1_012_048_352,
     "transformer_1b": 1_182_853_120,
     "hybrid_8b": 8_100_852_736,  # the published count of nvidia/Nemotron-H-8B-Base-8K
