@@ -30,6 +30,15 @@ FILTERED_MEMBER = "ldq"  # Front-Loading Reasoning, section 4: ALF is the long a
 BATCH_ROWS = 2048
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowKind:
+    """What a composition tells rows apart by."""
+
+    domain: str
+    family: str
+    member: str
+
+
 @dataclass(kw_only=True)
 class Composition:
     """What a curated set is made of. Counts of rows and tokens, and of drops by reason."""
@@ -47,26 +56,28 @@ class Composition:
 
     def add(self, row: Row, *, member: str, lengths: tuple[int, ...]) -> None:
         """Counts one kept row; `lengths` are the tokens of its texts."""
-        domain, family = "base", "base"
+        kind = RowKind(domain="base", family="base", member=member)
         if isinstance(row, Conversation):
-            domain, family = row.domain, row.family
-            answer = answer_tokens(lengths)
-            self.answer_tokens[1 << max(answer - 1, 0).bit_length()] += 1
-        total = sum(lengths)
-        self.rows += 1
-        self.tokens += total
+            kind = RowKind(domain=row.domain, family=row.family, member=member)
+            self.answer_tokens[histogram_bound(answer_tokens(lengths))] += 1
+        self.count(kind, rows=1, tokens=sum(lengths))
+
+    def count(self, kind: "RowKind", *, rows: int, tokens: int) -> None:
+        """Counts rows of one kind, with the tokens that they have together."""
+        self.rows += rows
+        self.tokens += tokens
         for counts, name in (
-            (self.rows_by_domain, domain),
-            (self.rows_by_family, family),
-            (self.rows_by_member, member),
+            (self.rows_by_domain, kind.domain),
+            (self.rows_by_family, kind.family),
+            (self.rows_by_member, kind.member),
         ):
-            counts[name] += 1
+            counts[name] += rows
         for counts, name in (
-            (self.tokens_by_domain, domain),
-            (self.tokens_by_family, family),
-            (self.tokens_by_member, member),
+            (self.tokens_by_domain, kind.domain),
+            (self.tokens_by_family, kind.family),
+            (self.tokens_by_member, kind.member),
         ):
-            counts[name] += total
+            counts[name] += tokens
 
     def to_json(self, name: str) -> dict[str, Any]:
         return {
@@ -93,6 +104,26 @@ def answer_tokens(lengths: tuple[int, ...]) -> int:
     """Tokens of trace and answer together; the markers around them are not counted."""
     _, trace, answer = lengths
     return trace + answer
+
+
+def histogram_bound(tokens: int) -> int:
+    """The power of two that an answer of this length has at most."""
+    return 1 << max(tokens - 1, 0).bit_length()
+
+
+def is_longer(tokens: Any, threshold: int) -> Any:
+    """Whether answers (one length, or an array) are longer than the threshold: strictly."""
+    return tokens > threshold
+
+
+def drawn_rows(num_rows: int, share: float, *, seed: int, member: str) -> np.ndarray:
+    """bool [num_rows]: the seeded share of a member's rows, the nearest whole number of them."""
+    if share == 1.0:
+        return np.ones(num_rows, dtype=bool)
+    is_drawn = np.zeros(num_rows, dtype=bool)
+    shuffled = permutation(num_rows, seed, "share", member)
+    is_drawn[shuffled[: round(share * num_rows)]] = True
+    return is_drawn
 
 
 def check_mix(recipe: Mix, corpus: Path) -> None:
@@ -179,9 +210,7 @@ def _drawn(recipe: Mix, file: Path, *, member: str) -> Iterator[tuple[bool, Row]
         yield from ((True, row) for row in read_rows(file))
         return
     num_rows = sum(1 for _ in read_rows(file))
-    is_drawn = np.zeros(num_rows, dtype=bool)
-    shuffled = permutation(num_rows, recipe.seed, "share", member)
-    is_drawn[shuffled[: round(share * num_rows)]] = True
+    is_drawn = drawn_rows(num_rows, share, seed=recipe.seed, member=member)
     yield from ((bool(drawn), row) for drawn, row in zip(is_drawn, read_rows(file), strict=True))
 
 
@@ -208,6 +237,6 @@ def _drop_reason(recipe: Mix, row: Row, *, member: str, lengths: tuple[int, ...]
     if not lengths[2]:
         return "empty answer"
     is_filtered = member == FILTERED_MEMBER and recipe.min_answer_tokens > 0
-    if is_filtered and answer_tokens(lengths) <= recipe.min_answer_tokens:
+    if is_filtered and not is_longer(answer_tokens(lengths), recipe.min_answer_tokens):
         return f"answer of {recipe.min_answer_tokens} tokens or fewer"
     return None

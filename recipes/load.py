@@ -20,6 +20,9 @@ from frontload.recipes.scalars import convert_scalar, describe
 RECIPES = Path(__file__).resolve().parent
 """The recipes that ship with the project: models, placements, studies."""
 
+PARENT_FOLDERS = ("studies", "training", "placements", "curations", "blends")
+"""Where a parent is looked for that is not beside its child."""
+
 COMMAND_LINE = "command line"
 SHOWN_NAMES = 12  # of a list of valid names in a message
 
@@ -193,7 +196,7 @@ def _find_parent(path: Path, parent: Tree) -> Path:
     for candidate in (
         path.parent / name if name.endswith(".yaml") else path.parent / f"{name}.yaml",
         RECIPES / path.parent.name / f"{name}.yaml",
-        *(RECIPES / folder / f"{name}.yaml" for folder in ("studies", "training", "placements")),
+        *(RECIPES / folder / f"{name}.yaml" for folder in PARENT_FOLDERS),
     ):
         if name and candidate.is_file() and candidate.resolve() != path.resolve():
             return candidate.resolve()

@@ -1,0 +1,1 @@
+"""Raw data sets of the paper to named, deduplicated, decontaminated sets with their provenance."""

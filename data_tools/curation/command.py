@@ -1,0 +1,115 @@
+"""`frontload data curate`: parses, calls, prints; exit code."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.curation.describe import (
+    shown_composition,
+    shown_overlap,
+    shown_removals,
+)
+from frontload.data_tools.curation.inputs import check_inputs, sha256
+from frontload.data_tools.curation.publish import check_out
+from frontload.data_tools.curation.run import CurateRequest, curate, request_key
+from frontload.data_tools.files import read_json
+from frontload.recipes.curation import load_curation
+from frontload.recipes.errors import ArtifactError, RecipeError
+
+
+def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `curate`."""
+    one = subparsers.add_parser(
+        "curate", help="raw data sets to named sets: adapters, duplicates, benchmarks, overlap"
+    )
+    one.add_argument(
+        "recipe", metavar="RECIPE", help="a .yaml file, or a name of recipes/curations"
+    )
+    one.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made by this")
+    one.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
+    one.add_argument("--rejects", type=Path, metavar="FILE", help="JSONL of every dropped row")
+    one.set_defaults(run=run_curate)
+
+
+def run_curate(arguments: argparse.Namespace) -> int:
+    """Writes the folder, and prints what each set is made of."""
+    if arguments.workers < 1:
+        raise RecipeError(
+            "--workers",
+            found=str(arguments.workers),
+            rule="at least one process works",
+            do="write 1 or more",
+        )
+    loaded = load_curation(arguments.recipe, overrides=arguments.overrides)
+    check_out(arguments.out)
+    _check_rejects(arguments.rejects)
+    inputs = check_inputs(loaded)
+    if arguments.out.exists():
+        _check_made(arguments.out, request_key(loaded.value, inputs))
+        print(f"{arguments.out} is already made from this recipe and these files")
+    else:
+        request = CurateRequest(
+            recipe=loaded.value,
+            inputs=inputs,
+            out=arguments.out,
+            workers=arguments.workers,
+            rejects=arguments.rejects,
+        )
+        curate(request, tell=lambda line: print(line, file=sys.stderr, flush=True))
+    print(show_folder(arguments.out))
+    return 0
+
+
+def _check_rejects(file: Path | None) -> None:
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise RecipeError(
+            f"--rejects {file}",
+            found="a folder" if file.is_dir() else f"no folder {file.absolute().parent}",
+            rule="rejects are one JSONL file in a folder that exists, outside of --out",
+            do="name such a file",
+        )
+
+
+def _check_made(out: Path, key: str) -> None:
+    """Accepts a folder that is the result of this very request, whole.
+
+    Raises: RecipeError when it is another's; ArtifactError when a file is not what was written.
+    """
+    manifest: dict[str, Any] = read_json(out / "manifest.json")
+    if manifest.get("key") != key:
+        raise RecipeError(
+            f"--out {out}",
+            found="the result of another recipe, or of other files",
+            rule="a result is never written over",
+            do="name another folder, or remove this one",
+        )
+    for name, found in manifest["files"].items():
+        if not (out / name).is_file() or sha256(out / name) != found["sha256"]:
+            raise ArtifactError(
+                f"{out / name}",
+                found="not the bytes that its manifest states",
+                rule="nothing edits a result",
+                do="remove the folder and run the command again",
+            )
+
+
+def show_folder(out: Path) -> str:
+    """A finished folder's counts, as tables."""
+    manifest = read_json(out / "manifest.json")
+    lines: list[str] = []
+    for source, counts in manifest["dropped"].items():
+        files = [each for each in manifest["inputs"] if each["source"] == source]
+        kept = sum(each["rows_kept"] for each in files)
+        read = sum(each["rows_read"] for each in files)
+        lines.append(f"{source}: {kept:,} of {read:,} rows kept")
+        lines.extend(f"  dropped   {count:>12,}  {reason}" for reason, count in counts.items())
+    lines.append("")
+    for composition in read_json(out / "composition.json").values():
+        lines += [shown_composition(composition), ""]
+    if (out / "decontamination.json").is_file():
+        lines += ["evaluation items", shown_removals(read_json(out / "decontamination.json")), ""]
+    if (out / "overlaps.json").is_file():
+        lines += [shown_overlap(each) for each in read_json(out / "overlaps.json").values()]
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,204 @@
+"""The files of a curation, checked before anything is written."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.curation.adapters import ADAPTERS, Adapter, Rules
+from frontload.data_tools.curation.items import all_items, benchmark_files
+from frontload.data_tools.document import nearest_name
+from frontload.data_tools.raw.inputs import Format, expand_inputs, file_format
+from frontload.data_tools.raw.rows import BadRow, read_rows
+from frontload.recipes.curation import Curation
+from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.load import Loaded, nearest
+
+PEEKED_ROWS = 100  # ours: that many broken rows in front, and a file is refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One file of one source, as it was when the command began."""
+
+    source: str
+    file: Path
+    size_bytes: int
+    changed_ns: int
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The path as it is written in rows and manifests."""
+        return self.file.as_posix()
+
+    def check_unchanged(self) -> None:
+        """Refuses to go on with a file that changed while it was worked on.
+
+        Raises: StageError.
+        """
+        now = self.file.stat()
+        if (now.st_size, now.st_mtime_ns) != (self.size_bytes, self.changed_ns):
+            raise StageError(
+                f"reading {self.file}",
+                found="the file changed while it was read",
+                rule="a file is read twice and has to be the same",
+                do="run the command again when nothing writes to it",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """All that a curation reads."""
+
+    files: tuple[InputFile, ...]  # in the order of the recipe's sources
+    benchmarks: dict[str, str]  # file -> sha256
+    tokenizer_sha256: str
+
+
+def check_inputs(loaded: Loaded[Curation]) -> Inputs:
+    """Finds and digests every file, and looks at the first row of each.
+
+    Raises: RecipeError for an unknown adapter, a missing, empty or doubly named file, a file
+            without the fields of its adapter, a tokenizer or a benchmark that is none.
+    """
+    recipe = loaded.value
+    named: dict[Path, tuple[str, Path]] = {}
+    for name, source in recipe.sources.items():
+        adapter = _adapter(loaded, name)
+        if not source.files:
+            raise loaded.refuse(
+                f"sources.{name}.files",
+                found="no file",
+                rule="a source has one file or more",
+                do="name a file or a glob",
+            )
+        for file in expand_inputs(source.files, asked_by=f"sources.{name}.files"):
+            if file.resolve() in named:
+                raise loaded.refuse(
+                    f"sources.{name}.files",
+                    found=f"{file}, which is a file of source {named[file.resolve()][0]} too",
+                    rule="a file is read once",
+                    do="name it in one source; a set may have several sources",
+                )
+            named[file.resolve()] = (name, file)
+            check_fields(file, adapter, Rules.of(source, recipe.policy), source=name)
+    tokenizer = _tokenizer(loaded)
+    if recipe.decontamination is not None:
+        all_items(recipe.decontamination)
+    return Inputs(
+        files=tuple(_digested(source, file) for source, file in named.values()),
+        benchmarks={
+            file.as_posix(): sha256(file) for file in benchmark_files(recipe.decontamination)
+        },
+        tokenizer_sha256=tokenizer.sha256(),
+    )
+
+
+def _adapter(loaded: Loaded[Curation], name: str) -> Adapter:
+    source = loaded.value.sources[name]
+    if source.adapter not in ADAPTERS:
+        raise loaded.refuse(
+            f"sources.{name}.adapter",
+            found=f"'{source.adapter}'",
+            rule=f"an adapter is one of {', '.join(ADAPTERS)}",
+            do=nearest(source.adapter, list(ADAPTERS)),
+        )
+    adapter = ADAPTERS[source.adapter]
+    if not source.domain and not adapter.has_domain:
+        raise loaded.refuse(
+            f"sources.{name}.domain",
+            found="not stated",
+            rule=f"rows of {source.adapter} do not say their domain, and it is not guessed",
+            do="add a line `domain: math` (or code, science, general, web)",
+        )
+    return adapter
+
+
+def _tokenizer(loaded: Loaded[Curation]) -> AnyTokenizer:
+    asked = loaded.value.tokenizer
+    found = "not stated"
+    if asked:
+        try:
+            return AnyTokenizer.load(Path(asked))
+        except RecipeError as error:
+            found = f"'{asked}': {error.found}"
+    raise loaded.refuse(
+        "tokenizer",
+        found=found,
+        rule="lengths are in tokens of a named tokenizer: a tokenizer.json or a folder with it",
+        do="name the tokenizer of the model that is to be trained",
+    )
+
+
+def wanted_fields(adapter: Adapter, rules: Rules) -> tuple[tuple[str, ...], ...]:
+    """The fields that a row must have; of each group one."""
+    return adapter.needs or ((rules.text_field,),)
+
+
+def check_fields(file: Path, adapter: Adapter, rules: Rules, *, source: str) -> None:
+    """Looks at the first readable row of a file.
+
+    Raises: RecipeError when there is none, or when it has not the adapter's fields.
+    """
+    present = first_fields(file)
+    if present is None:
+        raise RecipeError(
+            f"sources.{source}.files: {file}",
+            found="no row" if not file.stat().st_size else "no row that can be read",
+            rule="every file has rows, objects with named fields",
+            do="remove the file from the source, or fetch it again",
+        )
+    for names in wanted_fields(adapter, rules):
+        if not set(names) & set(present):
+            raise RecipeError(
+                f"sources.{source}: first row of {file}",
+                found=f"fields {', '.join(sorted(present)) or 'none'}"
+                + nearest_name(names[0], present),
+                rule=f"its adapter reads {' or '.join(names)}",
+                do="name another adapter, or leave the file out"
+                + ("" if adapter.needs else "; plain_text reads the field `text_field`"),
+            )
+
+
+def first_fields(file: Path) -> tuple[str, ...] | None:
+    """The fields of the first readable row, None when there is none near the beginning."""
+    if file_format(file) is Format.PARQUET:
+        from frontload.data_tools.raw.parquet import open_table
+
+        with open_table(file) as table:
+            names = tuple(table.schema_arrow.names)
+            return names if table.metadata.num_rows else None
+    for number, row in enumerate(read_rows(file)):
+        if not isinstance(row, BadRow):
+            return tuple(row.value)
+        if number >= PEEKED_ROWS:
+            break
+    return None
+
+
+def columns_to_read(file: Path, adapter: Adapter, rules: Rules) -> Sequence[str] | None:
+    """Of a table, the columns that the adapter reads and that are there; None for JSONL."""
+    if file_format(file) is not Format.PARQUET:
+        return None
+    present: Any = first_fields(file) or ()
+    return [name for name in (*adapter.columns, rules.text_field) if name in present]
+
+
+def _digested(source: str, file: Path) -> InputFile:
+    found = file.stat()
+    return InputFile(
+        source=source,
+        file=file,
+        size_bytes=found.st_size,
+        changed_ns=found.st_mtime_ns,
+        sha256=sha256(file),
+    )
+
+
+def sha256(file: Path) -> str:
+    """Digest of a file's bytes."""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

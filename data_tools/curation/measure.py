@@ -1,0 +1,260 @@
+"""The first pass over a row: adapter, filters, evaluation items, lengths, hashes, signatures.
+
+A row's result depends on the row and the recipe alone, so batches may be cut anywhere.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.curate import answer_tokens
+from frontload.data_tools.curation.adapters import ADAPTERS, Rules
+from frontload.data_tools.curation.columns import QUESTION, Columns, Layout, band_column, signature
+from frontload.data_tools.curation.decontaminate import find_matches, is_leak
+from frontload.data_tools.curation.example import (
+    ASSISTANT,
+    UNCLOSED_THINK,
+    Drop,
+    Example,
+    split_think,
+)
+from frontload.data_tools.curation.filters import first_drop
+from frontload.data_tools.curation.inputs import columns_to_read
+from frontload.data_tools.curation.items import Item, ItemIndex, Match, all_items, build_index
+from frontload.data_tools.curation.sketch import band_keys, signatures
+from frontload.data_tools.curation.words import WordHasher
+from frontload.data_tools.own_data import normalise_question
+from frontload.data_tools.raw.rows import BadRow, RawRow, read_rows
+from frontload.recipes.curation import Curation
+
+BATCH_ROWS = 256  # ours: with BATCH_CHARACTERS, decides messages between processes, not bytes
+BATCH_CHARACTERS = 1 << 20
+SHOWN_BYTES = 2000  # of a broken row, in the rejects
+WORDS_SEED = 0  # of hashes that only have to differ
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Some rows of one file."""
+
+    source: str
+    file: Path
+    rows: tuple[RawRow | BadRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """One row that is left out of everything."""
+
+    row: int
+    drop: Drop
+    content: bytes  # JSON of the row as it was read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What became of a batch."""
+
+    columns: Columns
+    domains: list[str]  # of the kept rows, like `families`
+    families: list[str]
+    dropped: list[Dropped]
+    matches: list[tuple[int, list[Match]]]  # row -> what it shares with evaluation items
+
+
+def cut_batches(source: str, file: Path, rows: Iterator[RawRow | BadRow]) -> Iterator[Batch]:
+    """Rows in batches of about a MiB."""
+    held: list[RawRow | BadRow] = []
+    size = 0
+    for row in rows:
+        held.append(row)
+        size += _size(row)
+        if len(held) >= BATCH_ROWS or size >= BATCH_CHARACTERS:
+            yield Batch(source=source, file=file, rows=tuple(held))
+            held, size = [], 0
+    if held:
+        yield Batch(source=source, file=file, rows=tuple(held))
+
+
+def _size(row: RawRow | BadRow) -> int:
+    """About how many characters a row has: long texts stand in its fields or their messages."""
+    if isinstance(row, BadRow):
+        return len(row.raw)
+    return sum(
+        len(value) if isinstance(value, str) else 4096 if value else 0
+        for value in row.value.values()
+    )
+
+
+class Measurer:
+    """What a process holds to measure batches: tokenizer, hashes, the index of items."""
+
+    def __init__(self, recipe: Curation) -> None:
+        self.recipe = recipe
+        self.layout = Layout.of(recipe)
+        self.rules = {
+            name: Rules.of(source, recipe.policy) for name, source in recipe.sources.items()
+        }
+        self._tokenizer = AnyTokenizer.load(Path(recipe.tokenizer))
+        self._hasher = WordHasher(WORDS_SEED)
+        self.items: list[Item] = []
+        self.index: ItemIndex | None = None
+        if recipe.decontamination is not None:
+            self.items = all_items(recipe.decontamination)
+            self.index = build_index(self.items, recipe.decontamination, hasher=self._hasher)
+
+    def convert(self, source: str, row: RawRow | BadRow) -> Example | Drop:
+        """The row through its source's adapter and the row filters."""
+        if isinstance(row, BadRow):
+            return Drop(reason=str(row.reason))
+        adapter = ADAPTERS[self.recipe.sources[source].adapter]
+        found = adapter.convert(row.value, self.rules[source])
+        if isinstance(found, Drop):
+            return found
+        return first_drop(found) or found
+
+    def measure(self, batch: Batch) -> Measured:
+        """Everything that is known of the batch's rows."""
+        kept: list[tuple[RawRow | BadRow, Example]] = []
+        dropped: list[Dropped] = []
+        for row in batch.rows:
+            found = self.convert(batch.source, row)
+            if isinstance(found, Drop):
+                dropped.append(Dropped(row=row.number, drop=found, content=raw_content(row)))
+            else:
+                kept.append((row, found))
+        words = self._hasher.words([example.document for _, example in kept])
+        matches: list[tuple[int, list[Match]]] = []
+        leaked: set[int] = set()
+        if self.index is not None:
+            for place, found in find_matches(words, self.index, hasher=self._hasher).items():
+                row = kept[place][0]
+                matches.append((row.number, found))
+                if drop := self._leak(found):
+                    leaked.add(place)
+                    dropped.append(Dropped(row=row.number, drop=drop, content=raw_content(row)))
+        kept = [pair for place, pair in enumerate(kept) if place not in leaked]
+        examples = [example for _, example in kept]
+        columns = self._columns(examples)
+        columns["row"] = np.array([row.number for row, _ in kept], dtype=np.int64)
+        return Measured(
+            columns=columns,
+            domains=[example.domain for example in examples],
+            families=[example.family for example in examples],
+            dropped=sorted(dropped, key=lambda each: each.row),
+            matches=matches,
+        )
+
+    def _leak(self, matches: Sequence[Match]) -> Drop | None:
+        """The drop of a row that holds an item, naming the longest overlap."""
+        rules, index = self.recipe.decontamination, self.index
+        if rules is None or index is None:
+            return None
+        leaks = [
+            match
+            for match in matches
+            if is_leak(match, rules, item_ngram_words=int(index.sizes_I[match.item]))
+        ]
+        if not leaks:
+            return None
+        worst = max(leaks, key=lambda match: (match.overlap_words, match.share, -match.item))
+        item = self.items[worst.item]
+        return Drop(
+            reason=f"holds an item of {item.benchmark}",
+            detail=f"{item.name}, {worst.overlap_words} words, share {worst.share:.2f}",
+        )
+
+    def _columns(self, examples: Sequence[Example]) -> Columns:
+        columns = self._lengths(examples)
+        documents = [example.document for example in examples]
+        questions = [example.question or example.document for example in examples]
+        columns["exact"] = np.array(
+            [text_digest(text) for text in documents], dtype=np.uint64
+        ).reshape(-1, 2)
+        columns["question"] = np.array(
+            [text_digest(text)[0] for text in questions], dtype=np.uint64
+        )
+        columns["truncated"] = np.array(
+            [UNCLOSED_THINK in example.flags for example in examples], dtype=np.uint8
+        )
+        for text in self.layout.near:
+            rules = self.layout.rules
+            words = self._hasher.words(questions if text == QUESTION else documents)
+            columns[signature(text)] = found = signatures(words, rules, hasher=self._hasher)
+            for band, keys in enumerate(band_keys(found, bands=rules.bands)):
+                columns[band_column(text, band)] = keys
+        return columns
+
+    def _lengths(self, examples: Sequence[Example]) -> Columns:
+        """Tokens of the whole row, of its last answer, of all of its answers (-1: no answer)."""
+        texts: list[str] = []
+        for example in examples:
+            texts.extend(text for part in row_texts(example) for text in part)
+        lengths = iter([len(ids) for ids in self._tokenizer.encode_batch(texts)])
+        found = np.full((3, len(examples)), -1, dtype=np.int32)
+        for number, example in enumerate(examples):
+            total, answers = 0, []
+            for part in row_texts(example):
+                own = tuple(next(lengths) for _ in part)
+                total += sum(own)
+                if len(own) == 2:
+                    answers.append(answer_tokens((0, *own)))
+            found[0, number] = total
+            if answers:
+                found[1, number], found[2, number] = answers[-1], sum(answers)
+        return {"tokens": found[0], "answer_last": found[1], "answer_sum": found[2]}
+
+
+_state: dict[str, Measurer] = {}  # the measurer of a worker process, set when it starts
+
+
+def start_measurer(recipe: Curation) -> None:
+    """Makes this process ready to measure."""
+    _state["measurer"] = Measurer(recipe)
+
+
+def current_measurer() -> Measurer:
+    return _state["measurer"]
+
+
+def measure_batch(batch: Batch) -> Measured:
+    return current_measurer().measure(batch)
+
+
+def open_input(source: str, file: Path, recipe: Curation) -> Iterator[RawRow | BadRow]:
+    """The raw rows of one file, with the fields that its adapter reads."""
+    adapter = ADAPTERS[recipe.sources[source].adapter]
+    rules = Rules.of(recipe.sources[source], recipe.policy)
+    return read_rows(file, columns=columns_to_read(file, adapter, rules))
+
+
+def row_texts(example: Example) -> list[tuple[str, ...]]:
+    """The texts whose tokens are counted: one a turn, of an answer its trace and what follows."""
+    if not example.turns:
+        return [(example.text,)]
+    return [
+        split_think(turn.text) if turn.role == ASSISTANT else (turn.text,) for turn in example.turns
+    ]
+
+
+def text_digest(text: str) -> tuple[int, int]:
+    """128 bits of the normalised text: equal for texts that differ in case and spaces only."""
+    digest = hashlib.blake2b(normalise_question(text).encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+def raw_content(row: RawRow | BadRow) -> bytes:
+    """JSON of a row as it was read; of a broken one its first bytes as text."""
+    if isinstance(row, BadRow):
+        return orjson.dumps(row.raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace"))
+    return orjson.dumps(row.value, default=_shown)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)

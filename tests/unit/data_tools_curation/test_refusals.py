@@ -1,0 +1,106 @@
+"""Wrong input of `frontload data curate`: one message in four parts, exit 2, nothing written."""
+
+import fcntl
+import os
+
+import pytest
+
+from tests.unit.data_tools_curation.workbench import Workbench
+
+SOURCES = "sources: {own: {files: [r.jsonl], adapter: gsm8k, domain: math}}\n"
+SETS = "sets: {shq: {members: [own]}}\n"
+ROWS = [{"question": "q one", "answer": "s\n#### 1"}, {"question": "q two", "answer": "s\n#### 2"}]
+
+
+@pytest.fixture
+def ready(bench: Workbench) -> Workbench:
+    """Rows and a recipe that is right."""
+    bench.rows("r.jsonl", ROWS)
+    bench.recipe(SOURCES + SETS)
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("sources.own.adapter=gsm8", ("command line", "'gsm8'", "write 'gsm8k'")),
+        ("sources.own.adapter=openthoughts3", ("r.jsonl", "conversations or messages")),
+        ("sources.own.files=[none.jsonl]", ("sources.own.files", "no such file")),
+        ("sources.own.files=[empty.jsonl]", ("empty.jsonl", "no row")),
+        ("sources.own.files=[broken.jsonl]", ("broken.jsonl", "no row that can be read")),
+        ("sources.own.files=[]", ("a source has one file or more",)),
+        ('sources.own.domain=""', ("it is not guessed",)),
+        ("sources.own.unsplit=guess", ("drop, whole_text",)),
+        ("sources.own.files=[r.jsonl, r.jsonl]", ("a file is read once",)),
+        ("tokenizer=missing.json", ("missing.json", "named tokenizer")),
+        ('tokenizer=""', ("not stated", "named tokenizer")),
+        ("tokenizer=r.jsonl", ("no Hugging Face tokenizer",)),
+        ("sets.shq.members=[owm]", ("'owm'", "write 'own'")),
+        ("sets.shq.members=[]", ("one or more members",)),
+        ("sets.shq.duplicates=[nearly]", ("'nearly'", "write 'near'")),
+        ("sets.shq.share_of_member={own: 1.5}", ("above 0 and at most 1",)),
+        ("sets.shq.share_of_member={other: 0.5}", ("'other'",)),
+        ("sets.own={members: [shq]}", ("the name of a source",)),
+        ("sets={}", ("name at least one of the sets",)),
+        ("overlaps={a: [shq]}", ("between two sets",)),
+        ("overlaps={a: [shq, sha]}", ("write 'shq'",)),
+        ("duplicates.bands=7", ("bands divide the 128",)),
+        ("multi_turn_answer=first", ("last, sum",)),
+        ("heldout_share=1.0", ("below 1",)),
+        ("sets.shq.answer_tokens_abov=9", ("write 'answer_tokens_above'",)),
+    ],
+)
+def test_a_wrong_recipe_is_refused(ready: Workbench, override: str, parts: tuple[str, ...]) -> None:
+    ready.rows("empty.jsonl", [])
+    ready.rows("broken.jsonl", ["{", "[1]"])
+    message = ready.refusal("mine.yaml", override, "--out", "out")
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_wrong_name_in_the_file_is_told_with_its_line(ready: Workbench) -> None:
+    ready.recipe(SOURCES.replace("gsm8k", "gsm") + SETS)
+    message = ready.refusal("mine.yaml", "--out", "out")
+    assert "mine.yaml:3: sources.own.adapter: 'gsm';" in message
+    assert "write 'gsm8k'" in message
+
+
+def test_a_file_of_two_sources_is_refused(ready: Workbench) -> None:
+    more = "sources.copy={files: [r.jsonl], adapter: gsm8k, domain: math}"
+    assert "source own too" in ready.refusal("mine.yaml", more, "--out", "out")
+
+
+def test_rows_without_the_field_that_the_recipe_names(ready: Workbench) -> None:
+    more = "sources.own={files: [r.jsonl], adapter: plain_text, domain: web, text_field: answers}"
+    assert "(nearest: 'answer')" in ready.refusal("mine.yaml", more, "--out", "out")
+
+
+def test_names_that_are_no_recipe_or_no_place(ready: Workbench) -> None:
+    assert "write 'defaults'" in ready.refusal("default", "--out", "out")
+    assert "make the folder first" in ready.refusal("mine.yaml", "--out", "none/out")
+    (ready.folder / "full").mkdir()
+    assert "no curation" in ready.refusal("mine.yaml", "--out", "full")
+    assert "1 or more" in ready.refusal("mine.yaml", "--out", "out", "--workers", "0")
+    rejects = ("--rejects", "none/rejects.jsonl")
+    assert "outside of --out" in ready.refusal("mine.yaml", "--out", "out", *rejects)
+
+
+def test_a_set_without_a_row_is_refused_and_nothing_is_published(ready: Workbench) -> None:
+    words = ("mine.yaml", "sets.shq.answer_tokens_above=9", "--out", "out")
+    code, _, message = ready.run(*words)
+    assert code == 2
+    assert "no row left" in message
+    assert "own: answer of 9 tokens or fewer" in message
+    assert not (ready.folder / "out").exists()
+    code, _, message = ready.run("mine.yaml", "--out", "out")
+    assert code == 0, message
+
+
+def test_two_runs_at_one_folder(ready: Workbench) -> None:
+    folder = ready.folder / "out.partial"
+    folder.mkdir()
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert "another run" in ready.refusal("mine.yaml", "--out", "out")
+    os.close(handle)
+    assert ready.run("mine.yaml", "--out", "out")[0] == 0
