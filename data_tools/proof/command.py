@@ -104,7 +104,24 @@ def _prove_content(
     indexes = [as_prefix(other) or other for other in among if among[other] in ("index", "prefix")]
     blends = [other for other in among if among[other] == "blend"]
     earlier = earlier_phases(path, blends)
-    return verify_blend(path, find_indexes(path, indexes), others=earlier)
+    found = find_indexes(path, indexes)
+    strange = _without_index(path, found) if set(indexes) - set(found.values()) else []
+    return strange or verify_blend(path, found, others=earlier)
+
+
+def _without_index(blend: Path, found: Mapping[str, Path]) -> list[Check]:
+    """Sources of a plan that no index is of, when an index was given that is of no source."""
+    file = blend / "plan.json"
+    return [
+        Check(
+            claim=f"{source['name']}: an index has the sha256 that the plan states",
+            found=f"none has {source['index_sha256'][:12]}: another index, or an edited plan",
+            holds=False,
+            where=f"{file} sources.{source['name']}.index_sha256",
+        )
+        for source in read_json(file)["sources"]
+        if source["name"] not in found
+    ]
 
 
 def _stored_digests(folder: Path, *, but: tuple[str, ...]) -> list[Check]:
