@@ -1,12 +1,12 @@
-"""`frontload data ...`: parses, calls, prints; exit code."""
+"""`frontload data verify|peek|preprocess|crossthink|synth`: parses, calls, prints; exit code."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from frontload.data_tools import tokenizer_command
+from frontload.data_tools.blending import command as blend_command
 from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
-from frontload.data_tools.curation import command as curation_command
 from frontload.data_tools.peek import command as peek_command
 from frontload.data_tools.preprocess import PreprocessRequest, preprocess
 from frontload.data_tools.proof import command as proof_command
@@ -17,9 +17,9 @@ from frontload.recipes.study import load_study
 def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the commands of this room; each sets `run` to a function from arguments to exit code."""
     proof_command.add_command(subparsers)
+    blend_command.add_command(subparsers)
     peek_command.add_command(subparsers)
     tokenizer_command.add_command(subparsers)
-    curation_command.add_command(subparsers)
 
     raw = subparsers.add_parser("preprocess", help="JSONL to Megatron .bin/.idx")
     raw.add_argument("--input", nargs="+", type=Path, required=True, metavar="FILE")

@@ -4,10 +4,12 @@ YAML 1.1 reads 3e-4 as text, 1:30 as 90, 0777 as 511 and `on` as true; none of t
 """
 
 import re
+from fractions import Fraction
 from typing import Any
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9](_?[0-9])*)")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9](_?[0-9])*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_EXACT = re.compile(r"(0|[1-9](_?[0-9])*)(\.[0-9]+|/[1-9](_?[0-9])*)?")
 
 Refusal = tuple[str, str, str]
 """Found, rule, do: the last three parts of the message."""
@@ -55,5 +57,11 @@ def _to_float(text: str, found: str) -> Any:
     return found, "it must be a finite decimal number", "write e.g. 0.05 or 3.0e-4"
 
 
-_NAMES = {bool: "true/false value", int: "whole number", float: "number"}
-_CONVERT = {bool: _to_bool, int: _to_int, float: _to_float}
+def _to_fraction(text: str, found: str) -> Any:
+    if _EXACT.fullmatch(text):
+        return Fraction(text.replace("_", ""))
+    return found, "it must be an exact number, a decimal or a ratio", "write e.g. 4/5 or 0.8"
+
+
+_NAMES = {bool: "true/false value", int: "whole number", float: "number", Fraction: "exact number"}
+_CONVERT = {bool: _to_bool, int: _to_int, float: _to_float, Fraction: _to_fraction}

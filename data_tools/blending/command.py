@@ -1,0 +1,125 @@
+"""`frontload data blend`: budgets to a table and, with indexes, to a folder of phases."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from frontload.data_tools.blending.budget import Budget, Size, plan_budget, sources_read
+from frontload.data_tools.blending.build import build_blend, check_tokenizers
+from frontload.data_tools.blending.report import budget_text, ledger_json
+from frontload.data_tools.blending.source import SourceIndex, read_source
+from frontload.recipes.artifact import index_prefix
+from frontload.recipes.blend_schema import BlendRecipe, load_blend
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.load import Loaded, nearest
+
+
+def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `blend`; its `run` goes from arguments to exit code."""
+    one = subparsers.add_parser("blend", help="token budgets to phases: windows, order, ledger")
+    one.add_argument("recipe", help="a name under recipes/blends, or a path ending in .yaml")
+    one.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. phases.b.tokens=N")
+    one.add_argument(
+        "--index",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=PREFIX",
+        help="a source's pair PREFIX.bin, PREFIX.idx, or the folder of an index",
+    )
+    one.add_argument("--out", type=Path, metavar="FOLDER", help="where the phases go")
+    one.add_argument(
+        "--plan-only",
+        action="store_true",
+        help="price the plan, by declared sizes where no index is given; writes nothing",
+    )
+    one.add_argument("--json", action="store_true", help="print the ledger instead of the table")
+    one.set_defaults(run=run_blend)
+
+
+def run_blend(arguments: argparse.Namespace) -> int:
+    """Checks the whole plan, then prints it and, without --plan-only, writes it."""
+    out: Path | None = arguments.out
+    if (out is None) != arguments.plan_only:
+        raise RecipeError(
+            "blend --out",
+            found="--out with --plan-only" if out else "neither --out nor --plan-only",
+            rule="a blend is written to a folder, or only planned",
+            do="keep --out FOLDER or --plan-only",
+        )
+    loaded = load_blend(arguments.recipe, overrides=arguments.overrides)
+    read = sources_read(loaded.value)
+    prefixes = _prefixes(loaded, arguments.index)
+    missing = [name for name in read if name not in prefixes]
+    if missing and not arguments.plan_only:
+        raise RecipeError(
+            "blend --index",
+            found=f"no index of {', '.join(missing)}",
+            rule="every source that a phase reads has an index",
+            do=f"add --index {missing[0]}=PREFIX, or plan by declared sizes with --plan-only",
+        )
+    check_tokenizers({name: prefixes[name] for name in read if name in prefixes})
+    sources = {name: read_source(name, prefixes[name]) for name in read if name in prefixes}
+    budget = plan_budget(loaded, _sizes(loaded.value, sources))
+    is_new = out is None or build_blend(budget, sources, out)
+    print(json.dumps(ledger_json(budget), indent=1) if arguments.json else budget_text(budget))
+    _tell(budget, out, is_new=is_new, unread=[name for name in prefixes if name not in read])
+    return 0
+
+
+def _tell(budget: Budget, out: Path | None, *, is_new: bool, unread: Sequence[str]) -> None:
+    lines = [f"--index {name} is not used: no phase reads it" for name in unread]
+    declared = [name for name in sources_read(budget.recipe) if budget.sizes[name].is_declared]
+    if declared:
+        lines.append(f"sizes of {', '.join(declared)} are declared, not counted")
+    if out is not None:
+        folders = ", ".join(str(out / phase.name) for phase in budget.phases)
+        lines.append(f"wrote {folders}" if is_new else f"{out} holds this very blend: nothing done")
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def _prefixes(loaded: Loaded[BlendRecipe], given: Sequence[str]) -> dict[str, Path]:
+    """Source -> prefix of its pair, as the command line names it."""
+    known = tuple(loaded.value.sources)
+    found: dict[str, Path] = {}
+    for one in given:
+        name, equals, prefix = one.partition("=")
+        if not equals or not prefix:
+            raise RecipeError(
+                f"--index {one}",
+                found="no NAME=PREFIX",
+                rule="an index is given with the name of its source",
+                do=f"write e.g. --index {known[0] if known else 'base'}={one}",
+            )
+        if name not in known:
+            raise RecipeError(
+                f"--index {one}",
+                found=f"the recipe has no source '{name}'",
+                rule=f"sources of this recipe are {', '.join(known)}",
+                do=nearest(name, known),
+            )
+        if name in found:
+            raise RecipeError(
+                f"--index {one}",
+                found=f"{name} has an index already: {found[name]}",
+                rule="a source is one index",
+                do="give each source once; several indexes are members of a mix",
+            )
+        path = Path(prefix.removesuffix(".idx").removesuffix(".bin"))
+        found[name] = index_prefix(path) if path.is_dir() else path
+    return found
+
+
+def _sizes(recipe: BlendRecipe, sources: Mapping[str, SourceIndex]) -> dict[str, Size]:
+    sizes = {
+        name: Size(tokens=knobs.declared_tokens, documents=knobs.declared_samples, is_declared=True)
+        for name, knobs in recipe.sources.items()
+    }
+    for name, source in sources.items():
+        sizes[name] = Size(
+            tokens=source.num_tokens, documents=source.num_documents, is_declared=False
+        )
+    return sizes

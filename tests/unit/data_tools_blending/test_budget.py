@@ -1,0 +1,309 @@
+"""Budgets are spent exactly, windows follow each other, caps hold; refusals say what fits."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from frontload.data_tools.blending.budget import Budget, Size, apportion, plan_budget
+from frontload.recipes.blend_schema import (
+    BlendMix,
+    BlendRecipe,
+    PhaseKnobs,
+    SourceKnobs,
+    load_blend,
+)
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.load import RECIPES, Loaded
+from tests.unit.data_tools_blending.small import RECIPE, write_recipe
+
+SHIPPED = sorted(path.stem for path in (RECIPES / "blends").glob("*.yaml"))
+BILLION = 10**9
+
+
+def declared(loaded: Loaded[BlendRecipe]) -> dict[str, Size]:
+    return {
+        name: Size(tokens=one.declared_tokens, documents=one.declared_samples, is_declared=True)
+        for name, one in loaded.value.sources.items()
+    }
+
+
+def planned(recipe: str, *overrides: str) -> Budget:
+    loaded = load_blend(recipe, overrides=overrides)
+    return plan_budget(loaded, declared(loaded))
+
+
+def read_of(budget: Budget) -> dict[str, int]:
+    return {name: sum(part.tokens for part in budget.parts_of(name)) for name in budget.sizes}
+
+
+# ---------------------------------------------------------------- the paper's plans
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_plan_spends_a_trillion_tokens_to_the_sample(name: str) -> None:
+    budget = planned(name)
+    assert [phase.target_tokens for phase in budget.phases] == [600 * BILLION, 400 * BILLION]
+    assert [phase.num_samples for phase in budget.phases] == [73_242_187, 48_828_125]
+    for phase in budget.phases:
+        assert sum(part.target_tokens for part in phase.parts) == phase.target_tokens
+        assert 0 <= phase.target_tokens - phase.tokens < 8192
+
+
+REASONING = {"base": 0, "80_20": 80, "90_10": 40, "60_40": 160, "200b": 200}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_plan_reads_the_reasoning_of_its_name(name: str) -> None:
+    """In billions: none, 80, 40, 160 and 200, to within one sample a phase."""
+    budget = planned(name)
+    reasoning = sum(tokens for source, tokens in read_of(budget).items() if source != "base")
+    ratio = next(ratio for ratio in REASONING if ratio in name)
+    assert abs(reasoning - REASONING[ratio] * BILLION) < 2 * 8192
+
+
+def test_the_epochs_of_the_paper() -> None:
+    """paper/spec: 0.238 of LDQ, 6.7 of SHQ; the plain union has 2.8B of SHQ, 0.23 epochs."""
+    epochs = {
+        name: float(budget.parts_of(name)[-1].epochs)
+        for name, budget in (
+            ("ldq", planned("paper_80_20_ldq")),
+            ("shq", planned("paper_80_20_shq")),
+        )
+    }
+    assert epochs == pytest.approx({"ldq": 0.238, "shq": 6.667}, abs=5e-4)
+    union = planned("paper_80_20_lmq")
+    assert round(union.parts_of("shq")[0].tokens / BILLION, 1) == 2.8
+    assert float(union.parts_of("shq")[0].epochs) == pytest.approx(0.23, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "shq_tokens"),
+    [
+        ("token", Fraction(12, 348) * 80 * BILLION),
+        ("sample", Fraction(1_200_000, 269_200_000) * 80 * BILLION),
+        ("equal", 40 * BILLION),
+    ],
+)
+def test_members_of_a_mix_share_by_tokens_samples_or_equally(
+    weighting: str, shq_tokens: Fraction
+) -> None:
+    budget = planned("paper_80_20_lmq", f"mixes.lmq.weighting={weighting}")
+    shq, ldq = budget.parts_of("shq")[0], budget.parts_of("ldq")[0]
+    assert abs(shq.tokens - shq_tokens) < 8192
+    assert shq.tokens + ldq.tokens == 80 * BILLION
+    assert shq.target_tokens + ldq.target_tokens == 80 * BILLION
+
+
+def test_repeats_and_unique_share_of_a_small_set() -> None:
+    first, second = planned("paper_200b_shq").parts_of("shq")
+    assert first.unique_share == Fraction(12 * BILLION, first.tokens)
+    assert first.repeated_tokens == first.tokens - 12 * BILLION
+    assert (second.unique_share, second.repeated_tokens) == (0, second.tokens)
+    assert second.start_tokens == first.end_tokens
+
+
+def test_whole_batches_when_asked() -> None:
+    budget = planned("paper_80_20_ldq", "global_batch_sequences=768")
+    for phase in budget.phases:
+        assert phase.num_samples % 768 == 0
+        assert 0 <= phase.target_tokens - phase.tokens < 768 * 8192
+
+
+def test_parts_in_tokens_instead_of_shares() -> None:
+    parts = "phases.b.parts={base: 320_000_000_000, ldq: 80_000_000_000}"
+    by_tokens = planned("paper_80_20_ldq", "phases.b.shares=null", parts)
+    assert (
+        by_tokens == planned("paper_80_20_ldq")
+        or by_tokens.phases == planned("paper_80_20_ldq").phases
+    )
+
+
+# ---------------------------------------------------------------- for any numbers
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> tuple[Loaded[BlendRecipe], dict[str, Size]]:
+    """Up to five sources, two of them behind a mix, up to four phases."""
+    names = [f"s{n}" for n in range(draw(st.integers(2, 5)))]
+    sizes = {
+        name: Size(
+            tokens=draw(st.integers(500, 10**7)),
+            documents=draw(st.integers(1, 10**4)),
+            is_declared=False,
+        )
+        for name in names
+    }
+    mix = BlendMix(
+        members=tuple(names[:2]), weighting=draw(st.sampled_from(["token", "sample", "equal"]))
+    )
+    readable = ["mix", *names[2:]]
+    phases = {}
+    for number in range(draw(st.integers(1, 4))):
+        weights = {
+            name: draw(st.integers(1, 50))
+            for name in draw(st.lists(st.sampled_from(readable), min_size=1, unique=True))
+        }
+        phases[f"p{number}"] = PhaseKnobs(
+            tokens=draw(st.integers(3_000, 10**6)),
+            shares={name: Fraction(w, sum(weights.values())) for name, w in weights.items()},
+        )
+    source = SourceKnobs(
+        reading="repeatable", max_epochs=Fraction(10**6), declared_tokens=0, declared_samples=0
+    )
+    recipe = BlendRecipe(
+        seed=1,
+        sequence_tokens=draw(st.integers(1, 20)),
+        global_batch_sequences=draw(st.integers(1, 7)),
+        sources=dict.fromkeys(names, source),
+        mixes={"mix": mix},
+        phases=phases,
+    )
+    return Loaded(value=recipe, places={"": "made up"}), sizes
+
+
+@settings(max_examples=200, deadline=None)
+@given(made=recipes())
+def test_budgets_are_spent_exactly_and_windows_are_disjoint(
+    made: tuple[Loaded[BlendRecipe], dict[str, Size]],
+) -> None:
+    loaded, sizes = made
+    recipe = loaded.value
+    batch = recipe.sequence_tokens * recipe.global_batch_sequences
+    try:
+        budget = plan_budget(loaded, sizes)
+    except RecipeError as error:
+        if "which is none" not in error.found:
+            raise
+        return  # a weight so small that it is no sequence
+    free = dict.fromkeys(sizes, 0)
+    for phase in budget.phases:
+        assert phase.tokens == phase.target_tokens // batch * batch
+        assert sum(part.target_tokens for part in phase.parts) == phase.target_tokens
+        shares = recipe.phases[phase.name].shares
+        assert shares is not None
+        for name, share in shares.items():
+            own = [part for part in phase.parts if part.name == name]
+            assert abs(sum(part.num_samples for part in own) - share * phase.num_samples) < 1
+        for part in phase.parts:
+            assert part.start_tokens == free[part.source], "it begins where the last one ended"
+            free[part.source] = part.end_tokens
+            new = max(0, min(part.end_tokens, part.one_epoch) - part.start_tokens)
+            assert part.tokens == new + part.repeated_tokens
+            assert part.unique_share == Fraction(new, part.tokens)
+    for blend, phase in zip(budget.blends(), budget.phases, strict=True):
+        assert sum(window.tokens for window in blend.windows) == phase.tokens
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    weights=st.lists(st.integers(1, 10**6), min_size=1, max_size=30), total=st.integers(0, 10**9)
+)
+def test_whole_parts_add_up_and_are_within_one_of_exact(weights: list[int], total: int) -> None:
+    shares = [Fraction(weight, sum(weights)) for weight in weights]
+    parts = apportion(total, shares)
+    assert sum(parts) == total
+    assert all(abs(part - total * share) < 1 for part, share in zip(parts, shares, strict=True))
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_repeats_beyond_the_cap_are_refused_with_what_fits() -> None:
+    with pytest.raises(RecipeError) as caught:
+        planned("paper_80_20_shq", "sources.shq.max_epochs=3")
+    assert "end at epoch 6.667" in caught.value.found
+    assert "36_000_000_000 tokens in all phases" in caught.value.rule
+    assert "raise max_epochs to 6.67" in caught.value.do
+    fits = int(caught.value.do.split("phases.b.tokens=")[1].split(",")[0])
+    planned("paper_80_20_shq", "sources.shq.max_epochs=3", f"phases.b.tokens={fits}")
+    more = f"phases.b.tokens={fits + 3 * 8192 * 5}"
+    with pytest.raises(RecipeError, match="end at epoch"):
+        planned("paper_80_20_shq", "sources.shq.max_epochs=3", more)
+    planned("paper_80_20_shq", "sources.shq.max_epochs=6.67")
+
+
+def test_a_one_pass_source_is_not_read_again_in_a_later_phase() -> None:
+    small = "sources.base.declared_tokens=900_000_000_000"
+    with pytest.raises(RecipeError) as caught:
+        planned("paper_base", small)
+    assert "from 599_999_995_904" in caught.value.found
+    assert "make it repeatable" in caught.value.do
+    with pytest.raises(RecipeError, match="0 of them left here; lower the share of it"):
+        planned("paper_base", "sources.base.declared_tokens=600_000_000_000")
+
+
+def refused(tmp_path: Path, old: str, new: str, *overrides: str) -> RecipeError:
+    assert old in RECIPE
+    file = write_recipe(tmp_path, RECIPE.replace(old, new))
+    with pytest.raises(RecipeError) as caught:
+        planned(str(file), *overrides)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "told"),
+    [
+        ("lmq: 2/5}", "lmq: 1/5}", 13, "sums to 4/5; shares sum to 1; add 1/5"),
+        ("lmq: 2/5}", "lmq: 1/2}", 13, "sums to 11/10; shares sum to 1; take away 1/10"),
+        ("lmq: 2/5}", "lmk: 2/5}", 13, "'lmk' is not known; .* write 'lmq'"),
+        ("members: [ldq, shq]", "members: [ldq, shg]", 10, "'shg' is not known; .*write 'shq'"),
+        ("members: [ldq, shq]", "members: [ldq, ldq]", 10, "one member or more, each once"),
+        ("weighting: token", "weighting: tokens", 10, "'tokens' is not known.*write 'token'"),
+        ("reading: repeatable", "reading: twice", 8, "'twice' is not known"),
+        ("max_epochs: 4", "max_epochs: 0", 8, "is 0 for a source that is repeatable"),
+        ("max_epochs: 4", "max_epochs: four", 8, "write e.g. 4/5 or 0.8"),
+        ("reading: repeatable", "reading: one_pass", 8, "is 4 for a source that is one_pass"),
+        ("lmq: 2/5}", "ldq: 1/5, lmq: 1/5}", 13, "source ldq is in ldq too"),
+        ("lmq: 2/5}", "ldq: 0, lmq: 2/5}", 13, "a part above 0"),
+        ("tokens: 480, shares: {base: 0.6, lmq: 2/5}", "tokens: 480", 13, "neither shares nor"),
+        ("tokens: 480", "tokens: 5", 13, "one batch of 1 sequences or more; write at least 16"),
+        ("lmq: {mem", "shq: {mem", 10, "'shq' is a source too"),
+        ("  a: {", "  a/b: {", 12, "is called 'a/b'"),
+        ("seed: 3", "seed: -3", 2, "is -3; it is at least 0"),
+    ],
+)
+def test_a_wrong_recipe_names_its_line(
+    tmp_path: Path, old: str, new: str, line: int, told: str
+) -> None:
+    error = refused(tmp_path, old, new)
+    assert error.asked.split(": ")[0].endswith(f"recipe.yaml:{line}"), error
+    with pytest.raises(RecipeError, match=told):
+        raise error
+
+
+def test_what_no_recipe_may_lack(tmp_path: Path) -> None:
+    phases = RECIPE[RECIPE.index("phases:") :]
+    assert "one phase or more" in refused(tmp_path, phases, "phases: {}\n").rule
+    both = refused(tmp_path, "shares: {base: 1}", "shares: {base: 1}, parts: {base: 400}")
+    assert both.found == "both shares and parts"
+    short = refused(tmp_path, "shares: {base: 1}", "parts: {base: 390}")
+    assert (short.found, short.do) == ("sums to 390", "add 10")
+
+
+def test_sizes_that_nobody_stated_are_asked_for(tmp_path: Path) -> None:
+    error = refused(tmp_path, "declared_tokens: 100_000", "declared_tokens: 0")
+    assert "give --index base=PREFIX" in error.do
+    error = refused(
+        tmp_path, "declared_samples: 500", "declared_samples: 0", "mixes.lmq.weighting=sample"
+    )
+    assert error.asked.endswith("sources.ldq.declared_samples")
+
+
+def test_an_empty_index_is_refused(tmp_path: Path) -> None:
+    loaded = load_blend(str(write_recipe(tmp_path)))
+    sizes = declared(loaded) | {"shq": Size(tokens=0, documents=0, is_declared=False)}
+    with pytest.raises(RecipeError, match="an index without tokens"):
+        plan_budget(loaded, sizes)
+
+
+def test_a_part_of_no_whole_sequence_is_refused(tmp_path: Path) -> None:
+    error = refused(tmp_path, "lmq: 2/5}", "lmq: 2/5}", "sources.shq.declared_tokens=10")
+    assert "of 30 samples, which is none" in error.found
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="write 'paper_80_20_lmq'"):
+        load_blend("paper_8020_lmq")
