@@ -1,4 +1,4 @@
-"""`frontload data verify|peek|preprocess|crossthink|synth`: parses, calls, prints; exit code."""
+"""`frontload data ...`: parses, calls, prints; exit code."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from frontload.data_tools import tokenizer_command
 from frontload.data_tools.blending import command as blend_command
 from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
+from frontload.data_tools.curation import command as curation_command
 from frontload.data_tools.peek import command as peek_command
 from frontload.data_tools.preprocess import PreprocessRequest, preprocess
 from frontload.data_tools.proof import command as proof_command
@@ -20,6 +21,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     blend_command.add_command(subparsers)
     peek_command.add_command(subparsers)
     tokenizer_command.add_command(subparsers)
+    curation_command.add_command(subparsers)
 
     raw = subparsers.add_parser("preprocess", help="JSONL to Megatron .bin/.idx")
     raw.add_argument("--input", nargs="+", type=Path, required=True, metavar="FILE")
