@@ -20,7 +20,17 @@ FULL, REFUSED = (
     (errno.ENOSPC, errno.EDQUOT),
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
-STUDY_COMMANDS = ("plan", "run", "status", "report", "explain", "launch", "train", "estimate")
+STUDY_COMMANDS = (
+    "plan",
+    "run",
+    "status",
+    "report",
+    "explain",
+    "launch",
+    "train",
+    "estimate",
+    "precision",
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -169,6 +179,10 @@ def _parser(command: str) -> _Parser:
     estimate = choices.add_parser("estimate", help=text, description=text)
     if command == "estimate":
         importlib.import_module("frontload.launch.estimate").add_arguments(estimate)
+    text = "which GEMMs run in FP8, and how far a precision moves a model, emulated here"
+    precision = choices.add_parser("precision", help=text, description=text)
+    if command == "precision":
+        importlib.import_module("frontload.launch.precision").add_arguments(precision)
     data = choices.add_parser("data", help="preprocess, curate, verify: data from files to tokens")
     if command == "data":  # imported only when asked for: the other commands start faster
         below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")

@@ -15,13 +15,13 @@ from frontload.megatron_ext.memory import GIB, StageMemory
 from frontload.megatron_ext.timing import StepTime
 from frontload.recipes.gpus import find_gpu
 
-PIPE_WIDTH = 120  # columns where the output is not a terminal
+PIPE_WIDTH = 140  # columns where the output is not a terminal
 GIGA = 1e9
 
 
 def show(answer: Answer, *, num_layouts: int, gemms: bool) -> None:
     """Prints the answer to the terminal."""
-    console = Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    console = open_console()
     workload, placement = answer.workload, answer.placement
     tokens = workload.sequence_tokens * workload.global_batch_sequences
     console.print(
@@ -44,7 +44,7 @@ def show(answer: Answer, *, num_layouts: int, gemms: bool) -> None:
 
 def show_gemms(console: Console, gemms: Sequence[Gemm]) -> None:
     """One line a layer: its products, their sizes on a rank, and their formats."""
-    table = _table("GEMMs of a rank (format of forward/gradient)", "layer", "kind")
+    table = make_table("GEMMs of a rank (format of forward/gradient)", "layer", "kind")
     table.add_column("products: inputs x outputs")
     table.add_column("format")
     for layer in dict.fromkeys(gemm.layer for gemm in gemms):
@@ -63,7 +63,7 @@ def show_gemms(console: Console, gemms: Sequence[Gemm]) -> None:
 
 
 def _costs(answer: Answer) -> Table:
-    table = _table("parameters and FLOPs a token", "where", "layers", "a layer", "parameters")
+    table = make_table("parameters and FLOPs a token", "where", "layers", "a layer", "parameters")
     for name in ("GFLOP forward", "GFLOP training", "share"):
         table.add_column(name, justify="right")
     whole = sum(cost.training_flops for cost in answer.costs)
@@ -124,7 +124,7 @@ def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
 
 
 def _memory(asked: Estimate) -> Table:
-    table = _table("memory of a GPU by pipeline stage, GiB", "stage", "layers")
+    table = make_table("memory of a GPU by pipeline stage, GiB", "stage", "layers")
     parts = (
         "weights", "gradients", "optimizer", "activations", "states", "logits", "backward",
         "reserved", "total",
@@ -152,14 +152,14 @@ def _other_memory(asked: Estimate) -> str:
 
 def _time(time: StepTime) -> Table:
     parts = ("compute", "recompute", "bubble", "tensor", "pipeline", "data", "total")
-    table = _table("seconds a step (communication is not overlapped)", *parts)
+    table = make_table("seconds a step (communication is not overlapped)", *parts)
     table.add_row(*(f"{getattr(time, name):.3f}" for name in parts))
     table.add_row(*(f"{getattr(time, name) / time.total:.0%}" for name in parts))
     return table
 
 
 def _layouts(layouts: Sequence[Estimate], num_layouts: int) -> Table:
-    table = _table(
+    table = make_table(
         f"legal layouts, best first ({min(num_layouts, len(layouts))} of {len(layouts)})",
         *("TP", "PP", "DP", "micro", "recompute", "GiB", "fits", "s/step", "bubble", "MFU"),
     )
@@ -193,9 +193,15 @@ def _show_refused(console: Console, refused: Sequence[Refused]) -> None:
         console.print()
 
 
-def _table(title: str, *columns: str) -> Table:
+def open_console() -> Console:
+    """The terminal, or wide plain lines where the output is none."""
+    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+
+
+def make_table(title: str, *columns: str) -> Table:
+    """An empty table in this project's look."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name in columns:
         words = name in ("where", "kind", "layers") and name != columns[-1]
-        table.add_column(name, justify="left" if words else "right")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
     return table
