@@ -56,7 +56,7 @@ class OwnData:
 class Tokenizer:
     """Stage `tokenizer`: trained with the `tokenizers` library on the corpus's training text."""
 
-    kind: str  # "word" (whitespace words, closed vocabulary) or "bpe" (byte level)
+    kind: str  # "word" (whitespace words, closed vocabulary) or "byte_bpe" (byte-level BPE)
     vocab_size: int  # upper bound; the trained size is in the artifact
 
 

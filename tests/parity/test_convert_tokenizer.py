@@ -25,7 +25,7 @@ def text(seed: int, *, count: int = 12) -> str:
     return " ".join(random.Random(seed).choices(SENTENCE.split(), k=count))
 
 
-@pytest.fixture(params=["word", "bpe"])
+@pytest.fixture(params=["word", "byte_bpe"])
 def folders(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     """A trained tokenizer's folder and an export that holds it."""
     rows = [{"id": str(seed), "text": text(seed)} for seed in range(40)]

@@ -163,7 +163,7 @@ def test_digest_is_that_of_the_files_end_to_end(own: OwnData, tmp_path: Path) ->
 def test_the_rest_of_the_room_takes_it(own: OwnData, room: Room) -> None:
     """import_own -> tokenizer -> curate -> index, pack, with byte-level BPE."""
     room.corpus = room.run("import_own", own, name="own")
-    recipe = Tokenizer(kind="bpe", vocab_size=400)
+    recipe = Tokenizer(kind="byte_bpe", vocab_size=400)
     room.run("train_tokenizer", recipe, name="tokenizer", corpus=room.corpus)
     room.mix("base", "base")
     room.mix("own", "own")

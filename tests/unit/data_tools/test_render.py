@@ -32,7 +32,7 @@ def words(built_room: Room) -> TextTokenizer:
 
 @pytest.fixture(scope="module")
 def byte_pairs(built_room: Room) -> TextTokenizer:
-    recipe = Tokenizer(kind="bpe", vocab_size=400)
+    recipe = Tokenizer(kind="byte_bpe", vocab_size=400)
     return tokenizers.train(recipe, [built_room.corpus / "shq.jsonl"]).tokenizer
 
 

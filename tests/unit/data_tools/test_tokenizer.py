@@ -15,13 +15,13 @@ def files(room: Room) -> list[Path]:
     return [room.corpus / f"{name}.jsonl" for name in ("base", "ldq", "shq")]
 
 
-@pytest.mark.parametrize("kind", ["word", "bpe"])
+@pytest.mark.parametrize("kind", ["word", "byte_bpe"])
 def test_special_ids_are_fixed(built_room: Room, kind: str) -> None:
     tokenizer = train(Tokenizer(kind=kind, vocab_size=600), files(built_room)).tokenizer
     assert [tokenizer.encode(token) for token in SPECIAL_TOKENS] == [[n] for n in range(6)]
 
 
-@pytest.mark.parametrize("kind", ["word", "bpe"])
+@pytest.mark.parametrize("kind", ["word", "byte_bpe"])
 def test_bytes_repeat(built_room: Room, kind: str) -> None:
     recipe = Tokenizer(kind=kind, vocab_size=600)
     first, second = (train(recipe, files(built_room)).tokenizer.to_json() for _ in range(2))
@@ -46,7 +46,7 @@ def test_word_order_is_frequency_then_spelling(tmp_path: Path) -> None:
 
 
 def test_byte_pairs_cover_any_text_and_split_digits(built_room: Room) -> None:
-    tokenizer = train(Tokenizer(kind="bpe", vocab_size=400), files(built_room)).tokenizer
+    tokenizer = train(Tokenizer(kind="byte_bpe", vocab_size=400), files(built_room)).tokenizer
     text = " 1234 caf\u00e9\n\ttab"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert len(tokenizer.encode("1234")) == 4
@@ -93,7 +93,7 @@ def test_unknown_words_of_the_items_are_counted(room: Room) -> None:
     [
         (Tokenizer(kind="wrod", vocab_size=512), "tokenizer.kind: 'wrod'"),
         (Tokenizer(kind="word", vocab_size=60), "raise vocab_size to 145 or more"),
-        (Tokenizer(kind="bpe", vocab_size=200), "write 262 or more"),
+        (Tokenizer(kind="byte_bpe", vocab_size=200), "write 262 or more"),
     ],
 )
 def test_a_wrong_recipe_is_refused(built_room: Room, recipe: Tokenizer, told: str) -> None:

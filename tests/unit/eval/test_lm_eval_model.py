@@ -148,12 +148,12 @@ def test_few_shot_prompts_hold_as_many_examples_as_fit(
     assert (result.num_shots, result.prompt_tokens) == (1, less.num_tokens)
 
 
-@pytest.mark.parametrize("kind", ["word", "bpe"])
+@pytest.mark.parametrize("kind", ["word", "byte_bpe"])
 def test_the_prompt_text_encodes_to_the_ids_of_training(
     corpus: Path, tokenizer: TextTokenizer, kind: str
 ) -> None:
     """lm-eval hands over texts; training joins pieces that are encoded apart."""
-    if kind == "bpe":
+    if kind == "byte_bpe":
         tokenizer = train_byte_pairs(
             corpus_texts([corpus / "training.jsonl"]), vocab_size=400
         ).tokenizer
