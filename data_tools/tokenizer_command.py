@@ -51,7 +51,10 @@ class Texts:
                 if isinstance(row, BadRow):
                     self.dropped[row.reason] += 1
                     continue
-                for key in self.keys:
+                if not any(key in row.value for key in self.keys):
+                    self.dropped["none of the fields"] += 1
+                    continue
+                for key in (key for key in self.keys if key in row.value):
                     text = take_text(row.value, key)
                     if isinstance(text, Reason):
                         self.dropped[f"{key}: {text}"] += 1

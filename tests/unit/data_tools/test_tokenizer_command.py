@@ -47,7 +47,7 @@ def test_what_is_passed_over_is_said(tmp_path: Path, capsys: pytest.CaptureFixtu
     passed_over = json.loads(shown.partition("passed over: ")[2])
     assert passed_over == {
         "not an object": 1,
-        "question: missing key": 1,
+        "none of the fields": 1,
         "question: spells a special token": 1,
         "question: wrong type": 1,
     }
@@ -65,7 +65,7 @@ def test_a_field_that_no_row_has_writes_nothing(
 ) -> None:
     file = write(tmp_path / "train.jsonl", list(ROWS))
     assert train(file, tmp_path / "out", "--vocab-size", "300") == 2
-    assert "text: missing key" in capsys.readouterr().err
+    assert "none of the fields" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
