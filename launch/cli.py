@@ -187,6 +187,10 @@ def _parser(command: str) -> _Parser:
     if command == "data":  # imported only when asked for: the other commands start faster
         below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
         importlib.import_module("frontload.data_tools.cli").add_commands(below)
+    text = "what this machine has and lacks; with --nodes, which nodes of a job are slow"
+    doctor = choices.add_parser("doctor", help=text, description=text)
+    if command == "doctor":
+        importlib.import_module("frontload.launch.doctor.command").add_arguments(doctor)
     text = "checkpoints to Hugging Face folders and back"
     convert = choices.add_parser("convert", help=text, description=text)
     if command == "convert":

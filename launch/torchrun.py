@@ -79,6 +79,9 @@ def run_agent(command: list[str]) -> int:
     """
     die_with_parent()
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGUSR1")
+    # An agent that was there before keeps the address of the ranks' store to itself
+    # (torch 2.13 dynamic_rendezvous.py, next_rendezvous), so a restarted agent would wait for ever.
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     from torch.distributed.elastic.multiprocessing import SignalException
 
     sys.argv = command

@@ -59,7 +59,8 @@ def render_train(
     worker = ("--module", "frontload.launch.cli", *words)
     if placement.slurm is not None:
         doctor = ("python", "-m", "frontload.launch.cli", "doctor", "--brief")
-        checks = (*doctor, "--gpus", str(placement.ranks_per_node), "--disk", str(root))
+        gpus = placement.ranks_per_node if placement.gpus else 0
+        checks = (*doctor, "--gpus", str(gpus), "--disk", str(root))
         job = ClusterJob(
             name=name,
             folder=folder,
