@@ -101,7 +101,7 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
     groups = parallelism.join_groups(placement)
     device = parallelism.current_device()
     module = build_model(model, placement, groups, precision=training.precision).to(device)
-    parallelism.take_census(module, model, groups)
+    parallelism.take_census(module, model, placement, groups)
     clock = Clock()
     module.config.finalize_model_grads_func = functools.partial(_finish_gradients, clock)
     whole = module if training.precision == "fp32" else Float16Module(module.config, module)

@@ -2,14 +2,16 @@
 
 import logging
 import warnings
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
-from frontload.megatron_ext.census import count_parameters
+from frontload.megatron_ext.census import count_layer_parameters
 from frontload.megatron_ext.layout import Batching, cut_batch
+from frontload.megatron_ext.pattern import parse_pattern, split_pipeline
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Training
@@ -100,28 +102,55 @@ def current_device() -> torch.device:
     return torch.device("cpu")
 
 
-def take_census(module: torch.nn.Module, model: Model, groups: ProcessGroupCollection) -> None:
-    """Counts layers and parameters over all ranks against the recipe: core drops layers in silence.
+def take_census(
+    module: torch.nn.Module, model: Model, placement: Placement, groups: ProcessGroupCollection
+) -> None:
+    """Counts layers and parameters of every rank against the recipe: core drops layers in silence.
 
-    Raises: StageError with both counts.
+    Every rank sees every rank's counts, so that all fail together and none waits for another.
+
+    Raises: StageError naming the first rank whose part is not the recipe's, and its axes.
     """
-    tp, pp = groups.tp.size(), groups.pp.size()
-    num_layers = len(module.decoder.layers)  # type: ignore[union-attr, arg-type]
+    tp = groups.tp.size()
+    layers: list[Any] = list(module.decoder.layers)  # type: ignore[union-attr, arg-type]
     cut = sum(p.numel() for p in module.parameters() if _is_cut(p))
     whole = sum(p.numel() for p in module.parameters() if not _is_cut(p))
-    counts = torch.tensor([num_layers, whole + cut * tp], dtype=torch.int64)
-    counts = counts.to(current_device())
-    if pp > 1:
-        dist.all_reduce(counts, group=groups.pp)
-    found_layers, found_parameters = counts.tolist()
-    expected = count_parameters(model).total
-    if found_layers != len(model.pattern) or found_parameters != expected:
-        raise StageError(
-            f"the built model at tensor_parallel {tp}, pipeline_parallel {pp}",
-            found=f"{found_layers} layers and {found_parameters} parameters",
-            rule=f"the recipe has {len(model.pattern)} layers and {expected} parameters",
-            do="report it: a layer was dropped or doubled when the model was cut",
-        )
+    first = layers[0].layer_number - 1 if layers else -1
+    place = [groups.pp.rank(), groups.tp.rank(), groups.dp.rank()]
+    mine = torch.tensor([*place, first, len(layers), whole + cut * tp], dtype=torch.int64)
+    counts = [mine.to(current_device())]
+    if dist.get_world_size() > 1:
+        counts = [torch.empty_like(counts[0]) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, mine.to(current_device()))
+    stages = _stages(model, placement)
+    for rank, count in enumerate(counts):
+        stage, tensor, replica, *found = count.tolist()
+        if found != list(stages[stage]):
+            start, size, parameters = stages[stage]
+            raise StageError(
+                f"the model built on rank {rank} (pipeline {stage}, tensor {tensor}, data "
+                f"{replica})",
+                found=f"{found[1]} layers from {found[0]} and {found[2]} parameters over its "
+                "tensor ranks",
+                rule=f"the recipe has {size} layers from {start} and {parameters} parameters there",
+                do="report it: a layer was dropped or doubled when the model was cut",
+            )
+
+
+def _stages(model: Model, placement: Placement) -> list[tuple[int, int, int]]:
+    """First layer, layers and parameters of every pipeline stage."""
+    parts = split_pipeline(model, placement)
+    found: list[tuple[int, int, int]] = []
+    for stage, part in enumerate(parts):
+        parameters = sum(count_layer_parameters(model, layer) for layer in parse_pattern(part))
+        is_first, is_last = stage == 0, stage == len(parts) - 1
+        table = model.vocab_size * model.hidden_size
+        parameters += table if is_first else 0
+        if is_last:  # a tied table has a copy on the last stage, if that is not the first
+            parameters += model.hidden_size
+            parameters += 0 if model.tie_embeddings and is_first else table
+        found.append((sum(map(len, parts[:stage])), len(part), parameters))
+    return found
 
 
 def _is_cut(parameter: torch.nn.Parameter) -> bool:

@@ -1,5 +1,6 @@
 """Every layout trains like one rank: same checkpoint in, same losses, same weights out."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-dp2-sp": {"tensor_parallel": 2, "sequence_parallel": True},
     "pp2-dp2": {"pipeline_parallel": 2, "micro_batch_sequences": 1},
     "tp2-pp2": {"tensor_parallel": 2, "pipeline_parallel": 2, "micro_batch_sequences": 2},
+    "tp2-pp2-uneven": {
+        "tensor_parallel": 2,
+        "pipeline_parallel": 2,
+        "pipeline_layers": [1, 3],
+        "micro_batch_sequences": 2,
+    },
     "dp4": {},
     "tp2-dp2-recompute": {"tensor_parallel": 2, "recompute": True},
 }
@@ -42,7 +49,33 @@ def train_layouts(root: str, layouts: dict[str, dict[str, Any]]) -> dict[str, An
             recipe = tiny_pretrain(BATCH, start_sample=STEPS * BATCH)
             pretrain(recipe, inputs | {"start": work.path}, more)
             found[f"{name}-more"] = more.lines
+    found["lost layer"] = _lose_a_layer(Path(root), inputs)
     return found
+
+
+def _lose_a_layer(root: Path, inputs: dict[str, Path]) -> list[Any]:
+    """What this rank says when the last rank has built one layer too few; no lines, no wait."""
+    from megatron.core.models.hybrid.hybrid_block import HybridStack
+
+    from frontload.megatron_ext.stages import pretrain
+    from frontload.recipes.errors import StageError
+
+    build = HybridStack.__init__
+
+    def lose_the_last(self: Any, *args: Any, **options: Any) -> None:
+        build(self, *args, **options)
+        if os.environ["RANK"] == "3":
+            self.layers = self.layers[:-1]
+
+    placement = Placement(ranks_per_node=4, **LAYOUTS["tp2-pp2-uneven"])
+    HybridStack.__init__ = lose_the_last
+    try:
+        pretrain(tiny_pretrain(BATCH), inputs, workspace(root / "lost", placement=placement))
+    except StageError as error:
+        return [str(error)]
+    finally:
+        HybridStack.__init__ = build
+    return []
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +127,16 @@ def test_drawn_weights_and_next_phase_are_those_of_one_rank(
 
 def test_only_the_first_rank_writes_metrics(runs: dict[str, Any]) -> None:
     for rank in runs["silent"]:
-        assert all(lines == [] for lines in rank.values())
+        assert all(lines == [] for name, lines in rank.items() if name != "lost layer")
+
+
+def test_a_layer_lost_on_one_rank_stops_all_of_them_at_the_start(runs: dict[str, Any]) -> None:
+    told = [runs["layouts"]["lost layer"], *(rank["lost layer"] for rank in runs["silent"])]
+    assert len(told) == 4
+    for (message,) in told:
+        assert message == told[0][0]
+    assert "rank 3 (pipeline 1, tensor 1, data 0): 2 layers from 1" in told[0][0]
+    assert "the recipe has 3 layers from 1" in told[0][0]
 
 
 @pytest.mark.parametrize("name", ["tp2-pp2", "fresh-distributed-optimizer"])

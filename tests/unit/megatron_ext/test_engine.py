@@ -117,7 +117,7 @@ def test_a_dropped_layer_is_noticed() -> None:
     groups = join_groups(Placement())
     module = build_model(tiny_model(pattern="M-*M"), Placement(), groups, precision="fp32")
     with pytest.raises(StageError, match="4 layers"):
-        take_census(module, tiny_model(pattern="M-*MM"), groups)
+        take_census(module, tiny_model(pattern="M-*MM"), Placement(), groups)
 
 
 def test_bf16_follows_float32(tmp_path: Path) -> None:

@@ -88,8 +88,7 @@ CASES = {
     "M": tiny_model(pattern="M-M-M*-M-", **WIDE),
     "mamba": tiny_model(pattern="MMM", **WIDE),
     "states": tiny_model(pattern="MM", mamba_state_dim=64, mamba_chunk_tokens=4, **WIDE),
-    "attention": tiny_model(pattern="****", **WIDE),
-    "mlp": tiny_model(pattern="----", **WIDE),
+    "attention": tiny_model(pattern="*-*-", **WIDE),
     "words": tiny_model(pattern="M-*", vocab_size=4_096, **WIDE),
     "narrow": tiny_model(pattern="M-M*-"),
 }
