@@ -1,17 +1,15 @@
 """Where a training sample came from: its source, its documents, their rows and its text."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from frontload.data_tools.document import read_rows
+from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.proof.blend import BlendFiles, read_blend
-from frontload.data_tools.tokenizer import TextTokenizer
-from frontload.recipes.artifact import documents_file, index_prefix
+from frontload.data_tools.proof.blend import BlendFiles, prefix_of, read_blend
+from frontload.data_tools.provenance import RowOrigin, Trail, origins
 from frontload.recipes.errors import RecipeError
 
 
@@ -20,7 +18,8 @@ class DocumentPart:
     """The tokens [offset, offset + tokens) of one document inside a sample."""
 
     id: str
-    row: int  # of documents.jsonl, from 0; also the document's number in the index
+    row: int  # the document's number in the index, from 0; of a study also its documents.jsonl row
+    origin: RowOrigin | None
     offset: int
     tokens: int
     epoch: int
@@ -44,9 +43,11 @@ class SampleOrigin:
             f" stream token {self.stream_tokens}"
         ]
         for part in self.documents:
+            name = f"{part.id} (document {part.row})" if part.id else f"document {part.row}"
+            read = part.origin.to_text() if part.origin else "a row that nothing tells of"
             lines.append(
-                f"  {part.id} (row {part.row}): tokens {part.offset} to"
-                f" {part.offset + part.tokens}, epoch {part.epoch}"
+                f"  {name}: {read}; tokens {part.offset} to {part.offset + part.tokens},"
+                f" epoch {part.epoch}"
             )
             lines.append(f"    {part.text}")
         return "\n".join(lines)
@@ -54,11 +55,16 @@ class SampleOrigin:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFolders:
-    """The artifacts behind a blend: per source its index and its documents, and the tokenizer."""
+    """What lies behind a blend: per source its index, folder or prefix, and where that came from.
+
+    `inputs` are files that a prefix was made of: they tell the exact row where some were dropped.
+    """
 
     index: Mapping[str, Path]
-    documents: Mapping[str, Path]
     tokenizer: Path
+    documents: Mapping[str, Path] = field(default_factory=dict)
+    corpus: Mapping[str, Path] = field(default_factory=dict)
+    inputs: tuple[Path, ...] = ()
 
 
 def explain_sample(blend_folder: Path, folders: SourceFolders, *, number: int) -> SampleOrigin:
@@ -78,13 +84,20 @@ def explain_sample(blend_folder: Path, folders: SourceFolders, *, number: int) -
     source = blend.plan["sources"][source_number]
     name = source["name"]
     spans = _document_spans(blend, name, place=place)
-    reader = IndexedReader(index_prefix(folders.index[name]))
-    tokenizer = TextTokenizer.load(folders.tokenizer)
-    ids = _row_ids(documents_file(folders.documents[name]), {row for row, *_ in spans})
+    prefix = prefix_of(folders.index[name])
+    reader, tokenizer = IndexedReader(prefix), AnyTokenizer.load(folders.tokenizer)
+    trail = Trail(
+        prefix=prefix,
+        documents=folders.documents.get(name),
+        corpus=folders.corpus.get(name),
+        inputs=folders.inputs,
+    )
+    read = origins(trail, {row for row, *_ in spans}, tokenizer)
     parts = tuple(
         DocumentPart(
-            id=ids[row],
+            id=read[row].id if row in read else "",
             row=row,
+            origin=read.get(row),
             offset=offset,
             tokens=tokens,
             epoch=(source["stream_start"] + listed_at) // source["document_tokens"],
@@ -115,8 +128,3 @@ def _document_spans(
         if finish > begin:
             spans.append((int(blend.order[source][at]), begin - start, finish - begin, start))
     return spans
-
-
-def _row_ids(file: Path, wanted: set[int]) -> dict[int, str]:
-    rows = islice(read_rows(file), max(wanted) + 1)
-    return {number: row.id for number, row in enumerate(rows) if number in wanted}

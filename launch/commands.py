@@ -194,14 +194,19 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
 
 
 def _sources(store: Store, blend: Path) -> dict[str, Any]:
-    """Index and documents of each source of a blend, and the tokenizer, through the manifests."""
-    found: dict[str, Any] = {"index": {}, "documents": {}, "tokenizer": None}
+    """Index, documents and corpus of each source of a blend, and the tokenizer, by manifests."""
+    found: dict[str, Any] = {"index": {}, "documents": {}, "corpus": {}, "tokenizer": None}
     for role, key in read_manifest(blend)["inputs"].items():
         index = None if role == "before" else store.find("index", key)
         if index is None:
             continue
         inputs = read_manifest(index)["inputs"]
         found["index"][role] = index
-        found["documents"][role] = store.find("curate", inputs["documents"])
+        documents = store.find("curate", inputs["documents"])
+        found["documents"][role] = documents
+        key = read_manifest(documents)["inputs"]["corpus"] if documents else ""
+        corpus = store.find("synthesize", key) or store.find("import_own", key)
+        if corpus is not None:
+            found["corpus"][role] = corpus
         found["tokenizer"] = store.find("tokenizer", inputs["tokenizer"])
     return found

@@ -2,44 +2,172 @@
 
 import argparse
 import json
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.artifact_kind import kind_of
-from frontload.data_tools.files import read_json
+from frontload.data_tools.artifact_kind import find_indexes, kind_of
+from frontload.data_tools.explain import SourceFolders, explain_sample
+from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
-from frontload.recipes.artifact import documents_file, index_prefix
+from frontload.data_tools.packing.chat import load_template
+from frontload.data_tools.packing.messages import read_messages
+from frontload.data_tools.peek.masked import decoded, masked_text, open_console
+from frontload.data_tools.proof.blend import prefix_of
+from frontload.data_tools.proof.prefix import as_prefix, manifest_file
+from frontload.data_tools.raw.inputs import FORMAT_OF_SUFFIX, expand_inputs
+from frontload.data_tools.raw.parse import BadRow
+from frontload.data_tools.raw.rows import read_rows
+from frontload.recipes.artifact import documents_file
+from frontload.recipes.errors import RecipeError
+
+COUNTS = ("plan.json", "pack.json", "index.json", "composition.json", "counts.json", "ledger.json")
+HIDDEN = {"files", "bin_blocks", "idx_blocks", "parts"}  # long, and for programs
+SHOWN_CHARACTERS = 2000  # ours: a screen; the rest is counted
 
 
 def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds `peek`."""
-    peek = subparsers.add_parser("peek", help="show the first rows and the counts of an artifact")
-    peek.add_argument("folder", type=Path, metavar="FOLDER")
+    peek = subparsers.add_parser("peek", help="show rows, documents or samples of an artifact")
+    peek.add_argument("folder", type=Path, metavar="PATH", help="folder, prefix P, or file of rows")
     peek.add_argument("--rows", type=int, default=3, help="how many rows (default 3)")
-    peek.add_argument("--tokenizer", type=Path, help="decodes the tokens of an index or a pack")
+    peek.add_argument("--first", type=int, default=0, help="the first row, from 0 (default 0)")
+    peek.add_argument("--tokenizer", type=Path, help="decodes tokens; marks targets in files")
+    peek.add_argument("--template", type=Path, help="chat template for rows of files")
+    peek.add_argument(
+        "--index", nargs="+", type=Path, default=[], metavar="P", help="indexes of a blend"
+    )
     peek.set_defaults(run=run_peek)
 
 
 def run_peek(arguments: argparse.Namespace) -> int:
-    """Prints the counts of an artifact and its first rows."""
-    folder: Path = arguments.folder
-    kind = kind_of(folder)
-    print(f"{kind} {folder}")
-    for name in ("plan.json", "pack.json", "index.json", "composition.json", "counts.json"):
-        if (folder / name).is_file():
-            print(json.dumps(read_json(folder / name), indent=1, sort_keys=True))
+    """Prints the counts of an artifact and some of its rows."""
+    path: Path = arguments.folder
+    if arguments.rows < 0 or arguments.first < 0:
+        raise RecipeError(
+            "--rows and --first",
+            found=f"{arguments.rows} rows from {arguments.first}",
+            rule="rows are counted from 0",
+            do="write 0 or more",
+        )
+    is_file = path.is_file() and path.suffix.lower() in FORMAT_OF_SUFFIX
+    kind = "file" if is_file and as_prefix(path) is None else kind_of(path)
     tokenizer = AnyTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
-    if kind in ("index", "pack"):
-        reader = IndexedReader(index_prefix(folder) if kind == "index" else folder / "tokens")
-        for number in range(min(arguments.rows, reader.num_documents)):
-            ids = reader.document(number).tolist()
-            print(f"{number}: {tokenizer.decode(ids) if tokenizer else ids}")
+    console = open_console()
+    console.print(f"{kind} {path}")
+    for name in COUNTS:
+        if (path / name).is_file():
+            _print_counts(console, read_json(path / name))
+    if kind == "file":
+        _show_file(console, path, tokenizer, arguments)
+    elif kind in ("index", "prefix"):
+        prefix = prefix_of(as_prefix(path) or path)
+        if manifest_file(prefix).is_file():
+            _print_counts(console, read_json(manifest_file(prefix)))
+        _show_documents(console, prefix, tokenizer, arguments)
+    elif kind == "pack":
+        _show_pack(console, path, tokenizer, arguments)
+    elif kind == "blend":
+        _show_blend(console, path, arguments)
     elif kind in ("curate", "corpus"):
-        files = [documents_file(folder)] if kind == "curate" else sorted(folder.glob("*.jsonl"))
+        files = [documents_file(path)] if kind == "curate" else sorted(path.glob("*.jsonl"))
         for file in files:
-            print(file.name)
-            with open(file, encoding="utf-8") as stream:
-                for line in islice(stream, arguments.rows):
-                    print(f"  {line.rstrip()[:400]}")
+            console.print(file.name)
+            _show_file(console, file, tokenizer, arguments)
     return 0
+
+
+def _print_counts(console: Console, counts: dict[str, Any]) -> None:
+    shown = {name: value for name, value in counts.items() if name not in HIDDEN}
+    console.print(json.dumps(shown, indent=1, sort_keys=True))
+
+
+def _wanted(arguments: argparse.Namespace, total: int) -> range:
+    return range(min(arguments.first, total), min(arguments.first + arguments.rows, total))
+
+
+def _show_file(
+    console: Console, file: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+) -> None:
+    """Rows of a file; with a tokenizer, conversations as its template says them, targets marked."""
+    expand_inputs([str(file)], asked_by="PATH")
+    template = load_template(arguments.template, tokenizer) if tokenizer else None
+    last = arguments.first + arguments.rows
+    for row in islice(read_rows(file), arguments.first, last):
+        if isinstance(row, BadRow):
+            console.print(f"  row {row.number}: {row.reason}")
+            continue
+        messages = read_messages(row.value) if template else "no template"
+        parts = (
+            template.pieces(messages) if template and not isinstance(messages, str) else messages
+        )
+        if isinstance(parts, str) or template is None:
+            line = json.dumps(row.value, ensure_ascii=False, default=str)
+            console.print(f"  {_cut(line)}")
+            continue
+        texts = [(piece.text, piece.is_target) for piece in parts if not isinstance(piece, dict)]
+        console.print(f"row {row.number}")
+        console.print(masked_text(texts, has_colour=console.is_terminal))
+
+
+def _show_documents(
+    console: Console, prefix: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+) -> None:
+    reader = IndexedReader(prefix)
+    for number in _wanted(arguments, reader.num_documents):
+        ids = reader.document(number).tolist()
+        console.print(f"{number}: {_cut(tokenizer.decode(ids) if tokenizer else str(ids))}")
+
+
+def _show_pack(
+    console: Console, folder: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+) -> None:
+    """Samples in training order, each conversation of a row with its targets marked."""
+    tokens, mask = IndexedReader(folder / "tokens"), IndexedReader(folder / "loss_mask")
+    order = read_array(folder / "order.npy", np.int64)
+    for sample in _wanted(arguments, len(order)):
+        row = int(order[sample])
+        first, last = (int(number) for number in tokens.document_indices[row : row + 2])
+        console.print(f"sample {sample}: row {row}, {last - first} conversations")
+        for number in range(first, last):
+            parts = decoded(tokens.sequence(number), mask.sequence(number), tokenizer)
+            console.print(f"{number}: ", end="")
+            console.print(masked_text(_cut_parts(parts), has_colour=console.is_terminal))
+
+
+def _show_blend(console: Console, folder: Path, arguments: argparse.Namespace) -> None:
+    plan = read_json(folder / "plan.json")
+    if arguments.tokenizer is None:
+        console.print("samples are shown with --tokenizer")
+        return
+    indexes = find_indexes(folder, [as_prefix(path) or path for path in arguments.index])
+    missing = [one["name"] for one in plan["sources"] if one["name"] not in indexes]
+    if missing:
+        raise RecipeError(
+            f"peek {folder}",
+            found=f"no index of {', '.join(missing)}",
+            rule="samples are read from the indexes that the plan names by sha256",
+            do="give them with --index",
+        )
+    folders = SourceFolders(index=indexes, tokenizer=arguments.tokenizer)
+    for number in _wanted(arguments, plan["num_samples"]):
+        console.print(_cut(explain_sample(folder, folders, number=number).to_text()))
+
+
+def _cut(text: str) -> str:
+    left = len(text) - SHOWN_CHARACTERS
+    return text if left <= 0 else f"{text[:SHOWN_CHARACTERS]} ... {left} more characters"
+
+
+def _cut_parts(parts: list[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
+    """Each run of a conversation, its middle left out when it is long."""
+    for text, is_target in parts:
+        half = SHOWN_CHARACTERS // 2
+        if len(text) > SHOWN_CHARACTERS:
+            text = f"{text[:half]} ... {len(text) - 2 * half} more ... {text[-half:]}"
+        yield text, is_target

@@ -7,15 +7,18 @@ from pathlib import Path
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.artifact_kind import earlier_phases, find_indexes, kind_of
+from frontload.data_tools.explain import SourceFolders, explain_sample
 from frontload.data_tools.files import read_json
 from frontload.data_tools.proof.blend import prefix_of, verify_blend
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, wrong
 from frontload.data_tools.proof.pack import verify_pack
+from frontload.data_tools.proof.phases import phase_folders, prove_ledger
 from frontload.data_tools.proof.prefix import as_prefix, prove_index_folder, prove_prefix
-from frontload.data_tools.proof.shown import show_documents
+from frontload.data_tools.proof.shown import drawn, show_documents
 from frontload.recipes.errors import ArtifactError, RecipeError
 
+SHOWN_CHARACTERS = 400  # ours: of a line of a sample
 PAIRS = {"index": ("documents",), "pack": ("tokens", "loss_mask"), "prefix": ("",)}
 """Pairs whose digests the proof of a kind compares itself."""
 
@@ -44,7 +47,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             rule="it is the number of samples to show",
             do="write 0 or more",
         )
-    kinds = {path: kind_of(path) for path in paths}
+    kinds = _with_phases({path: kind_of(path) for path in paths})
     tokenizer = AnyTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
     for path, kind in kinds.items():
         _refuse_unprovable(path, kind)
@@ -65,13 +68,23 @@ def run_verify(arguments: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
+def _with_phases(kinds: Mapping[Path, str]) -> dict[Path, str]:
+    """The paths, each planned blend followed by its phases."""
+    found: dict[Path, str] = {}
+    for path, kind in kinds.items():
+        found[path] = kind
+        if kind == "phases":
+            found |= {phase: kind_of(phase) for phase in phase_folders(path)}
+    return found
+
+
 def _refuse_unprovable(path: Path, kind: str) -> None:
-    if kind in ("index", "pack", "blend", "prefix"):
+    if kind in ("index", "pack", "blend", "phases", "prefix"):
         return
     raise RecipeError(
         f"verify {path}",
         found=f"an artifact of kind {kind}",
-        rule="index, blend, pack and prefix have something to prove beyond the store's checksums",
+        rule="an index, blend, pack or prefix has something to prove beyond the store's checksums",
         do="use `frontload data peek` to look at it",
     )
 
@@ -97,6 +110,8 @@ def _prove_content(
         prefix = as_prefix(path)
         assert prefix is not None, f"{path} was a prefix a moment ago"
         return prove_prefix(prefix, tokenizer=tokenizer)
+    if kind == "phases":
+        return prove_ledger(path)
     if kind == "index":
         return prove_index_folder(path)
     if kind == "pack":
@@ -155,8 +170,22 @@ def _rate(path: Path, kind: str, seconds: float) -> str:
 def _samples(
     path: Path, kind: str, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
 ) -> list[str]:
+    """Drawn samples as text; of a blend by its own documents, which needs a tokenizer."""
     count, seed = arguments.samples, arguments.seed
-    if kind == "blend":
+    if kind == "phases":
         return []
-    prefix = path / "tokens" if kind == "pack" else prefix_of(as_prefix(path) or path)
-    return show_documents(prefix, tokenizer, count=count, seed=seed)
+    if kind != "blend":
+        prefix = path / "tokens" if kind == "pack" else prefix_of(as_prefix(path) or path)
+        return show_documents(prefix, tokenizer, count=count, seed=seed)
+    if tokenizer is None:
+        return ["samples of a blend are shown with --tokenizer"]
+    folders = SourceFolders(
+        index=find_indexes(path, [as_prefix(other) or other for other in arguments.folders]),
+        tokenizer=tokenizer.file,
+    )
+    total = read_json(path / "plan.json")["num_samples"]
+    return [
+        line[:SHOWN_CHARACTERS]
+        for number in drawn(count, total, seed=seed)
+        for line in explain_sample(path, folders, number=number).to_text().splitlines()
+    ]

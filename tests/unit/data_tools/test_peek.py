@@ -1,0 +1,148 @@
+"""What `peek` and `explain` show of files, prefixes, packs and blends: text, masks, origins."""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from frontload.data_tools.cli import add_commands
+from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.peek.masked import masked_text
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.schema import Blend, Window
+from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
+from tests.unit.data_tools.room import Room, write_jsonl
+
+
+def run(*words: object) -> int:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    arguments = parser.parse_args([str(word) for word in words])
+    return arguments.run(arguments)
+
+
+@pytest.fixture(scope="module")
+def made(built_room: Room, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """chats.jsonl and its pack; text.jsonl with two bad rows and its prefix; a blend of it."""
+    folder = tmp_path_factory.mktemp("peek")
+    chatml = chatml_tokenizer(folder / "chatml")
+    chats = [dialogue(f"question {n}?", f"answer {n}") for n in range(30)]
+    chats.insert(3, {"text": "no chat"})
+    write_jsonl(folder / "chats.jsonl", chats)
+    size = ("--sequence-tokens", 512, "--over-long", "drop", "--output", folder / "pack")
+    assert run("pack", folder / "chats.jsonl", "--tokenizer", chatml, *size) == 0
+    rows = [{"text": f"w{n} w{n % 7} w3 w4 w5"} for n in range(40)]
+    rows[4]["text"], rows[9]["text"] = "w1 <|end|> w2", " "
+    write_jsonl(folder / "text.jsonl", rows)
+    tokenizer = built_room.folder / "tokenizer"
+    given = ("--input", folder / "text.jsonl", "--output-prefix", folder / "P")
+    rule = ("--max-bad-rate", 0.5)
+    assert run("preprocess", *given, "--tokenizer", tokenizer, "--append-eod", *rule) == 0
+    return folder
+
+
+def test_a_pack_is_shown_with_its_targets_in_brackets(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("peek", made / "pack", "--tokenizer", made / "chatml", "--rows", 1) == 0
+    printed = capsys.readouterr().out
+    assert "<|im_start|>assistant\n[[answer " in printed
+    assert printed.count("[[answer") == printed.count("<|im_end|>]]") > 1
+    assert '"efficiency"' in printed
+    assert "crc32" not in printed
+
+
+def test_colour_takes_the_brackets_place() -> None:
+    shown = masked_text([("to say", False), ("said", True)], has_colour=True)
+    assert shown.plain == "to saysaid"
+    assert [str(span.style) for span in shown.spans] == ["dim", "bold green"]
+
+
+def test_rows_of_a_file_are_shown_as_their_template_says_them(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--tokenizer", made / "chatml", "--rows", 2, "--first", 2)
+    assert run("peek", made / "chats.jsonl", *options) == 0
+    printed = capsys.readouterr().out
+    assert "row 3\n<|im_start|>user\nquestion 2?<|im_end|>" in printed
+    assert "[[answer 2<|im_end|>]]" in printed
+    assert '{"text": "no chat"}' in printed
+    with pytest.raises(RecipeError, match="--rows and --first: -1 rows"):
+        run("peek", made / "chats.jsonl", "--rows", -1)
+
+
+def test_parquet_rows_are_shown(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": ["a book", "b"]}), made / "rows.parquet")
+    assert run("peek", made / "rows.parquet", "--rows", 1) == 0
+    assert '  {"text": "a book"}' in capsys.readouterr().out
+
+
+def test_a_document_is_traced_through_the_parts_of_its_prefix(
+    made: Path, built_room: Room, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--tokenizer", built_room.folder / "tokenizer")
+    assert run("explain", made / "P", 6, *options) == 0
+    assert "document 6: text.jsonl one of rows 7 to 9; 6 tokens" in capsys.readouterr().out
+    assert run("explain", made / "P", 6, *options, "--input", made / "text.jsonl") == 0
+    printed = capsys.readouterr().out
+    assert "document 6: text.jsonl row 8; 6 tokens at byte 72 of P.bin\n  w7 w0 w3" in printed
+    with pytest.raises(RecipeError, match="document 38: there are 38; .*; ask for 0 to 37"):
+        run("explain", made / "P", 38, *options)
+
+
+def test_a_packs_sample_is_traced_to_rows(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("explain", made / "pack", 0, "--tokenizer", made / "chatml") == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [json.loads(line) for line in (made / "chats.jsonl").open()]
+    named = [line for line in lines if line.startswith("  conversation")]
+    assert len(named) > 1
+    for line in named:
+        row = int(line.split("row ")[1].split(";")[0])
+        question = rows[row - 1]["messages"][0]["content"]
+        at = lines.index(line)
+        assert question in "\n".join(lines[at : at + 4])
+    with pytest.raises(RecipeError, match="sample 99: there are"):
+        run("explain", made / "pack", 99, "--tokenizer", made / "chatml")
+
+
+def test_a_blends_samples_are_shown_and_traced(
+    built_room: Room, capsys: pytest.CaptureFixture[str]
+) -> None:
+    window = Window(source="base", start_tokens=0, tokens=640)
+    recipe = Blend(
+        phase="one", windows=(window,), sequence_tokens=64, max_epochs={"base": 1.0}, seed=1
+    )
+    index = built_room.folder / "index-base"
+    blend = built_room.run("blend", recipe, name="peek-blend", base=index)
+    tokenizer = ("--tokenizer", built_room.folder / "tokenizer")
+    assert run("peek", blend, *tokenizer, "--index", index, "--rows", 2) == 0
+    printed = capsys.readouterr().out
+    assert "sample 1 of phase one: source base, stream token 64\n  document " in printed
+    assert run("explain", blend, 3, *tokenizer, "--index", index) == 0
+    assert "sample 3 of phase one" in capsys.readouterr().out
+    for command in (("peek", blend), ("explain", blend, 3)):
+        with pytest.raises(RecipeError, match="no index of base"):
+            run(*command, *tokenizer)
+
+
+def test_only_samples_are_explained(built_room: Room) -> None:
+    tokenizer = built_room.folder / "tokenizer"
+    with pytest.raises(RecipeError, match="an artifact of kind curate"):
+        run("explain", built_room.folder / "mix-lmq", 0, "--tokenizer", tokenizer)
+
+
+def test_shown_documents_are_the_prefixs(
+    made: Path, built_room: Room, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = built_room.folder / "tokenizer"
+    assert run("peek", made / "P.bin", "--tokenizer", tokenizer, "--first", 37) == 0
+    printed = capsys.readouterr().out
+    assert "37: w39 w4 w3 w4 w5 <|end|>" in printed
+    assert '"num_documents": 38' in printed
+    reader = IndexedReader(made / "P")
+    assert np.array_equal(reader.document_lengths, np.full(38, 6))
