@@ -42,17 +42,17 @@ class Samples(Protocol):
 
 
 class TokenIndex:
-    """A Megatron .bin/.idx pair, mapped into memory and checked against its own sizes.
+    """A Megatron .bin/.idx pair, both mapped into memory: opening it reads a few pages, not files.
 
     Raises: ArtifactError for a missing or torn file, or an index that does not fit its data.
     """
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
-        raw = self._bytes_of_index()
-        code = raw[17]
-        num_sequences, num_documents = np.frombuffer(raw, "<i8", 2, 18)
-        need = 34 + int(num_sequences) * 12 + int(num_documents) * 8
+        raw = self._map_index()
+        code = int(raw[17])
+        num_sequences, num_documents = (int(n) for n in np.frombuffer(raw, "<i8", 2, 18))
+        need = 34 + num_sequences * 12 + num_documents * 8
         if code not in _DTYPES or len(raw) != need:
             raise self._broken(
                 f"{len(raw)} bytes, dtype code {code}", f"{need} bytes by its header"
@@ -64,20 +64,25 @@ class TokenIndex:
         self.documents = np.frombuffer(raw, "<i8", num_documents, after + self.pointers.nbytes)
         self.tokens = self._map_tokens()
 
-    def _bytes_of_index(self) -> bytes:
-        path = self.prefix.with_suffix(".idx")
+    def _map_index(self) -> Array:
+        path = self.prefix.with_name(self.prefix.name + ".idx")
         try:
-            raw = path.read_bytes()
+            size = path.stat().st_size
         except FileNotFoundError as error:
             raise self._broken("no .idx file", "an index has .bin and .idx") from error
-        if raw[:9] != _MAGIC or len(raw) < 34:
-            raise self._broken(f"header {raw[:9]!r}", f"an index starts with {_MAGIC!r}")
+        if size < 34:
+            raise self._broken(f"an .idx of {size} bytes", "its header alone has 34")
+        raw = np.asarray(np.memmap(path, np.uint8, "r"))
+        if raw[:9].tobytes() != _MAGIC:
+            raise self._broken(f"header {raw[:9].tobytes()!r}", f"an index starts with {_MAGIC!r}")
         return raw
 
     def _map_tokens(self) -> Array:
-        path = self.prefix.with_suffix(".bin")
+        path = self.prefix.with_name(self.prefix.name + ".bin")
         size = path.stat().st_size if path.exists() else -1
-        need = int(self.lengths.sum(dtype=np.int64)) * self.dtype.itemsize
+        need = 0  # where the last sequence ends
+        if len(self.lengths):
+            need = int(self.pointers[-1]) + int(self.lengths[-1]) * self.dtype.itemsize
         if size != need:
             found = "no .bin file" if size < 0 else f"a .bin of {size} bytes"
             rule = f"its .idx counts {need} bytes ({self.dtype.name} tokens)"
@@ -94,6 +99,13 @@ class TokenIndex:
         """Tokens of one sequence, without a copy."""
         start = int(self.pointers[number]) // self.dtype.itemsize
         return self.tokens[start : start + int(self.lengths[number])]
+
+    def document(self, number: int, length: int) -> Array:
+        """The `length` tokens of one document, of whichever sequences, without a copy."""
+        if length == 0:
+            return self.tokens[:0]
+        start = int(self.pointers[int(self.documents[number])]) // self.dtype.itemsize
+        return self.tokens[start : start + length]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +162,7 @@ class BlendSamples:
         for place, position in enumerate(source.documents_between(start, stop)):
             begins, ends = int(source.offsets[position]), int(source.offsets[position + 1])
             low, high = max(begins, start), min(ends, stop)
-            text = source.index.sequence(int(source.order[position]))
+            text = source.index.document(int(source.order[position]), ends - begins)
             tokens[low - start : high - start] = text[low - begins : high - begins]
             documents[low - start : high - start] = place
 
