@@ -1,6 +1,6 @@
 """What the recipe of a blend may say: sources, mixes and phases, in tokens and exact shares.
 
-Units: tokens. A phase's budget is a target; what is read is whole batches of whole sequences.
+Units: tokens. A phase's budget is a target; what is read is the nearest number of whole batches.
 """
 
 import re
@@ -50,7 +50,7 @@ class BlendRecipe:
 
     seed: int
     sequence_tokens: int
-    global_batch_sequences: int  # a phase ends with a whole batch; 1 = whole sequences only
+    global_batch_sequences: int  # a phase is whole batches; 1 = to the sample
     sources: dict[str, SourceKnobs] = field(metadata={"folder": "blend_sources"})
     mixes: dict[str, BlendMix]
     phases: dict[str, PhaseKnobs]  # in the order of reading

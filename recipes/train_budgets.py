@@ -1,5 +1,7 @@
 """What must hold between the numbers of a training recipe before it is launched or run."""
 
+from collections import Counter
+
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded, nearest
 from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
@@ -171,7 +173,9 @@ def check_phase_plan(recipe: PretrainRecipe, name: str, plan: dict[str, object])
     phase = next(one for one in recipe.phases if one.name == name)
     samples = phase.tokens // recipe.sequence_tokens
     sources: list[dict[str, object]] = plan["sources"]  # type: ignore[assignment]
-    found = {str(one["name"]): int(str(one["num_samples"])) for one in sources}
+    found: Counter[str] = Counter()
+    for one in sources:  # members of a mix count as the mix
+        found[str(one.get("mix", one["name"]))] += int(str(one["num_samples"]))
     total = sum(found.values())
     asked = f"blend of phase {name}"
     if (plan["sequence_tokens"], total) != (recipe.sequence_tokens, samples):

@@ -1,7 +1,7 @@
 """Token budgets to windows: who gets how many samples of each phase, in exact integers.
 
-A phase reads whole batches: its budget, rounded down. Names share its samples by their exact
-shares, members of a mix share the mix's, both by largest remainder: every part is within one
+A phase reads the whole batches that come nearest to its budget. Names share its samples by their
+exact shares, members of a mix share the mix's, both by largest remainder: every part is within one
 sample of exact, and the parts add up. A phase's window begins where the phases before it ended.
 """
 
@@ -75,6 +75,11 @@ class PhaseBudget:
     @property
     def tokens(self) -> int:
         return sum(part.tokens for part in self.parts)
+
+    @property
+    def mix_of(self) -> dict[str, str]:
+        """Source -> the mix that it is read in, for those that are in one."""
+        return {part.source: part.name for part in self.parts if part.name != part.source}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +173,7 @@ def _divide(
     """Source -> (name it is read under, exact share, samples, target tokens)."""
     recipe, given = loaded.value, _given(phase)
     batch = recipe.global_batch_sequences
-    num_samples = phase.tokens // (recipe.sequence_tokens * batch) * batch
+    num_samples = _nearest(phase.tokens, recipe.sequence_tokens * batch) * batch
     samples = apportion(num_samples, list(given.values()))
     targets = apportion(phase.tokens, list(given.values()))
     found: dict[str, tuple[str, Fraction, int, int]] = {}
@@ -191,6 +196,11 @@ def _divide(
                 )
             found[source] = (name, share * weight, one, goal)
     return found
+
+
+def _nearest(tokens: int, batch_tokens: int) -> int:
+    """Whole batches nearest to a budget; the fewer of two that are as near."""
+    return -((batch_tokens - 2 * tokens) // (2 * batch_tokens))
 
 
 def _weights(loaded: Loaded[BlendRecipe], name: str, sizes: Mapping[str, Size]) -> list[Fraction]:

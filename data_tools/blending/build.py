@@ -39,7 +39,10 @@ def build_blend(budget: Budget, sources: Mapping[str, SourceIndex], out: Path) -
     if _is_there(out, ledger):
         return False
     with _published(out) as folder:
-        phases = [PhaseFolder(recipe=one, folder=folder / one.phase) for one in budget.blends()]
+        phases = [
+            PhaseFolder(recipe=blend, folder=folder / blend.phase, mix_of=phase.mix_of)
+            for blend, phase in zip(budget.blends(), budget.phases, strict=True)
+        ]
         for phase in phases:
             phase.folder.mkdir()
         write_phases(phases, sources)

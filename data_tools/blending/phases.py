@@ -6,7 +6,7 @@ A phase's folder holds `samples.npy`, and of each source `<source>.order.npy` an
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ class PhaseFolder:
 
     recipe: Blend
     folder: Path
+    mix_of: Mapping[str, str] = field(default_factory=dict)  # source -> mix that it is read in
 
 
 def write_phases(
@@ -57,6 +58,9 @@ def write_phases(
         _write_samples(phase, found)
         own = [_reading(phase.recipe, window, sources) for window in phase.recipe.windows]
         plan = plan_json(phase.recipe, readings=own, earlier=before[number], cuts=found)
+        for source in plan["sources"]:
+            if source["name"] in phase.mix_of:
+                source["mix"] = phase.mix_of[source["name"]]
         write_json(phase.folder / "plan.json", plan)
     return readings
 

@@ -114,7 +114,7 @@ def ledger_json(budget: Budget) -> dict[str, Any]:
 def _part_json(phase: PhaseBudget, part: Part) -> dict[str, Any]:
     return {
         "name": part.source,
-        "read_as": part.name,
+        "mix": part.name if part.name != part.source else None,
         "target_tokens": part.target_tokens,
         "tokens": part.tokens,
         "num_samples": part.num_samples,

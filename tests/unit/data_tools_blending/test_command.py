@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_a_plan_needs_no_file_and_writes_none(
     monkeypatch.chdir(tmp_path)
     assert blend("paper_80_20_lmq", "--plan-only") == 0
     printed = capsys.readouterr()
-    assert "39_062_500" in printed.out
+    assert "39_062_758" in printed.out
     assert "sizes of base, ldq, shq are declared, not counted" in printed.err
     assert list(tmp_path.iterdir()) == []
 
@@ -51,17 +52,19 @@ def test_a_plan_needs_no_file_and_writes_none(
 def test_the_ledger_is_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert blend("paper_80_20_ldq", "--plan-only", "--json") == 0
     ledger = json.loads(capsys.readouterr().out)
-    assert ledger["num_samples"] == 122_070_312
+    assert ledger["num_samples"] == (99_514 + 66_343) * 736
     (base, ldq) = ledger["phases"][1]["sources"]
-    assert (base["share"], ldq["share"], ldq["epochs"]) == ("4/5", "1/5", "5/21")
-    assert ledger["phases"][1]["first_sample"] == 73_242_187
+    assert (base["num_samples"], ldq["num_samples"]) == (39_062_758, 9_765_690)
+    assert ldq["epochs"] == str(Fraction(9_765_690 * 8192, 336_000_000_000))
+    assert (base["target_tokens"], ldq["target_tokens"]) == (320 * 10**9, 80 * 10**9)
+    assert ledger["phases"][1]["first_sample"] == 99_514 * 736
 
 
 def test_overrides_may_stand_before_or_behind_the_flags(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     shown = []
-    override = "phases.b.tokens=100_000_000_000"
+    override = "phases.second.tokens=100_000_000_000"
     for words in ((override, "--plan-only"), ("--plan-only", override)):
         assert blend("paper_80_20_ldq", *words) == 0
         shown.append(capsys.readouterr().out)
@@ -217,11 +220,11 @@ def test_a_second_writer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_killed_run_leaves_nothing_and_the_next_one_the_same_bytes(tmp_path: Path) -> None:
-    """SIGKILL while documents are listed and while samples are written, 3 million of them."""
-    write_source(tmp_path / "base", 200_000)
+    """SIGKILL while documents are listed and while samples are written, a million of them."""
+    write_source(tmp_path / "base", 60_000)
     recipe = tmp_path / "recipe.yaml"
     text = RECIPE.replace("sequence_tokens: 16", "sequence_tokens: 2")
-    text = text[: text.index("phases:")] + "phases:\n  a: {tokens: 6_000_000, shares: {base: 1}}\n"
+    text = text[: text.index("phases:")] + "phases:\n  a: {tokens: 2_000_000, shares: {base: 1}}\n"
     recipe.write_text(text)
     words = ["data", "blend", str(recipe), "--index", f"base={tmp_path / 'base'}", "--out"]
     assert cli.main([*words, str(tmp_path / "whole")]) == 0
