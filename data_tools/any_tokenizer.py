@@ -16,8 +16,10 @@ class AnyTokenizer:
     def __init__(self, file: Path, library: LibraryTokenizer) -> None:
         self.file = file
         self._library = library
-        vocabulary = library.get_vocab(with_added_tokens=True)
-        self.vocab_size = max(vocabulary.values(), default=-1) + 1
+        library.no_truncation()  # a file may ask for 512 tokens: documents would lose their ends
+        library.no_padding()
+        self.vocabulary: dict[str, int] = library.get_vocab(with_added_tokens=True)
+        self.vocab_size = max(self.vocabulary.values(), default=-1) + 1
         added = library.get_added_tokens_decoder()
         self.special_tokens = {
             token.content: number for number, token in added.items() if token.special

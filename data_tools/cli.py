@@ -4,12 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-from frontload.data_tools import tokenizer_command
+from frontload.data_tools import explain_command, tokenizer_command
 from frontload.data_tools.blending import command as blend_command
 from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
 from frontload.data_tools.curation import command as curation_command
+from frontload.data_tools.packing import command as pack_command
 from frontload.data_tools.peek import command as peek_command
-from frontload.data_tools.preprocess import PreprocessRequest, preprocess
+from frontload.data_tools.preprocess import command as preprocess_command
 from frontload.data_tools.proof import command as proof_command
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.study import load_study
@@ -20,17 +21,11 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     proof_command.add_command(subparsers)
     blend_command.add_command(subparsers)
     peek_command.add_command(subparsers)
+    pack_command.add_command(subparsers)
+    explain_command.add_command(subparsers)
     tokenizer_command.add_command(subparsers)
+    preprocess_command.add_command(subparsers)
     curation_command.add_command(subparsers)
-
-    raw = subparsers.add_parser("preprocess", help="JSONL to Megatron .bin/.idx")
-    raw.add_argument("--input", nargs="+", type=Path, required=True, metavar="FILE")
-    raw.add_argument("--output-prefix", type=Path, required=True, metavar="P")
-    raw.add_argument("--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR")
-    raw.add_argument("--json-key", default="text", help="field that holds the text (default text)")
-    raw.add_argument("--append-eod", action="store_true", help="end every document with <|end|>")
-    raw.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
-    raw.set_defaults(run=run_preprocess)
 
     cross = subparsers.add_parser("crossthink", help="Nemotron-CrossThink JSONL to veRL parquet")
     cross.add_argument("--qa", type=Path, required=True, metavar="FILE")
@@ -48,26 +43,6 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     synth.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     synth.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     synth.set_defaults(run=run_synth)
-
-
-def run_preprocess(arguments: argparse.Namespace) -> int:
-    """Writes P.bin, P.idx and P.manifest.json."""
-    manifest = preprocess(
-        PreprocessRequest(
-            inputs=tuple(arguments.input),
-            output_prefix=arguments.output_prefix,
-            tokenizer=arguments.tokenizer,
-            json_key=arguments.json_key,
-            append_eod=arguments.append_eod,
-            workers=arguments.workers,
-        )
-    )
-    dropped = sum(manifest["dropped"].values())
-    print(
-        f"{manifest['num_documents']} documents, {manifest['num_tokens']} tokens"
-        f" ({manifest['dtype']}), {dropped} rows dropped {manifest['dropped'] or ''}".rstrip()
-    )
-    return 0
 
 
 def run_crossthink(arguments: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ Source: megatron-core 0.19.2, core/datasets/indexed_dataset.py: _IndexWriter, In
 import os
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -35,6 +35,7 @@ DTYPE_CODES: dict[int, np.dtype] = {
     7: np.dtype(np.float32),
     8: np.dtype(np.uint16),
 }
+INDEX_CHUNK = 1 << 20  # ours: document numbers written at a time, 8 MiB
 LARGEST_UINT16_VOCAB = 65500  # Megatron's DType.optimal_dtype: uint16 below, else int32
 
 
@@ -138,6 +139,30 @@ def _write_index(
         stream.write(sequence_lengths.astype("<i4").tobytes())
         stream.write(pointers.astype("<i8").tobytes())
         stream.write(document_indices.astype("<i8").tobytes())
+
+
+def write_flat_index(
+    path: Path, dtype: np.dtype, lengths: Callable[[], Iterable[np.ndarray]]
+) -> None:
+    """Writes the .idx of documents of one sequence each, in bounded memory.
+
+    Shapes: `lengths` gives int32 arrays, the documents' tokens in order; it is called three times.
+    """
+    code = next(code for code, known in DTYPE_CODES.items() if known == dtype)
+    num_documents = sum(len(part) for part in lengths())
+    with open(path, "wb") as stream:
+        stream.write(HEADER.pack(MAGIC, 1, code, num_documents, num_documents + 1))
+        for part in lengths():
+            stream.write(part.astype("<i4").tobytes())
+        at = 0
+        for part in lengths():
+            ends = np.cumsum(part, dtype=np.int64) * dtype.itemsize + at
+            starts = np.concatenate([np.array([at], np.int64), ends[:-1]])[: len(part)]
+            stream.write(starts.astype("<i8").tobytes())
+            at = int(ends[-1]) if len(ends) else at
+        for first in range(0, num_documents + 1, INDEX_CHUNK):
+            last = min(first + INDEX_CHUNK, num_documents + 1)
+            stream.write(np.arange(first, last, dtype="<i8").tobytes())
 
 
 class IndexedReader:

@@ -110,8 +110,12 @@ class RangeReader:
 
 
 @contextmanager
-def open_packed(file: Path, form: Format) -> Iterator[Read]:
+def open_packed(
+    file: Path, form: Format, *, report: Callable[[int], object] | None = None
+) -> Iterator[Read]:
     """A function that reads the unpacked bytes of a .gz or .zst file, several members or one.
+
+    `report` is told how many packed bytes each call took.
 
     Raises: RecipeError naming file and offset when it is cut short or damaged.
     """
@@ -122,9 +126,16 @@ def open_packed(file: Path, form: Format) -> Iterator[Read]:
     try:
         unpacked = pyarrow.CompressedInputStream(packed, codec)
 
+        told = 0
+
         def read(size: int) -> bytes:
+            nonlocal told
             try:
-                return unpacked.read(size)
+                data = unpacked.read(size)
+                if report is not None:
+                    report(packed.tell() - told)
+                    told = packed.tell()
+                return data
             except OSError as error:
                 raise RecipeError(
                     f"reading {file} near byte {packed.tell()} of {packed.size()}",

@@ -1,9 +1,6 @@
-"""The commands of the data room: exit codes, what they print, bytes for any number of workers."""
+"""The commands of the data room: exit codes and what they print."""
 
 import argparse
-import gzip
-import json
-import random
 import shutil
 from pathlib import Path
 
@@ -11,11 +8,9 @@ import numpy as np
 import pytest
 
 from frontload.data_tools.cli import add_commands
-from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.tokenizer import END, TextTokenizer
-from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Blend, Window
-from tests.unit.data_tools.room import Room, write_jsonl
+from tests.unit.data_tools.room import Room
 
 
 def run(*words: object) -> int:
@@ -90,79 +85,3 @@ def test_peek_shows_counts_and_text(built_room: Room, capsys: pytest.CaptureFixt
     assert "0: <|user|> what is" in printed
     assert run("peek", built_room.folder / "mix-lmq") == 0
     assert '{"id": "ldq-0"' in capsys.readouterr().out
-
-
-@pytest.fixture
-def raw(tmp_path: Path) -> Path:
-    rng = random.Random(2)
-    rows = [
-        {"body": " ".join(f"w{rng.randrange(40)}" for _ in range(rng.randrange(1, 30)))}
-        for _ in range(2500)
-    ]
-    rows[7]["body"] = "  "
-    rows[8]["body"] = "w1 <|end|> w2"
-    return write_jsonl(tmp_path / "raw.jsonl", rows)
-
-
-def preprocess(room: Room, raw: Path, prefix: Path, *more: object) -> int:
-    tokenizer = room.folder / "tokenizer"
-    words = ("--input", raw, "--output-prefix", prefix, "--tokenizer", tokenizer)
-    return run("preprocess", *words, "--json-key", "body", *more)
-
-
-def test_preprocess_writes_the_tokens_of_every_row(
-    built_room: Room, raw: Path, tmp_path: Path
-) -> None:
-    assert preprocess(built_room, raw, tmp_path / "P", "--append-eod") == 0
-    reader = IndexedReader(tmp_path / "P")
-    tokenizer = TextTokenizer.load(built_room.folder / "tokenizer")
-    texts = [json.loads(line)["body"] for line in raw.open()]
-    kept = [text for text in texts if text.strip() and "<|end|>" not in text]
-    assert reader.num_documents == len(kept) == 2498
-    for number in (0, 6, 7, 2497):
-        assert reader.document(number).tolist() == [*tokenizer.encode(kept[number]), END]
-    manifest = json.loads((tmp_path / "P.manifest.json").read_text())
-    assert manifest["dropped"] == {"empty text": 1, "spells a special token": 1}
-    assert manifest["num_tokens"] == reader.num_tokens
-    assert str(tmp_path) not in (tmp_path / "P.manifest.json").read_text()
-
-
-@pytest.mark.parametrize("workers", [2, 3])
-def test_preprocess_gives_the_same_bytes_for_any_workers_and_packing(
-    built_room: Room, raw: Path, tmp_path: Path, workers: int
-) -> None:
-    packed = tmp_path / "raw.jsonl.gz"
-    packed.write_bytes(gzip.compress(raw.read_bytes()))
-    preprocess(built_room, raw, tmp_path / "one")
-    preprocess(built_room, packed, tmp_path / "many", "--workers", workers)
-    for suffix in ("bin", "idx"):
-        one, many = (tmp_path / f"{name}.{suffix}" for name in ("one", "many"))
-        assert one.read_bytes() == many.read_bytes()
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_preprocess_names_the_bad_row_and_leaves_nothing(
-    built_room: Room, raw: Path, tmp_path: Path, workers: int
-) -> None:
-    with open(raw, "a") as stream:
-        stream.write('{"text": "w1"}\n')
-    with pytest.raises(RecipeError, match="raw.jsonl:2501: field 'body' .--json-key.: fields text"):
-        preprocess(built_room, raw, tmp_path / "P", "--workers", workers)
-    assert not list(tmp_path.glob("P.*"))
-
-
-def test_preprocess_refuses_what_it_cannot_read(
-    built_room: Room, raw: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(RecipeError, match="--input .*nowhere.jsonl: there is no such file"):
-        preprocess(built_room, tmp_path / "nowhere.jsonl", tmp_path / "P")
-    with pytest.raises(RecipeError, match="--workers: 0"):
-        preprocess(built_room, raw, tmp_path / "P", "--workers", 0)
-    with pytest.raises(RecipeError, match="the prefix's folder exists"):
-        preprocess(built_room, raw, tmp_path / "no" / "P")
-    words = ("--input", raw, "--output-prefix", tmp_path / "P", "--tokenizer", tmp_path)
-    with pytest.raises(ArtifactError, match="run the tokenizer stage"):
-        run("preprocess", *words, "--json-key", "body")
-    empty = write_jsonl(tmp_path / "empty.jsonl", [])
-    with pytest.raises(RecipeError, match="no row to write"):
-        preprocess(built_room, empty, tmp_path / "P")

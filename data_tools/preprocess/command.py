@@ -1,0 +1,162 @@
+"""`frontload data preprocess` and `frontload data merge`: parses, calls, prints; exit code."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.preprocess.merge import merge
+from frontload.data_tools.preprocess.progress import progress_for
+from frontload.data_tools.preprocess.request import (
+    MAX_BAD_RATE,
+    EncoderChoice,
+    PreprocessRequest,
+    SpecialText,
+    parse_shard,
+)
+from frontload.data_tools.preprocess.run import preprocess
+from frontload.data_tools.preprocess.slurm import array_script
+from frontload.data_tools.raw.parse import MAX_ROW_BYTES
+
+
+def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the two commands; each sets `run` to a function from arguments to exit code."""
+    raw = subparsers.add_parser("preprocess", help="JSONL or Parquet to Megatron .bin/.idx")
+    raw.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="files or globs: .jsonl, .jsonl.gz, .jsonl.zst, .parquet",
+    )
+    raw.add_argument(
+        "--output-prefix",
+        type=Path,
+        required=True,
+        metavar="P",
+        help="writes P.bin, P.idx and P.manifest.json",
+    )
+    raw.add_argument(
+        "--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR", help="a tokenizer.json"
+    )
+    raw.add_argument("--json-key", default="text", help="field that holds the text (default text)")
+    raw.add_argument("--append-eod", action="store_true", help="end every document with EOD")
+    raw.add_argument("--eod-token", metavar="TOKEN", help="EOD, unless the tokenizer is ours")
+    _add_options(raw)
+    raw.set_defaults(run=run_preprocess)
+
+    joined = subparsers.add_parser("merge", help="the shards of a preprocess to one output")
+    joined.add_argument("shards", nargs="+", type=Path, metavar="P", help="prefixes or manifests")
+    joined.add_argument("--output-prefix", type=Path, required=True, metavar="P")
+    joined.set_defaults(run=run_merge)
+
+
+def _add_options(raw: argparse.ArgumentParser) -> None:
+    raw.add_argument(
+        "--workers",
+        type=int,
+        default=usable_processors(),
+        help="processes (default all cores, here %(default)s); the bytes do not depend on it",
+    )
+    raw.add_argument(
+        "--encoder",
+        type=EncoderChoice,
+        choices=list(EncoderChoice),
+        default=EncoderChoice.AUTO,
+        help="auto: gigatoken where its ids are those of tokenizers (default)",
+    )
+    raw.add_argument(
+        "--special-text",
+        type=SpecialText,
+        choices=list(SpecialText),
+        default=SpecialText.DROP,
+        help="rows that spell a special token: drop and count them (default), or encode its id",
+    )
+    raw.add_argument(
+        "--rejects", type=Path, metavar="FILE", help="JSONL of the rows that were dropped"
+    )
+    raw.add_argument(
+        "--max-bad-rate",
+        type=float,
+        default=MAX_BAD_RATE,
+        metavar="SHARE",
+        help="publish nothing when more rows than that are dropped (default %(default)s)",
+    )
+    raw.add_argument(
+        "--max-row-bytes",
+        type=int,
+        default=MAX_ROW_BYTES,
+        metavar="N",
+        help="rows above that are dropped (default %(default)s)",
+    )
+    raw.add_argument(
+        "--shard", metavar="I/N", help="only part I of N; writes P-0000I-of-0000N for `merge`"
+    )
+    raw.add_argument(
+        "--print-slurm-array",
+        type=int,
+        metavar="N",
+        help="print a Slurm array job of N shards, and run nothing",
+    )
+
+
+def usable_processors() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_preprocess(arguments: argparse.Namespace) -> int:
+    """Writes P.bin, P.idx and P.manifest.json, or prints the job that would."""
+    request = PreprocessRequest(
+        inputs=tuple(arguments.input),
+        output_prefix=arguments.output_prefix,
+        tokenizer=arguments.tokenizer,
+        json_key=arguments.json_key,
+        append_eod=arguments.append_eod,
+        eod_token=arguments.eod_token,
+        workers=arguments.workers,
+        encoder=arguments.encoder,
+        special_text=arguments.special_text,
+        shard=parse_shard(arguments.shard) if arguments.shard else None,
+        rejects=arguments.rejects,
+        max_bad_rate=arguments.max_bad_rate,
+        max_row_bytes=arguments.max_row_bytes,
+    )
+    if arguments.print_slurm_array is not None:
+        print(array_script(request, shards=arguments.print_slurm_array), end="")
+        return 0
+    began = time.monotonic()
+    manifest = preprocess(request, progress=progress_for(sys.stderr))
+    print(describe(request.prefix, manifest))
+    seconds = time.monotonic() - began
+    rate = manifest["text_bytes"] / seconds / 1e6
+    print(f"{seconds:.1f} s, {rate:.0f} MB/s of text", file=sys.stderr)
+    return 0
+
+
+def run_merge(arguments: argparse.Namespace) -> int:
+    """Joins shards."""
+    manifest = merge(arguments.shards, output_prefix=arguments.output_prefix)
+    print(describe(arguments.output_prefix, manifest))
+    return 0
+
+
+def describe(prefix: Path, manifest: dict[str, Any]) -> str:
+    """What was written, in a few lines."""
+    made_by = manifest["made_by"]
+    dropped = sum(manifest["dropped"].values())
+    lines = [
+        f"{prefix}.bin, .idx, .manifest.json: {manifest['num_documents']:,} documents,"
+        f" {manifest['num_tokens']:,} tokens ({manifest['dtype']}),"
+        f" {dropped:,} of {manifest['num_rows']:,} rows dropped",
+        *(f"  dropped {count:,}: {reason}" for reason, count in manifest["dropped"].items()),
+        f"  encoder {made_by['encoder']}: {made_by['encoder_reason']}"
+        f" ({made_by['documents_compared']:,} documents compared)",
+    ]
+    if not manifest["append_eod"]:
+        lines.append("  documents do not end with EOD: Megatron usually wants --append-eod")
+    return "\n".join(lines)

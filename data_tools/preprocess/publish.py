@@ -1,0 +1,193 @@
+"""Finished units to the published files: joined in order, told to the disk, renamed, manifest last.
+
+A reader who finds the manifest finds the whole pair.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from frontload.data_tools.digests import BlockDigests
+from frontload.data_tools.indexed import bin_file, idx_file, write_flat_index
+from frontload.data_tools.preprocess.plan import Plan
+from frontload.data_tools.preprocess.request import manifest_file
+from frontload.data_tools.preprocess.unit import Receipt, disk_told, unit_file
+
+COPY_BYTES = 1 << 20
+LENGTHS_AT_A_TIME = 1 << 20
+
+
+class JoinedFile:
+    """A file that grows under a temporary name, with its digests."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.temporary = file.with_name(file.name + ".partial")
+        self._stream = open(self.temporary, "wb")  # noqa: SIM115 - closed by `finish`
+        self._sha256, self._blocks, self._size = hashlib.sha256(), BlockDigests(), 0
+
+    def append(self, part: Path) -> None:
+        """Adds the bytes of a file."""
+        with open(part, "rb", buffering=0) as stream:
+            while data := stream.read(COPY_BYTES):
+                self._stream.write(data)
+                self._sha256.update(data)
+                self._blocks.update(data)
+                self._size += len(data)
+
+    def finish(self) -> dict[str, Any]:
+        """Brings the bytes to the disk; returns sha256, bytes and blocks for the manifest."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        return {
+            "sha256": self._sha256.hexdigest(),
+            "bytes": self._size,
+            "blocks": self._blocks.finish(),
+        }
+
+    def discard(self) -> None:
+        """Closes and deletes what was written so far."""
+        self._stream.close()
+        self.temporary.unlink(missing_ok=True)
+
+
+def digests_of_file(file: Path) -> dict[str, Any]:
+    """What `JoinedFile.finish` states, of a file that is there."""
+    digest, blocks = hashlib.sha256(), BlockDigests()
+    with open(file, "rb", buffering=0) as stream:
+        while data := stream.read(COPY_BYTES):
+            digest.update(data)
+            blocks.update(data)
+    return {
+        "sha256": digest.hexdigest(),
+        "bytes": file.stat().st_size,
+        "blocks": blocks.finish(),
+    }
+
+
+def unit_lengths(folder: Path, receipts: Sequence[Receipt]) -> Iterator[np.ndarray]:
+    """The document lengths of units in order, some at a time."""
+    for receipt in receipts:
+        with open(unit_file(folder, receipt.unit, "lengths"), "rb") as stream:
+            while data := stream.read(4 * LENGTHS_AT_A_TIME):
+                yield np.frombuffer(data, dtype=np.int32)
+
+
+def publish(
+    prefix: Path,
+    *,
+    joined: JoinedFile,
+    dtype: np.dtype,
+    lengths: Callable[[], Iterator[np.ndarray]],
+    manifest: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes P.idx beside the joined P.bin, renames both, then writes the manifest."""
+    with disk_told(prefix):
+        index = idx_file(prefix)
+        temporary = index.with_name(index.name + ".partial")
+        write_flat_index(temporary, dtype, lengths)
+        _sync(temporary)
+        for part, stated in (("bin", joined.finish()), ("idx", digests_of_file(temporary))):
+            manifest |= {f"{part}_{name}": value for name, value in stated.items()}
+        os.replace(joined.temporary, bin_file(prefix))
+        os.replace(temporary, index)
+        write_synced(manifest_file(prefix), json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    return manifest
+
+
+def write_synced(file: Path, text: str) -> None:
+    """Writes a file whole, on the disk before it has its name."""
+    temporary = file.with_name(file.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    os.replace(temporary, file)
+    _sync(file.parent)
+
+
+def _sync(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def drop_counts(receipts: Sequence[Receipt]) -> Counter[str]:
+    """Drops of many units by reason."""
+    counts: Counter[str] = Counter()
+    for receipt in receipts:
+        counts.update(receipt.dropped)
+    return counts
+
+
+def describe_parts(plan: Plan, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
+    """The units in order: where each lies in its source, and what it holds."""
+    parts = []
+    for unit, receipt in zip(plan.units, receipts, strict=True):
+        parts.append(
+            {
+                "input": unit.source,
+                "start": unit.start,
+                "stop": unit.stop,
+                "lines": receipt.lines,
+                "rows": receipt.rows,
+                "documents": receipt.documents,
+                "tokens": receipt.tokens,
+                "xxh3": receipt.source_xxh3,
+            }
+        )
+        if unit.row_groups is not None:
+            parts[-1]["row_groups"] = list(unit.row_groups)
+    return parts
+
+
+def describe_inputs(
+    sources: Sequence[dict[str, Any]], parts: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The inputs with the digest of their parts' digests, which of one part is the file's own."""
+    described = []
+    for number, source in enumerate(sources):
+        digests = [part["xxh3"] for part in parts if part["input"] == number]
+        whole = (
+            digests[0]
+            if len(digests) == 1
+            else xxhash.xxh3_128("".join(digests).encode()).hexdigest()
+        )
+        described.append({**source, "xxh3_of_parts": whole if digests else None})
+    return described
+
+
+def write_rejects(file: Path, folder: Path, plan: Plan, receipts: Sequence[Receipt]) -> None:
+    """Writes the rows that were dropped, in order, each with file, row, reason and bytes."""
+    temporary = file.with_name(file.name + ".partial")
+    before: Counter[int] = Counter()
+    is_whole = not plan.units or plan.units[0].number == 0
+    with disk_told(file), open(temporary, "w", encoding="utf-8") as out:
+        for unit, receipt in zip(plan.units, receipts, strict=True):
+            with open(unit_file(folder, unit.number, "rejects"), encoding="utf-8") as stream:
+                for line in stream:
+                    row = json.loads(line)
+                    row["file"] = plan.sources[unit.source].name
+                    if is_whole or before[unit.source] or unit.start == 0:
+                        row["row"] += before[unit.source]
+                    else:
+                        row["part_start"] = unit.start  # a shard does not know the rows before it
+                    out.write(json.dumps(row, sort_keys=True) + "\n")
+            before[unit.source] += receipt.lines
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(temporary, file)
+
+
+def remove_work(folder: Path) -> None:
+    """Deletes the work folder of a run that has published."""
+    shutil.rmtree(folder)

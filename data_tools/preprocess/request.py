@@ -1,0 +1,129 @@
+"""What `frontload data preprocess` was asked for, and what is refused before anything starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from frontload.data_tools.raw.parse import MAX_ROW_BYTES
+from frontload.recipes.errors import RecipeError
+
+MAX_BAD_RATE = 0.01  # ours: web text loses less; a wrong --json-key loses every row
+
+
+class EncoderChoice(StrEnum):
+    """Which library encodes: `auto` takes gigatoken when its ids are those of `tokenizers`."""
+
+    AUTO = "auto"
+    TOKENIZERS = "tokenizers"
+    GIGATOKEN = "gigatoken"
+
+
+class SpecialText(StrEnum):
+    """What becomes of a row whose text spells a special token."""
+
+    DROP = "drop"
+    ENCODE = "encode"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Part `number` (from 1) of `of` parts of the inputs."""
+
+    number: int
+    of: int
+
+    @property
+    def suffix(self) -> str:
+        return f"-{self.number:05d}-of-{self.of:05d}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessRequest:
+    """Inputs, output and rules of one run. Only `workers` and `encoder` cannot change bytes."""
+
+    inputs: Sequence[str | Path]
+    output_prefix: Path
+    tokenizer: Path
+    json_key: str = "text"
+    append_eod: bool = False
+    eod_token: str | None = None
+    workers: int = 1
+    encoder: EncoderChoice = EncoderChoice.AUTO
+    special_text: SpecialText = SpecialText.DROP
+    shard: Shard | None = None
+    rejects: Path | None = None
+    max_bad_rate: float = MAX_BAD_RATE
+    max_row_bytes: int = MAX_ROW_BYTES
+    part_bytes: int | None = None
+
+    @property
+    def prefix(self) -> Path:
+        """Where the files go: the prefix asked for, or the shard's own next to it."""
+        if self.shard is None:
+            return self.output_prefix
+        return self.output_prefix.with_name(self.output_prefix.name + self.shard.suffix)
+
+
+def parse_shard(text: str) -> Shard:
+    """The shard that `i/n` names.
+
+    Raises: RecipeError when it is none.
+    """
+    number, slash, of = text.partition("/")
+    if slash and number.isascii() and number.isdigit() and of.isascii() and of.isdigit():
+        shard = Shard(number=int(number), of=int(of))
+        if 1 <= shard.number <= shard.of:
+            return shard
+    raise RecipeError(
+        f"--shard {text}",
+        found="no i/n with i from 1 to n",
+        rule="shards count from 1: 1/16 is the first of 16 and 16/16 the last",
+        do="write for example --shard 1/16",
+    )
+
+
+def manifest_file(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".manifest.json")
+
+
+def check_request(request: PreprocessRequest) -> None:
+    """Refuses numbers and folders that cannot work.
+
+    Raises: RecipeError.
+    """
+    if request.workers < 1:
+        raise RecipeError(
+            "--workers",
+            found=str(request.workers),
+            rule="at least one process encodes",
+            do="write 1 or more",
+        )
+    if not 0 <= request.max_bad_rate <= 1:
+        raise RecipeError(
+            "--max-bad-rate",
+            found=str(request.max_bad_rate),
+            rule="it is a share of the rows, from 0 to 1",
+            do="write for example 0.01",
+        )
+    if request.max_row_bytes < 1:
+        raise RecipeError(
+            "--max-row-bytes",
+            found=str(request.max_row_bytes),
+            rule="a row has at least one byte",
+            do=f"write for example {MAX_ROW_BYTES}",
+        )
+    if not request.output_prefix.parent.is_dir():
+        raise RecipeError(
+            f"--output-prefix {request.output_prefix}",
+            found=f"no folder {request.output_prefix.parent}",
+            rule="the prefix's folder exists",
+            do="make the folder first",
+        )
+    if request.rejects is not None and not request.rejects.parent.is_dir():
+        raise RecipeError(
+            f"--rejects {request.rejects}",
+            found=f"no folder {request.rejects.parent}",
+            rule="the file's folder exists",
+            do="make the folder first",
+        )

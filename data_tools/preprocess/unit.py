@@ -1,0 +1,335 @@
+"""One unit of work: rows read, texts encoded, tokens written; a receipt, last, says it is whole."""
+
+import base64
+import os
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+import xxhash
+
+from frontload.data_tools.files import read_json
+from frontload.data_tools.preprocess.encoder import Encoded, Encoder
+from frontload.data_tools.preprocess.plan import Source, Unit
+from frontload.data_tools.preprocess.vocabulary import as_json
+from frontload.data_tools.raw.inputs import Format
+from frontload.data_tools.raw.lines import (
+    OverSizeLine,
+    RangeReader,
+    open_packed,
+    split_lines,
+)
+from frontload.data_tools.raw.parse import Reason, parse_line, shown_bytes, take_text
+from frontload.recipes.errors import StageError
+
+BATCH_BYTES = 1 << 19  # ours: text encoded at a time; stays in the processor's cache
+EXAMPLES = 3  # bad rows that a receipt shows
+CHECKED_CHARACTERS = 20_000  # ours: one text a unit is compared, of at most this length (10 ms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitJob:
+    """A unit with what it needs to be encoded anywhere."""
+
+    unit: Unit
+    source: Source
+    folder: Path
+    json_key: str
+    max_row_bytes: int
+    keeps_rejects: bool
+
+
+@dataclass(kw_only=True)
+class Receipt:
+    """What a finished unit holds. `lines` counts blank lines too, `rows` does not."""
+
+    unit: int
+    lines: int = 0
+    rows: int = 0
+    documents: int = 0
+    tokens: int = 0
+    text_bytes: int = 0
+    checked: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    examples: list[list[Any]] = field(default_factory=list)
+    source_xxh3: str = ""
+    bin_xxh3: str = ""
+    lengths_xxh3: str = ""
+    encoder: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that gives no document: its number in the unit, the reason, its bytes (or a part)."""
+
+    number: int
+    reason: Reason
+    raw: bytes
+    num_bytes: int
+
+
+def unit_file(folder: Path, number: int, kind: str) -> Path:
+    """A file of a unit: `bin`, `lengths`, `rejects` or, written last, `json`."""
+    return folder / f"unit-{number:06d}.{kind}"
+
+
+def read_receipt(folder: Path, number: int) -> Receipt | None:
+    """The receipt of a finished unit whose files are still what it says, else None."""
+    file = unit_file(folder, number, "json")
+    if not file.is_file():
+        return None
+    receipt = Receipt(**read_json(file))
+    stated = (("bin", receipt.bin_xxh3), ("lengths", receipt.lengths_xxh3))
+    for kind, digest in stated:
+        part = unit_file(folder, number, kind)
+        if not part.is_file() or file_xxh3(part) != digest:
+            return None
+    return receipt
+
+
+def file_xxh3(file: Path, *, start: int = 0, stop: int | None = None) -> str:
+    """xxh3 of the bytes [start, stop) of a file."""
+    digest = xxhash.xxh3_128()
+    left = (file.stat().st_size if stop is None else stop) - start
+    with open(file, "rb", buffering=0) as stream:
+        stream.seek(start)
+        while left > 0 and (data := stream.read(min(left, 1 << 20))):
+            digest.update(data)
+            left -= len(data)
+    return digest.hexdigest()
+
+
+def encode_unit(
+    job: UnitJob, encoder: Encoder, *, encoder_name: str, report: Callable[[int], object]
+) -> Receipt:
+    """Writes the files of a unit and returns its receipt; `report` is told of bytes read.
+
+    Raises: RecipeError for a damaged file, StageError when the disk refuses, ParityError.
+    """
+    receipt = Receipt(unit=job.unit.number, encoder=encoder_name)
+    encoder.renew()
+    with _UnitWriter(job, receipt) as writer:
+        for texts, dropped in _batches(job, receipt, encoder, report):
+            if not receipt.checked:
+                sample = [text for text in texts if len(text) <= CHECKED_CHARACTERS][-1:]
+                encoder.check(sample)
+                receipt.checked += len(sample)
+            writer.write(texts, dropped, encoder.encode(texts))
+    return receipt
+
+
+class _UnitWriter:
+    """The files of one unit under temporary names; renamed when its block ends well."""
+
+    def __init__(self, job: UnitJob, receipt: Receipt) -> None:
+        self._job, self._receipt = job, receipt
+        self._lengths = array("i")
+        self._digest = xxhash.xxh3_128()
+        self._kinds = ["bin", "rejects"] if job.keeps_rejects else ["bin"]
+        self._streams: dict[str, IO[bytes]] = {}
+
+    def _file(self, kind: str) -> Path:
+        return unit_file(self._job.folder, self._job.unit.number, kind)
+
+    def _temporary(self, kind: str) -> Path:
+        file = self._file(kind)
+        return file.with_name(f"{file.name}.{os.getpid()}.partial")
+
+    def __enter__(self) -> "_UnitWriter":
+        with disk_told(self._file("bin")):
+            for kind in self._kinds:
+                self._streams[kind] = open(self._temporary(kind), "wb")
+        return self
+
+    def write(self, texts: list[str], dropped: list[Dropped], encoded: Encoded) -> None:
+        """Adds the documents and drops of one batch."""
+        receipt = self._receipt
+        data = encoded.tokens.data
+        with disk_told(self._file("bin")):
+            self._streams["bin"].write(data)
+        self._digest.update(data)
+        self._lengths.frombytes(encoded.lengths.tobytes())
+        receipt.documents += len(texts)
+        receipt.tokens += len(encoded.tokens)
+        receipt.text_bytes += sum(map(_utf8_bytes, texts))
+        for row in dropped:
+            receipt.dropped[row.reason] = receipt.dropped.get(row.reason, 0) + 1
+            if len(receipt.examples) < EXAMPLES:
+                receipt.examples.append([row.number, str(row.reason), row.raw[:80].hex()])
+            if self._job.keeps_rejects:
+                with disk_told(self._file("rejects")):
+                    self._streams["rejects"].write(_reject(row).encode())
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        names = (*self._kinds, "lengths", "json")
+        try:
+            with disk_told(self._file("bin")):
+                for stream in self._streams.values():
+                    stream.close()
+                if kind is None:
+                    self._finish()
+                    for name in names:
+                        os.replace(self._temporary(name), self._file(name))
+        finally:
+            for name in names:
+                self._temporary(name).unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        lengths = self._lengths.tobytes()
+        self._temporary("lengths").write_bytes(lengths)
+        self._receipt.bin_xxh3 = self._digest.hexdigest()
+        self._receipt.lengths_xxh3 = xxhash.xxh3_128(lengths).hexdigest()
+        self._temporary("json").write_text(as_json(asdict(self._receipt)))
+
+
+@contextmanager
+def disk_told(file: Path) -> Iterator[None]:
+    """Says what to do when the disk refuses a write.
+
+    Raises: StageError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StageError(
+            f"writing {file}",
+            found=error.strerror or str(error),
+            rule="the output's folder takes the parts and the finished files, twice their size",
+            do="free space or correct permissions and run the same command: finished parts stay",
+        ) from error
+
+
+def _utf8_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _reject(row: Dropped) -> str:
+    try:
+        raw = {"text": row.raw.decode("utf-8")}
+    except UnicodeDecodeError:
+        raw = {"base64": base64.b64encode(row.raw).decode()}
+    return as_json({"row": row.number, "reason": row.reason, "bytes": row.num_bytes, **raw})
+
+
+def _batches(
+    job: UnitJob, receipt: Receipt, encoder: Encoder, report: Callable[[int], object]
+) -> Iterator[tuple[list[str], list[Dropped]]]:
+    """Texts and drops of a unit, some rows at a time; counts lines and rows in the receipt."""
+    unit, source = job.unit, job.source
+    if source.format is Format.PARQUET:
+        yield from _table_batches(job, receipt, encoder, report)
+        receipt.source_xxh3 = file_xxh3(source.file, start=unit.start, stop=unit.stop)
+        return
+    if source.format is Format.JSONL:
+        digest = xxhash.xxh3_128()
+        reader = RangeReader(source.file, start=unit.start, stop=unit.stop, seen=digest.update)
+        try:
+            yield from _line_batches(job, receipt, encoder, _reported(reader, report))
+        finally:
+            reader.close()
+        receipt.source_xxh3 = digest.hexdigest()
+        return
+    with open_packed(source.file, source.format, report=report) as read:
+        yield from _line_batches(job, receipt, encoder, read)
+    receipt.source_xxh3 = file_xxh3(source.file)
+
+
+def _reported(read: Callable[[int], bytes], report: Callable[[int], object]) -> Callable:
+    def reported(size: int) -> bytes:
+        data = read(min(size, BATCH_BYTES))
+        report(len(data))
+        return data
+
+    return reported
+
+
+def _line_batches(
+    job: UnitJob, receipt: Receipt, encoder: Encoder, read: Callable[[int], bytes]
+) -> Iterator[tuple[list[str], list[Dropped]]]:
+    key, loads, refused = job.json_key, orjson.loads, encoder.refused.found_in
+    at_file_start = job.unit.start == 0
+    for lines in split_lines(read, max_row_bytes=job.max_row_bytes):
+        texts: list[str] = []
+        dropped: list[Dropped] = []
+        blank = 0
+        for number, line in enumerate(lines, start=receipt.lines + 1):
+            try:
+                text = loads(line)[key]  # type: ignore[arg-type]
+                if type(text) is str and text and not (text.isspace() or refused(text)):
+                    texts.append(text)
+                    continue
+            except (ValueError, KeyError, TypeError):
+                pass
+            found = _look_again(line, key, is_first=at_file_start and number == 1)
+            if found is None:
+                blank += 1
+            elif isinstance(found, Reason) or refused(found):
+                reason = found if isinstance(found, Reason) else Reason.SPECIAL_TOKEN
+                dropped.append(_dropped(number, reason, line))
+            else:
+                texts.append(found)
+        receipt.lines += len(lines)
+        receipt.rows += len(lines) - blank
+        yield texts, dropped
+
+
+def _look_again(line: bytes | OverSizeLine, key: str, *, is_first: bool) -> str | Reason | None:
+    """The slow way for a line that is not plainly good: its text, the reason, None if blank."""
+    if isinstance(line, OverSizeLine):
+        return Reason.OVER_SIZE
+    value = parse_line(line, is_first=is_first)
+    return take_text(value, key) if isinstance(value, dict) else value
+
+
+def _dropped(number: int, reason: Reason, line: bytes | OverSizeLine) -> Dropped:
+    if isinstance(line, OverSizeLine):
+        return Dropped(number, reason, line.head, line.num_bytes)
+    return Dropped(number, reason, line, len(line))
+
+
+def _table_batches(
+    job: UnitJob, receipt: Receipt, encoder: Encoder, report: Callable[[int], object]
+) -> Iterator[tuple[list[str], list[Dropped]]]:
+    from frontload.data_tools.raw.parquet import batch_rows, open_table, read_batches
+
+    first, end = job.unit.row_groups or (0, 0)
+    share = (job.unit.stop - job.unit.start) // max(end - first, 1)
+    with open_table(job.source.file) as table:
+        for group in range(first, end):
+            for batch in read_batches(
+                job.source.file, table, row_group=group, columns=[job.json_key]
+            ):
+                texts: list[str] = []
+                dropped: list[Dropped] = []
+                for row in batch_rows(batch):
+                    receipt.lines += 1
+                    text = _table_text(row, job, encoder)
+                    if isinstance(text, Reason):
+                        raw = b"" if isinstance(row, Reason) else shown_bytes(row[job.json_key])
+                        dropped.append(Dropped(receipt.lines, text, raw, len(raw)))
+                    else:
+                        texts.append(text)
+                receipt.rows = receipt.lines
+                yield texts, dropped
+            report(share)
+
+
+def _table_text(row: dict[str, Any] | Reason, job: UnitJob, encoder: Encoder) -> str | Reason:
+    if isinstance(row, Reason):
+        return row
+    text = take_text(row, job.json_key)
+    if isinstance(text, Reason):
+        return text
+    if _utf8_bytes(text) > job.max_row_bytes:
+        return Reason.OVER_SIZE
+    return Reason.SPECIAL_TOKEN if encoder.refused.found_in(text) else text
+
+
+def sample_texts(job: UnitJob, encoder: Encoder) -> Iterator[str]:
+    """The texts of a unit, read without writing anything."""
+    for texts, _ in _batches(job, Receipt(unit=job.unit.number), encoder, lambda num_bytes: None):
+        yield from texts

@@ -1,0 +1,136 @@
+"""The tokenizer of a run: ids of texts through `tokenizers` or gigatoken, and what both refuse."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.document import nearest_name
+from frontload.data_tools.indexed import token_dtype
+from frontload.data_tools.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
+from frontload.recipes.artifact import tokenizer_file
+from frontload.recipes.errors import ArtifactError, RecipeError
+
+ANCHOR_CHARACTERS = 3  # ours: "<|e" is rare in text, "<" is not
+
+
+class Spellings:
+    """Finds texts that hold one of some strings; a text with none of their beginnings is quick."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        self._by_anchor: dict[str, list[str]] = {}
+        for string in strings:
+            self._by_anchor.setdefault(string[:ANCHOR_CHARACTERS], []).append(string)
+        self._firsts = sorted({anchor[0] for anchor in self._by_anchor})
+
+    def __bool__(self) -> bool:
+        return bool(self._by_anchor)
+
+    def found_in(self, text: str) -> bool:
+        """Whether the text holds one of the strings."""
+        for first in self._firsts:
+            if first in text:
+                break
+        else:
+            return False
+        return any(
+            anchor in text and any(string in text for string in strings)
+            for anchor, strings in self._by_anchor.items()
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Vocabulary:
+    """A loaded tokenizer file: reference encoder, size, special tokens, end of document."""
+
+    file: Path
+    text: str
+    sha256: str
+    reference: Callable[[Sequence[str]], list[list[int]]]
+    vocab_size: int
+    special: tuple[str, ...]
+    added: tuple[str, ...]
+    ids: dict[str, int]
+    is_ours: bool
+
+    @property
+    def dtype(self) -> np.dtype:
+        return token_dtype(self.vocab_size)
+
+    def eod(self, named: str | None) -> tuple[str, int]:
+        """The token that ends a document, and its id.
+
+        Raises: RecipeError when it was not named and is not ours, or does not exist.
+        """
+        if named is None and self.is_ours:
+            return SPECIAL_TOKENS[END], END
+        present = ", ".join(self.special[:8]) or "none"
+        if named is None:
+            raise RecipeError(
+                "--append-eod",
+                found=f"a tokenizer of another origin, with special tokens {present}",
+                rule="only the token that its models end documents with is right",
+                do="name it with --eod-token TOKEN",
+            )
+        if named not in self.ids:
+            raise RecipeError(
+                f"--eod-token {named}",
+                found=f"special tokens {present}{nearest_name(named, self.special)}",
+                rule="the token is one of the tokenizer's",
+                do="name it as it is in tokenizer.json",
+            )
+        return named, self.ids[named]
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Loads a tokenizer.json, or the one of a folder; loaded once a process while it is the same.
+
+    Raises: RecipeError when it is missing or no tokenizer.
+    """
+    file = tokenizer_file(path) if path.is_dir() else path
+    digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return _load(path, digest)
+
+
+@lru_cache(maxsize=2)
+def _load(path: Path, sha256: str) -> Vocabulary:
+    loaded = AnyTokenizer.load(path)
+    text = loaded.file.read_text(encoding="utf-8")
+    described = json.loads(text)
+    added = tuple(str(token["content"]) for token in described.get("added_tokens") or ())
+    reference: Callable[[Sequence[str]], list[list[int]]] = loaded.encode_batch
+    is_ours = set(SPECIAL_TOKENS) <= set(loaded.special_tokens)
+    if is_ours:
+        try:
+            reference = TextTokenizer.load(path).encode_batch  # words are looked up, 8 times faster
+        except ArtifactError:
+            is_ours = False
+    return Vocabulary(
+        file=loaded.file,
+        text=text,
+        sha256=sha256,
+        reference=reference,
+        vocab_size=loaded.vocab_size,
+        special=tuple(loaded.special_tokens),
+        added=added,
+        ids=loaded.vocabulary,
+        is_ours=is_ours,
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that turn rows to ids."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("gigatoken", "numpy", "orjson", "tokenizers")}
+
+
+def as_json(value: dict[str, Any]) -> str:
+    """One line of JSON, keys sorted."""
+    return json.dumps(value, sort_keys=True) + "\n"
