@@ -28,20 +28,35 @@ class TinyData:
         return ["--blend", *blends, "--index", str(self.base), str(self.ldq)]
 
 
-def tiny_recipe() -> PretrainRecipe:
-    path = find_recipe("training", "pretrain_tiny")
+def tiny_recipe(path: Path | None = None) -> PretrainRecipe:
+    """The recipe of a file, or the one that ships."""
+    path = path or find_recipe("training", "pretrain_tiny")
     assert path is not None
     return load_recipe(path, PretrainRecipe).value
 
 
-def write_tiny_data(root: Path) -> TinyData:
+def write_longer_recipe(folder: Path, **upkeep: Any) -> Path:
+    """pretrain_tiny with 40 and 20 steps, so that there is time to kill a part of it."""
+    path = folder / "pretrain_longer.yaml"
+    told = ", ".join(f"{name}: {value}" for name, value in upkeep.items())
+    path.write_text(
+        "extends: pretrain_tiny\n"
+        "phases:\n"
+        "  - {name: first, tokens: 5_120, sources: {base: 1.0}}\n"
+        "  - {name: second, tokens: 2_560, sources: {base: 0.5, ldq: 0.5}}\n"
+        f"upkeep: {{{told}}}\n"
+    )
+    return path
+
+
+def write_tiny_data(root: Path, recipe_file: Path | None = None) -> TinyData:
     """Two sources and the blends of both phases, made by the data tools themselves."""
-    recipe = tiny_recipe()
+    recipe = tiny_recipe(recipe_file)
     indexes: dict[str, Path] = {}
     rng = np.random.default_rng(11)
     for number, name in enumerate(("base", "ldq")):
         documents = [
-            np.append(6 + number + rng.integers(0, 200, rng.integers(4, 40)), 1) for _ in range(120)
+            np.append(6 + number + rng.integers(0, 200, rng.integers(4, 40)), 1) for _ in range(480)
         ]
         indexes[name] = root / name
         write_index(root / name / "documents", documents, list(range(len(documents) + 1)), "uint16")
