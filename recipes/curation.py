@@ -80,6 +80,7 @@ class CuratedSet:
     answer_tokens_above: int = field(default=0, metadata={"neutral": 0})  # strictly; 0 = all rows
     duplicates: tuple[str, ...] = field(default=(), metadata={"neutral": ()})  # of DUPLICATES
     answers_per_question: int = field(default=0, metadata={"neutral": 0})  # first n; 0 = all
+    text_copy: bool = field(default=False, metadata={"neutral": False})  # and SET.text.jsonl too
 
 
 @dataclass(frozen=True, kw_only=True)

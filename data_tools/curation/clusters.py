@@ -12,7 +12,7 @@ from frontload.data_tools.curation.sketch import similarity
 Gather = Callable[[np.ndarray], np.ndarray]
 """Numbers of rows -> their signatures."""
 
-PAIRS = 1 << 15  # ours: pairs compared at a time, 2 x 16 MiB of signatures of 128
+PAIRS = 1 << 13  # ours: pairs compared at a time, 2 x 4 MiB of signatures of 128
 MOST_LEADERS = 64  # ours: distinct texts of one bucket that its other rows are compared with
 
 

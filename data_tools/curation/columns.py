@@ -3,6 +3,7 @@
 A column is a file of plain numbers, so a set of any size is worked on one column at a time.
 """
 
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -130,20 +131,30 @@ class Table:
             return self._gathered(name, rows)
         dtype, width = self._columns[name]
         values = np.empty((self.num_rows, width), dtype=dtype)
-        for number, part in enumerate(self.parts):
-            found = np.fromfile(part.folder / f"{name}.column", dtype=dtype)
-            values[self.starts[number] : self.starts[number + 1]] = found.reshape(-1, width)
+        for number in range(len(self.parts)):
+            found = self.column_of_part(name, number).reshape(-1, width)
+            values[self.starts[number] : self.starts[number + 1]] = found
         return values[:, 0] if width == 1 else values
 
-    def _gathered(self, name: str, rows: np.ndarray) -> np.ndarray:
+    def column_of_part(self, name: str, number: int) -> np.ndarray:
+        """One column of one file's rows."""
         dtype, width = self._columns[name]
-        values = np.empty((len(rows), width), dtype=dtype)
-        part_of_row = np.searchsorted(self.starts, rows, side="right") - 1
-        for number in np.unique(part_of_row).tolist():
-            is_here = part_of_row == number
-            file = self.parts[number].folder / f"{name}.column"
-            mapped = np.memmap(file, dtype=dtype, mode="r").reshape(-1, width)
-            values[is_here] = mapped[rows[is_here] - self.starts[number]]
+        values = np.fromfile(self.parts[number].folder / f"{name}.column", dtype=dtype)
+        return values if width == 1 else values.reshape(-1, width)
+
+    def _gathered(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Reads row by row: a mapped file would count as memory, all of it."""
+        dtype, width = self._columns[name]
+        size = dtype.itemsize * width
+        unique, place_of_row = np.unique(rows, return_inverse=True)
+        parts = np.searchsorted(self.starts, unique, side="right") - 1
+        pieces: list[bytes] = []
+        for number in np.unique(parts).tolist():
+            own = unique[parts == number] - self.starts[number]
+            with (self.parts[number].folder / f"{name}.column").open("rb") as stream:
+                handle = stream.fileno()
+                pieces += [os.pread(handle, size, row * size) for row in own.tolist()]
+        values = np.frombuffer(b"".join(pieces), dtype=dtype).reshape(-1, width)[place_of_row]
         return values[:, 0] if width == 1 else values
 
     def names(self, column: str) -> tuple[np.ndarray, list[str]]:

@@ -86,7 +86,7 @@ class RemovalReport:
     items_hit: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     rows_removed: Counter[str] = field(default_factory=Counter)
     rows_removed_by_source: Counter[tuple[str, str]] = field(default_factory=Counter)
-    rows_touched: Counter[str] = field(default_factory=Counter)
+    matches_kept: Counter[str] = field(default_factory=Counter)
     overlaps: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -95,7 +95,7 @@ class RemovalReport:
         best: dict[str, Match] = {}
         for match in matches:
             if not is_leak(match, self.rules, item_ngram_words=int(self.index.sizes_I[match.item])):
-                self.rows_touched[self.items[match.item].benchmark] += 1
+                self.matches_kept[self.items[match.item].benchmark] += 1
                 continue
             benchmark = self.items[match.item].benchmark
             self.items_hit[benchmark].add(match.item)
@@ -137,7 +137,7 @@ class RemovalReport:
                     for (name, source), count in sorted(self.rows_removed_by_source.items())
                     if name == benchmark
                 },
-                "matches_kept": self.rows_touched[benchmark],
+                "matches_kept": self.matches_kept[benchmark],
                 "longest_overlap_words": [
                     {"from": low, "rows": self.overlaps[benchmark][low]}
                     for low in (0, *OVERLAP_BOUNDS)

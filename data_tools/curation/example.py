@@ -106,6 +106,18 @@ def row_line(example: Example, origin: Origin) -> bytes:
     return orjson.dumps(row_object(example, origin), option=orjson.OPT_APPEND_NEWLINE)
 
 
+def text_line(example: Example, origin: Origin) -> bytes:
+    """The row as base text: the turns one below the other, as pretraining reads them."""
+    plain = Example(
+        text=example.document,
+        name=example.name,
+        domain=example.domain,
+        family=example.family,
+        flags=example.flags,
+    )
+    return row_line(plain, origin)
+
+
 def _content(example: Example) -> dict[str, Any]:
     if not example.turns:
         return {"text": example.text}

@@ -15,7 +15,8 @@ import numpy as np
 from frontload.data_tools.seeds import stream_bits
 
 _NOT_WORD = re.compile(r"[\W_]+")
-LONGEST_POWER = 4096  # ours: bytes of a word after which its powers begin again
+LONGEST_WORD = 4096  # ours: bytes; what is longer is data, or text without spaces
+PIECE_BYTES = 1 << 17  # ours: hashed at a time, so that the sums stay in a core's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,35 +59,46 @@ class WordHasher:
     """Hashes that depend on the seed alone, not on the process or the machine."""
 
     def __init__(self, seed: int) -> None:
-        bits = stream_bits(seed, "words").random_raw(256 + 2 + 2)
+        bits = stream_bits(seed, "words").random_raw(256 + 2)
         self._value_of_byte = bits[:256]
-        is_word = np.zeros(256, dtype=bool)
-        is_word[128:] = True  # letters outside ASCII: everything else there is a space by now
-        for byte in range(128):
-            is_word[byte] = chr(byte).isalnum()
-        self._is_word = is_word
-        self._byte_powers = _powers(bits[256] | np.uint64(1), LONGEST_POWER)
-        self._word_powers = _powers(bits[257] | np.uint64(1), 64)
+        self._is_word = np.array([byte >= 128 or chr(byte).isalnum() for byte in range(256)])
+        base = int(bits[256]) | 1
+        self._powers = _powers(base, PIECE_BYTES)
+        self._undone = _powers(pow(base, -1, 1 << 64), PIECE_BYTES)
+        self._word_powers = _powers(int(bits[257]) | 1, 64)
 
     def words(self, texts: Sequence[str]) -> WordHashes:
         """The words of every text."""
         parts = [plain_words(text) for text in texts]
         lengths = np.fromiter(map(len, parts), np.int64, len(parts))
-        joined = np.frombuffer(b"\n".join(parts) + b"\n", dtype=np.uint8)
+        joined = np.frombuffer(b"\n" + b"\n".join(parts) + b"\n", dtype=np.uint8)
         is_word = self._is_word[joined]
-        starts = np.flatnonzero(is_word[1:] & ~is_word[:-1]) + 1
-        if is_word[0]:
-            starts = np.concatenate([[0], starts])
-        text_starts = np.concatenate([[0], np.cumsum(lengths + 1)])
-        offsets = np.searchsorted(starts, text_starts)
-        places = np.flatnonzero(is_word)
-        first = np.searchsorted(places, starts)
-        sizes = np.diff(np.append(first, len(places)))
-        within = np.arange(len(places)) - np.repeat(first, sizes)
-        values = self._value_of_byte[joined[places]]
-        values = values * self._byte_powers[within % LONGEST_POWER]
-        hashes = np.add.reduceat(values, first) if len(first) else np.zeros(0, np.uint64)
-        return WordHashes(hashes_W=mixed(hashes), offsets_N1=offsets)
+        edges = np.flatnonzero(is_word[1:] != is_word[:-1]) + 1
+        starts, ends = _cut_long_words(edges[::2], edges[1::2])
+        text_starts = np.concatenate([[1], 1 + np.cumsum(lengths + 1)])
+        return WordHashes(
+            hashes_W=self._hashes(joined, starts, ends),
+            offsets_N1=np.searchsorted(starts, text_starts),
+        )
+
+    def _hashes(self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """The polynomial of each word's bytes: a difference of two sums, its power undone.
+
+        Source: Karp, Rabin 1987, modulo 2^64; the base is odd, so its powers have inverses.
+        """
+        hashes = np.empty(len(starts), dtype=np.uint64)
+        first = 0
+        while first < len(starts):
+            base = int(starts[first])
+            last = int(np.searchsorted(ends, base + PIECE_BYTES, side="right"))
+            values = self._value_of_byte[data[base : int(ends[last - 1])]]
+            sums = np.zeros(len(values) + 1, dtype=np.uint64)
+            np.cumsum(values * self._powers[: len(values)], out=sums[1:])
+            here = starts[first:last] - base
+            hashes[first:last] = sums[ends[first:last] - base] - sums[here]
+            hashes[first:last] *= self._undone[here]
+            first = last
+        return mixed(hashes)
 
     def grams(self, words: WordHashes, size: int) -> Grams:
         """Every run of `size` words that lies in one text."""
@@ -94,11 +106,24 @@ class WordHasher:
         offsets = np.concatenate([[0], np.cumsum(counts)])
         texts = np.repeat(np.arange(len(counts)), counts)
         places = np.arange(len(texts)) - offsets[texts]
-        firsts = words.offsets_N1[texts] + places
-        hashes = np.zeros(len(texts), dtype=np.uint64)
+        windows = max(len(words.hashes_W) - size + 1, 0)
+        hashes = np.zeros(windows, dtype=np.uint64)
         for step in range(size):
-            hashes += words.hashes_W[firsts + step] * self._word_powers[step]
-        return Grams(hashes_G=mixed(hashes), texts_G=texts, places_G=places, offsets_N1=offsets)
+            hashes += words.hashes_W[step : step + windows] * self._word_powers[step]
+        firsts = words.offsets_N1[texts] + places
+        return Grams(
+            hashes_G=mixed(hashes[firsts]), texts_G=texts, places_G=places, offsets_N1=offsets
+        )
+
+
+def _cut_long_words(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Words of at most LONGEST_WORD bytes: a longer one counts as several."""
+    counts = (ends - starts + LONGEST_WORD - 1) // LONGEST_WORD
+    if counts.max(initial=1) == 1:
+        return starts, ends
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(starts, counts) + within * LONGEST_WORD
+    return starts, np.minimum(np.repeat(ends, counts), starts + LONGEST_WORD)
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
@@ -112,5 +137,6 @@ def mixed(values: np.ndarray) -> np.ndarray:
     return values ^ (values >> np.uint64(31))
 
 
-def _powers(base: np.uint64, count: int) -> np.ndarray:
-    return np.cumprod(np.concatenate([[np.uint64(1)], np.full(count - 1, base)]), dtype=np.uint64)
+def _powers(base: int, count: int) -> np.ndarray:
+    """uint64 [count]: 1, base, base^2 ... modulo 2^64."""
+    return np.cumprod(np.array([1] + (count - 1) * [base], dtype=np.uint64), dtype=np.uint64)

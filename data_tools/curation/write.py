@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from frontload.data_tools.curation.columns import Table
-from frontload.data_tools.curation.example import Drop, Origin, row_line
+from frontload.data_tools.curation.example import Drop, Origin, row_line, text_line
 from frontload.data_tools.curation.inputs import InputFile
 from frontload.data_tools.curation.measure import Batch, current_measurer, cut_batches, open_input
 from frontload.data_tools.curation.sets import ChosenSet
@@ -30,6 +30,14 @@ class Duplicate:
     kept_instead: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line:
+    """A row as it is written, and as base text where some set asks for that."""
+
+    as_row: bytes
+    as_text: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """Where and by whom rows are written."""
@@ -39,45 +47,69 @@ class Output:
     workers: Workers
 
 
-class SetFiles:
-    """The open files of all sets, with their counts and digests."""
+@dataclass(kw_only=True)
+class SetFile:
+    """One file of a set while it is written."""
 
-    def __init__(self, folder: Path, chosen: dict[str, ChosenSet], stack: ExitStack) -> None:
-        masks: list[tuple[str, np.ndarray]] = []
+    name: str
+    mask: np.ndarray  # bool [rows of the table]: which rows it gets
+    is_text: bool
+    stream: IO[bytes]
+    rows: int = 0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def write(self, line: Line) -> None:
+        """Adds one row."""
+        content = line.as_text if self.is_text else line.as_row
+        self.stream.write(content)
+        self.digest.update(content)
+        self.rows += 1
+
+
+class SetFiles:
+    """The open files of all sets."""
+
+    def __init__(
+        self, folder: Path, chosen: dict[str, ChosenSet], recipe: Curation, stack: ExitStack
+    ) -> None:
+        wanted: list[tuple[str, np.ndarray, bool]] = []
         for name, each in chosen.items():
-            masks.append((f"{name}.jsonl", each.is_member))
+            wanted.append((f"{name}.jsonl", each.is_member, False))
             if each.is_heldout.any():
-                masks.append((f"{name}.heldout.jsonl", each.is_heldout))
-        self._names = [name for name, _ in masks]
-        self._streams: list[IO[bytes]] = [
-            stack.enter_context((folder / name).open("wb")) for name in self._names
+                wanted.append((f"{name}.heldout.jsonl", each.is_heldout, False))
+            if recipe.sets[name].text_copy:
+                wanted.append((f"{name}.text.jsonl", each.is_member, True))
+        self._files = [
+            SetFile(
+                name=name,
+                mask=mask,
+                is_text=is_text,
+                stream=stack.enter_context((folder / name).open("wb")),
+            )
+            for name, mask, is_text in wanted
         ]
-        self._digests = [hashlib.sha256() for _ in masks]
-        self._rows = [0 for _ in masks]
-        self._masks = [mask for _, mask in masks]
 
     def files_of_rows(self, start: int, stop: int) -> np.ndarray:
         """bool [files, rows]: which file gets which of the table's rows."""
-        return np.array([mask[start:stop] for mask in self._masks])
+        return np.array([file.mask[start:stop] for file in self._files])
 
-    def write(self, line: bytes, places: Sequence[int]) -> None:
-        """Writes a line to some of the files."""
+    def write(self, line: Line, places: Sequence[int]) -> None:
+        """Writes a row to some of the files."""
         for place in places:
-            self._streams[place].write(line)
-            self._digests[place].update(line)
-            self._rows[place] += 1
+            self._files[place].write(line)
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """File -> rows and digest."""
         return {
-            name: {"rows": rows, "sha256": digest.hexdigest()}
-            for name, rows, digest in zip(self._names, self._rows, self._digests, strict=True)
+            file.name: {"rows": file.rows, "sha256": file.digest.hexdigest()}
+            for file in self._files
         }
 
 
-def render_batch(batch: Batch) -> list[bytes]:
-    """The line of each row."""
+def render_batch(batch: Batch) -> list[Line]:
+    """The lines of each row."""
     measurer = current_measurer()
+    has_text = any(each.text_copy for each in measurer.recipe.sets.values())
     lines = []
     for row in batch.rows:
         found = measurer.convert(batch.source, row)
@@ -89,7 +121,8 @@ def render_batch(batch: Batch) -> list[bytes]:
                 do="run the command again when nothing writes to it",
             )
         origin = Origin(source=batch.source, file=batch.file.as_posix(), row=row.number)
-        lines.append(row_line(found, origin))
+        as_text = text_line(found, origin) if has_text else b""
+        lines.append(Line(as_row=row_line(found, origin), as_text=as_text))
     return lines
 
 
@@ -101,10 +134,10 @@ def write_sets(
     recipe: Curation,
     output: Output,
 ) -> dict[str, dict[str, Any]]:
-    """Writes SET.jsonl and SET.heldout.jsonl, and duplicates to the rejects; what was written."""
+    """Writes the files of each set, and duplicates to the rejects; what was written."""
     rejects = output.rejects
     with ExitStack() as stack:
-        outputs = SetFiles(output.folder, chosen, stack)
+        outputs = SetFiles(output.folder, chosen, recipe, stack)
         for number, file in enumerate(files):
             start, stop = int(table.starts[number]), int(table.starts[number + 1])
             of_file = outputs.files_of_rows(start, stop)
@@ -112,7 +145,7 @@ def write_sets(
             is_wanted = of_file.any(axis=0)
             is_wanted[list(duplicates)] = True
             wanted = np.flatnonzero(is_wanted)
-            numbers = table.column("row", start + wanted)
+            numbers = table.column_of_part("row", number)[wanted]
             rows = _pick(open_input(file.source, file.file, recipe), iter(numbers.tolist()))
             lines = (
                 line
@@ -125,7 +158,7 @@ def write_sets(
                 outputs.write(line, np.flatnonzero(of_file[:, place]).tolist())
                 for duplicate in duplicates.get(place, ()):
                     assert rejects is not None
-                    rejects.write(_reject_line(file, table, line, duplicate))
+                    rejects.write(_reject_line(file, table, line.as_row, duplicate))
         return outputs.describe()
 
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from frontload.data_tools.curation import measure, run
+from frontload.data_tools.document import BaseText, read_rows
 from frontload.data_tools.files import read_json
+from frontload.data_tools.packing.messages import read_messages
 from tests.unit.data_tools_curation.workbench import Workbench, folder_bytes, read_jsonl
 
 PAPER = """
@@ -261,3 +263,27 @@ def test_answers_a_question_and_summed_turns(bench: Workbench) -> None:
     out = bench.curate(recipe, more=("multi_turn_answer=sum",))
     assert [row["row"] for row in read_jsonl(out / "long.jsonl")] == [1]
     assert [row["row"] for row in read_jsonl(out / "one.jsonl")] == [1, 2]
+
+
+def test_every_kind_of_row_is_read_by_those_who_come_next(bench: Workbench) -> None:
+    """Conversations by the packer of SFT rows; texts and text copies by `document.read_rows`."""
+    write_paper_files(bench)
+    out = bench.curate(PAPER, more=("sets.lmq.text_copy=true",))
+    rows = read_jsonl(out / "lmq.jsonl")
+    texts = list(read_rows(out / "lmq.text.jsonl"))
+    assert len(texts) == len(rows)
+    kinds = set()
+    for row, text in zip(rows, texts, strict=True):
+        assert isinstance(text, BaseText)
+        kinds.add("text" if "text" in row else "question")
+        if "text" in row:
+            assert text.text == row["text"]
+            continue
+        assert text.text.startswith(row["question"] + "\n\n")
+        messages = read_messages(row)
+        if "flags" in row:
+            assert messages == "empty text", "an answer that was cut is no answer"
+        else:
+            assert isinstance(messages, list)
+            assert messages[-1]["content"] == row["answer"]
+    assert kinds == {"text", "question"}
