@@ -1,5 +1,6 @@
 """`frontload data blend`, typed as a user types it: what it writes, prints and refuses."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frontload.data_tools.blending import phases
 from frontload.data_tools.files import write_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.launch import cli
@@ -245,3 +247,20 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_the_same_bytes(tmp_path: P
     assert cli.main([*words, str(out)]) == 0
     assert files_below(out) == files_below(tmp_path / "whole")
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, prefixes = write_recipe(tmp_path), write_sources(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "samples.npy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phases, "interleave", fail)
+        assert blend(recipe, *given(prefixes), "--out", tmp_path / "out") == 1
+    assert "free space and run the same command again" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert blend(recipe, *given(prefixes), "--out", tmp_path / "out") == 0
