@@ -9,6 +9,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ class JoinedFile:
 
     def discard(self) -> None:
         """Closes and deletes what was written so far."""
-        self._stream.close()
+        with suppress(OSError):  # a full disk refuses what is still held, too
+            self._stream.close()
         self.temporary.unlink(missing_ok=True)
 
 
@@ -91,16 +93,21 @@ def publish(
     manifest: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes P.idx beside the joined P.bin, renames both, then writes the manifest."""
-    with disk_told(prefix):
-        index = idx_file(prefix)
-        temporary = index.with_name(index.name + ".partial")
-        write_flat_index(temporary, dtype, lengths)
-        _sync(temporary)
-        for part, stated in (("bin", joined.finish()), ("idx", digests_of_file(temporary))):
-            manifest |= {f"{part}_{name}": value for name, value in stated.items()}
-        os.replace(joined.temporary, bin_file(prefix))
-        os.replace(temporary, index)
-        write_synced(manifest_file(prefix), json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    index = idx_file(prefix)
+    temporary = index.with_name(index.name + ".partial")
+    try:
+        with disk_told(prefix):
+            write_flat_index(temporary, dtype, lengths)
+            _sync(temporary)
+            for part, stated in (("bin", joined.finish()), ("idx", digests_of_file(temporary))):
+                manifest |= {f"{part}_{name}": value for name, value in stated.items()}
+            os.replace(joined.temporary, bin_file(prefix))
+            os.replace(temporary, index)
+            text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
+            write_synced(manifest_file(prefix), text)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
     return manifest
 
 

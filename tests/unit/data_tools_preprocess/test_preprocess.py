@@ -19,7 +19,7 @@ from frontload.data_tools.preprocess.request import EncoderChoice, PreprocessReq
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.tokenizer import END, TextTokenizer
 from frontload.recipes.errors import RecipeError
-from tests.unit.data_tools_preprocess.conftest import (
+from tests.unit.data_tools_preprocess.files import (
     EOD,
     documents,
     expected_pair,

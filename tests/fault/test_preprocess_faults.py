@@ -1,0 +1,308 @@
+"""`data preprocess` under kill -9 at every rename and sync, full disks, dead workers, two runs."""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frontload.data_tools.preprocess import crew, publish, work
+from frontload.data_tools.preprocess.progress import Lines
+from frontload.data_tools.preprocess.request import PreprocessRequest
+from frontload.data_tools.preprocess.run import preprocess
+from frontload.recipes.errors import FrontloadError, RecipeError, StageError
+from tests.unit.data_tools_preprocess.files import EOD, documents, pair, train_foreign, write_texts
+
+TEXTS = documents(150, seed=4)
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_foreign(tmp_path_factory.mktemp("foreign") / "tokenizer.json")
+
+
+@pytest.fixture
+def request_of(tmp_path: Path, foreign: Path) -> Callable[[str], PreprocessRequest]:
+    """A request of three parts, by the name of its output."""
+    corpus = write_texts(tmp_path / "corpus.jsonl", TEXTS)
+    part_bytes = corpus.stat().st_size // 3 + 1
+
+    def make(name: str) -> PreprocessRequest:
+        return PreprocessRequest(
+            inputs=[corpus],
+            output_prefix=tmp_path / name,
+            tokenizer=foreign,
+            append_eod=True,
+            eod_token=EOD,
+            part_bytes=part_bytes,
+        )
+
+    return make
+
+
+def in_child(call: Callable[[], object]) -> int:
+    """The exit code of a call in a forked process, negative for a signal; 3 for our errors."""
+    child = os.fork()
+    if child == 0:
+        code = 9
+        try:
+            call()
+            code = 0
+        except FrontloadError as error:
+            code = 10 + error.exit_code
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def killed_at(number: int) -> Callable[[], None]:
+    """Makes this process kill itself just before its number-th rename, sync or deletion."""
+    left = number
+
+    def before(name: str, module: Any) -> None:
+        right = getattr(module, name)
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return right(*arguments, **named)
+
+        setattr(module, name, counted)
+
+    def arm() -> None:
+        before("replace", os)
+        before("fsync", os)
+        before("unlink", os)
+        before("rmdir", os)
+        before("append", publish.JoinedFile)
+
+    return arm
+
+
+def published(prefix: Path) -> bool:
+    return prefix.with_name(f"{prefix.name}.manifest.json").exists()
+
+
+def test_killed_at_any_write_and_run_again_it_ends_with_the_same_bytes(
+    request_of: Callable[[str], PreprocessRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = preprocess(request_of("whole"))
+    assert len(whole["parts"]) == 3
+    encoded: list[int] = []
+    right = crew.encode_unit
+
+    def counted(job: Any, *arguments: Any, **named: Any) -> Any:
+        encoded.append(job.unit.number)
+        return right(job, *arguments, **named)
+
+    monkeypatch.setattr(crew, "encode_unit", counted)
+    for number in range(1, 200):
+        request = request_of(f"P{number}")
+        arm = killed_at(number)
+        code = in_child(lambda: (arm(), preprocess(request)))  # noqa: B023
+        assert code in (0, -signal.SIGKILL)
+        prefix = request.output_prefix
+        if published(prefix):
+            assert pair(prefix) == pair(request_of("whole").output_prefix)
+        folder = work.work_folder(prefix)
+        receipts = len(list(folder.glob("unit-*.json"))) if folder.exists() else 0
+        was_published = published(prefix)
+        encoded.clear()
+        manifest = preprocess(request)
+        assert pair(prefix) == pair(request_of("whole").output_prefix)
+        assert {**manifest, "made_by": 0} == {**whole, "made_by": 0}
+        assert len(encoded) == (0 if was_published else 3 - receipts)  # finished parts stay
+        assert not folder.exists()
+        assert not list(prefix.parent.glob(f"{prefix.name}.*partial"))
+        if code == 0:
+            break
+    assert code == 0
+    assert number > 30, "kills were to be tried at more places"
+
+
+def test_a_torn_part_is_made_again(request_of: Callable[[str], PreprocessRequest]) -> None:
+    """After a power cut a receipt may be there without all of its bytes."""
+    preprocess(request_of("whole"))
+    request = request_of("P")
+    in_child(lambda: (killed_at(16)(), preprocess(request)))
+    folder = work.work_folder(request.output_prefix)
+    receipts = sorted(folder.glob("unit-*.json"))
+    assert len(receipts) >= 2
+    first = receipts[0].with_suffix(".bin")
+    first.write_bytes(first.read_bytes()[:-2])
+    manifest = preprocess(request)
+    assert manifest["made_by"]["parts_kept_from_an_earlier_run"] == len(receipts) - 1
+    assert pair(request.output_prefix) == pair(request_of("whole").output_prefix)
+
+
+def test_a_killed_parent_takes_its_workers_along_and_another_run_goes_on(
+    request_of: Callable[[str], PreprocessRequest], tmp_path: Path
+) -> None:
+    preprocess(request_of("whole"))
+    request = replace(request_of("P"), workers=2)
+    listed = tmp_path / "workers"
+
+    def run() -> None:
+        right = crew.Crew.run
+
+        def noted(self: crew.Crew, tasks: Any) -> Any:
+            if not listed.exists():  # armed after the workers were made: they are not to die
+                listed.write_text(" ".join(str(member.process.pid) for member in self._members))
+                killed_at(2)()
+            yield from right(self, tasks)
+
+        crew.Crew.run = noted  # type: ignore[method-assign]
+        preprocess(request)
+
+    assert in_child(run) == -signal.SIGKILL
+    deadline = time.monotonic() + 30
+    for number in map(int, listed.read_text().split()):
+        while alive(number):
+            assert time.monotonic() < deadline, f"worker {number} outlived its parent"
+            time.sleep(0.05)
+    preprocess(request)
+    assert pair(request.output_prefix) == pair(request_of("whole").output_prefix)
+
+
+def alive(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def test_a_dead_worker_is_told_and_the_next_run_goes_on(
+    request_of: Callable[[str], PreprocessRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preprocess(request_of("whole"))
+    request = replace(request_of("P"), workers=2)
+    right = crew.encode_unit
+
+    def dies(job: Any, *arguments: Any, **named: Any) -> Any:
+        if job.unit.number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return right(job, *arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(crew, "encode_unit", dies)
+        with pytest.raises(
+            StageError, match=r"ended with code -9, killed.*finished parts are kept"
+        ):
+            preprocess(request)
+    assert not published(request.output_prefix)
+    manifest = preprocess(request)
+    assert manifest["made_by"]["parts_kept_from_an_earlier_run"] > 0
+    assert pair(request.output_prefix) == pair(request_of("whole").output_prefix)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("limit", ["a receipt", "a part", "the joined file"])
+def test_a_full_disk_publishes_nothing_and_the_next_run_goes_on(
+    request_of: Callable[[str], PreprocessRequest], workers: int, limit: str
+) -> None:
+    """A limit on the size of files stands for a disk that fills while `limit` is written."""
+    whole = preprocess(request_of("whole"))
+    request = replace(request_of("P"), workers=workers)
+    largest = max(part["tokens"] for part in whole["parts"]) * 2
+    sizes = {"a receipt": 1, "a part": largest - 1, "the joined file": whole["bin_bytes"] - 1}
+
+    def run() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[limit], sizes[limit]))
+        preprocess(request)
+
+    assert in_child(run) == 11  # a StageError: exit code 1
+    assert not published(request.output_prefix)
+    assert not list(request.output_prefix.parent.glob("P.*partial"))
+    preprocess(request)
+    assert pair(request.output_prefix) == pair(request_of("whole").output_prefix)
+
+
+def test_an_output_folder_without_permission_is_told(
+    request_of: Callable[[str], PreprocessRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **named: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StageError, match=r"P.work: Permission denied.*correct permissions"):
+        preprocess(request_of("P"))
+
+
+def test_a_second_run_at_one_output_is_refused(
+    request_of: Callable[[str], PreprocessRequest], tmp_path: Path
+) -> None:
+    request = request_of("P")
+    started, go_on = os.pipe(), os.pipe()
+
+    class Waiting(Lines):
+        def start(self, total_bytes: int, *, done: int) -> None:
+            os.write(started[1], b"x")
+            os.read(go_on[0], 1)
+
+    child = os.fork()
+    if child == 0:
+        try:
+            preprocess(request, progress=Waiting(sys.stderr))
+        finally:
+            os._exit(0)
+    os.read(started[0], 1)
+    with pytest.raises(RecipeError, match=f"a run that is writing it .process {child} on "):
+        preprocess(request)
+    os.write(go_on[1], b"x")
+    os.waitpid(child, 0)
+    assert preprocess(request)["num_documents"] == len(TEXTS)  # the first one ended well
+
+
+@pytest.mark.parametrize("change", ["json_key", "the inputs", "--shard or --rejects"])
+def test_parts_of_another_request_are_never_mixed(
+    request_of: Callable[[str], PreprocessRequest], tmp_path: Path, change: str
+) -> None:
+    request = request_of("P")
+    in_child(lambda: (killed_at(16)(), preprocess(request)))
+    if change == "json_key":
+        other = replace(request, json_key="n")
+    elif change == "the inputs":
+        write_texts(tmp_path / "corpus.jsonl", [*TEXTS, "one more"])
+        other = request
+    else:
+        other = replace(request, rejects=tmp_path / "rejects.jsonl")
+    with pytest.raises(RecipeError, match=f"unfinished parts of another request: {change} changed"):
+        preprocess(other)
+
+
+def test_an_input_that_changes_under_way_is_refused(
+    request_of: Callable[[str], PreprocessRequest], tmp_path: Path
+) -> None:
+    request = request_of("P")
+
+    class Appending(Lines):
+        def start(self, total_bytes: int, *, done: int) -> None:
+            with open(tmp_path / "corpus.jsonl", "a") as stream:
+                stream.write(json.dumps({"text": "late"}) + "\n")
+
+    with pytest.raises(RecipeError, match="it changed while it was read"):
+        preprocess(request, progress=Appending(sys.stderr))
+    assert not published(request.output_prefix)
+
+
+def test_a_finished_output_is_neither_redone_nor_overwritten(
+    request_of: Callable[[str], PreprocessRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of("P")
+    manifest = preprocess(request)
+    with monkeypatch.context() as patched:
+        patched.setattr(crew, "encode_unit", None)  # would fail if anything were encoded again
+        assert preprocess(request) == manifest
+    with pytest.raises(RecipeError, match="P.manifest.json is there, of another request or origin"):
+        preprocess(replace(request, append_eod=False))
+    assert not work.work_folder(request.output_prefix).exists()
