@@ -1,5 +1,6 @@
 """Budgets are spent exactly, windows follow each other, caps hold; refusals say what fits."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -142,6 +143,14 @@ def test_parts_in_tokens_instead_of_shares() -> None:
         by_tokens == planned("paper_80_20_ldq")
         or by_tokens.phases == planned("paper_80_20_ldq").phases
     )
+
+
+def test_the_recipe_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (RECIPES.parent / "data_tools" / "README.md").read_text()
+    (block,) = re.findall(r"```yaml\n(# my_blend.*?)```", page, re.DOTALL)
+    budget = planned(str(write_recipe(tmp_path, block)))
+    assert [phase.num_samples for phase in budget.phases] == [366 * 32, 244 * 32]
+    assert set(read_of(budget)) == {"base", "ldq", "shq"}
 
 
 # ---------------------------------------------------------------- for any numbers
