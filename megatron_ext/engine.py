@@ -25,6 +25,7 @@ from frontload.megatron_ext.datasets import Samples, share_of_rank
 from frontload.megatron_ext.layers import document_resets
 from frontload.megatron_ext.layout import Batching
 from frontload.megatron_ext.stack import build_model
+from frontload.recipes.cluster import TORCH
 from frontload.recipes.errors import StageError
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Training
@@ -163,7 +164,8 @@ def _micro_batches(engine: Engine, samples: Samples, first_sample: int) -> Itera
         rows = samples.read(share)
         resets = None
         if engine.training.reset_at_document_boundaries:
-            resets = document_resets(torch.from_numpy(rows.document_ids_BS).to(device))
+            ids_BS = torch.from_numpy(rows.document_ids_BS).to(device)
+            resets = document_resets(ids_BS, with_mask=engine.placement.kernels == TORCH)
         yield _MicroBatch(
             tokens_BS=torch.from_numpy(rows.tokens_BS).to(device),
             labels_BS=torch.from_numpy(rows.labels_BS).to(device),

@@ -92,6 +92,15 @@ def check_precision(model: Model, precision: Precision, placement: Placement) ->
             f"{precision.bf16_layers_at_end} layers stay in bf16, so none would be FP8",
             do="write bf16, or use a deeper model",
         )
+    edge = max(precision.bf16_layers_at_start, precision.bf16_layers_at_end)
+    most = len(model.pattern) // placement.pipeline_parallel
+    if edge > most:
+        raise RecipeError(
+            "precision",
+            found=f"is {precision.name}, with {edge} layers in bf16 at an end and {most} a stage",
+            rule="the bf16 layers of an end are on one pipeline stage (transformer_config.py:1404)",
+            do="write bf16, or use fewer pipeline stages",
+        )
     for gemm in list_gemms(model, precision, tensor_parallel=placement.tensor_parallel):
         if gemm.is_fp8 and (gemm.inputs % FP8_MULTIPLE or gemm.outputs % FP8_MULTIPLE):
             raise RecipeError(

@@ -36,8 +36,10 @@ class DocumentResets(PackedSeqParams):
     """True where a query (third dim) may look at a key (fourth dim)."""
 
 
-def document_resets(document_ids_BS: Tensor) -> DocumentResets:
-    """Prepares the masks once a batch; every layer reads them."""
+def document_resets(document_ids_BS: Tensor, *, with_mask: bool = True) -> DocumentResets:
+    """Prepares the masks once a batch; every layer reads them. Kernels take the ids alone."""
+    if not with_mask:
+        return DocumentResets(qkv_format="sbhd", seq_idx=document_ids_BS.to(torch.int32))
     size_S = document_ids_BS.shape[1]
     same = document_ids_BS[:, None, :, None] == document_ids_BS[:, None, None, :]
     causal = torch.ones(size_S, size_S, dtype=torch.bool, device=document_ids_BS.device).tril()

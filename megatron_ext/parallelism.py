@@ -10,10 +10,12 @@ from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
 from frontload.megatron_ext.census import count_layer_parameters
+from frontload.megatron_ext.gemms import check_precision
 from frontload.megatron_ext.layout import Batching, cut_batch
 from frontload.megatron_ext.pattern import parse_pattern, split_pipeline
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.placement import Placement
+from frontload.recipes.precision import find_precision
 from frontload.recipes.schema import Model, Training
 
 
@@ -23,6 +25,7 @@ def check_placement(model: Model, training: Training, placement: Placement) -> B
     Raises: RecipeError naming both numbers that do not fit.
     """
     batching = cut_batch(model, training, placement=placement)
+    check_precision(model, find_precision(training.precision), placement)
     if model.tie_embeddings and placement.pipeline_parallel > 1 and not torch.cuda.is_available():
         raise RecipeError(
             "model.tie_embeddings",

@@ -9,8 +9,9 @@ from megatron.core.optimizer import OptimizerConfig
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from frontload.recipes.errors import RecipeError
+from frontload.recipes.cluster import TORCH
 from frontload.recipes.placement import Placement
+from frontload.recipes.precision import find_precision
 from frontload.recipes.schema import Model, Optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -21,14 +22,21 @@ def parameter_dtype(precision: str) -> torch.dtype:
 
     Raises: RecipeError for a precision that this engine does not have.
     """
-    if precision not in DTYPES:
-        raise RecipeError(
-            "training.precision",
-            found=f"is {precision!r}",
-            rule=f"one of {', '.join(DTYPES)}",
-            do="write fp32 on a CPU",
-        )
-    return DTYPES[precision]
+    return DTYPES[find_precision(precision).dtype]
+
+
+def fp8_settings(precision: str) -> dict[str, Any]:
+    """A precision's FP8 in Megatron's words; empty for one without."""
+    found = find_precision(precision)
+    if not found.is_fp8:
+        return {}
+    return {
+        "fp8": "e4m3" if found.gradient == "e4m3" else "hybrid",
+        "fp8_recipe": {"tensor": "tensorwise", "block": "blockwise"}[found.scaling],
+        "first_last_layers_bf16": True,
+        "num_layers_at_start_in_bf16": found.bf16_layers_at_start,
+        "num_layers_at_end_in_bf16": found.bf16_layers_at_end,
+    }
 
 
 def squared_relu(hidden: Tensor) -> Tensor:
@@ -85,7 +93,8 @@ def transformer_config(model: Model, placement: Placement, *, precision: str) ->
         context_parallel_size=placement.context_parallel,
         sequence_parallel=placement.sequence_parallel,
         calculate_per_token_loss=True,  # loss over the global batch, whatever the layout
-        transformer_impl="local",
+        transformer_impl="local" if placement.kernels == TORCH else "transformer_engine",
+        **fp8_settings(precision),
         persist_layer_norm=False,
         bias_dropout_fusion=False,
         masked_softmax_fusion=False,

@@ -20,6 +20,7 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
 from frontload.megatron_ext import cpu
+from frontload.megatron_ext.kernels import KernelHybridModel, check_kernels, kernel_specs
 from frontload.megatron_ext.layers import (
     ColumnLinear,
     DocumentAttention,
@@ -35,16 +36,14 @@ from frontload.megatron_ext.layers import (
 )
 from frontload.megatron_ext.pattern import split_pipeline
 from frontload.megatron_ext.settings import transformer_config
+from frontload.recipes.cluster import TRANSFORMER_ENGINE
 from frontload.recipes.placement import Placement
+from frontload.recipes.precision import find_precision
 from frontload.recipes.schema import Model
 
 
 def layer_specs(model: Model) -> ModuleSpec:
-    """Which class stands for each letter: plain torch layers, on any device.
-
-    A specification with Transformer Engine and mamba-ssm kernels for CUDA belongs here, as a
-    second function chosen by `build_model`.
-    """
+    """Which class stands for each letter: plain torch layers, on any device."""
     # get_bias_dropout_add is a function where Megatron's own annotation asks for a class
     add_residual: Any = get_bias_dropout_add
     linear = {"linear_qkv": ColumnLinear, "linear_proj": RowLinear}
@@ -87,12 +86,19 @@ def layer_specs(model: Model) -> ModuleSpec:
 def build_model(
     model: Model, placement: Placement, groups: ProcessGroupCollection, *, precision: str
 ) -> HybridModel:
-    """Builds this rank's part of the model; its weights are undefined until drawn or loaded."""
+    """Builds this rank's part of the model; its weights are undefined until drawn or loaded.
+
+    Raises: RecipeError if the placement asks for kernels that this machine does not have.
+    """
+    check_kernels(placement, find_precision(precision))
     config = transformer_config(model, placement, precision=precision)
-    cpu.use_torch_mamba(GroupRMSNorm)
-    return TorchHybridModel(
+    with_kernels = placement.kernels == TRANSFORMER_ENGINE
+    if not with_kernels:
+        cpu.use_torch_mamba(GroupRMSNorm)
+    build = KernelHybridModel if with_kernels else TorchHybridModel
+    return build(
         config,
-        layer_specs(model),
+        kernel_specs(model) if with_kernels else layer_specs(model),
         model.vocab_size,
         model.max_sequence_tokens,
         hybrid_layer_pattern="|".join(split_pipeline(model, placement)),

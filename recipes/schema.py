@@ -176,7 +176,7 @@ class Training:
     global_batch_sequences: int
     optimizer: Optimizer
     schedule: Schedule
-    precision: str  # "fp32" or "bf16"
+    precision: str  # a name of precision.py; FP8 needs CUDA
     reset_at_document_boundaries: bool  # conv, SSM state and attention see one document only
     seed: int  # of the initial weights; data order has its own seed in Blend and Pack
 

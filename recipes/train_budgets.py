@@ -4,10 +4,10 @@ from collections import Counter
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.precision import PRECISIONS
 from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 
 SCHEDULES = ("cosine", "wsd", "constant")
-PRECISIONS = ("fp32", "bf16")
 TOLERANCE = 1e-9  # of a sum of shares written in decimals
 LEAST_SPIKE_WINDOW = 8  # ours: a median of fewer losses says nothing
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -30,7 +30,7 @@ def check_train(loaded: Train) -> None:
             rule=f"the model's max_sequence_tokens is {recipe.model.max_sequence_tokens}",
             do="lower it, or raise model.max_sequence_tokens",
         )
-    _choice(loaded, "precision", value=recipe.precision, names=PRECISIONS)
+    _choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
     _check_optimizer(loaded)
     _check_schedule(loaded)
     _check_upkeep(loaded)
