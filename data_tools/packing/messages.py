@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from frontload.data_tools.curation.example import THINK, THINK_END, split_think
 from frontload.data_tools.raw.parse import Reason
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
-THINK, THINK_END = "<think>", "</think>"
 Message = dict[str, str]
 """`role`, `content`, and of an assistant who thinks first `reasoning_content`."""
 
@@ -63,9 +63,7 @@ def _message(turn: object) -> Message | str:
     if role == ASSISTANT and not reasoning and THINK in content:
         if THINK_END not in content:
             return "unclosed <think>"
-        if content.lstrip().startswith(THINK):
-            reasoning, _, content = content.lstrip().removeprefix(THINK).partition(THINK_END)
-            reasoning, content = reasoning.strip(), content.strip()
+        reasoning, content = split_think(content)
     if not content.strip():
         return str(Reason.EMPTY)
     message = {"role": str(role), "content": content}
