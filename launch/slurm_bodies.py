@@ -61,7 +61,11 @@ TORCHRUN_BODY = r"""
 # ---- torchrun on every node
 # reached: what there is to go on from
 reached() { (shopt -s nullglob; cd "$folder" && echo */manifest.json work/*/scratch/step-*[0-9]); }
-failures() { grep -cxF -e "at $(reached)" "$folder/failures" 2>/dev/null || true; }
+failures() {
+    local count
+    count=$(grep -cxF -e "at $(reached)" "$folder/failures" 2>/dev/null) || true
+    echo "${count:-0}"
+}
 
 if [[ -e "$folder/error.json" && -n "${SLURM_JOB_DEPENDENCY:-}" ]]; then
     fail "an earlier job of this chain ended with a failure that would come again; read" \

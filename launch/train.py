@@ -80,21 +80,27 @@ def train(options: argparse.Namespace) -> int:
         placement=placement,
         inputs=check_inputs(loaded.value, given),
         seat=seat,
-        stop=_listen_to_signals(),
+        stop=[],
         say_every_seconds=options.say_every,
     )
-    with _told_failures(run), _held(run):
+    with _heard_signals(run.stop), _told_failures(run), _held(run):
         _open(run)
         _make_stages(run)
     return 0
 
 
-def _listen_to_signals() -> list[str]:
+@contextmanager
+def _heard_signals(asked: list[str]) -> Iterator[None]:
     """After SIGTERM or SIGUSR1 the list holds its name, and the loop ends with a checkpoint."""
-    asked: list[str] = []
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda got, _frame: asked.append(signal.Signals(got).name))
-    return asked
+    before = {
+        number: signal.signal(number, lambda got, _: asked.append(signal.Signals(got).name))
+        for number in (signal.SIGTERM, signal.SIGUSR1)
+    }
+    try:
+        yield
+    finally:
+        for number, act in before.items():
+            signal.signal(number, act)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 from frontload.launch.doctor.finding import NOTE, OK, WRONG, Finding
 
 GIB = 1 << 30
+DRIVERS = ("/dev/nvidiactl", "/dev/dxg")  # of Linux, of Linux inside Windows
 LEAST_MEMORY = 4 * GIB  # two workers of study laptop at about 1.3 GiB each, and the runner
 LEAST_DISK = 2 * GIB  # store of study laptop at three seeds, and its report
 LEAST_SHARED_MEMORY = GIB // 16  # Docker's default of 64 MiB; Ray falls back to /tmp below its wish
@@ -31,7 +32,9 @@ def machine_findings(disk: Path, *, gpus: int) -> list[Finding]:
 
 
 def has_cuda() -> bool:
-    """Whether torch sees a GPU."""
+    """Whether torch sees a GPU. It is asked, which takes seconds, where a driver is there."""
+    if not any(Path(path).exists() for path in DRIVERS):
+        return False
     try:
         import torch
     except ImportError:
@@ -131,16 +134,14 @@ def _limit(value: int) -> str:
 
 
 def _cuda(gpus: int) -> Iterator[Finding]:
-    try:
-        import torch
-    except ImportError:
-        return
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
+    if not has_cuda():
         state = WRONG if gpus else OK
         do = "ask for a node with GPUs; look at nvidia-smi" if gpus else ""
         yield Finding(name="CUDA", state=state, found="no GPU: the CPU engine runs", do=do)
         return
+    import torch
+
+    count = torch.cuda.device_count()
     names = {torch.cuda.get_device_name(number) for number in range(count)}
     found = f"{count} x {', '.join(sorted(names))}, CUDA {torch.version.cuda}, driver {_driver()}"
     lacks = count < gpus
