@@ -6,13 +6,13 @@ A row's result depends on the row and the recipe alone, so batches may be cut an
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.curate import answer_tokens
 from frontload.data_tools.curation.adapters import ADAPTERS, Rules
 from frontload.data_tools.curation.columns import QUESTION, Columns, Layout, band_column, signature
@@ -25,17 +25,20 @@ from frontload.data_tools.curation.example import (
     split_think,
 )
 from frontload.data_tools.curation.filters import first_drop
-from frontload.data_tools.curation.inputs import columns_to_read
+from frontload.data_tools.curation.inputs import InputFile, columns_to_read
 from frontload.data_tools.curation.items import Item, ItemIndex, Match, all_items, build_index
+from frontload.data_tools.curation.lengths import TokenCounter
 from frontload.data_tools.curation.sketch import band_keys, signatures
 from frontload.data_tools.curation.words import WordHasher
 from frontload.data_tools.own_data import normalise_question
+from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.raw.rows import BadRow, RawRow, read_rows
 from frontload.recipes.curation import Curation
 
 BATCH_ROWS = 256  # ours: with BATCH_CHARACTERS, decides messages between processes, not bytes
 BATCH_CHARACTERS = 1 << 20
 SHOWN_BYTES = 2000  # of a broken row, in the rejects
+SAMPLED_FILES, SAMPLED_ROWS = 64, 1000  # ours: as `frontload data preprocess` compares
 WORDS_SEED = 0  # of hashes that only have to differ
 
 
@@ -95,13 +98,13 @@ def _size(row: RawRow | BadRow) -> int:
 class Measurer:
     """What a process holds to measure batches: tokenizer, hashes, the index of items."""
 
-    def __init__(self, recipe: Curation) -> None:
+    def __init__(self, recipe: Curation, encoder: EncoderChoice = EncoderChoice.TOKENIZERS) -> None:
         self.recipe = recipe
         self.layout = Layout.of(recipe)
         self.rules = {
             name: Rules.of(source, recipe.policy) for name, source in recipe.sources.items()
         }
-        self._tokenizer = AnyTokenizer.load(Path(recipe.tokenizer))
+        self._counter = TokenCounter(Path(recipe.tokenizer), encoder)
         self._hasher = WordHasher(WORDS_SEED)
         self.items: list[Item] = []
         self.index: ItemIndex | None = None
@@ -196,7 +199,7 @@ class Measurer:
         texts: list[str] = []
         for example in examples:
             texts.extend(text for part in row_texts(example) for text in part)
-        lengths = iter([len(ids) for ids in self._tokenizer.encode_batch(texts)])
+        lengths = iter(self._counter.counts(texts))
         found = np.full((3, len(examples)), -1, dtype=np.int32)
         for number, example in enumerate(examples):
             total, answers = 0, []
@@ -214,9 +217,9 @@ class Measurer:
 _state: dict[str, Measurer] = {}  # the measurer of a worker process, set when it starts
 
 
-def start_measurer(recipe: Curation) -> None:
+def start_measurer(asked: tuple[Curation, EncoderChoice]) -> None:
     """Makes this process ready to measure."""
-    _state["measurer"] = Measurer(recipe)
+    _state["measurer"] = Measurer(*asked)
 
 
 def current_measurer() -> Measurer:
@@ -258,3 +261,16 @@ def raw_content(row: RawRow | BadRow) -> bytes:
 
 def _shown(value: Any) -> str:
     return repr(value)
+
+
+def sample_texts(recipe: Curation, files: Sequence[InputFile]) -> list[str]:
+    """About a thousand rows' texts from the files' beginnings, on which encoders must agree."""
+    measurer = Measurer(recipe)
+    texts: list[str] = []
+    for file in files[:SAMPLED_FILES]:
+        rows = open_input(file.source, file.file, recipe)
+        for row in islice(rows, SAMPLED_ROWS // len(files) + 1):
+            found = measurer.convert(file.source, row)
+            if isinstance(found, Example):
+                texts.extend(text for part in row_texts(found) for text in part)
+    return texts

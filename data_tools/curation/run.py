@@ -23,11 +23,13 @@ from frontload.data_tools.curation.decontaminate import RemovalReport
 from frontload.data_tools.curation.describe import compose, drops_by_source
 from frontload.data_tools.curation.inputs import InputFile, Inputs
 from frontload.data_tools.curation.items import Match
+from frontload.data_tools.curation.lengths import choose_encoder
 from frontload.data_tools.curation.measure import (
     Measurer,
     cut_batches,
     measure_batch,
     open_input,
+    sample_texts,
     start_measurer,
 )
 from frontload.data_tools.curation.overlap import measure_overlap
@@ -66,11 +68,14 @@ def curate(request: CurateRequest, *, tell: Tell) -> dict[str, Any]:
     Raises: RecipeError when a set has no row; StageError when a file changes or a process dies.
     """
     recipe = request.recipe
-    with (
-        ExitStack() as stack,
-        published_folder(request.out) as folder,
-        started_workers(request.workers, start_measurer, recipe) as workers,
-    ):
+    with published_folder(request.out) as folder, ExitStack() as stack:
+        choice, reason = choose_encoder(
+            Path(recipe.tokenizer), sample_texts(recipe, request.inputs.files)
+        )
+        tell(f"tokens are counted by {choice}" + (f", since {reason}" if reason else ""))
+        workers = stack.enter_context(
+            started_workers(request.workers, start_measurer, (recipe, choice))
+        )
         parts = measure_files(request, folder / WORK, workers=workers, tell=tell)
         table = Table(parts, Layout.of(recipe))
         tell(f"{table.num_rows:,} rows are kept; choosing sets")
