@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.proof.blend import BlendFiles, prefix_of, read_blend
 from frontload.data_tools.provenance import RowOrigin, Trail, origins
@@ -65,6 +67,25 @@ class SourceFolders:
     documents: Mapping[str, Path] = field(default_factory=dict)
     corpus: Mapping[str, Path] = field(default_factory=dict)
     inputs: tuple[Path, ...] = ()
+
+
+def sources_in_store(indexes: Mapping[str, Path], **other: Any) -> SourceFolders:
+    """The folders behind indexes that lie in a store, through the keys in their manifests."""
+    documents: dict[str, Path] = {}
+    corpus: dict[str, Path] = {}
+    for name, index in indexes.items():
+        if found := _input_in_store(index, "documents"):
+            documents[name] = found
+            if further := _input_in_store(found, "corpus"):
+                corpus[name] = further
+    return SourceFolders(index=indexes, documents=documents, corpus=corpus, **other)
+
+
+def _input_in_store(folder: Path, role: str) -> Path | None:
+    """The artifact that another one of the same store was made from."""
+    file = folder / "manifest.json"
+    key = read_json(file).get("inputs", {}).get(role) if file.is_file() else None
+    return next(folder.resolve().parent.parent.glob(f"*/*-{key}"), None) if key else None
 
 
 def explain_sample(blend_folder: Path, folders: SourceFolders, *, number: int) -> SampleOrigin:

@@ -8,7 +8,7 @@ import numpy as np
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.artifact_kind import find_indexes, kind_of
-from frontload.data_tools.explain import SourceFolders, explain_sample
+from frontload.data_tools.explain import explain_sample, sources_in_store
 from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.proof.prefix import as_prefix
@@ -38,8 +38,8 @@ def run_explain(arguments: argparse.Namespace) -> int:
     if kind == "blend":
         indexes = find_indexes(path, [as_prefix(one) or one for one in arguments.index])
         _refuse_missing(path, indexes)
-        folders = SourceFolders(
-            index=indexes, tokenizer=arguments.tokenizer, inputs=tuple(arguments.input)
+        folders = sources_in_store(
+            indexes, tokenizer=arguments.tokenizer, inputs=tuple(arguments.input)
         )
         print(explain_sample(path, folders, number=arguments.number).to_text())
     elif kind == "pack":

@@ -185,28 +185,21 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
             else "give the store of a run with --store, or run the study first",
         )
     origins: Any = importlib.import_module("frontload.data_tools.explain")
-    folders = _sources(store, folder)
-    found = origins.explain_sample(
-        folder, origins.SourceFolders(**folders), number=int(options.what[1])
-    )
+    sources = _sources(store, folder)
+    folders = origins.sources_in_store(sources["index"], tokenizer=sources["tokenizer"])
+    found = origins.explain_sample(folder, folders, number=int(options.what[1]))
     print(found.to_text())
     return 0
 
 
 def _sources(store: Store, blend: Path) -> dict[str, Any]:
-    """Index, documents and corpus of each source of a blend, and the tokenizer, by manifests."""
-    found: dict[str, Any] = {"index": {}, "documents": {}, "corpus": {}, "tokenizer": None}
+    """Index of each source of a blend, and the tokenizer, through the manifests."""
+    found: dict[str, Any] = {"index": {}, "tokenizer": None}
     for role, key in read_manifest(blend)["inputs"].items():
         index = None if role == "before" else store.find("index", key)
         if index is None:
             continue
         inputs = read_manifest(index)["inputs"]
         found["index"][role] = index
-        documents = store.find("curate", inputs["documents"])
-        found["documents"][role] = documents
-        key = read_manifest(documents)["inputs"]["corpus"] if documents else ""
-        corpus = store.find("synthesize", key) or store.find("import_own", key)
-        if corpus is not None:
-            found["corpus"][role] = corpus
         found["tokenizer"] = store.find("tokenizer", inputs["tokenizer"])
     return found

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.artifact_kind import find_indexes, kind_of
-from frontload.data_tools.explain import SourceFolders, explain_sample
+from frontload.data_tools.explain import explain_sample, sources_in_store
 from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.packing.chat import load_template
@@ -154,7 +154,7 @@ def _show_blend(console: Console, folder: Path, arguments: argparse.Namespace) -
             rule="samples are read from the indexes that the plan names by sha256",
             do="give them with --index",
         )
-    folders = SourceFolders(index=indexes, tokenizer=arguments.tokenizer)
+    folders = sources_in_store(indexes, tokenizer=arguments.tokenizer)
     for number in _wanted(arguments, plan["num_samples"]):
         console.print(_cut(explain_sample(folder, folders, number=number).to_text()))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.artifact_kind import earlier_phases, find_indexes, kind_of
-from frontload.data_tools.explain import SourceFolders, explain_sample
+from frontload.data_tools.explain import explain_sample, sources_in_store
 from frontload.data_tools.files import read_json
 from frontload.data_tools.proof.blend import prefix_of, verify_blend
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
@@ -179,8 +179,8 @@ def _samples(
         return show_documents(prefix, tokenizer, count=count, seed=seed)
     if tokenizer is None:
         return ["samples of a blend are shown with --tokenizer"]
-    folders = SourceFolders(
-        index=find_indexes(path, [as_prefix(other) or other for other in arguments.folders]),
+    folders = sources_in_store(
+        find_indexes(path, [as_prefix(other) or other for other in arguments.folders]),
         tokenizer=tokenizer.file,
     )
     total = read_json(path / "plan.json")["num_samples"]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,37 @@ def test_a_blends_samples_are_shown_and_traced(
     for command in (("peek", blend), ("explain", blend, 3)):
         with pytest.raises(RecipeError, match="no index of base"):
             run(*command, *tokenizer)
+
+
+def test_a_study_is_traced_through_its_store(
+    built_room: Room, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Index, documents and corpus of a store are found by the keys in their manifests."""
+    for kind, name, inputs in (
+        ("index", "index-base", {"documents": "d0"}),
+        ("curate", "mix-base", {"corpus": "c0"}),
+        ("synthesize", "corpus", {}),
+    ):
+        key = {"index": "i0", "curate": "d0", "synthesize": "c0"}[kind]
+        folder = tmp_path / "store" / kind / f"base-{key}"
+        shutil.copytree(built_room.folder / name, folder)
+        (folder / "manifest.json").write_text(json.dumps({"inputs": inputs, "files": {}}))
+    window = Window(source="base", start_tokens=0, tokens=640)
+    recipe = Blend(
+        phase="one", windows=(window,), sequence_tokens=64, max_epochs={"base": 1.0}, seed=1
+    )
+    index = tmp_path / "store" / "index" / "base-i0"
+    blend = built_room.run("blend", recipe, name="peek-store", base=index)
+    shutil.move(blend, tmp_path / "store" / "blend" / "one-b0")
+    options = ("--tokenizer", built_room.folder / "tokenizer")
+    assert run("explain", tmp_path / "store" / "blend" / "one-b0", 0, *options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = (built_room.corpus / "base.jsonl").read_text().splitlines()
+    named = [line for line in lines if ": base-c0/base.jsonl row " in line]
+    assert named
+    for line in named:
+        name, row = line.split()[0], int(line.split("row ")[1].split(";")[0])
+        assert json.loads(rows[row - 1])["id"] == name
 
 
 def test_only_samples_are_explained(built_room: Room) -> None:
