@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 
 from frontload.launch.estimate_answer import Answer
@@ -35,7 +36,7 @@ def show(answer: Answer, *, num_layouts: int, gemms: bool) -> None:
     else:
         _show_asked(console, answer, answer.asked)
     if answer.layouts or answer.refused:
-        console.print(_layouts(answer.layouts, num_layouts))
+        console.print(_layouts(answer.layouts, max(0, num_layouts)))
         _show_refused(console, answer.refused)
     if gemms:
         tensor = placement.tensor_parallel
@@ -145,7 +146,8 @@ def _other_memory(asked: Estimate) -> str:
     cut = asked.placement.distributed_optimizer
     whole = stage.optimizer * (replicas if cut else 1)
     return (
-        "total is what stays, plus the larger of logits and backward; optimizer of the fullest "
+        "total is what stays, plus the larger of logits and backward; states are the scan's, which "
+        "kernels make again in the backward pass; optimizer of the fullest "
         f"stage {whole / replicas / GIB:.2f} with and {whole / GIB:.2f} without the distributed one"
     )
 
@@ -188,7 +190,7 @@ def _show_refused(console: Console, refused: Sequence[Refused]) -> None:
         console.print("not legal (TP x PP x CP):")
     for one in refused:
         shapes = ", ".join(" x ".join(map(str, layout)) for layout in one.layouts)
-        console.print(f"  {shapes}: {one.reason}")
+        console.print(Padding(f"{shapes}: {one.reason}", (0, 0, 0, 2)))
     if refused:
         console.print()
 

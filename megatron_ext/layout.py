@@ -37,7 +37,7 @@ def cut_batch(model: Model, batch: Batch, *, placement: Placement) -> Batching:
         raise RecipeError(
             "placement.context_parallel",
             found=f"is {placement.context_parallel}",
-            rule="the torch layers keep a sequence on one tensor group",
+            rule="this engine keeps a sequence on one tensor group",
             do="use 1",
         )
     if placement.sequence_parallel:

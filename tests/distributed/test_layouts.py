@@ -27,6 +27,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-dp2-recompute": {"tensor_parallel": 2, "recompute": True},
 }
 """On four ranks, so that each axis meets another one."""
+NO_LINES = ("lost layer", "memory")
 FROM_ZERO: dict[str, dict[str, Any]] = {
     "fresh-tp2-pp2": LAYOUTS["tp2-pp2"],
     "fresh-distributed-optimizer": {"distributed_optimizer": True, "tensor_parallel": 2},
@@ -36,6 +37,7 @@ FROM_ZERO: dict[str, dict[str, Any]] = {
 def train_layouts(root: str, layouts: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """On a rank: goes on from the saved checkpoint under each layout, then starts one from zero."""
     from frontload.megatron_ext.stages import pretrain
+    from tests.unit.megatron_ext.test_memory import peak_shares
 
     found: dict[str, Any] = {}
     inputs = {path.name: path for path in (Path(root) / "inputs").iterdir()}
@@ -50,6 +52,7 @@ def train_layouts(root: str, layouts: dict[str, dict[str, Any]]) -> dict[str, An
             pretrain(recipe, inputs | {"start": work.path}, more)
             found[f"{name}-more"] = more.lines
     found["lost layer"] = _lose_a_layer(Path(root), inputs)
+    found["memory"] = peak_shares(4)
     return found
 
 
@@ -127,7 +130,15 @@ def test_drawn_weights_and_next_phase_are_those_of_one_rank(
 
 def test_only_the_first_rank_writes_metrics(runs: dict[str, Any]) -> None:
     for rank in runs["silent"]:
-        assert all(lines == [] for name, lines in rank.items() if name != "lost layer")
+        assert all(lines == [] for name, lines in rank.items() if name not in NO_LINES)
+
+
+@pytest.mark.parametrize("name", ["tensor parallel", "sequence parallel"])
+def test_memory_on_two_tensor_ranks_is_within_fifteen_percent(
+    runs: dict[str, Any], name: str
+) -> None:
+    for found in (runs["layouts"], *runs["silent"]):
+        assert found["memory"][name] == pytest.approx(1.0, abs=0.15)
 
 
 def test_a_layer_lost_on_one_rank_stops_all_of_them_at_the_start(runs: dict[str, Any]) -> None:

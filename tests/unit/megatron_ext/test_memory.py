@@ -1,5 +1,6 @@
 """Estimated memory of the torch layers against what a CPU allocates in a step of tiny models."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,9 +40,7 @@ def training(**changes: Any) -> Training:
 
 
 def built(model: Model, recipe: Training, placement: Placement) -> tuple[Any, dict[str, Any]]:
-    module: Any = build_model(
-        model, placement, join_groups(Placement()), precision=recipe.precision
-    )
+    module: Any = build_model(model, placement, join_groups(placement), precision=recipe.precision)
     initialise_weights(module, model, seed=1)
     for parameter in module.parameters():
         parameter.grad = torch.zeros_like(parameter)  # the buffer of a rank is there before a step
@@ -121,3 +120,19 @@ def test_with_recomputation_too(name: str, precision: str) -> None:
     assert stage.activations < 0.5 * whole.activations
     peak = peak_bytes(*built(model, recipe, placement))
     assert peak == pytest.approx(stage.total - stage.static, rel=0.15)
+
+
+def peak_shares(num_ranks: int) -> dict[str, float]:
+    """On a rank of several: measured over estimated peak on two tensor ranks."""
+    model, recipe = CASES["M"], training(precision="bf16")
+    found: dict[str, float] = {}
+    for sequence_parallel in (False, True):
+        placement = Placement(
+            ranks_per_node=num_ranks, tensor_parallel=2, sequence_parallel=sequence_parallel
+        )
+        batch = replace(recipe, global_batch_sequences=ROWS * num_ranks // 2)
+        (stage,) = estimated(model, batch, placement)
+        peak = peak_bytes(*built(model, batch, placement))
+        name = "sequence parallel" if sequence_parallel else "tensor parallel"
+        found[name] = peak / (stage.total - stage.static)
+    return found
