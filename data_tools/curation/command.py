@@ -46,6 +46,8 @@ def run_curate(arguments: argparse.Namespace) -> int:
     check_out(arguments.out)
     _check_rejects(arguments.rejects)
     inputs = check_inputs(loaded)
+    for file in inputs.files:
+        _check_not_input(file.file, rejects=arguments.rejects)
     if arguments.out.exists():
         _check_made(arguments.out, request_key(loaded.value, inputs))
         print(f"{arguments.out} is already made from this recipe and these files")
@@ -69,6 +71,16 @@ def _check_rejects(file: Path | None) -> None:
             found="a folder" if file.is_dir() else f"no folder {file.absolute().parent}",
             rule="rejects are one JSONL file in a folder that exists, outside of --out",
             do="name such a file",
+        )
+
+
+def _check_not_input(file: Path, *, rejects: Path | None) -> None:
+    if rejects is not None and rejects.exists() and rejects.samefile(file):
+        raise RecipeError(
+            f"--rejects {rejects}",
+            found="a file that is read",
+            rule="an input is never written over",
+            do="name another file",
         )
 
 
@@ -106,8 +118,9 @@ def show_folder(out: Path) -> str:
         lines.append(f"{source}: {kept:,} of {read:,} rows kept")
         lines.extend(f"  dropped   {count:>12,}  {reason}" for reason, count in counts.items())
     lines.append("")
-    for composition in read_json(out / "composition.json").values():
-        lines += [shown_composition(composition), ""]
+    compositions = read_json(out / "composition.json")
+    for name in manifest["set_order"]:
+        lines += [shown_composition(compositions[name]), ""]
     if (out / "decontamination.json").is_file():
         lines += ["evaluation items", shown_removals(read_json(out / "decontamination.json")), ""]
     if (out / "overlaps.json").is_file():

@@ -7,6 +7,7 @@ files again and writes the chosen rows. Workers and batches decide nothing.
 
 import hashlib
 import json
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -44,11 +45,30 @@ from frontload.recipes.errors import RecipeError
 
 REVISION = 1  # raised when the same recipe and files give other bytes
 FORMAT = 1
+PULSE_SECONDS = 10.0  # ours: a line of a log file says something new
 LIBRARIES = ("rensa", "tokenizers", "numpy")
 SHOWN_SIMILARITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 Tell = Callable[[str], None]
 """Takes one line of progress."""
+
+
+class Pulse:
+    """Tells every few seconds how many rows of a file were read, and how fast."""
+
+    def __init__(self, place: str, tell: Tell) -> None:
+        self._place, self._tell = place, tell
+        self._rows = 0
+        self._began = self._told = time.monotonic()
+
+    def beat(self, rows: int) -> None:
+        """Counts rows."""
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._told >= PULSE_SECONDS:
+            self._told = now
+            rate = self._rows / (now - self._began)
+            self._tell(f"{self._place}, {self._rows:,} rows read, {rate:,.0f} a second")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +126,7 @@ def curate(request: CurateRequest, *, tell: Tell) -> dict[str, Any]:
                 for name, found in compositions.items()
             },
             "files": written,
+            "set_order": list(chosen),
         }
         write_json(folder / "manifest.json", manifest)
     return manifest
@@ -182,14 +203,13 @@ def measure_files(
     for number, file in enumerate(request.inputs.files):
         part = Part(source=file.source, file=file.name, folder=work / f"file-{number:05d}")
         key = _measure_key(request, file)
+        place = f"file {number + 1} of {len(request.inputs.files)}: {file.name}"
         if not _is_measured(part, key):
-            receipt = _measure_file(request, file, part, workers=workers)
+            pulse = Pulse(place, tell)
+            receipt = _measure_file(request, file, part, run=(workers, pulse))
             write_json(part.folder / RECEIPT, receipt | {"key": key})
         counts = part.receipt()
-        tell(
-            f"file {number + 1} of {len(request.inputs.files)}: {file.name},"
-            f" {counts['rows_kept']:,} of {counts['rows_read']:,} rows kept"
-        )
+        tell(f"{place}, {counts['rows_kept']:,} of {counts['rows_read']:,} rows kept")
         parts.append(part)
     return parts
 
@@ -218,9 +238,10 @@ def _is_measured(part: Part, key: str) -> bool:
 
 
 def _measure_file(
-    request: CurateRequest, file: InputFile, part: Part, *, workers: Workers
+    request: CurateRequest, file: InputFile, part: Part, *, run: tuple[Workers, Pulse]
 ) -> dict[str, Any]:
     """Writes the columns of one file, and returns its receipt."""
+    workers, pulse = run
     part.folder.mkdir(exist_ok=True)
     (part.folder / RECEIPT).unlink(missing_ok=True)
     names: dict[str, dict[str, int]] = {"domain": {}, "family": {}}
@@ -241,6 +262,7 @@ def _measure_file(
             writer.append(found.columns)
             rows_kept += len(found.domains)
             matches.extend((row, [asdict(match) for match in own]) for row, own in found.matches)
+            pulse.beat(len(found.domains) + len(found.dropped))
             for each in found.dropped:
                 dropped[each.drop.reason] += 1
                 if request.rejects is not None:
