@@ -1,9 +1,10 @@
 """Ray's own node with only what a run needs. Internals of Ray 2.60.0, each with its line.
 
-A node is a control server, a raylet and its workers. The dashboard, the autoscaler's monitor and
-the log monitor are three Python processes more, each importing for seconds, listening on ports.
+A node is a control server, a raylet and its workers. The dashboard, its agent, the autoscaler's
+monitor and the log monitor are Python processes more, each importing for seconds and listening.
 """
 
+import os
 from typing import Any
 
 RAY_ENVIRONMENT = {
@@ -13,23 +14,52 @@ RAY_ENVIRONMENT = {
     "RAY_worker_register_timeout_seconds": "600",  # its 60 s are too few on a busy machine
     "RAY_agent_register_timeout_ms": "600000",
     "RAY_enable_metrics_collection": "0",
+    # ray_config_def.h: else a worker a CPU is started before any is asked for, each for a second
+    # of a core, in an environment that is not the one that veRL asks for
+    "RAY_prestart_worker_first_driver": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
 }
 
+REAPS = "RAY_kill_child_processes_on_worker_exit_with_raylet_subreaper"
+NODE_ENVIRONMENT = {REAPS: "1", "RAY_process_group_cleanup_enabled": "0"}
+"""raylet/main.cc:567: a node waits for its workers instead of ignoring how they end, so that their
+CPU time is added to its own. For the node alone: its workers would ignore their own children."""
+
+WORKER_ENVIRONMENT = {REAPS: "0"}
+
+STAND_IN = ["sh", "-c", "exec cat"]
+"""For the dashboard's agent, without which the raylet ends: reads nothing until the raylet ends.
+What follows it on the command line is not read."""
+
 
 def start_lean_nodes() -> None:
     """Lets `ray.init` of this process start nodes without dashboard and monitors."""
-    from ray._private import utils
+    from ray._private import services, utils
     from ray._private.node import Node
+    from ray._private.ray_constants import PROCESS_TYPE_DASHBOARD_AGENT
 
     # utils.py:1128, asked by services.py:1323 and :1916: agents come in their minimal form
     utils.get_dashboard_dependency_error = _without_dashboard
+    build = services._build_python_executable_command_memory_profileable
+
+    def build_without_agent(component: str, *arguments: Any, **options: Any) -> list[str]:
+        if component == PROCESS_TYPE_DASHBOARD_AGENT:
+            return STAND_IN
+        return build(component, *arguments, **options)
+
+    # services.py:1863 builds the agent's command, node_manager.cc ends with what it starts by it
+    services._build_python_executable_command_memory_profileable = build_without_agent
     start_raylet = Node.start_raylet
 
     def start_raylet_at_once(self: Any, *arguments: Any, **options: Any) -> Any:
         _answer_for_agents(self)
-        return start_raylet(self, *arguments, **options)
+        os.environ.update(NODE_ENVIRONMENT)
+        try:
+            return start_raylet(self, *arguments, **options)
+        finally:
+            for name in NODE_ENVIRONMENT:
+                del os.environ[name]
 
     Node.start_raylet = start_raylet_at_once
     for name in (

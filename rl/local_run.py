@@ -6,7 +6,7 @@ from pathlib import Path
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl.hydra import hydra_text
-from frontload.rl.lean_ray import RAY_ENVIRONMENT
+from frontload.rl.lean_ray import RAY_ENVIRONMENT, WORKER_ENVIRONMENT
 from frontload.rl.settings import RunFiles, Settings, verl_settings
 
 RUN_MARK = "FRONTLOAD_RL_RUN"
@@ -56,6 +56,10 @@ def _alone(placement: Placement, files: RunFiles, ray_folder: Path) -> Placement
         "+ray_kwargs.ray_init.address": "local",  # never another run's Ray
         "+ray_kwargs.ray_init._temp_dir": str(ray_folder),
         "+ray_kwargs.ray_init.configure_logging": False,
+        **{
+            f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}": value
+            for name, value in WORKER_ENVIRONMENT.items()
+        },
     }
     rendered = {key: hydra_text(value) for key, value in own.items()}
     machines = replace(

@@ -1,5 +1,6 @@
 """Starts veRL's trainer and ends every process that it started, whatever happened."""
 
+import contextlib
 import ctypes
 import os
 import runpy
@@ -21,7 +22,9 @@ from frontload.rl.local_run import RUN_MARK
 from frontload.rl.settings import Settings
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+PR_SET_CHILD_SUBREAPER = 36
 GRACE_SECONDS = 5.0
+REAP_SECONDS = 2.0  # for children asked to end, before they are made to
 SOCKET_ROOM = 70  # bytes Ray adds to its folder for a socket's path, which ends at 107
 SHORT_FOLDER = Path("/tmp")
 
@@ -112,11 +115,41 @@ def _signal(process: psutil.Process, number: int) -> None:
 
 def run_main_ppo(arguments: list[str]) -> None:
     """Runs `python -m verl.trainer.main_ppo` in this process, which ends with its parent."""
+    import ray
+
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     start_lean_nodes()
     sys.argv = ["main_ppo", *arguments]
-    runpy.run_module("verl.trainer.main_ppo", run_name="__main__")
+    with waited_for():
+        try:
+            runpy.run_module("verl.trainer.main_ppo", run_name="__main__")
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def waited_for() -> Iterator[None]:
+    """Ends and waits for everything the block started, orphans too: their CPU time is counted.
+
+    The system adds a process's time to the one that waits for it, so each level has to: Ray's node
+    for its workers (lean_ray.py), this process for the node and for what the node leaves, the
+    stage's worker for this process. It waits for any child, so it is for a process of its own.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        own, begin = psutil.Process(), time.monotonic()
+        with contextlib.suppress(ChildProcessError):  # there is none left
+            while True:
+                if os.waitpid(-1, os.WNOHANG)[0]:
+                    continue
+                late = time.monotonic() - begin > REAP_SECONDS
+                for process in own.children(recursive=True):
+                    _signal(process, signal.SIGKILL if late else signal.SIGTERM)
+                time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """One GRPO run in a process of its own, for the faults to hit: FOLDER LEARNING_RATE STEPS NAME."""
 
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,8 @@ def run(folder: Path, learning_rate: float, steps: int) -> None:
         grpo(recipe, inputs, work)
     finally:
         work.close()
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    (work.path.parent / "counted").write_text(str(usage.ru_utime + usage.ru_stime))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """GRPO through veRL under faults: kill, interrupt, resume, side by side, learning rate 0.
 
-Ray takes most of a minute to start, so few runs answer all questions, two of them at once.
+Ray takes most of a minute to start, so few runs answer all questions, two of them at once and
+all in one test: tests of one file may be given to two processes, each of which would run them.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -86,18 +89,23 @@ class Run:
     def weights(self) -> dict[str, torch.Tensor]:
         return read_weights(self.work / "path" / "weights", torch.device("cpu"))
 
+    def counted_seconds(self) -> float:
+        """CPU time that the system charged to the stage's process for those it started."""
+        return float((self.work / "counted").read_text())
+
     def metrics(self) -> list[dict[str, float]]:
         text = (self.work / "path" / "metrics.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
 
 
-def count_processes(mark: str) -> int:
+def processes_of(mark: str) -> list[psutil.Process]:
     """Living processes that inherited a run's mark, whoever their parent is now."""
-    found = 0
+    found = []
     for process in psutil.process_iter():
         try:
             is_alive = process.status() != psutil.STATUS_ZOMBIE
-            found += is_alive and process.environ().get(RUN_MARK) == mark
+            if is_alive and process.environ().get(RUN_MARK) == mark:
+                found.append(process)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
@@ -105,7 +113,7 @@ def count_processes(mark: str) -> int:
 
 def wait_until_gone(mark: str) -> int:
     deadline = time.monotonic() + 60
-    while (left := count_processes(mark)) and time.monotonic() < deadline:
+    while (left := len(processes_of(mark))) and time.monotonic() < deadline:
         time.sleep(0.5)
     return left
 
@@ -126,12 +134,28 @@ def listening_beyond_loopback(mark: str) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
-def whole(folder: Path) -> Run:
-    return Run(folder, "whole").finish()
+class Sampler(threading.Thread):
+    """CPU seconds of a run's processes, seen from outside while they live."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(daemon=True)
+        self.run_, self.seen = run, dict[int, float]()
+        self.start()
+
+    def run(self) -> None:
+        while self.run_.process.poll() is None:
+            try:
+                mark = self.run_.mark()
+            except FileNotFoundError:  # before its folder is there, and after
+                mark = ""
+            for process in processes_of(mark) if mark else ():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    self.seen[process.pid] = times.user + times.system
+            time.sleep(1.0)
 
 
-def test_a_run_trains_and_leaves_nothing_behind(whole: Run, folder: Path) -> None:
+def check_trained(whole: Run, folder: Path) -> None:
     LanguageModel.load(whole.work / "path")
     start = read_weights(folder / "start" / "weights", torch.device("cpu"))
     assert any(not torch.equal(start[name], tensor) for name, tensor in whole.weights().items())
@@ -145,46 +169,75 @@ def test_a_run_trains_and_leaves_nothing_behind(whole: Run, folder: Path) -> Non
     assert not (whole.work / "scratch" / "ray_folder").exists()
 
 
-def test_killed_and_resumed_equals_uninterrupted(whole: Run, folder: Path) -> None:
-    killed = Run(folder, "killed")
-    killed.wait_for("checkpoints/global_step_1/data.pt")
-    killed.wait_for("checkpoints/latest_checkpointed_iteration.txt")
-    mark = killed.mark()
-    assert count_processes(mark) > 3
-    assert listening_beyond_loopback(mark) == []
-    killed.process.send_signal(signal.SIGKILL)
-    killed.process.wait()
-    assert wait_until_gone(mark) == 0
-    killed.start()
-    killed.finish()
+def check_counted(whole: Run, sampler: Sampler) -> None:
+    """What the stage's process is charged with is what its processes took."""
+    sampler.join()
+    seen = sum(sampler.seen.values())
+    assert len(sampler.seen) > 5
+    # the last second of each process and those between two looks are seen by the count only
+    assert 0.98 * seen < whole.counted_seconds() < 1.5 * seen + 10.0
+
+
+def check_equal(whole: Run, killed: Run) -> None:
     other = killed.weights()
     for name, tensor in whole.weights().items():
         assert torch.equal(tensor, other[name]), name  # one thread, one order: the same bits
     assert whole.metrics() == killed.metrics()
 
 
-def test_interrupted_then_learning_rate_zero_beside_another(folder: Path) -> None:
-    still, beside = Run(folder, "still", rate=0.0, steps=1), None
-    try:
-        still.wait_for("ray_folder")
-        mark = still.mark()
-        time.sleep(10)
-        still.process.send_signal(signal.SIGINT)
-        assert still.process.wait(60) != 0
-        assert wait_until_gone(mark) == 0
-        beside = Run(folder, "beside", rate=0.0, steps=1)
-        still.start()
-        still.finish()
-        beside.finish()
-    finally:
-        for run in (still, beside):
-            if run is not None and run.process.poll() is None:
-                run.process.kill()
+def check_unmoved(still: Run, folder: Path) -> None:
     start = read_weights(folder / "start" / "weights", torch.device("cpu"))
     for name, tensor in still.weights().items():
         assert torch.equal(start[name], tensor), name
     scores = [line["train/validation_reward"] for line in still.metrics()]
     assert len(scores) == 2
     assert scores[0] == scores[1]
-    assert still.metrics() == beside.metrics()
-    shutil.rmtree(still.work.parent)
+
+
+def interrupt(run: Run) -> None:
+    """Ctrl-C while Ray and veRL start."""
+    run.wait_for("ray_folder")
+    mark = run.mark()
+    time.sleep(10)
+    run.process.send_signal(signal.SIGINT)
+    assert run.process.wait(60) != 0
+    assert wait_until_gone(mark) == 0
+
+
+def kill_after_a_step(run: Run) -> None:
+    run.wait_for("checkpoints/global_step_1/data.pt")
+    run.wait_for("checkpoints/latest_checkpointed_iteration.txt")
+    mark = run.mark()
+    assert len(processes_of(mark)) > 3
+    assert listening_beyond_loopback(mark) == []
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait()
+    assert wait_until_gone(mark) == 0
+
+
+def test_runs_killed_interrupted_resumed_and_side_by_side(folder: Path) -> None:
+    """Whole run; the same killed, then resumed beside an interrupted one of rate 0."""
+    whole = Run(folder, "whole")
+    runs = [whole]
+    try:
+        sampler = Sampler(whole)
+        runs.append(still := Run(folder, "still", rate=0.0, steps=1))
+        interrupt(still)
+        runs.append(killed := Run(folder, "killed"))
+        kill_after_a_step(killed)
+        whole.finish()
+        killed.start()
+        still.start()
+        killed.finish()
+        still.finish()
+    finally:
+        for run in runs:
+            if run.process.poll() is None:
+                run.process.kill()
+    check_trained(whole, folder)
+    check_counted(whole, sampler)
+    check_equal(whole, killed)
+    check_unmoved(still, folder)
+    for run in runs:
+        assert not list((run.work / "scratch").glob("ray_folder"))
+    shutil.rmtree(folder / "store")
