@@ -14,6 +14,7 @@ from typing import Any
 import ray
 import torch
 import transfer_queue as tq
+from ray import cloudpickle
 from tensordict import NonTensorStack, TensorDict
 from torch import Tensor
 from transfer_queue import KVBatchMeta
@@ -48,7 +49,8 @@ class AgentLoop:
         score = get_custom_reward_fn(config)
         assert score is not None, "reward.custom_reward_function.path"
         self.score: Callable[..., dict[str, float]] = score
-        _, self._actor = asyncio.run(llm_client._acquire_server("frontload"))
+        _, handle = asyncio.run(llm_client._acquire_server("frontload"))
+        self._actor = cloudpickle.loads(handle)
 
     @classmethod
     def create(

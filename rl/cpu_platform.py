@@ -139,17 +139,20 @@ def prepare_process() -> None:
     if _prepared:
         return
     _prepared = True
-    leave_out_megatron()
+    leave_out_packages()
     use_gloo_without_sockets()
+    answer_for_the_master()
     register_rollout()
 
 
-def leave_out_megatron() -> None:
-    """utils/import_utils.py:28: what veRL finds it imports, in every process, for 5 s of a core.
+def leave_out_packages() -> None:
+    """What veRL and transformers find they import, in every process, for seconds of a core each.
 
-    The actor is transformers' model under FSDP2 and the rollout needs no Megatron.
+    The actor is transformers' model under FSDP2, so veRL (utils/import_utils.py:28) needs no
+    Megatron; transformers (generation/candidate_generator.py:30) wants sklearn for its assistants.
     """
-    sys.modules.setdefault("megatron", None)  # type: ignore[arg-type]
+    for name in ("megatron", "sklearn"):
+        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def register_rollout() -> None:
@@ -184,6 +187,17 @@ def use_gloo_without_sockets() -> None:
         initialize("gloo", store=HashStore(), rank=0, world_size=1, timeout=timeout)
 
     torch.distributed.init_process_group = initialize_once
+
+
+def answer_for_the_master() -> None:
+    """single_controller/ray/base.py:516: starts a process, which imports all of veRL, to look for a
+    free port. One process meets nobody there (see above), so no port is needed."""
+    from verl.single_controller.ray import RayWorkerGroup
+
+    def name_nobody(self: RayWorkerGroup, *_: Any, **__: Any) -> None:
+        self._master_addr, self._master_port = "127.0.0.1", "0"
+
+    RayWorkerGroup._get_master_addr_port = name_nobody
 
 
 def use_pageable_memory() -> None:

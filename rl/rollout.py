@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray import cloudpickle
 from torch import Tensor
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica
@@ -70,7 +71,8 @@ class ActorReplica(RolloutReplica):
     async def launch_servers(self) -> None:
         """Names the actor's process as the server; it is running already."""
         self.servers = []  # nobody to put to sleep or to wake
-        self._server_handle = self.workers[0]
+        # as bytes: a handle that is unpickled imports its class, and the router needs none of it
+        self._server_handle = cloudpickle.dumps(self.workers[0])  # type: ignore
         self._server_address = f"actor:{self.replica_rank}"
 
 

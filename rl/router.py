@@ -7,7 +7,7 @@ ROUTER_SETTINGS = "router_class: frontload.rl.router.OneServer\n"
 
 
 class OneServer:
-    """Knows the one server and hands it to whoever asks; nothing is counted."""
+    """Knows the one server's pickled handle and gives it to whoever asks; nothing is counted."""
 
     def __init__(self, servers: dict[str, Any], settings: dict[str, Any]) -> None:
         del settings
@@ -20,7 +20,7 @@ class OneServer:
         return []
 
     def acquire_server(self, request_id: str, **_: Any) -> tuple[str, Any]:
-        """The server's name and handle."""
+        """The server's name and pickled handle."""
         del request_id
         return self._name, self._server
 
