@@ -102,6 +102,7 @@ def _write_documents(
                 continue
             seed = phases[min(slices)].recipe.seed
             list_documents(name, list(slices.values()), source.lengths, seed=seed)
+            source.rest()
             cuts |= {(number, name): one.finish() for number, one in slices.items()}
     return cuts
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from frontload.data_tools.seeds import stream_bits
 
-PIECE_DOCUMENTS = 1 << 25  # found: a sort of this many takes under 1 GiB
+PIECE_DOCUMENTS = 1 << 24  # found: listing this many takes under 1 GiB
 DRAWN_AT_ONCE = 1 << 18  # stays in a core's cache
 
 

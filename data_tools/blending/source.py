@@ -4,6 +4,7 @@ One pass over the .idx checks and hashes it, a piece at a time; `indexed.Indexed
 """
 
 import hashlib
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,16 @@ class SourceIndex:
     num_tokens: int
     dtype: np.dtype
     index_sha256: str
+    mapped: mmap.mmap | None  # what `lengths` lies in; None if they were counted
 
     @property
     def num_documents(self) -> int:
         return len(self.lengths)
+
+    def rest(self) -> None:
+        """Gives back the pages of the map; a later look reads them again."""
+        if self.mapped is not None:
+            self.mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,19 +86,23 @@ def read_source(name: str, prefix: Path) -> SourceIndex:
             )
         stream.seek(0)
         digest.update(stream.read(HEADER.size))
-        lengths = _mapped(file, "<i4", header.num_sequences, at=HEADER.size)
+        mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+        lengths = np.frombuffer(mapped, "<i4", header.num_sequences, HEADER.size)
         num_tokens = _check_sequences(file, stream, header, lengths, digest)
         is_plain = _check_documents(file, stream, header, digest)
     _check_data(prefix, header, num_tokens)
     if not is_plain:
-        lengths = _document_lengths(file, header, num_tokens)
-    return SourceIndex(
+        lengths = _document_lengths(mapped, header, num_tokens)
+    source = SourceIndex(
         name=name,
         lengths=lengths,
         num_tokens=num_tokens,
         dtype=header.dtype,
         index_sha256=digest.hexdigest(),
+        mapped=mapped if is_plain else None,
     )
+    source.rest()
+    return source
 
 
 def _read_header(file: Path, raw: bytes) -> _Header:
@@ -181,10 +192,10 @@ def _check_data(prefix: Path, header: _Header, num_tokens: int) -> None:
         )
 
 
-def _document_lengths(file: Path, header: _Header, num_tokens: int) -> np.ndarray:
+def _document_lengths(mapped: mmap.mmap, header: _Header, num_tokens: int) -> np.ndarray:
     """Tokens of documents of several sequences, int64."""
-    pointers = _mapped(file, "<i8", header.num_sequences, at=header.at_pointers)
-    documents = _mapped(file, "<i8", header.num_indices, at=header.at_documents)
+    pointers = np.frombuffer(mapped, "<i8", header.num_sequences, header.at_pointers)
+    documents = np.frombuffer(mapped, "<i8", header.num_indices, header.at_documents)
     starts = np.full(header.num_indices, num_tokens, dtype=np.int64)
     inside = documents < header.num_sequences
     starts[inside] = pointers[documents[inside]] // header.dtype.itemsize
@@ -199,12 +210,6 @@ def _pieces(
         raw = stream.read(size * min(ITEMS_AT_ONCE, count - first))
         digest.update(raw)
         yield np.frombuffer(raw, dtype=dtype)
-
-
-def _mapped(file: Path, dtype: str, count: int, *, at: int) -> np.ndarray:
-    if count == 0:
-        return np.zeros(0, dtype=dtype)
-    return np.asarray(np.memmap(file, dtype=dtype, mode="r", offset=at, shape=(count,)))
 
 
 def _broken(path: Path, *, at: int, found: str) -> ArtifactError:
