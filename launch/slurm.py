@@ -52,7 +52,6 @@ def job_script(job: ClusterJob, placement: Placement) -> str:
         "start_seconds": slurm.start_seconds,
         "stop_seconds": slurm.stop_seconds,
         "max_requeues": slurm.max_requeues,
-        "max_failures": slurm.max_failures,
         "is_chained": "yes" if job.is_chained else "",
         "poll_seconds": POLL_SECONDS,
     }

@@ -11,14 +11,17 @@ def ray_body(trainer: Sequence[str], checks: Sequence[str]) -> str:
     return f"{arrays}\n\n{RAY_BODY.strip()}"
 
 
-def torchrun_body(worker: Sequence[str], checks: Sequence[str], *, max_restarts: int) -> str:
+def torchrun_body(
+    worker: Sequence[str], checks: Sequence[str], *, max_restarts: int, max_failures: int
+) -> str:
     """`checks` on each node, then torchrun on each, which meet at the head and start `worker`.
 
     A rank that fails is restarted with all others, `max_restarts` times. A job that ends in failure
     is requeued, unless its failure would come again or it got no further `max_failures` times.
     """
     arrays = f"{bash_array('checks', checks)}\n\n{bash_array('worker', worker)}"
-    return f"{arrays}\nmax_restarts={max_restarts}\n\n{TORCHRUN_BODY.strip()}"
+    numbers = f"max_restarts={max_restarts}\nmax_failures={max_failures}"
+    return f"{arrays}\n{numbers}\n\n{TORCHRUN_BODY.strip()}"
 
 
 RAY_BODY = r"""
@@ -73,6 +76,8 @@ if [[ -e "$folder/error.json" && -n "${SLURM_JOB_DEPENDENCY:-}" ]]; then
 fi
 (($(failures) < max_failures)) || fail "this run failed $max_failures times at one place; read" \
     "$folder/logs, mend the cause, remove $folder/failures and submit it again"
+
+rm -f "$folder/error.json"
 
 start on_nodes "$num_nodes" "$everyone" "${checks[@]}"
 watch "$started" "the checks" || fail "the checks of the nodes found what is said above"

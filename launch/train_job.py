@@ -65,7 +65,12 @@ def render_train(
             name=name,
             folder=folder,
             environment=environment,
-            body=torchrun_body(worker, checks, max_restarts=MAX_RESTARTS),
+            body=torchrun_body(
+                worker,
+                checks,
+                max_restarts=MAX_RESTARTS,
+                max_failures=placement.slurm.max_failures,
+            ),
             is_chained=options.chain > 1,
         )
         script = job_script(job, placement)

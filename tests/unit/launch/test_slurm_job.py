@@ -1,8 +1,9 @@
 """The job script, run against a cluster of fake commands: order, statuses, signals, clean ends."""
 
-import shutil
+import os
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from frontload.launch.slurm import ClusterJob, job_script
-from frontload.launch.slurm_bodies import ray_body
+from frontload.launch.slurm_bodies import ray_body, torchrun_body
 from frontload.recipes.cluster import Slurm
 from frontload.recipes.placement import Placement
 from tests.unit.launch.fake_cluster import FakeCluster
 
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "pretrain_job.sh"
 CHECKS = ("python", "-m", "frontload.rl.preflight", "--gpus", "8")
 WORDS = ("key='it is'", 'a "b"', "c=$HOME;d", "[x,y]", "")
 TRAINER = ("python", "-m", "verl.trainer.main_ppo", *WORDS)
@@ -287,13 +289,121 @@ def test_another_kind_of_job_needs_a_body_only(cluster: FakeCluster, status: int
     assert (cluster.folder / "run" / "finished").exists() == (status == 0)
 
 
+def training_script(
+    cluster: FakeCluster,
+    placement: Placement = PLACEMENT,
+    *,
+    is_chained: bool = False,
+    max_failures: int = 3,
+) -> str:
+    worker = ("--module", "frontload.launch.cli", "train", "it is")
+    job = ClusterJob(
+        name="pretrain_8b_ldq",
+        folder=cluster.folder / "run",
+        environment={},
+        body=torchrun_body(worker, CHECKS, max_restarts=3, max_failures=max_failures),
+        is_chained=is_chained,
+    )
+    return job_script(job, placement)
+
+
+def test_torchrun_meets_at_the_head_after_the_checks(cluster: FakeCluster) -> None:
+    status, said = cluster.run(training_script(cluster))
+    assert status == 0, said
+    agents = [line for line in cluster.events("python") if "launch.torchrun" in line]
+    assert sorted(line.split()[1] for line in agents) == ["n1", "n2", "n3", "n4"]
+    for line in agents:
+        assert "<--nnodes=4><--nproc-per-node=8><--max-restarts=3><--rdzv-backend=c10d>" in line
+        assert "<--rdzv-endpoint=10.1.2.3:22345><--rdzv-id=12345.0>" in line
+        assert line.endswith("<--module><frontload.launch.cli><train><it is>")
+    checks = [line for line in cluster.log if "rl.preflight" in line]
+    assert cluster.log.index(agents[0]) > max(cluster.log.index(line) for line in checks)
+    assert (cluster.folder / "run" / "finished").exists()
+
+
+def test_ranks_that_were_asked_to_stop_are_requeued(cluster: FakeCluster) -> None:
+    status, said = cluster.run(training_script(cluster), FAKE_STATUS="75")
+    assert status == 0, said
+    assert cluster.log[-1] == "scontrol - requeue 12345"
+    assert not (cluster.folder / "run" / "failures").exists(), "that is no failure"
+
+
+def test_a_job_of_a_chain_leaves_the_rest_to_the_next(cluster: FakeCluster) -> None:
+    script = training_script(cluster, is_chained=True)
+    status, said = cluster.signal_while_training(script, signal.SIGUSR1)
+    assert status == 0, said
+    assert "the next job of the chain goes on" in said
+    assert not any("requeue" in line for line in cluster.events("scontrol"))
+    assert cluster.left == []
+
+
+def test_a_run_that_gets_no_further_stays(cluster: FakeCluster) -> None:
+    script = training_script(cluster, max_failures=2)
+    scratch = cluster.folder / "run" / "work" / "first" / "scratch"
+    (scratch / "step-00000010").mkdir(parents=True)
+    status, said = cluster.run(script, FAKE_STATUS="1")
+    assert (status, cluster.log[-1]) == (0, "scontrol - requeue 12345"), said
+    (scratch / "step-00000020").mkdir()  # it got further, so that this failure is its first here
+    status, said = cluster.run(script, FAKE_STATUS="1", SLURM_RESTART_COUNT="1")
+    assert (status, cluster.log[-1]) == (0, "scontrol - requeue 12345"), said
+    status, said = cluster.run(script, FAKE_STATUS="1", SLURM_RESTART_COUNT="2")
+    assert status == 1, said
+    assert cluster.log[-1] != "scontrol - requeue 12345"
+    status, said = cluster.run(script)
+    assert status == 1
+    assert "failed 2 times at one place" in said
+    assert "remove" in said
+
+
+def test_a_failure_that_would_come_again_ends_job_and_chain(cluster: FakeCluster) -> None:
+    run = cluster.folder / "run"
+    run.mkdir()
+    (run / "error.json").write_text("of an earlier job, whose cause was mended")
+    process = cluster.start(training_script(cluster), FAKE_TRAINS="20", FAKE_STATUS="1")
+    cluster.await_training()
+    assert not (run / "error.json").exists()
+    (run / "error.json").write_text("{}")
+    status, said = cluster.end(process)
+    assert status == 1
+    assert "error.json" in said
+    assert not any("requeue" in line for line in cluster.events("scontrol"))
+    trained = len(cluster.events("python"))
+    status, said = cluster.run(
+        training_script(cluster, is_chained=True), SLURM_JOB_DEPENDENCY="afterany:1"
+    )
+    assert status == 1
+    assert "mend its cause" in said
+    assert len(cluster.events("python")) == trained, "nothing was started"
+
+
 @pytest.mark.parametrize("nodes", [1, 4])
-def test_bash_and_shellcheck_accept_the_script(cluster: FakeCluster, nodes: int) -> None:
+@pytest.mark.parametrize("kind", ["ray", "torchrun"])
+def test_bash_and_shellcheck_accept_the_script(cluster: FakeCluster, nodes: int, kind: str) -> None:
+    write = script_of if kind == "ray" else training_script
     path = cluster.folder / "script.sh"
-    path.write_text(script_of(cluster, replace(PLACEMENT, num_nodes=nodes)))
+    path.write_text(write(cluster, replace(PLACEMENT, num_nodes=nodes)))
     checked = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stderr
-    if shutil.which("shellcheck"):
-        command = ["shellcheck", "--severity=warning", path]
-        checked = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert checked.returncode == 0, checked.stdout
+    command = [Path(sys.executable).with_name("shellcheck"), "--severity=warning", path]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_training_job_is_the_one_that_was_read_over() -> None:
+    """The whole script; FRONTLOAD_GOLDEN=write rewrites it, and the commit says why."""
+    placement = replace(PLACEMENT, slurm=replace(SLURM, partition="h100"))
+    job = ClusterJob(
+        name="pretrain_8b_ldq",
+        folder=Path("/shared/runs/pretrain_8b_ldq"),
+        environment={"OMP_NUM_THREADS": "8"},
+        body=torchrun_body(
+            ("--module", "frontload.launch.cli", "train", "pretrain_8b_ldq"),
+            ("python", "-m", "frontload.launch.cli", "doctor", "--brief"),
+            max_restarts=3,
+            max_failures=3,
+        ),
+    )
+    script = job_script(job, placement)
+    if os.environ.get("FRONTLOAD_GOLDEN") == "write":
+        GOLDEN.write_text(script)
+    assert script == GOLDEN.read_text()
