@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,13 @@ def estimate(options: argparse.Namespace) -> int:
     precision = find_precision(workload.precision)
     refuse_mixing(precision, **dict(text.split("=", 1) for text in mixed))
     check_model(workload.model)
-    asked, error = None, None
+    asked, switched, error = None, None, None
+    flipped = replace(placement, recompute=not placement.recompute)
     try:
-        asked = estimate_layout(workload.model, workload, placement=placement, precision=precision)
+        asked, switched = (
+            estimate_layout(workload.model, workload, placement=one, precision=precision)
+            for one in (placement, flipped)
+        )
     except RecipeError as refused:
         error = refused
     legal: list[Estimate] = []
@@ -78,6 +83,7 @@ def estimate(options: argparse.Namespace) -> int:
         precision=precision,
         placement=placement,
         asked=asked,
+        switched=switched,
         layouts=tuple(legal),
         refused=tuple(reasons),
     )

@@ -45,6 +45,7 @@ class Answer:
     precision: Precision
     placement: Placement
     asked: Estimate | None  # None: the placement's own layout is not legal
+    switched: Estimate | None  # the same with recomputation on instead of off, or off instead of on
     layouts: tuple[Estimate, ...]
     refused: tuple[Refused, ...]
 
@@ -63,6 +64,7 @@ def as_json(answer: Answer, *, gemms: bool) -> dict[str, Any]:
         "parameters": count_parameters(workload.model).total,
         "layers": [asdict(cost) for cost in answer.costs],
         "asked": _estimate_json(answer.asked, workload.tokens) if answer.asked else None,
+        "switched": _estimate_json(answer.switched, workload.tokens) if answer.switched else None,
         "layouts": [_estimate_json(one, workload.tokens) for one in answer.layouts],
         "refused": [asdict(one) for one in answer.refused],
     }

@@ -17,7 +17,7 @@ from frontload.megatron_ext.timing import StepTime
 from frontload.recipes.gpus import find_gpu
 
 PIPE_WIDTH = 140  # columns where the output is not a terminal
-GIGA = 1e9
+GIGA, MEGA = 1e9, 1e6
 
 
 def show(answer: Answer, *, num_layouts: int, gemms: bool) -> None:
@@ -65,9 +65,10 @@ def show_gemms(console: Console, gemms: Sequence[Gemm]) -> None:
 
 def _costs(answer: Answer) -> Table:
     table = make_table("parameters and FLOPs a token", "where", "layers", "a layer", "parameters")
-    for name in ("GFLOP forward", "GFLOP training", "share"):
-        table.add_column(name, justify="right")
     whole = sum(cost.training_flops for cost in answer.costs)
+    unit, size = ("GFLOP", GIGA) if whole >= GIGA else ("MFLOP", MEGA)
+    for name in (f"{unit} forward", f"{unit} training", "share"):
+        table.add_column(name, justify="right")
     for cost in answer.costs:
         if not cost.layers:
             continue
@@ -76,14 +77,14 @@ def _costs(answer: Answer) -> Table:
             str(cost.layers),
             f"{cost.parameters_a_layer:,}",
             f"{cost.parameters:,}",
-            f"{cost.forward_flops / GIGA:.4g}",
-            f"{cost.training_flops / GIGA:.4g}",
+            f"{cost.forward_flops / size:.4g}",
+            f"{cost.training_flops / size:.4g}",
             f"{cost.training_flops / whole:.1%}",
         )
     total = count_parameters(answer.workload.model).total
     table.add_section()
     table.add_row(
-        "total", "", "", f"{total:,}", f"{whole / 3 / GIGA:.4g}", f"{whole / GIGA:.4g}", ""
+        "total", "", "", f"{total:,}", f"{whole / 3 / size:.4g}", f"{whole / size:.4g}", ""
     )
     return table
 
@@ -98,6 +99,8 @@ def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
     )
     console.print(_memory(asked))
     console.print(_other_memory(asked))
+    if answer.switched is not None:
+        console.print(_recomputation(asked, answer.switched))
     gpus = placement.gpus
     if gpus is None or asked.time is None:
         console.print("no time, price or layouts: the placement names no GPU (placement.gpus)\n")
@@ -125,7 +128,8 @@ def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
 
 
 def _memory(asked: Estimate) -> Table:
-    table = make_table("memory of a GPU by pipeline stage, GiB", "stage", "layers")
+    unit, size = _unit(asked)
+    table = make_table(f"memory of a rank by pipeline stage, {unit}", "stage", "layers")
     parts = (
         "weights", "gradients", "optimizer", "activations", "states", "logits", "backward",
         "reserved", "total",
@@ -133,7 +137,7 @@ def _memory(asked: Estimate) -> Table:
     for name in parts:
         table.add_column(name, justify="right")
     for stage in asked.memory:
-        values = [f"{getattr(stage, name) / GIB:.2f}" for name in parts]
+        values = [f"{getattr(stage, name) / size:.2f}" for name in parts]
         shown = stage.layers if len(stage.layers) <= 12 else f"{len(stage.layers)} layers"
         table.add_row(str(stage.stage), shown, *values)
     return table
@@ -145,11 +149,29 @@ def _other_memory(asked: Estimate) -> str:
     stage: StageMemory = asked.fullest
     cut = asked.placement.distributed_optimizer
     whole = stage.optimizer * (replicas if cut else 1)
+    unit, size = _unit(asked)
     return (
         "total is what stays, plus the larger of logits and backward; states are the scan's, which "
         "kernels make again in the backward pass; optimizer of the fullest "
-        f"stage {whole / replicas / GIB:.2f} with and {whole / GIB:.2f} without the distributed one"
+        f"stage {whole / replicas / size:.2f} {unit} with and {whole / size:.2f} without the "
+        "distributed one"
     )
+
+
+def _recomputation(asked: Estimate, switched: Estimate) -> str:
+    """What recomputation gives and takes under this layout."""
+    with_it, without = (asked, switched) if asked.placement.recompute else (switched, asked)
+    name, size = _unit(asked)
+    kept = [max(s.activations + s.states for s in one.memory) / size for one in (with_it, without)]
+    line = f"activations and states: {kept[0]:.2f} {name} with recomputation, {kept[1]:.2f} without"
+    if with_it.time is not None and without.time is not None:
+        line += f"; a step {with_it.time.total:.3f} and {without.time.total:.3f} seconds"
+    return line
+
+
+def _unit(asked: Estimate) -> tuple[str, float]:
+    """Megabytes for what a laptop trains, else gigabytes."""
+    return ("GiB", GIB) if asked.fullest.total >= GIB else ("MiB", GIB / 1024)
 
 
 def _time(time: StepTime) -> Table:

@@ -68,6 +68,19 @@ def test_the_known_sizes_of_the_8b_on_512_gpus(capsys: pytest.CaptureFixture[str
     assert efficient["time"]["bubble"] == 0
 
 
+def test_recomputation_is_shown_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys, "sft_8b", *PAPER)
+    asked, switched = found["asked"], found["switched"]
+    assert (asked["recompute"], switched["recompute"]) == (False, True)
+    for one, other in zip(asked["memory_bytes"], switched["memory_bytes"], strict=True):
+        assert other["activations"] < one["activations"]
+    assert switched["time"]["recompute"] == pytest.approx(switched["time"]["compute"] / 3)
+    assert cli.main(["estimate", "hybrid_15m", "--placement", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "with recomputation" in out
+    assert "MFLOP training" in out
+
+
 def test_layouts_are_ranked_and_the_others_have_reasons(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
