@@ -6,7 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.artifact_kind import earlier_phases, find_indexes, kind_of
+from frontload.data_tools.artifact_kind import (
+    KIND_OF_FILE,
+    earlier_phases,
+    find_indexes,
+    kind_of,
+)
 from frontload.data_tools.explain import explain_sample, sources_in_store
 from frontload.data_tools.files import read_json
 from frontload.data_tools.proof.blend import prefix_of, verify_blend
@@ -19,6 +24,10 @@ from frontload.data_tools.proof.shown import drawn, show_documents
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 SHOWN_CHARACTERS = 400  # ours: of a line of a sample
+DESCRIBED = "its JSON has the fields and types of its format"
+MADE_OF = {kind: name for name, kind in KIND_OF_FILE.items()}
+MISREAD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What a damaged description does to code that counts on its fields."""
 PAIRS = {"index": ("documents",), "pack": ("tokens", "loss_mask"), "prefix": ("",)}
 """Pairs whose digests the proof of a kind compares itself."""
 
@@ -93,9 +102,15 @@ def _prove(
     path: Path, kind: str, *, among: Mapping[Path, str], tokenizer: AnyTokenizer | None
 ) -> list[Check]:
     """All checks of one path; a file too broken to be read is one that does not hold."""
-    checks = _stored_digests(path, but=PAIRS.get(kind, ()))
+    checks: list[Check] = []
     try:
+        checks = _stored_digests(path, but=PAIRS.get(kind, ()))
         return [*checks, *_prove_content(path, kind, among=among, tokenizer=tokenizer)]
+    except MISREAD as error:
+        shown = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        name = MADE_OF.get(kind)
+        where = path / name if name else f"{path}.manifest.json"
+        return [*checks, Check(claim=DESCRIBED, found=shown, holds=False, where=str(where))]
     except ArtifactError as error:
         if not wrong(checks):
             raise

@@ -9,6 +9,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from frontload.data_tools.digests import BLOCK_BYTES, block_digests
 from frontload.data_tools.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
 from frontload.data_tools.packing.rows import describe_file
 from frontload.data_tools.tokenizer import END, TextTokenizer
+from frontload.recipes.errors import FrontloadError
 from frontload.recipes.schema import Blend, Pack, Window
 from tests.unit.data_tools.chats import chatml_tokenizer, long_tailed
 from tests.unit.data_tools.room import Room, write_jsonl
@@ -398,6 +400,85 @@ def test_a_fault_of_a_pack_is_found(
     assert run("verify", copied / name) == 1
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  WRONG")]
     assert any(place in line for line in told), (place, told)
+
+
+def planned(folder: Path) -> Path:
+    """The two phases under one ledger, as `frontload data blend` lays them out."""
+    phases, first = [], 0
+    for name in ("a", "b"):
+        shutil.copytree(folder / name, folder / "planned" / name)
+        start = first * S
+        part = {
+            "name": "base", "tokens": S * 60, "num_samples": 60, "share": "1",
+            "start_tokens": start, "end_tokens": start + S * 60, "repeated_tokens": 0,
+        }  # fmt: skip
+        part["epochs"] = str(Fraction(S * 60, tokens_of_base(folder)))
+        phases.append({"name": name, "tokens": S * 60, "num_samples": 60, "first_sample": first})
+        phases[-1]["sources"] = [part]
+        first += 60
+    read = {"read_tokens": S * 120, "epochs": str(Fraction(S * 120, tokens_of_base(folder)))}
+    read |= {"repeated_tokens": 0, "unread_tokens": tokens_of_base(folder) - S * 120}
+    ledger = {"seed": 1, "sequence_tokens": S, "tokens": S * 120, "num_samples": 120}
+    ledger |= {"phases": phases, "sources": {"base": read}}
+    (folder / "planned" / "ledger.json").write_text(json.dumps(ledger))
+    return folder / "planned"
+
+
+def tokens_of_base(folder: Path) -> int:
+    return IndexedReader(folder / "index-base" / "documents").num_tokens
+
+
+def test_the_ledger_of_a_planned_blend_is_counted_again(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = planned(copied)
+    assert run("verify", folder, copied / "index-base") == 0
+    assert "base: disjoint from phase a" in capsys.readouterr().out
+    file = folder / "ledger.json"
+    edit(file, lambda ledger: ledger["phases"][1]["sources"][0].update(share="1/2"))
+    assert run("verify", folder, copied / "index-base") == 1
+    assert f"[{file} b.base.share]" in capsys.readouterr().out
+    edit(file, lambda ledger: ledger["phases"][1].update(name="c"))
+    with pytest.raises(FrontloadError, match="ledger.json: phase c, which has no plan.json"):
+        run("verify", folder)
+    edit(file, lambda ledger: ledger.pop("phases"))
+    with pytest.raises(FrontloadError, match="no names of phases"):
+        run("verify", folder)
+
+
+@pytest.mark.parametrize(
+    "described", ["P/one.manifest.json", "a/plan.json", "b/plan.json", "pack/pack.json"]
+)
+def test_a_damaged_description_is_told_in_words(
+    copied: Path, described: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Numbers, names and marks of a JSON changed at random: an answer, never a traceback."""
+    file, rng = copied / described, random.Random(described)
+    whole, told = file.read_bytes(), 0
+    path = file.parent if file.name in ("plan.json", "pack.json") else copied / "P" / "one"
+    more = [copied / "a", copied / "index-base"] if described[0] in "ab" else []
+    for _ in range(25):
+        damaged = bytearray(whole)
+        for _ in range(rng.randrange(1, 4)):
+            at = rng.randrange(min(len(damaged), 3000))
+            damaged[at] = rng.choice(b'0123456789abz"{}[],:- ')
+        file.write_bytes(bytes(damaged))
+        try:
+            told += run("verify", path, *more)
+        except FrontloadError as error:
+            told += error.exit_code > 0
+        assert "Traceback" not in capsys.readouterr().out
+    assert told > 10
+
+
+def test_a_missing_field_is_a_statement_that_does_not_hold(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(copied / "pack" / "pack.json", lambda pack: pack.pop("rows"))
+    assert run("verify", copied / "pack") == 1
+    printed = capsys.readouterr().out
+    assert "WRONG its JSON has the fields and types of its format: KeyError: 'rows'" in printed
+    assert f"[{copied / 'pack' / 'pack.json'}]" in printed
 
 
 def test_shown_samples_are_the_documents_own_words(
