@@ -1,0 +1,308 @@
+"""Preprocessing against Megatron's flow, gigatoken's files and its bare encoder, in one run.
+
+Megatron's flow is that of tools/preprocess_data.py at Megatron-LM d98e8a6: a pool of two processes,
+`imap` over lines in chunks of 32, `json.loads`, one `encode` a text, IndexedDatasetBuilder in the
+parent. The fast flow is that of tools/preprocess_data_fast.py: `encode_files` with all threads,
+then the builder document by document. Packages are imported before any clock runs.
+
+    python tests/bench/bench_preprocess.py [FOLDER] [--megabytes 100] [--rounds 3] [--scaling]
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import re
+import resource
+import statistics
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import awkward  # noqa: F401 - gigatoken loads it when it first returns a batch
+import gigatoken
+import numpy as np
+import psutil
+from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from frontload.data_tools.preprocess import run as preprocess_run
+from frontload.data_tools.preprocess.request import PreprocessRequest
+from frontload.data_tools.preprocess.run import preprocess
+
+EOD = "<|endoftext|>"
+WORKERS = 2
+MEAN_LOG_CHARACTERS, SPREAD = 7.3, 1.0  # documents of 2.4 kB on average, as web text has
+
+
+def documents(seed: int) -> Iterator[str]:
+    """Code and prose of the installed packages, cut at blank lines into documents."""
+    root = Path(sysconfig.get_paths()["purelib"])
+    kinds = {".py", ".pyi", ".md", ".rst", ".txt"}
+    files = sorted(
+        file
+        for file in root.rglob("*")
+        if file.suffix in kinds and file.is_file() and file.stat().st_size < 200_000
+    )
+    rng = random.Random(seed)
+    rng.shuffle(files)
+    for file in files:
+        try:
+            text = file.read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+        if file.suffix in (".py", ".pyi"):  # docstrings stand in for web text
+            for found in re.finditer(r'"""(.{300,}?)"""', text, re.DOTALL):
+                yield found.group(1)
+        part: list[str] = []
+        length, limit = 0, rng.lognormvariate(MEAN_LOG_CHARACTERS, SPREAD)
+        for paragraph in text.split("\n\n"):
+            part.append(paragraph)
+            length += len(paragraph) + 2
+            if length >= limit:
+                yield "\n\n".join(part)
+                part, length = [], 0
+                limit = rng.lognormvariate(MEAN_LOG_CHARACTERS, SPREAD)
+        if part:
+            yield "\n\n".join(part)
+
+
+def write_corpus(file: Path, megabytes: float) -> Path:
+    """JSONL with so much text; over 300 MB the same documents come again, cut elsewhere."""
+    if file.is_file():
+        return file
+    left, seed = megabytes * 1e6, 0
+    partial = file.with_suffix(".partial")
+    with open(partial, "w", encoding="utf-8") as out:
+        while left > 0:
+            seed += 1
+            for text in documents(seed):
+                if text.strip() and EOD not in text:
+                    row = {"text": text, "meta": {"seed": seed}}
+                    out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    left -= len(text.encode())
+                if left <= 0:
+                    break
+    os.replace(partial, file)
+    return file
+
+
+def train(file: Path, corpus: Path) -> Path:
+    """A byte-level BPE of 32,000 tokens, from every fifth document."""
+    if file.is_file():
+        return file
+    library = Tokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    library.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=32_000,
+        special_tokens=[EOD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    with open(corpus, encoding="utf-8") as stream:
+        texts = (json.loads(line)["text"] for line in islice(stream, 0, 50_000, 5))
+        library.train_from_iterator(texts, trainer)
+    library.save(str(file))
+    return file
+
+
+class MegatronEncoder:
+    """What Megatron's Encoder does in a worker: class state, one text at a time."""
+
+    tokenizer: Tokenizer
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def start(self) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        MegatronEncoder.tokenizer = Tokenizer.from_file(str(self.file))
+
+    def encode(self, line: str) -> tuple[dict, dict, int]:
+        ids = MegatronEncoder.tokenizer.encode(json.loads(line)["text"]).ids
+        ids.append(0)
+        return {"text": ids}, {"text": [len(ids)]}, len(line)
+
+
+def megatron_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
+    encoder = MegatronEncoder(tokenizer)
+    with (
+        open(corpus, encoding="utf-8") as lines,
+        multiprocessing.get_context("fork").Pool(WORKERS, initializer=encoder.start) as pool,
+    ):
+        builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
+        for found, lengths, _ in pool.imap(encoder.encode, lines, 32):
+            builder.add_document(found["text"], lengths["text"])
+        builder.finalize(f"{prefix}.idx")
+
+
+def encode_files_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
+    import gigatoken
+
+    source = gigatoken.JsonlFileSource([corpus], field="text")
+    encoded = gigatoken.Tokenizer(tokenizer).encode_files(source)
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
+    flat = np.asarray(encoded.layout.content.data)  # the builder's loop with awkward's rows is
+    offsets = np.asarray(encoded.layout.offsets.data)  # slower still: the peer is given views
+    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
+        builder.add_document(np.append(flat[start:end], 0), [int(end - start) + 1])
+    builder.finalize(f"{prefix}.idx")
+
+
+def ours(corpus: Path, tokenizer: Path, prefix: Path) -> dict:
+    return preprocess(
+        PreprocessRequest(
+            inputs=[corpus],
+            output_prefix=prefix,
+            tokenizer=tokenizer,
+            append_eod=True,
+            eod_token=EOD,
+            workers=WORKERS,
+        )
+    )
+
+
+def ours_without_gate(corpus: Path, tokenizer: Path, prefix: Path) -> None:
+    compared, preprocess_run.COMPARED_DOCUMENTS = preprocess_run.COMPARED_DOCUMENTS, 1
+    try:
+        ours(corpus, tokenizer, prefix)
+    finally:
+        preprocess_run.COMPARED_DOCUMENTS = compared
+
+
+def bare_encode(texts: list[str], tokenizer: Path) -> None:
+    """gigatoken alone, its own threads, texts already in memory, nothing written."""
+    gigatoken.Tokenizer(tokenizer).encode_batch(texts)
+
+
+def timed(call: Callable[[], object]) -> tuple[float, float]:
+    """(wall, CPU) seconds of a call in a process of its own, as a command would run it."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        began = time.perf_counter()
+        call()
+        wall = time.perf_counter() - began
+        usage = [
+            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ]
+        cpu = sum(part.ru_utime + part.ru_stime for part in usage)
+        os.write(write, json.dumps([wall, cpu]).encode())
+        os._exit(0)
+    os.close(write)
+    data = os.read(read, 200)
+    os.close(read)
+    os.waitpid(child, 0)
+    wall, cpu = json.loads(data)
+    return wall, cpu
+
+
+def compare(folder: Path, *, megabytes: float, rounds: int) -> None:
+    """Interleaved rounds of all variants on one corpus; ratios of medians, wall and CPU."""
+    corpus = write_corpus(folder / f"corpus-{megabytes:g}.jsonl", megabytes)
+    tokenizer = train(
+        folder / "tokenizer-32000.json", write_corpus(folder / "corpus-100.jsonl", 100)
+    )
+    with open(corpus, "rb") as stream:
+        texts = [json.loads(line)["text"] for line in stream]
+    num_bytes = sum(len(text.encode()) for text in texts)
+    variants: dict[str, Callable[[Path], object]] = {
+        "Megatron's flow (tokenizers)": lambda p: megatron_flow(corpus, tokenizer, p),
+        "gigatoken encode_files + builder": lambda p: encode_files_flow(corpus, tokenizer, p),
+        "gigatoken's bare encode": lambda p: bare_encode(texts, tokenizer),
+        "ours": lambda p: ours(corpus, tokenizer, p),
+        "ours, gate of one document": lambda p: ours_without_gate(corpus, tokenizer, p),
+    }
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
+    digests: dict[str, bytes] = {}
+    for turn in range(rounds):
+        for name, call in variants.items():
+            if "(tokenizers)" in name and turn >= max(1, rounds // 3):
+                continue  # a minute each: a third of the rounds
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                prefix = Path(temporary) / "P"
+                times[name].append(timed(lambda: call(prefix)))  # noqa: B023
+                if (file := prefix.with_name("P.bin")).is_file():
+                    digests[name] = file.read_bytes()
+    assert len(set(digests.values())) == 1, "the variants wrote other bytes"
+    print(
+        f"\n{num_bytes / 1e6:.0f} MB of text, {len(texts)} documents, load {os.getloadavg()[0]:.1f}"
+    )
+    print(f"{'':36s} {'wall s':>7s} {'MB/s':>6s} {'CPU s':>7s} {'runs':>5s}")
+    medians = {}
+    for name, found in times.items():
+        wall, cpu = (statistics.median(part) for part in zip(*found, strict=True))
+        medians[name] = (wall, cpu)
+        print(f"{name:36s} {wall:7.2f} {num_bytes / wall / 1e6:6.0f} {cpu:7.2f} {len(found):5d}")
+    for mine in ("ours", "ours, gate of one document"):
+        for theirs in list(variants)[:3]:
+            wall, cpu = (b / a for a, b in zip(medians[mine], medians[theirs], strict=True))
+            print(f"{mine} against {theirs}: {wall:.2f} x by wall, {cpu:.2f} x by CPU time")
+
+
+def scaling(folder: Path) -> None:
+    """Seconds and peak memory of the process tree at 10, 100 and 1000 MB."""
+    tokenizer = train(
+        folder / "tokenizer-32000.json", write_corpus(folder / "corpus-100.jsonl", 100)
+    )
+    print(f"\n{'MB':>6s} {'wall s':>7s} {'CPU s':>7s} {'CPU ms/MB':>10s} {'peak MiB, tree':>15s}")
+    for megabytes in (10, 100, 1000):
+        corpus = write_corpus(folder / f"corpus-{megabytes}.jsonl", megabytes)
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            prefix = Path(temporary) / "P"
+            peak, (wall, cpu) = watched(lambda: ours(corpus, tokenizer, prefix))  # noqa: B023
+        per = cpu / megabytes * 1e3
+        print(f"{megabytes:6d} {wall:7.2f} {cpu:7.2f} {per:10.1f} {peak / 2**20:15.0f}", flush=True)
+
+
+def watched(call: Callable[[], object]) -> tuple[int, tuple[float, float]]:
+    """Peak of the resident sizes of a fresh process and its children, sampled 50 times a second."""
+    peak, ended = 0, threading.Event()
+    this = psutil.Process()
+
+    def watch() -> None:
+        nonlocal peak
+        while not ended.wait(0.02):
+            total = 0
+            for child in this.children(recursive=True):
+                try:
+                    total += child.memory_info().rss
+                except psutil.NoSuchProcess:
+                    continue
+            peak = max(peak, total)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        taken = timed(call)
+    finally:
+        ended.set()
+        watcher.join()
+    return peak, taken
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, help="keeps corpora and tokenizer")
+    parser.add_argument("--megabytes", type=float, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scaling", action="store_true", help="10, 100, 1000 MB and memory")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.gettempdir()) / "frontload-bench-preprocess"
+    folder.mkdir(parents=True, exist_ok=True)
+    if options.scaling:
+        scaling(folder)
+    else:
+        compare(folder, megabytes=options.megabytes, rounds=options.rounds)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
