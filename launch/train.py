@@ -1,11 +1,12 @@
 """`frontload train`: one run of a training recipe, alone or as a rank that torchrun started.
 
-OUT/run.json                   what the run is; another recipe or other data are refused
-OUT/starts/NNNN.json           of each start: host, versions, environment, layout
-OUT/work/STAGE/path scratch    a stage in the making, with its checkpoints
-OUT/STAGE/                     a finished stage: a checkpoint artifact
-OUT/logs/rank-NNNNN.jsonl      each rank's own pace; telemetry.jsonl, tensorboard/
-OUT/finished                   every stage that was asked for is there
+Of the folder --out:
+run.json                   what the run is; another recipe or other data are refused
+starts/NNNN.json           of each start: host, versions, environment, layout
+work/STAGE/path, scratch   a stage in the making, with its checkpoints
+STAGE/                     a finished stage: a checkpoint artifact
+logs/rank-NNNNN.jsonl      each rank's own pace; telemetry.jsonl beside them, tensorboard/
+finished                   every stage that was asked for is there
 """
 
 import argparse
