@@ -32,7 +32,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
 
 def run_pack(arguments: argparse.Namespace) -> int:
     """Writes the pack and prints what became of every conversation."""
-    shown = _Progress()
+    shown, was_there = _Progress(), arguments.output.exists()
     pack = build_pack(
         PackRequest(
             inputs=tuple(arguments.files),
@@ -49,6 +49,8 @@ def run_pack(arguments: argparse.Namespace) -> int:
         progress=shown,
     )
     shown.end()
+    if was_there:
+        print(f"{arguments.output} holds this very pack: nothing done", file=sys.stderr)
     for line in report_lines(pack):
         print(line)
     return 0

@@ -1,5 +1,6 @@
 """`frontload data pack`: golden masks, whole conversations, counts by source, the same bytes."""
 
+import argparse
 import json
 from collections import Counter
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.cli import add_commands
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.packing.build import PackRequest, build_pack
 from frontload.data_tools.packing.chat import load_template
@@ -237,6 +239,24 @@ def test_a_finished_pack_is_left_alone(chatml: Path, rows: Path, packed: Path) -
     before = {path: path.stat().st_mtime_ns for path in packed.iterdir()}
     assert build_pack(request(chatml, packed, rows, epochs=2))["rows"] > 0
     assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
+
+
+def test_the_command_says_what_became_of_every_row(
+    chatml: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_commands(parser.add_subparsers(required=True))
+    size = ["--sequence-tokens", "1024", "--over-long", "drop", "--output", str(tmp_path / "pack")]
+    asked = parser.parse_args(["pack", str(rows), "--tokenizer", str(chatml), *size])
+    assert asked.run(asked) == 0
+    first = capsys.readouterr()
+    assert " of 2503 conversations in " in first.out
+    assert "  rows.jsonl: 0 of 2 packed; 1 dropped: it does not end" in first.out
+    assert "1 dropped: plain text, no conversation" in first.out
+    assert asked.run(asked) == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert "holds this very pack: nothing done" in second.err
 
 
 @pytest.mark.parametrize(
