@@ -11,7 +11,6 @@ The shuffle of documents is measured beside it: ours in pieces, Megatron's `_bui
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -109,19 +108,25 @@ def away(counts: list[int], folder: Path) -> float:
     return worst
 
 
+def peak_kib() -> int:
+    """Largest resident size of this program; getrusage would count the parent's before exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
 def child(what: str, name: str, size: int, folder: Path) -> None:
     """One run: prints its seconds, its peak memory and by how much it grew."""
     counts = counts_of(size) if what == "order" else []
     if name.startswith("megatron"):
         import megatron.core.datasets.gpt_dataset  # noqa: F401 - its imports are not its work
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kib()
     wall, cpu = time.perf_counter(), time.process_time()
     if what == "order":
         ORDERS[name](counts, folder)
     else:
         SHUFFLES[name](size)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_kib()
     print(json.dumps({"wall": wall, "cpu": cpu, "peak": peak / 1024, "grown": peak - before}))
 
 
