@@ -118,7 +118,7 @@ def show_folder(out: Path) -> str:
         lines.append(f"{source}: {kept:,} of {read:,} rows kept")
         lines.extend(f"  dropped   {count:>12,}  {reason}" for reason, count in counts.items())
     lines.append("")
-    compositions = read_json(out / "composition.json")
+    compositions = read_json(out / "compositions.json")
     for name in manifest["set_order"]:
         lines += [shown_composition(compositions[name]), ""]
     if (out / "decontamination.json").is_file():

@@ -91,7 +91,7 @@ def _table(title: str, counts: dict[str, dict[str, int]], *, rows: int, tokens: 
             f" {count['tokens']:>15,} {_percent(count['tokens'], tokens)}"
         )
     if len(by_tokens) > 12:
-        lines.append(f"  and {len(by_tokens) - 12} more, in composition.json")
+        lines.append(f"  and {len(by_tokens) - 12} more, in compositions.json")
     return lines
 
 

@@ -109,7 +109,7 @@ def curate(request: CurateRequest, *, tell: Tell) -> dict[str, Any]:
         output = Output(folder=folder, rejects=rejects, workers=workers)
         written = write_sets(request.inputs.files, table, chosen, recipe=recipe, output=output)
         compositions = {name: compose(recipe, each, table) for name, each in chosen.items()}
-        write_json(folder / "composition.json", compositions)
+        write_json(folder / "compositions.json", compositions)
         if recipe.decontamination is not None:
             write_json(folder / "decontamination.json", removal_report(recipe, table).to_json())
         if recipe.overlaps:

@@ -89,7 +89,7 @@ def test_the_sets_of_the_paper(bench: Workbench) -> None:
     assert len(read_jsonl(out / "alf_prime.jsonl")) == 24 + 12
     assert sets["ldq"][0]["file"] == "math/a.jsonl"
     assert (sets["shq"][5]["flags"], sets["shq"][5]["row"]) == (["unclosed_think"], 6)
-    composition = read_json(out / "composition.json")
+    composition = read_json(out / "compositions.json")
     assert composition["ldq"]["dropped"] == {
         "ldq_math: exact duplicate": 1,
         "ldq_math: near duplicate": 1,
@@ -120,7 +120,7 @@ def test_every_row_has_one_fate(bench: Workbench) -> None:
     kept = sum(each["rows_kept"] for each in manifest["inputs"])
     dropped = sum(count for source in manifest["dropped"].values() for count in source.values())
     assert read == kept + dropped == 64 + 11 + 28
-    composition = read_json(out / "composition.json")
+    composition = read_json(out / "compositions.json")
     for name, members in (("ldq", 62 + 11), ("shq", 28)):
         found = composition[name]
         assert found["rows"] + sum(found["dropped"].values()) == members
@@ -133,7 +133,7 @@ def test_tokens_are_those_of_the_tokenizer(bench: Workbench) -> None:
         "sources: {own: {files: [r.jsonl], adapter: gsm8k, domain: math}}\n"
         "sets: {own_set: {members: [own]}}\n"
     )
-    found = read_json(out / "composition.json")["own_set"]
+    found = read_json(out / "compositions.json")["own_set"]
     assert found["tokens"] == 6
     assert found["answers"]["longest"] == 3
 
