@@ -24,7 +24,7 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "rl_prompts": 2e-4,
     "pretrain": 7e-11,
     "sft": 7e-11,
-    "grpo": 4e-10,
+    "grpo": 1e-10,  # tests/bench/bench_rl.py: 1.6e-10 on a busy machine
     "evaluate": 2e-10,
     "tabulate": 4e-2,
 }
@@ -32,6 +32,9 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
 token for data, a prompt for rl_prompts, a floating-point operation for training and evaluation, an
 evaluation for tabulate.
 Found by the laptop study on one x86 core."""
+
+DEFAULT_FIXED_SECONDS = {"grpo": 60.0}
+"""CPU seconds before the first unit of work: veRL's processes start (tests/bench/bench_rl.py)."""
 
 LIKE_SIZE = 4.0
 """A measured stage speaks for one up to this factor larger or smaller, past fixed costs."""
@@ -98,12 +101,13 @@ def price_stages(stages: Sequence[Stage], measured: Measured) -> dict[str, Price
     for stage in stages:
         tokens, flops, work = work_of(stage)
         rate = _measured_rate(work, measured.get(stage.kind, ()))
-        default = DEFAULT_SECONDS_PER_WORK[stage.kind]
+        default = work * DEFAULT_SECONDS_PER_WORK[stage.kind]
+        default += DEFAULT_FIXED_SECONDS.get(stage.kind, 0.0)
         found[stage.key] = Price(
             tokens=tokens,
             flops=flops,
             work=work,
-            cpu_seconds=work * (default if rate is None else rate),
+            cpu_seconds=default if rate is None else work * rate,
             is_measured=rate is not None,
         )
     return found

@@ -1,1 +1,1 @@
-"""Reinforcement learning with verifiable rewards. Empty until GRPO through veRL is built."""
+"""Reinforcement learning with verifiable rewards: GRPO through veRL, and the reward."""

@@ -1,6 +1,7 @@
 """The plan: states, the field that changed, prices, and the wall time of a schedule."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_training_is_priced_by_tokens_and_flops() -> None:
     projections = 2 * 64 * 192 * 2 + 4 * 64 * 64  # of the MLP and attention layers alone
     assert price.flops > 6 * projections * price.tokens
     assert not price.is_measured
+
+
+def test_grpo_is_priced_with_the_start_of_its_processes() -> None:
+    stage = next(s for s in load_study("laptop").stages if s.kind == "grpo")
+    half = replace(stage, recipe=replace(stage.recipe, steps=stage.recipe.steps // 2))
+    whole_seconds, half_seconds = (
+        price_stages([one], {})[one.key].cpu_seconds for one in (stage, half)
+    )
+    assert 120 < whole_seconds < 600
+    assert half_seconds - whole_seconds / 2 == pytest.approx(30)  # half a start
 
 
 def test_prices_follow_what_earlier_runs_measured(tmp_path: Path) -> None:
