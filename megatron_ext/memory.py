@@ -146,7 +146,8 @@ def _kernels_saved(model: Model, layer: Layer, cut: Cut, *, is_fp8: bool) -> Sav
     if layer is Layer.ATTENTION:
         heads, keys = model.num_attention_heads, 2 * model.num_query_groups
         channels = model.kv_channels / tp
-        kept = (2 * heads + keys) * size * channels + 4 * heads / tp
+        # qkv, queries again (attention.py copies them out of their groups), result, log-sum-exp
+        kept = (3 * heads + keys) * size * channels + 4 * heads / tp
         kept += heads * stored * channels if is_fp8 else 0  # a copy; in bf16 it is the result
         return Saved(activations=norm + kept, backward=2 * (heads + keys) * size * channels)
     inner, conv = mamba_inner(model), mamba_conv_channels(model)
