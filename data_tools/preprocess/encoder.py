@@ -12,7 +12,7 @@ import numpy as np
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
 from frontload.data_tools.preprocess.vocabulary import Spellings, Vocabulary, load_vocabulary
 
-RESIDENT_BYTES = 320 << 20  # ours: two workers and the parent stay under 1 GiB
+GROWTH_BYTES = 256 << 20  # ours: two workers and the parent stay under 1 GiB
 PAGE_BYTES = 4096  # of /proc/self/statm on x86 and on most ARM kernels; larger pages renew later
 
 
@@ -56,6 +56,7 @@ class Encoder:
         self._fast: Callable[[str], np.ndarray] | None = None
         if recipe.choice is EncoderChoice.GIGATOKEN:
             self._fast = fast_encoder(self.vocabulary)
+        self._resident = _resident_bytes()  # with what a fork shares with its parent
 
     def encode(self, texts: Sequence[str]) -> Encoded:
         """The ids of texts that `refused` did not find.
@@ -104,7 +105,7 @@ class Encoder:
 
     def renew(self) -> None:
         """Drops gigatoken's cache of words when the process has grown."""
-        if self._fast is not None and _resident_bytes() > RESIDENT_BYTES:
+        if self._fast is not None and _resident_bytes() - self._resident > GROWTH_BYTES:
             fast_encoder.cache_clear()
             self._fast = None
             self._fast = fast_encoder(self.vocabulary)

@@ -177,23 +177,27 @@ def ours_without_gate(corpus: Path, tokenizer: Path, prefix: Path) -> None:
         preprocess_run.COMPARED_DOCUMENTS = compared
 
 
-def bare_encode(texts: list[str], tokenizer: Path) -> None:
+def bare_encode(corpus: Path, tokenizer: Path) -> Callable[[], object]:
     """gigatoken alone, its own threads, texts already in memory, nothing written."""
-    gigatoken.Tokenizer(tokenizer).encode_batch(texts)
+    with open(corpus, "rb") as stream:
+        texts = [json.loads(line)["text"] for line in stream]
+    return lambda: gigatoken.Tokenizer(tokenizer).encode_batch(texts)
 
 
-def timed(call: Callable[[], object]) -> tuple[float, float]:
-    """(wall, CPU) seconds of a call in a process of its own, as a command would run it."""
+def timed(prepare: Callable[[], Callable[[], object]]) -> tuple[float, float]:
+    """(wall, CPU) seconds of what `prepare` returns, in a process of its own."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        call = prepare()
+        before = time.process_time()
         began = time.perf_counter()
         call()
         wall = time.perf_counter() - began
         usage = [
             resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
         ]
-        cpu = sum(part.ru_utime + part.ru_stime for part in usage)
+        cpu = sum(part.ru_utime + part.ru_stime for part in usage) - before
         os.write(write, json.dumps([wall, cpu]).encode())
         os._exit(0)
     os.close(write)
@@ -210,15 +214,19 @@ def compare(folder: Path, *, megabytes: float, rounds: int) -> None:
     tokenizer = train(
         folder / "tokenizer-32000.json", write_corpus(folder / "corpus-100.jsonl", 100)
     )
+    num_bytes = num_texts = 0
     with open(corpus, "rb") as stream:
-        texts = [json.loads(line)["text"] for line in stream]
-    num_bytes = sum(len(text.encode()) for text in texts)
-    variants: dict[str, Callable[[Path], object]] = {
-        "Megatron's flow (tokenizers)": lambda p: megatron_flow(corpus, tokenizer, p),
-        "gigatoken encode_files + builder": lambda p: encode_files_flow(corpus, tokenizer, p),
-        "gigatoken's bare encode": lambda p: bare_encode(texts, tokenizer),
-        "ours": lambda p: ours(corpus, tokenizer, p),
-        "ours, gate of one document": lambda p: ours_without_gate(corpus, tokenizer, p),
+        for line in stream:
+            num_bytes += len(json.loads(line)["text"].encode())
+            num_texts += 1
+    variants: dict[str, Callable[[Path], Callable[[], object]]] = {
+        "Megatron's flow (tokenizers)": lambda p: lambda: megatron_flow(corpus, tokenizer, p),
+        "gigatoken encode_files + builder": lambda p: (
+            lambda: encode_files_flow(corpus, tokenizer, p)
+        ),
+        "gigatoken's bare encode": lambda p: bare_encode(corpus, tokenizer),
+        "ours": lambda p: lambda: ours(corpus, tokenizer, p),
+        "ours, gate of one document": lambda p: lambda: ours_without_gate(corpus, tokenizer, p),
     }
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
     digests: dict[str, bytes] = {}
@@ -233,7 +241,7 @@ def compare(folder: Path, *, megabytes: float, rounds: int) -> None:
                     digests[name] = file.read_bytes()
     assert len(set(digests.values())) == 1, "the variants wrote other bytes"
     print(
-        f"\n{num_bytes / 1e6:.0f} MB of text, {len(texts)} documents, load {os.getloadavg()[0]:.1f}"
+        f"\n{num_bytes / 1e6:.0f} MB of text, {num_texts} documents, load {os.getloadavg()[0]:.1f}"
     )
     print(f"{'':36s} {'wall s':>7s} {'MB/s':>6s} {'CPU s':>7s} {'runs':>5s}")
     medians = {}
@@ -257,12 +265,12 @@ def scaling(folder: Path) -> None:
         corpus = write_corpus(folder / f"corpus-{megabytes}.jsonl", megabytes)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             prefix = Path(temporary) / "P"
-            peak, (wall, cpu) = watched(lambda: ours(corpus, tokenizer, prefix))  # noqa: B023
+            peak, (wall, cpu) = watched(lambda: lambda: ours(corpus, tokenizer, prefix))  # noqa: B023
         per = cpu / megabytes * 1e3
         print(f"{megabytes:6d} {wall:7.2f} {cpu:7.2f} {per:10.1f} {peak / 2**20:15.0f}", flush=True)
 
 
-def watched(call: Callable[[], object]) -> tuple[int, tuple[float, float]]:
+def watched(call: Callable[[], Callable[[], object]]) -> tuple[int, tuple[float, float]]:
     """Peak of the resident sizes of a fresh process and its children, sampled 50 times a second."""
     peak, ended = 0, threading.Event()
     this = psutil.Process()
