@@ -70,7 +70,7 @@ def tensorboard_listener(folder: Path, *, first_step: int) -> Listener:
 def wandb_listener(project: str, *, run: str, folder: Path, config: Mapping[str, Any]) -> Listener:
     """Sends every metric to Weights & Biases, as one run over all starts.
 
-    Not run here: it needs an account. `WANDB_MODE=offline` keeps it on this disk.
+    Run offline alone (`WANDB_MODE=offline` keeps it on this disk): online it needs an account.
 
     Raises: RecipeError if wandb is not installed.
     """
@@ -80,7 +80,13 @@ def wandb_listener(project: str, *, run: str, folder: Path, config: Mapping[str,
         raise _missing("upkeep.wandb_project", "wandb") from error
     folder.mkdir(parents=True, exist_ok=True)
     live = wandb.init(
-        project=project, id=run, name=run, resume="allow", dir=str(folder), config=dict(config)
+        project=project,
+        id=run,
+        name=run,
+        resume="allow",
+        dir=str(folder),
+        config=dict(config),
+        reinit="finish_previous",  # each stage is a run of its own
     )
 
     def listen(step: int, metrics: Mapping[str, float]) -> None:

@@ -99,10 +99,11 @@ def check_slurm(placement: Placement) -> Slurm:
             rule=f"ports of a job lie between 1024 and {HIGHEST_PORT}",
             do="lower first_port or num_ports",
         )
-    if slurm.num_ports < 1 or slurm.start_seconds < 1 or slurm.stop_seconds < 1:
+    least_one = ("num_ports", "start_seconds", "stop_seconds", "max_failures")
+    if min(getattr(slurm, name) for name in least_one) < 1:
         raise RecipeError(
             "placement.slurm",
-            found="num_ports, start_seconds or stop_seconds below 1",
+            found=f"one of {', '.join(least_one)} is below 1",
             rule="each is 1 or more",
             do="raise it",
         )

@@ -191,6 +191,7 @@ def test_wrong_input_is_refused_in_four_parts(
         ("slurm.first_port=80", "between 1024 and 65535"),
         ("slurm.num_ports=50000", "between 1024 and 65535"),
         ("slurm.stop_seconds=0", "below 1"),
+        ("slurm.max_failures=0", "below 1"),
         ("slurm.environment={WANDB_API_KEY: abc}", "export it in your shell"),
         ('slurm.environment={"A B": abc}', "not a name of a variable"),
         ('slurm.header=["constraint=h100"]', "one option of sbatch"),
