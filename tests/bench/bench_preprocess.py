@@ -16,12 +16,13 @@ import random
 import re
 import resource
 import statistics
+import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -256,7 +257,7 @@ def compare(folder: Path, *, megabytes: float, rounds: int) -> None:
 
 
 def scaling(folder: Path) -> None:
-    """Seconds and peak memory of the process tree at 10, 100 and 1000 MB."""
+    """Seconds and peak memory of the command at 10, 100 and 1000 MB."""
     tokenizer = train(
         folder / "tokenizer-32000.json", write_corpus(folder / "corpus-100.jsonl", 100)
     )
@@ -265,35 +266,34 @@ def scaling(folder: Path) -> None:
         corpus = write_corpus(folder / f"corpus-{megabytes}.jsonl", megabytes)
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
             prefix = Path(temporary) / "P"
-            peak, (wall, cpu) = watched(lambda: lambda: ours(corpus, tokenizer, prefix))  # noqa: B023
+            peak, (wall, cpu) = watched(corpus, tokenizer, prefix)
         per = cpu / megabytes * 1e3
         print(f"{megabytes:6d} {wall:7.2f} {cpu:7.2f} {per:10.1f} {peak / 2**20:15.0f}", flush=True)
 
 
-def watched(call: Callable[[], Callable[[], object]]) -> tuple[int, tuple[float, float]]:
-    """Peak of the resident sizes of a fresh process and its children, sampled 50 times a second."""
-    peak, ended = 0, threading.Event()
-    this = psutil.Process()
+def watched(corpus: Path, tokenizer: Path, prefix: Path) -> tuple[int, tuple[float, float]]:
+    """Peak memory of the command and its children, (wall, CPU) seconds with start and imports.
 
-    def watch() -> None:
-        nonlocal peak
-        while not ended.wait(0.02):
-            total = 0
-            for child in this.children(recursive=True):
-                try:
-                    total += child.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            peak = max(peak, total)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        taken = timed(call)
-    finally:
-        ended.set()
-        watcher.join()
-    return peak, taken
+    Memory is the sum of proportional set sizes: a page that processes share counts once.
+    """
+    words = ["--input", corpus, "--output-prefix", prefix, "--tokenizer", tokenizer]
+    words += ["--append-eod", "--eod-token", EOD, "--workers", WORKERS]
+    command = [sys.executable, "-m", "frontload.launch.cli", "data", "preprocess"]
+    began, peak = time.perf_counter(), 0
+    command += [str(word) for word in words]
+    process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    while process.poll() is None:
+        total = 0
+        for one in [process, *process.children(recursive=True)]:
+            with suppress(psutil.Error):
+                total += one.memory_full_info().pss
+        peak = max(peak, total)
+        time.sleep(0.1)
+    assert process.returncode == 0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return peak, (time.perf_counter() - began, cpu)
 
 
 def main() -> None:
