@@ -164,7 +164,7 @@ def test_one_bad_member_among_many_takes_few_questions() -> None:
 
 def test_bisecting_runs_the_probe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     probe = tmp_path / "probe.sh"
-    probe.write_text('case ",$1," in *,n3,*) exit 9;; esac; [[ $2 == 3 ]] && sleep 60; exit 0\n')
+    probe.write_text('case ",$1," in *,n3,*) exit 9;; esac; exit 0\n')
     words = ["doctor", "--bisect", "n1,n2,n3,n4", "--probe", f"bash {probe} {{hosts}} {{count}}"]
     assert cli.main(words) == 1
     out = capsys.readouterr().out

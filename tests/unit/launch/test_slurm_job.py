@@ -281,7 +281,7 @@ def test_another_kind_of_job_needs_a_body_only(cluster: FakeCluster, status: int
         watch "$started" "the agents" || status=$?
     """
     job = ClusterJob(name="other", folder=cluster.folder / "run", environment={}, body=body)
-    code, said = cluster.run(job_script(job, PLACEMENT), FAKE_STATUS=str(status))
+    code, said = cluster.run(job_script(job, PLACEMENT), FAKE_STATUS=str(status), FAKE_TRAINS="20")
     assert code == status, said
     agents = cluster.events("python")
     assert sorted(line.split()[1] for line in agents) == ["n1", "n2", "n3", "n4"]
