@@ -5,6 +5,7 @@ A process whose parent is gone ends by itself: it sees the end of its pipe.
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -118,6 +119,7 @@ def _work(
 
 def _serve(pipe: Connection, foreign: Sequence[Connection], recipe: EncoderRecipe) -> None:
     """What a process does: task by task until its pipe ends."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the command line's own would raise in here
     if START == "fork":
         for other in foreign:  # the parent's ends: kept open here, its death would go unseen
             other.close()

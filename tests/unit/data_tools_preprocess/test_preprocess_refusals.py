@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -303,3 +304,21 @@ def test_shards_of_a_spoiled_file_reject_the_same_rows(foreign: Path, tmp_path: 
         assert all(("part_start" in row) == (number == 2) for row in rows[:1])
     whole = [json.loads(line) for line in (tmp_path / "all").read_text().splitlines()]
     assert reasons == [(row["reason"], row["bytes"]) for row in whole]
+
+
+def test_ending_the_workers_early_prints_no_trace(
+    corpus: Path, foreign: Path, tmp_path: Path
+) -> None:
+    """The command line turns SIGTERM into an exception; its forks must not."""
+    command = [sys.executable, "-W", "ignore", "-m", "frontload.launch.cli", "data", "preprocess"]
+    asked = ["--input", str(corpus), "--output-prefix", str(tmp_path / "out"), "--workers", "2"]
+    ended = subprocess.run(
+        [*command, *asked, "--tokenizer", str(foreign), "--json-key", "no_such_key"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / ".imports")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ended.returncode == 2
+    assert "missing key" in ended.stderr
+    assert "Traceback" not in ended.stderr
