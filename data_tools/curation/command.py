@@ -11,9 +11,10 @@ from frontload.data_tools.curation.describe import (
     shown_removals,
 )
 from frontload.data_tools.curation.inputs import check_inputs, sha256
-from frontload.data_tools.curation.publish import check_out
+from frontload.data_tools.curation.publish import check_out, partial_folder
 from frontload.data_tools.curation.run import CurateRequest, curate, request_key
 from frontload.data_tools.files import read_json
+from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import ArtifactError, RecipeError
 
@@ -44,10 +45,12 @@ def run_curate(arguments: argparse.Namespace) -> int:
         )
     loaded = load_curation(arguments.recipe, overrides=arguments.overrides)
     check_out(arguments.out)
-    _check_rejects(arguments.rejects)
     inputs = check_inputs(loaded)
-    for file in inputs.files:
-        _check_not_input(file.file, rejects=arguments.rejects)
+    check_rejects(
+        arguments.rejects,
+        read=[file.file for file in inputs.files],
+        written=[arguments.out, partial_folder(arguments.out)],
+    )
     if arguments.out.exists():
         _check_made(arguments.out, request_key(loaded.value, inputs))
         print(f"{arguments.out} is already made from this recipe and these files")
@@ -62,26 +65,6 @@ def run_curate(arguments: argparse.Namespace) -> int:
         curate(request, tell=lambda line: print(line, file=sys.stderr, flush=True))
     print(show_folder(arguments.out))
     return 0
-
-
-def _check_rejects(file: Path | None) -> None:
-    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-        raise RecipeError(
-            f"--rejects {file}",
-            found="a folder" if file.is_dir() else f"no folder {file.absolute().parent}",
-            rule="rejects are one JSONL file in a folder that exists, outside of --out",
-            do="name such a file",
-        )
-
-
-def _check_not_input(file: Path, *, rejects: Path | None) -> None:
-    if rejects is not None and rejects.exists() and rejects.samefile(file):
-        raise RecipeError(
-            f"--rejects {rejects}",
-            found="a file that is read",
-            rule="an input is never written over",
-            do="name another file",
-        )
 
 
 def _check_made(out: Path, key: str) -> None:

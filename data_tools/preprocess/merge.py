@@ -15,7 +15,7 @@ from frontload.data_tools.preprocess.publish import (
     digests_of_file,
     publish,
 )
-from frontload.data_tools.preprocess.request import manifest_file
+from frontload.data_tools.preprocess.request import check_prefix, manifest_file
 from frontload.data_tools.preprocess.unit import disk_told
 from frontload.data_tools.preprocess.work import locked
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -39,13 +39,7 @@ def merge(shards: Sequence[Path], *, output_prefix: Path) -> dict[str, Any]:
     ordered = sorted(manifests, key=lambda prefix: manifests[prefix]["shard"]["number"])
     _check_complete(prefixes, manifests)
     _check_alike(ordered, manifests)
-    if not output_prefix.parent.is_dir():
-        raise RecipeError(
-            f"--output-prefix {output_prefix}",
-            found=f"no folder {output_prefix.parent}",
-            rule="the prefix's folder exists",
-            do="make the folder first",
-        )
+    check_prefix(output_prefix)
     with locked(output_prefix) as folder:
         try:
             return _join(ordered, manifests, output_prefix)

@@ -113,17 +113,25 @@ def check_request(request: PreprocessRequest) -> None:
             rule="a row has at least one byte",
             do=f"write for example {MAX_ROW_BYTES}",
         )
-    if not request.output_prefix.parent.is_dir():
+    check_prefix(request.output_prefix)
+
+
+def check_prefix(prefix: Path) -> None:
+    """Refuses an output that has no name, or no folder to lie in.
+
+    Raises: RecipeError.
+    """
+    if prefix.name in ("", ".."):
         raise RecipeError(
-            f"--output-prefix {request.output_prefix}",
-            found=f"no folder {request.output_prefix.parent}",
-            rule="the prefix's folder exists",
-            do="make the folder first",
+            f"--output-prefix {prefix}",
+            found="a folder without a name in it",
+            rule="P.bin, P.idx and P.manifest.json are written, so P ends in a name",
+            do=f"write for example {prefix / 'corpus'}",
         )
-    if request.rejects is not None and not request.rejects.parent.is_dir():
+    if not prefix.parent.is_dir():
         raise RecipeError(
-            f"--rejects {request.rejects}",
-            found=f"no folder {request.rejects.parent}",
-            rule="the file's folder exists",
+            f"--output-prefix {prefix}",
+            found=f"no folder {prefix.parent}",
+            rule="the prefix's folder exists",
             do="make the folder first",
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 from frontload.data_tools.document import nearest_name
 from frontload.data_tools.files import read_json
-from frontload.data_tools.indexed import bin_file
+from frontload.data_tools.indexed import bin_file, idx_file
 from frontload.data_tools.preprocess.crew import Crew, split_evenly
 from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ParityError
 from frontload.data_tools.preprocess.plan import FORMAT, Plan, check_unchanged, make_plan
@@ -47,6 +47,7 @@ from frontload.data_tools.preprocess.vocabulary import (
 )
 from frontload.data_tools.preprocess.work import enter_plan, locked, work_folder
 from frontload.data_tools.raw.inputs import expand_inputs
+from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
 
 COMPARED_DOCUMENTS = 1000  # ours: the parity gate, before anything is encoded with gigatoken
@@ -70,6 +71,12 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
     """
     check_request(request)
     files = expand_inputs([str(name) for name in request.inputs])
+    prefix = request.prefix
+    check_rejects(
+        request.rejects,
+        read=[*files, request.tokenizer],
+        written=[bin_file(prefix), idx_file(prefix), manifest_file(prefix), work_folder(prefix)],
+    )
     vocabulary = load_vocabulary(request.tokenizer)
     eod = vocabulary.eod(request.eod_token) if request.append_eod else None
     plan = make_plan(
@@ -77,7 +84,6 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
         files,
         {"tokenizer_sha256": vocabulary.sha256, "eod_token": eod[0] if eod else None},
     )
-    prefix = request.prefix
     if (earlier := _published(prefix, plan)) and not work_folder(prefix).exists():
         return earlier
     with locked(prefix) as folder:

@@ -82,7 +82,7 @@ def test_names_that_are_no_recipe_or_no_place(ready: Workbench) -> None:
     assert "no curation" in ready.refusal("mine.yaml", "--out", "full")
     assert "1 or more" in ready.refusal("mine.yaml", "--out", "out", "--workers", "0")
     rejects = ("--rejects", "none/rejects.jsonl")
-    assert "outside of --out" in ready.refusal("mine.yaml", "--out", "out", *rejects)
+    assert "outside of the output" in ready.refusal("mine.yaml", "--out", "out", *rejects)
 
 
 def test_a_set_without_a_row_is_refused_and_nothing_is_published(ready: Workbench) -> None:

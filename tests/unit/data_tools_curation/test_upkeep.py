@@ -74,6 +74,7 @@ def test_rejects_never_replace_an_input(bench: Workbench) -> None:
     bench.rows("r.jsonl", ROWS)
     recipe = bench.recipe(RECIPE)
     assert "never written over" in bench.refusal(recipe, "--out", "out", "--rejects", "r.jsonl")
+    assert "holds no rejects" in bench.refusal(recipe, "--out", "out", "--rejects", recipe)
 
 
 def test_special_tokens_of_the_template_are_dropped() -> None:

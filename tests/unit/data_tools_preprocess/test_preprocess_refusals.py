@@ -121,7 +121,13 @@ REFUSED = [
     (["--append-eod"], "--append-eod: a tokenizer of another origin.*--eod-token"),
     (["--append-eod", "--eod-token", "<|endoftex|>"], "nearest: '<|endoftext|>'"),
     (["--output-prefix", "nowhere/P"], "no folder nowhere"),
+    (["--output-prefix", "."], "--output-prefix .: a folder without a name"),
+    (["--output-prefix", ".."], "--output-prefix ..: a folder without a name"),
     (["--rejects", "nowhere/r.jsonl"], "--rejects nowhere/r.jsonl"),
+    (["--rejects", "a.jsonl"], "--rejects a.jsonl: a file that is read"),
+    (["--rejects", "a.parquet"], "holds no rejects.*earlier run"),
+    (["--rejects", "P.bin"], "--rejects P.bin: a file that this command writes"),
+    (["--rejects", "folder"], "--rejects folder: a folder"),
     (["--tokenizer", "nowhere.json"], "--tokenizer nowhere.json: no file"),
     (["--tokenizer", "a.jsonl"], "no Hugging Face tokenizer"),
     (["--input", "a.jsonl", "a.jsonl"], "a file is read once"),
@@ -146,7 +152,8 @@ def test_wrong_requests_are_refused_and_nothing_is_written(
     told: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    write_texts(Path("a.jsonl"), documents(20))
+    given = write_texts(Path("a.jsonl"), documents(20)).read_bytes()
+    Path("folder").mkdir()
     Path("empty.jsonl").write_bytes(b"\n\n")
     Path("cut.jsonl.gz").write_bytes(gzip.compress(Path("a.jsonl").read_bytes())[:-20])
     pq.write_table(pa.table({"body": ["a"]}), "a.parquet")
@@ -157,6 +164,7 @@ def test_wrong_requests_are_refused_and_nothing_is_written(
     assert caught.value.exit_code == 2
     assert all((caught.value.asked, caught.value.found, caught.value.rule, caught.value.do))
     assert not [path for path in Path().glob("P*") if path.name != "P.work"]
+    assert Path("a.jsonl").read_bytes() == given
 
 
 def test_the_slurm_array_is_a_sound_script_that_gives_the_whole(
