@@ -45,7 +45,7 @@ from frontload.data_tools.preprocess.vocabulary import (
     load_vocabulary,
     package_versions,
 )
-from frontload.data_tools.preprocess.work import enter_plan, locked, work_folder
+from frontload.data_tools.preprocess.work import enter_plan, locked, mark_refused, work_folder
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
@@ -92,7 +92,11 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
             return earlier
         enter_plan(folder, prefix, plan)
         run = _Run(request, plan, vocabulary, folder, progress or quiet())
-        manifest = run.encode_and_publish(eod)
+        try:
+            manifest = run.encode_and_publish(eod)
+        except RecipeError:
+            mark_refused(folder)
+            raise
         remove_work(folder)
     return manifest
 
@@ -259,8 +263,8 @@ class _Run:
         rows = sum(receipt.rows for receipt in receipts)
         counts = drop_counts(receipts)
         bad = sum(counts.values())
+        reasons = ", ".join(f"{name} {count}" for name, count in counts.most_common())
         if rows and bad > rows * self._request.max_bad_rate and (is_end or rows >= ROWS_TO_JUDGE):
-            reasons = ", ".join(f"{name} {count}" for name, count in counts.most_common())
             raise RecipeError(
                 f"--max-bad-rate {self._request.max_bad_rate:g}",
                 found=f"{bad} of {rows} rows cannot be used ({reasons}), such as"
@@ -272,7 +276,7 @@ class _Run:
         if is_end and not sum(receipt.documents for receipt in receipts):
             raise RecipeError(
                 f"preprocessing {', '.join(source.name for source in self._plan.sources)}",
-                found=f"no row to write; dropped {dict(counts)}",
+                found=f"no row to write of {rows} rows" + (f" ({reasons})" if reasons else ""),
                 rule="at least one row has text",
                 do=f"check the files and --json-key {self._request.json_key}",
             )

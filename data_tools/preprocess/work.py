@@ -16,6 +16,8 @@ from frontload.data_tools.preprocess.request import manifest_file
 from frontload.data_tools.preprocess.unit import disk_told
 from frontload.recipes.errors import RecipeError
 
+REFUSED = "refused"  # of parts whose run ended with a refusal: no one is going to finish them
+
 
 def work_folder(prefix: Path) -> Path:
     return prefix.with_name(prefix.name + ".work")
@@ -63,17 +65,20 @@ def enter_plan(folder: Path, prefix: Path, plan: Plan) -> None:
 
     Raises: RecipeError when the folder or the output is another request's.
     """
-    file = folder / "plan.json"
+    file, refused = folder / "plan.json", folder / REFUSED
     if file.is_file():
         stated = read_json(file)
         if stated["key"] == plan.key:
+            refused.unlink(missing_ok=True)
             return
-        raise RecipeError(
-            f"--output-prefix {prefix}",
-            found=f"{folder}, unfinished parts of another request: {_change(stated, plan)}",
-            rule="parts of two requests are never mixed",
-            do=f"run the earlier command to its end, or delete them with rm -r {folder}",
-        )
+        if not refused.exists() and any(folder.glob("unit-*.json")):
+            raise RecipeError(
+                f"--output-prefix {prefix}",
+                found=f"{folder}, unfinished parts of another request: {_change(stated, plan)}",
+                rule="parts of two requests are never mixed",
+                do=f"run the earlier command to its end, or delete them with rm -r {folder}",
+            )
+        _empty(folder)
     for path in (manifest_file(prefix), bin_file(prefix), idx_file(prefix)):
         if path.exists():
             shutil.rmtree(folder)
@@ -87,6 +92,22 @@ def enter_plan(folder: Path, prefix: Path, plan: Plan) -> None:
     with disk_told(file):
         temporary.write_text(json.dumps(_described(plan), sort_keys=True, indent=1) + "\n")
         os.replace(temporary, file)
+
+
+def mark_refused(folder: Path) -> None:
+    """Notes that the run was refused for its rows: a corrected request may have the folder."""
+    with disk_told(folder):
+        (folder / REFUSED).touch()
+
+
+def _empty(folder: Path) -> None:
+    """Deletes everything but the lock, the plan last: no part is left without one to name it."""
+    last = [folder / "plan.json", folder / REFUSED]
+    for file in folder.iterdir():
+        if file.name != "lock" and file not in last:
+            file.unlink()
+    for file in last:
+        file.unlink(missing_ok=True)
 
 
 def _described(plan: Plan) -> dict:

@@ -280,6 +280,36 @@ def test_parts_of_another_request_are_never_mixed(
         preprocess(other)
 
 
+def test_a_refused_run_does_not_stand_in_the_way_of_the_corrected_one(
+    request_of: Callable[[str], PreprocessRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal says what to correct; killed while it clears up, it still mixes no parts."""
+    preprocess(request_of("whole"))
+    request = replace(request_of("P"), json_key="n")
+    folder = work.work_folder(request.output_prefix)
+    with pytest.raises(RecipeError, match="wrong type 150"):
+        preprocess(request)
+    assert list(folder.glob("unit-*.json")), "a higher --max-bad-rate goes on with the parts"
+    for number in range(20):
+        kills = iter([*[False] * number, True])
+        right = Path.unlink
+
+        def unlink(path: Path, missing_ok: bool = False) -> None:
+            if next(kills, False):  # noqa: B023
+                os.kill(os.getpid(), signal.SIGKILL)
+            right(path, missing_ok=missing_ok)  # noqa: B023
+
+        def run() -> None:
+            monkeypatch.setattr(Path, "unlink", unlink)
+            preprocess(request_of("P"))
+
+        if in_child(run) == 0:
+            break
+    assert number > 3, "kills were to be tried at more places"
+    assert pair(request.output_prefix) == pair(request_of("whole").output_prefix)
+    assert not folder.exists()
+
+
 def test_an_input_that_changes_under_way_is_refused(
     request_of: Callable[[str], PreprocessRequest], tmp_path: Path
 ) -> None:
