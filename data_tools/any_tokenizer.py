@@ -55,8 +55,19 @@ class AnyTokenizer:
         return hashlib.sha256(self.file.read_bytes()).hexdigest()
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text; the tokenizer adds none of its own."""
-        found = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
+        """Ids of each text; the tokenizer adds none of its own.
+
+        Raises: RecipeError when the tokenizer has no id for a text, not even one for the unknown.
+        """
+        try:
+            found = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
+        except Exception as error:  # the library raises bare Exception
+            raise RecipeError(
+                f"--tokenizer {self.file}",
+                found=f"a text that it cannot encode ({error})",
+                rule="a tokenizer has ids for every text, or one that stands for the unknown",
+                do="name another tokenizer, or give its model an unk_token of its vocabulary",
+            ) from error
         return [encoding.ids for encoding in found]
 
     def decode(self, ids: Sequence[int]) -> str:

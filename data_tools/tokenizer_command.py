@@ -16,6 +16,9 @@ from frontload.data_tools.tokenizer import train_byte_pairs
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
 
+MOST_TOKENS = 1 << 31
+"""Of a vocabulary: Megatron's widest index is int32, and ids are 0 or more."""
+
 
 def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command; its `run` goes from arguments to exit code."""
@@ -69,27 +72,70 @@ def run_tokenizer(arguments: argparse.Namespace) -> int:
 
     Raises: RecipeError when no row has text, or the vocabulary cannot be as large as asked for.
     """
+    file = tokenizer_file(arguments.out)
+    _check(arguments, file)
     texts = Texts(
         files=expand_inputs(arguments.input),
         keys=arguments.json_key,
         max_rows=arguments.max_rows,
     )
     trained = train_byte_pairs(texts, vocab_size=arguments.vocab_size)
+    passed = json.dumps(dict(texts.dropped), sort_keys=True) if texts.dropped else ""
     if trained.texts == 0:
         raise RecipeError(
             f"--input {' '.join(arguments.input)}",
-            found=f"{texts.rows} rows, none with text; {dict(texts.dropped)}",
+            found=f"{texts.rows} rows, none with text"
+            + (f"; passed over: {passed}" * bool(passed)),
             rule=f"at least one row has text in a field of --json-key {' '.join(texts.keys)}",
             do="correct --json-key or the files",
         )
     arguments.out.mkdir(parents=True, exist_ok=True)
-    file = tokenizer_file(arguments.out)
+    text = trained.tokenizer.to_json()
+    if file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise RecipeError(
+            f"--out {arguments.out}",
+            found=f"{file}, another tokenizer",
+            rule="ids that it gave stand in files, so a tokenizer is never written over",
+            do="name another folder, or delete the file",
+        )
     with replacing(file, "w") as stream:
-        stream.write(trained.tokenizer.to_json())
+        stream.write(text)
     found = trained.tokenizer.vocab_size
     print(f"{file}: {found} tokens from {trained.texts} texts of {texts.rows} rows")
     if found < arguments.vocab_size:
         print(f"the texts have only {found} tokens to offer; {arguments.vocab_size} were asked for")
-    if texts.dropped:
-        print(f"passed over: {json.dumps(dict(texts.dropped), sort_keys=True)}")
+    if passed:
+        print(f"passed over: {passed}")
     return 0
+
+
+def _check(arguments: argparse.Namespace, file: Path) -> None:
+    """Refuses numbers and places before the files are read."""
+    if arguments.max_rows < 0:
+        raise RecipeError(
+            "--max-rows",
+            found=str(arguments.max_rows),
+            rule="it is a number of rows, 0 for all",
+            do="write 0 or more",
+        )
+    if arguments.vocab_size > MOST_TOKENS:
+        raise RecipeError(
+            "--vocab-size",
+            found=str(arguments.vocab_size),
+            rule=f"ids are stored in 32 bits, so there are {MOST_TOKENS} at most",
+            do="write for example 32768",
+        )
+    if len(set(arguments.json_key)) < len(arguments.json_key):
+        raise RecipeError(
+            "--json-key",
+            found=" ".join(arguments.json_key),
+            rule="a field is read once",
+            do="name each field once",
+        )
+    if arguments.out.exists() and not arguments.out.is_dir() or file.is_dir():
+        raise RecipeError(
+            f"--out {arguments.out}",
+            found="a file" if arguments.out.is_file() else f"a folder {file}",
+            rule="it is a folder in which tokenizer.json is written",
+            do="name another folder",
+        )

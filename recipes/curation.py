@@ -180,7 +180,7 @@ def _numbers(recipe: Curation) -> Numbered:
         ("duplicates.permutations", near.permutations, 0 < near.permutations <= 1024, "1 to 1024"),
         ("duplicates.bands", near.bands, divides, bands_rule),
         ("duplicates.threshold", near.threshold, 0 < near.threshold <= 1, SHARE_RULE),
-        ("duplicates.seed", near.seed, near.seed >= 0, "a seed is 0 or more"),
+        ("duplicates.seed", near.seed, 0 <= near.seed < 1 << 64, "a seed is 0 to 2**64 - 1"),
         *_decontamination_numbers(recipe.decontamination),
         *(number for name, each in recipe.sets.items() for number in _set_numbers(name, each)),
     ]

@@ -72,3 +72,45 @@ def test_a_field_that_no_row_has_writes_nothing(
 def test_a_vocabulary_below_the_bytes_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "train.jsonl", list(ROWS))
     assert train(file, tmp_path / "out", "--json-key", "question", "--vocab-size", "200") == 2
+
+
+def test_another_tokenizer_is_never_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    asked = ("--json-key", "question", "--vocab-size")
+    for _ in range(2):  # the same one is
+        assert train(file, tmp_path / "out", *asked, "270") == 0
+    first = (tmp_path / "out" / "tokenizer.json").read_bytes()
+    assert train(file, tmp_path / "out", *asked, "280") == 2
+    assert "never written over" in capsys.readouterr().err
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--max-rows", "-3"], "--max-rows: -3; it is a number of rows"),
+        (["--vocab-size", "9" * 23], f"--vocab-size: {'9' * 23}; ids are stored in 32 bits"),
+        (["--json-key", "question", "question"], "a field is read once"),
+        (
+            ["--json-key", "text"],
+            '40 rows, none with text; passed over: {"none of the fields": 40}',
+        ),
+        (["--out", "train.jsonl"], "--out train.jsonl: a file; it is a folder"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_cannot_be_trained_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    told: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(Path("train.jsonl"), list(ROWS))
+    asked = ("--json-key", "question", "--vocab-size", "270", *more)
+    assert train(file, Path("out"), *asked) == 2
+    assert told in capsys.readouterr().err
+    assert not Path("out").exists()

@@ -45,6 +45,7 @@ def ready(bench: Workbench) -> Workbench:
         ("overlaps={a: [shq]}", ("between two sets",)),
         ("overlaps={a: [shq, sha]}", ("write 'shq'",)),
         ("duplicates.bands=7", ("bands divide the 128",)),
+        ("duplicates.seed=99999999999999999999", ("0 to 2**64 - 1",)),
         ("multi_turn_answer=first", ("last, sum",)),
         ("heldout_share=1.0", ("below 1",)),
         ("sets.shq.answer_tokens_abov=9", ("write 'answer_tokens_above'",)),

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from frontload.data_tools.preprocess.progress import Lines, describe
 from frontload.data_tools.preprocess.request import PreprocessRequest, Shard
@@ -129,6 +130,11 @@ REFUSED = [
     (["--rejects", "P.bin"], "--rejects P.bin: a file that this command writes"),
     (["--rejects", "folder"], "--rejects folder: a folder"),
     (["--tokenizer", "nowhere.json"], "--tokenizer nowhere.json: no file"),
+    (["--tokenizer", "no_unknown.json"], "no_unknown.json: a text that it cannot encode"),
+    (
+        ["--tokenizer", "no_unknown.json", "--input", "a.jsonl", "b.jsonl", "--workers", "2"],
+        "no_unknown.json: a text that it cannot encode",
+    ),
     (["--tokenizer", "a.jsonl"], "no Hugging Face tokenizer"),
     (["--input", "a.jsonl", "a.jsonl"], "a file is read once"),
     (["--input", "nowhere*.jsonl"], "no file"),
@@ -153,6 +159,8 @@ def test_wrong_requests_are_refused_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = write_texts(Path("a.jsonl"), documents(20)).read_bytes()
+    write_texts(Path("b.jsonl"), documents(20))
+    Tokenizer(models.WordLevel({"a": 0})).save("no_unknown.json")
     Path("folder").mkdir()
     Path("empty.jsonl").write_bytes(b"\n\n")
     Path("cut.jsonl.gz").write_bytes(gzip.compress(Path("a.jsonl").read_bytes())[:-20])
