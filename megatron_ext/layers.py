@@ -140,6 +140,15 @@ class DocumentAttention(nn.Module):
 class TorchMambaMixer(MambaMixer):
     """Megatron's Mamba-2 mixer, its parameters and sharding, with the scan in plain torch."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        theirs = self.norm
+        if not isinstance(theirs, GroupRMSNorm):  # mamba-ssm is installed; its norm needs CUDA
+            self.norm = GroupRMSNorm(
+                self.d_inner_local_tp, group_size=self.d_inner_local_tp // self.ngroups_local_tp
+            )
+            self.norm.weight, self.norm.tp_group = theirs.weight, theirs.tp_group
+
     def forward(
         self,
         hidden_states: Tensor,

@@ -6,6 +6,7 @@ inside the linear, extra state) and Megatron's own specification and layers arou
 
 import functools
 import itertools
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -285,3 +286,27 @@ def test_precisions_in_megatrons_words(name: str, expected: tuple[Any, ...]) -> 
     assert found == expected
     assert config.params_dtype == torch.bfloat16
     assert bool(fp8_settings(name)) == bool(config.fp8)
+
+
+def test_torch_layers_keep_their_norm_beside_mamba_ssm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed mamba-ssm gives the mixer a norm of its own, which runs on CUDA alone."""
+
+    class OnlyCuda(nn.Module):
+        def __init__(self, size: int, *, dtype: Any, **_: Any) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(size, dtype=dtype))
+
+    mixer = sys.modules["megatron.core.ssm.mamba_mixer"]
+    tokens = torch.arange(24).view(2, 12)
+    logits = []
+    for changes in ({}, {"HAVE_MAMBA_SSM": True, "ExtendedRMSNorm": OnlyCuda}):
+        for name, value in changes.items():
+            monkeypatch.setattr(mixer, name, value)
+        module: Any = build_model(MODEL, Placement(), join_groups(Placement()), precision="fp32")
+        initialise_weights(module, MODEL, 4)
+        logits.append(module(tokens, None, None).detach())
+    assert torch.equal(*logits)
+    norm = module.decoder.layers[0].mixer.norm
+    assert isinstance(norm, stack.GroupRMSNorm)
+    assert norm.weight.tensor_model_parallel
+    assert norm.tp_group is not None
