@@ -1,6 +1,7 @@
 # make study   the whole study on this machine (SEEDS=3 for error bars over seeds)
 # make test    everything CI runs: lint, types, import contracts, tests with the smoke study
 # make bench   paired timings against the peers, printed as ratios
+# make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
 # make check   the same as test without the smoke study; golden rewrites the pinned keys and losses
 STUDY ?= laptop
 SEEDS ?= 1
@@ -12,7 +13,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: study plan test check lint bench golden environment clean
+.PHONY: study plan test check lint bench golden environment clean gpu gpu-wheels
 
 environment:
 	@PYTHON="$(PYTHON)" sh launch/environment.sh
@@ -37,6 +38,26 @@ test: lint
 
 bench: environment
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports $(BIN)/python $$bench || exit 1; done
+
+# GPU_BUDGET: seconds of set-up and checks together; GPU_CHECKS: some of the names in tests/gpu/proof.py
+WHEELS ?= .wheels
+GPU_BUDGET ?= 1500
+GPU_CHECKS ?=
+GPU_LOG ?= .gpu/proof.jsonl
+gpu:
+	@began=$$(date +%s); \
+	PYTHON="$(PYTHON)" WHEELS="$(WHEELS)" sh launch/gpu_environment.sh && \
+	PYTHONPATH=.imports PYTHONUNBUFFERED=1 .gpu/venv/bin/python -m tests.gpu.proof \
+		--budget $(GPU_BUDGET) --spent $$(($$(date +%s) - began)) --log "$(GPU_LOG)" \
+		--checks $(GPU_CHECKS)
+
+# Where there is a package index: what `make gpu` installs. Sources are read with .venv's torch, not built.
+gpu-wheels: environment
+	@$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: -d $(WHEELS) -c constraints.txt \
+		megatron-core einops PyYAML
+	@MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE $(BIN)/python -m pip download --quiet \
+		--no-deps --no-build-isolation --no-binary=:all: -d $(WHEELS) mamba-ssm==2.3.2.post1 causal-conv1d==1.7.0
+	@ls -l $(WHEELS)
 
 golden: environment
 	@FRONTLOAD_GOLDEN=write $(BIN)/python -m pytest tests/golden

@@ -1,0 +1,78 @@
+#!/bin/sh
+# Makes .gpu/venv for `make gpu` on a bare image: its own Python 3.12 with torch and CUDA, and what the folder WHEELS
+# carries beside it. Nothing is downloaded. mamba-ssm and causal-conv1d are built for this GPU alone, from their sources.
+# Called by the Makefile from the root of the checkout. Says what it could not install; exits 2 with the cure if it cannot begin.
+set -eu
+
+wheels=${WHEELS:-.wheels}
+home=.gpu
+limit=${BUILD_SECONDS:-600}
+
+has_cuda() {
+    "$1" -c 'import sys, torch; sys.exit(sys.version_info[:2] != (3, 12) or not torch.cuda.is_available())' >/dev/null 2>&1
+}
+
+find_python() {
+    for name in "${PYTHON:-}" python3 python3.12 python; do
+        [ -n "$name" ] && command -v "$name" >/dev/null 2>&1 && has_cuda "$name" && command -v "$name" && return
+        [ -z "${PYTHON:-}" ] || return 1
+    done
+    return 1
+}
+
+python=$(find_python) || {
+    echo "gpu set-up asked for a Python 3.12 whose torch sees a GPU: ${PYTHON:-python3} has no CUDA device, no torch or" \
+        "another version; the proof needs one; run 'make gpu PYTHON=/path/to/python3.12' in an image with PyTorch and CUDA" >&2
+    exit 2
+}
+[ -d "$wheels" ] || {
+    echo "gpu set-up asked for the folder WHEELS=$wheels: it is not there; the proof installs from it and downloads nothing;" \
+        "run 'make gpu-wheels' on a machine with a package index and carry that folder along" >&2
+    exit 2
+}
+wheels=$(cd "$wheels" && pwd)
+
+mkdir -p "$home"
+[ -x "$home/venv/bin/python" ] || "$python" -m venv --system-site-packages "$home/venv"
+venv=$(pwd)/$home/venv/bin/python
+log=$home/install.log
+
+install() {  # name to show, then pip's words; one by one, so that one that fails costs no other
+    name=$1
+    shift
+    stamp=$home/done-$(basename "$name")
+    [ -f "$stamp" ] && return 0
+    began=$(date +%s)
+    if timeout "$limit" "$venv" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$@" >"$log" 2>&1; then
+        touch "$stamp"
+        echo "gpu set-up: $name, $(($(date +%s) - began)) s"
+    else
+        echo "gpu set-up: could not install $name: $(tail -n 1 "$log")"
+    fi
+}
+
+for file in "$wheels"/*.whl; do
+    [ -f "$file" ] && install "$(basename "$file")" --no-compile "$file"
+done
+
+# Their setup.py compiles for up to nine architectures, which takes longer than the whole proof: its own
+# flags are taken out, and torch's extension builder reads TORCH_CUDA_ARCH_LIST instead.
+TORCH_CUDA_ARCH_LIST=$("$venv" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+MAX_JOBS=${MAX_JOBS:-$(nproc)}
+MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE NVTE_FRAMEWORK=pytorch
+export TORCH_CUDA_ARCH_LIST MAX_JOBS MAMBA_FORCE_BUILD CAUSAL_CONV1D_FORCE_BUILD NVTE_FRAMEWORK
+for file in "$wheels"/causal_conv1d-*.tar.gz "$wheels"/mamba_ssm-*.tar.gz "$wheels"/transformer_engine_torch-*.tar.gz; do
+    [ -f "$file" ] || continue
+    name=$(basename "$file" .tar.gz)
+    rm -rf "$home/source/$name"
+    mkdir -p "$home/source"
+    if ! tar -xzf "$file" -C "$home/source" 2>/dev/null; then
+        echo "gpu set-up: could not unpack $name.tar.gz"
+        continue
+    fi
+    case $name in
+    causal_conv1d-* | mamba_ssm-*) sed -i -E 's/cc_flag\.append\(.*\)$/pass/' "$home/source/$name/setup.py" ;;
+    esac
+    install "$name" --no-build-isolation "./$home/source/$name"
+done
+echo "gpu set-up: done"
