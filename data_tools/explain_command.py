@@ -13,6 +13,7 @@ from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.proof.prefix import as_prefix
 from frontload.data_tools.provenance import Trail, origins
+from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.recipes.errors import RecipeError
 
 
@@ -35,19 +36,18 @@ def run_explain(arguments: argparse.Namespace) -> int:
     """Prints the origin of one sample."""
     path, kind = arguments.path, kind_of(arguments.path)
     tokenizer = AnyTokenizer.load(arguments.tokenizer)
+    inputs = expand_inputs([str(file) for file in arguments.input])
     if kind == "blend":
         indexes = find_indexes(path, [as_prefix(one) or one for one in arguments.index])
         _refuse_missing(path, indexes)
-        folders = sources_in_store(
-            indexes, tokenizer=arguments.tokenizer, inputs=tuple(arguments.input)
-        )
+        folders = sources_in_store(indexes, tokenizer=arguments.tokenizer, inputs=inputs)
         print(explain_sample(path, folders, number=arguments.number).to_text())
     elif kind == "pack":
         print("\n".join(_lines_of_pack(path, arguments.number, tokenizer)))
     elif kind == "prefix":
         prefix = as_prefix(path)
         assert prefix is not None, f"{path} was a prefix a moment ago"
-        trail = Trail(prefix=prefix, inputs=tuple(arguments.input))
+        trail = Trail(prefix=prefix, inputs=inputs)
         print("\n".join(_lines_of_document(trail, arguments.number, tokenizer)))
     else:
         raise RecipeError(
@@ -106,7 +106,7 @@ def _lines_of_pack(folder: Path, number: int, tokenizer: AnyTokenizer) -> list[s
             rule="packs of `frontload data pack` keep the row that each conversation came from",
             do="use `frontload data peek` to read it",
         )
-    origin = np.load(folder / "origin.npy", mmap_mode="r")
+    origin = read_array(folder / "origin.npy", np.int64)
     row = int(order[number])
     first, last = (int(one) for one in tokens.document_indices[row : row + 2])
     lines = [f"sample {number}: row {row}, epoch {number // counts['rows']}"]

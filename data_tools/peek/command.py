@@ -24,7 +24,7 @@ from frontload.data_tools.raw.inputs import FORMAT_OF_SUFFIX, expand_inputs
 from frontload.data_tools.raw.parse import BadRow
 from frontload.data_tools.raw.rows import read_rows
 from frontload.recipes.artifact import documents_file
-from frontload.recipes.errors import RecipeError
+from frontload.recipes.errors import ArtifactError, RecipeError
 
 COUNTS = ("plan.json", "pack.json", "index.json", "composition.json", "counts.json", "ledger.json")
 HIDDEN = {"files", "bin_blocks", "idx_blocks", "parts"}  # long, and for programs
@@ -62,13 +62,13 @@ def run_peek(arguments: argparse.Namespace) -> int:
     console.print(f"{kind} {path}")
     for name in COUNTS:
         if (path / name).is_file():
-            _print_counts(console, read_json(path / name))
+            _print_counts(console, path / name)
     if kind == "file":
         _show_file(console, path, tokenizer, arguments)
     elif kind in ("index", "prefix"):
         prefix = prefix_of(as_prefix(path) or path)
         if manifest_file(prefix).is_file():
-            _print_counts(console, read_json(manifest_file(prefix)))
+            _print_counts(console, manifest_file(prefix))
         _show_documents(console, prefix, tokenizer, arguments)
     elif kind == "pack":
         _show_pack(console, path, tokenizer, arguments)
@@ -82,7 +82,15 @@ def run_peek(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _print_counts(console: Console, counts: dict[str, Any]) -> None:
+def _print_counts(console: Console, file: Path) -> None:
+    counts: Any = read_json(file)
+    if not isinstance(counts, dict):
+        raise ArtifactError(
+            f"reading {file}",
+            found=f"JSON, but a {type(counts).__name__}",
+            rule="a description is an object with named fields",
+            do="delete the artifact and make it again",
+        )
     shown = {name: value for name, value in counts.items() if name not in HIDDEN}
     console.print(json.dumps(shown, indent=1, sort_keys=True))
 

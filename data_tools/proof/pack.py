@@ -95,7 +95,9 @@ def _prove_files(
             for one in prove_pair(folder / name, known, digests)
         ]
     for name, entry in stated.items():
-        if name.endswith(".npy"):
+        if name.endswith(".npy") and not (folder / name).is_file():
+            checks.append(check(name, "missing", False, where=folder / name))
+        elif name.endswith(".npy"):
             checks += prove_bytes(folder / name, FileDigest(**entry))
     return checks
 

@@ -19,6 +19,16 @@ from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError
 
 SUFFIXES = (".manifest.json", ".bin", ".idx")
+STATED = {
+    "bin_bytes": int,
+    "bin_sha256": str,
+    "dtype": str,
+    "idx_bytes": int,
+    "idx_sha256": str,
+    "num_documents": int,
+    "num_tokens": int,
+}
+"""Fields of every manifest, with their types: without them nothing would be compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +45,8 @@ def manifest_file(prefix: Path) -> Path:
 
 def as_prefix(path: Path) -> Path | None:
     """The prefix that a path names, itself or by one of its three files; None for none."""
+    if not path.name:  # `.`, or nothing
+        return None
     for suffix in SUFFIXES:
         if path.name.endswith(suffix):
             path = path.with_name(path.name.removesuffix(suffix))
@@ -51,6 +63,7 @@ def prove_prefix(prefix: Path, *, tokenizer: AnyTokenizer | None = None) -> list
     checks: list[Check] = []
     if manifest_file(prefix).is_file():
         manifest = read_json(manifest_file(prefix))
+        checks += _misdescribed(prefix, manifest)
     else:
         checks.append(check("manifest", "none: counts and digests are not compared", True))
     if tokenizer and "tokenizer_sha256" in manifest:
@@ -128,6 +141,15 @@ def prove_pair(
         found = prove_bytes(bin_file(prefix), digests.data, look=look, known=known)
         return [*checks, *look.checks(), *found]
     return [*checks, *prove_bytes(bin_file(prefix), digests.data, known=known)]
+
+
+def _misdescribed(prefix: Path, manifest: Mapping[str, Any]) -> list[Check]:
+    """The fields that a manifest has to state and does not: what it leaves out is not compared."""
+    return [
+        check(f"manifest states {name}", found, False, where=f"{manifest_file(prefix)} {name}")
+        for name, kind in STATED.items()
+        if not isinstance(found := manifest.get(name), kind)
+    ]
 
 
 def _end_of(manifest: Mapping[str, Any]) -> int | None:

@@ -179,6 +179,11 @@ def miscounted(p: Path) -> str:
     return "tokens: "
 
 
+def emptied(p: Path) -> str:
+    edit(p.with_name("one.manifest.json"), lambda manifest: manifest.clear())
+    return f"{p}.manifest.json bin_sha256"
+
+
 ON_PREFIX: dict[str, Callable[[Path], str]] = {
     "bit of the first token": lambda p: flip(bin_file(p), 0),
     "bit in the middle": lambda p: flip(bin_file(p), 700_001, bit=7),
@@ -212,6 +217,7 @@ ON_PREFIX: dict[str, Callable[[Path], str]] = {
     "id beyond the vocabulary (signed)": beyond_vocabulary,
     "boundary moved (signed)": moved_boundary,
     "manifest miscounts": miscounted,
+    "manifest emptied": emptied,
 }  # fmt: skip
 
 
@@ -377,6 +383,11 @@ def miscount_pack(folder: Path) -> str:
     return f"{folder / 'pack.json'} loss_tokens"
 
 
+def lose_order(folder: Path) -> str:
+    (folder / "order.npy").unlink()
+    return f"{folder / 'order.npy'}"
+
+
 ON_PACK: dict[str, tuple[str, Callable[[Path], str]]] = {
     "mask shifted by one (signed)": ("pack", shift_mask),
     "mask of the study shifted by one": ("study-pack", shift_study_mask),
@@ -388,6 +399,7 @@ ON_PACK: dict[str, tuple[str, Callable[[Path], str]]] = {
     "bit of the origins": ("pack", lambda folder: flip(folder / "origin.npy", 500)),
     "mask cut off": ("pack", lambda folder: resize(folder / "loss_mask.bin", -1)),
     "counts edited": ("pack", miscount_pack),
+    "order lost": ("pack", lose_order),
 }
 
 

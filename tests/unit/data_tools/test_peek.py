@@ -11,7 +11,7 @@ import pytest
 from frontload.data_tools.cli import add_commands
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.peek.masked import masked_text
-from frontload.recipes.errors import RecipeError
+from frontload.recipes.errors import FrontloadError, RecipeError
 from frontload.recipes.schema import Blend, Window
 from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
 from tests.unit.data_tools.room import Room, write_jsonl
@@ -166,6 +166,24 @@ def test_only_samples_are_explained(built_room: Room) -> None:
     tokenizer = built_room.folder / "tokenizer"
     with pytest.raises(RecipeError, match="an artifact of kind curate"):
         run("explain", built_room.folder / "mix-lmq", 0, "--tokenizer", tokenizer)
+
+
+def test_damaged_descriptions_and_wrong_places_are_told_in_words(
+    made: Path, built_room: Room, tmp_path: Path
+) -> None:
+    tokenizer = ("--tokenizer", built_room.folder / "tokenizer")
+    pack = shutil.copytree(made / "pack", tmp_path / "pack")
+    (pack / "origin.npy").write_bytes((pack / "origin.npy").read_bytes()[:50])
+    with pytest.raises(FrontloadError, match=r"origin.npy: no readable array"):
+        run("explain", pack, 0, *tokenizer)
+    (pack / "pack.json").write_text("[1]")
+    with pytest.raises(FrontloadError, match=r"pack.json: JSON, but a list"):
+        run("peek", pack)
+    with pytest.raises(FrontloadError, match=r"nowhere.jsonl: there is no such file"):
+        run("explain", made / "P", 0, *tokenizer, "--input", tmp_path / "nowhere.jsonl")
+    for command in (("peek", "."), ("verify", "."), ("explain", ".", 0, *tokenizer)):
+        with pytest.raises(FrontloadError, match="none of the files that tell a kind"):
+            run(*command)
 
 
 def test_shown_documents_are_the_prefixs(
