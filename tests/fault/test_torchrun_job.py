@@ -112,7 +112,7 @@ def test_warned_requeued_and_resumed_it_ends_with_the_same_bytes(
 def await_path(
     folder: Path, pattern: str, process: "subprocess.Popen[str]", cluster: FakeCluster
 ) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not list(folder.glob(pattern)):
         assert process.poll() is None, (cluster.folder / "said").read_text()
         assert time.monotonic() < end, (cluster.folder / "said").read_text()

@@ -152,7 +152,7 @@ class FakeCluster:
 
     def end(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
         """Status of a job and what it said, after Slurm's own end: nothing of it lives on."""
-        status = process.wait(timeout=60)
+        status = process.wait(timeout=300)
         self.left = self.alive()
         for pid in self.left:
             os.kill(pid, signal.SIGKILL)
@@ -173,7 +173,7 @@ class FakeCluster:
 
     def await_training(self) -> None:
         """Returns when the trainer runs."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while not self.state("training").exists():
             assert time.monotonic() < end, self.log
             time.sleep(0.02)
