@@ -37,14 +37,23 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser whose complaints are four-part messages."""
 
     def error(self, message: str) -> NoReturn:
-        choice = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        if choice:
-            names = [name.strip(" '") for name in choice[2].split(",")]
+        choice = re.search(
+            r"argument (\S+): invalid choice: '([^']*)' \(choose from (.*)\)", message
+        )
+        names = [name.strip(" '") for name in choice[3].split(",")] if choice else []
+        if choice and choice[1].startswith("-"):
             raise RecipeError(
-                f"{self._place()} {choice[1]}".strip(),
-                found=f"'{choice[1]}' is not a command",
+                f"{self._place()} {choice[1].split('/')[-1]}",
+                found=f"'{choice[2]}'",
+                rule="it is one of " + ", ".join(names),
+                do=nearest(choice[2], names),
+            )
+        if choice:
+            raise RecipeError(
+                f"{self._place()} {choice[2]}".strip(),
+                found=f"'{choice[2]}' is not a command",
                 rule="commands are " + ", ".join(names),
-                do=nearest(choice[1], names),
+                do=nearest(choice[2], names),
             )
         unknown = re.search(r"unrecognized arguments: (\S+)", message)
         if unknown:
@@ -125,7 +134,7 @@ def _dispatch(asked: Sequence[str]) -> int:
         overrides += [*options.overrides, *(part for part in rest if _is_override(part))]
         rest = [part for part in rest if not _is_override(part)]
     if rest:
-        _subparser(parser, options.command).error(f"unrecognized arguments: {rest[0]}")
+        _subparser(parser, options).error(f"unrecognized arguments: {rest[0]}")
     options.overrides = overrides
     act: Callable[[argparse.Namespace], int] = options.run
     return act(options)
@@ -135,10 +144,13 @@ def _is_override(part: str) -> bool:
     return "=" in part and not part.startswith("-")
 
 
-def _subparser(parser: argparse.ArgumentParser, command: str) -> argparse.ArgumentParser:
+def _subparser(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> argparse.ArgumentParser:
+    """The innermost parser of the command that was typed: its flags are those that were meant."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            return action.choices[command]
+            return _subparser(action.choices[getattr(options, action.dest)], options)
     return parser
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from frontload.data_tools.blending.budget import Budget, Size, plan_budget, sources_read
@@ -14,6 +15,8 @@ from frontload.recipes.artifact import index_prefix
 from frontload.recipes.blend_schema import BlendRecipe, load_blend
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded, nearest
+
+BLEND_KEYS = {field.name for field in fields(BlendRecipe)}
 
 
 def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -88,11 +91,19 @@ def _prefixes(loaded: Loaded[BlendRecipe], given: Sequence[str]) -> dict[str, Pa
     for one in given:
         name, equals, prefix = one.partition("=")
         if not equals or not prefix:
+            written = "PREFIX" if equals else one
             raise RecipeError(
                 f"--index {one}",
                 found="no NAME=PREFIX",
                 rule="an index is given with the name of its source",
-                do=f"write e.g. --index {known[0] if known else 'base'}={one}",
+                do=f"write e.g. --index {known[0] if known else 'base'}={written}",
+            )
+        if name not in known and (name in BLEND_KEYS or "." in name):
+            raise RecipeError(
+                f"--index {one}",
+                found=f"'{name}', a key of the recipe, among the indexes",
+                rule="what follows --index is NAME=PREFIX, up to the next flag",
+                do="write overrides before --index",
             )
         if name not in known:
             raise RecipeError(

@@ -14,6 +14,8 @@ from frontload.data_tools.preprocess.request import (
     EncoderChoice,
     PreprocessRequest,
     SpecialText,
+    check_prefix,
+    manifest_file,
     parse_shard,
 )
 from frontload.data_tools.preprocess.run import preprocess
@@ -62,16 +64,14 @@ def _add_options(raw: argparse.ArgumentParser) -> None:
     )
     raw.add_argument(
         "--encoder",
-        type=EncoderChoice,
-        choices=list(EncoderChoice),
-        default=EncoderChoice.AUTO,
+        choices=[choice.value for choice in EncoderChoice],
+        default=EncoderChoice.AUTO.value,
         help="auto: gigatoken where its ids are those of tokenizers (default)",
     )
     raw.add_argument(
         "--special-text",
-        type=SpecialText,
-        choices=list(SpecialText),
-        default=SpecialText.DROP,
+        choices=[choice.value for choice in SpecialText],
+        default=SpecialText.DROP.value,
         help="rows that spell a special token: drop and count them (default), or encode its id",
     )
     raw.add_argument(
@@ -119,8 +119,8 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
         append_eod=arguments.append_eod,
         eod_token=arguments.eod_token,
         workers=arguments.workers,
-        encoder=arguments.encoder,
-        special_text=arguments.special_text,
+        encoder=EncoderChoice(arguments.encoder),
+        special_text=SpecialText(arguments.special_text),
         shard=parse_shard(arguments.shard) if arguments.shard else None,
         rejects=arguments.rejects,
         max_bad_rate=arguments.max_bad_rate,
@@ -129,9 +129,14 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
     if arguments.print_slurm_array is not None:
         print(array_script(request, shards=arguments.print_slurm_array), end="")
         return 0
+    check_prefix(request.output_prefix)
+    was_there = manifest_file(request.prefix).is_file()
     began = time.monotonic()
     manifest = preprocess(request, progress=progress_for(sys.stderr))
     print(describe(request.prefix, manifest))
+    if was_there:
+        print(f"{request.prefix} holds this very output: nothing done", file=sys.stderr)
+        return 0
     seconds = time.monotonic() - began
     rate = manifest["text_bytes"] / seconds / 1e6
     print(f"{seconds:.1f} s, {rate:.0f} MB/s of text", file=sys.stderr)

@@ -15,6 +15,8 @@ from frontload.recipes.study import load_study
 
 TP2 = ["placement.tensor_parallel=2"]
 
+PREPROCESS = ["preprocess", "--input", "a.jsonl", "--output-prefix", "P", "--tokenizer", "T"]
+
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = cli.main(arguments)
@@ -38,6 +40,9 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["plan", "smoke", "placement.pipeline_parallel=64"], "pipeline stages hold the same"),
         (["run", "smoke", "--store", "/dev/null"], "cannot be written"),
         (["run", "smoke", "--out", "/dev/null/out"], "not a folder"),
+        (["data", "prepocess"], "write 'preprocess'"),
+        (["data", "blend", "gsm8k", "--plan-onyl"], "write '--plan-only'"),
+        (["data", *PREPROCESS, "--encoder", "gigatokn"], "--encoder: 'gigatokn'; it is one of"),
         (["plan"], "STUDY"),
         (["explain", "nothing"], "no such key or label"),
         (["explain", "sample", "x", "--blend", "b"], "a sample is a number"),
