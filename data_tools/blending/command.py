@@ -120,7 +120,16 @@ def _prefixes(loaded: Loaded[BlendRecipe], given: Sequence[str]) -> dict[str, Pa
                 do="give each source once; several indexes are members of a mix",
             )
         path = Path(prefix.removesuffix(".idx").removesuffix(".bin"))
-        found[name] = index_prefix(path) if path.is_dir() else path
+        path = index_prefix(path) if path.is_dir() else path
+        for other, its in found.items():
+            if its.resolve() == path.resolve():
+                raise RecipeError(
+                    f"--index {one}",
+                    found=f"the index of {other}",
+                    rule="two names of one index would read its tokens twice, uncounted",
+                    do="name another index, or leave one of the sources out of the recipe",
+                )
+        found[name] = path
     return found
 
 

@@ -34,6 +34,7 @@ SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
 CHUNK_ROWS = 64  # ours: rows that a worker is handed; decides nothing but speed
 POLICIES = (DROP, SPLIT)
 FORMAT = 2
+MOST_TOKENS = (1 << 31) - 2  # Megatron's .idx holds int32 lengths, and a row has one token more
 
 Progress = Callable[[int, int], None]
 """Told the rows read so far, and the sequences in them."""
@@ -82,7 +83,7 @@ def build_pack(
         if not num_sequences:
             raise RecipeError(
                 f"packing {', '.join(request.inputs)}",
-                found=f"no conversation to pack; dropped {dict(sorted(counts.dropped.items()))}",
+                found="no conversation to pack" + _dropped(counts),
                 rule="at least one conversation is kept",
                 do="look at the reasons: the files, --template or --sequence-tokens are wrong",
             )
@@ -95,6 +96,12 @@ def build_pack(
     return read_json(request.output / "pack.json")
 
 
+def _dropped(counts: Counts) -> str:
+    """The drops by source and reason, as a message says them; nothing when no row was read."""
+    told = [(name.partition("\t"), number) for name, number in sorted(counts.dropped.items())]
+    return "".join(f"; {number} of {source} dropped: {why}" for (source, _, why), number in told)
+
+
 def _check(request: PackRequest) -> None:
     for option, found in (
         ("--sequence-tokens", request.sequence_tokens),
@@ -105,6 +112,13 @@ def _check(request: PackRequest) -> None:
             raise RecipeError(
                 option, found=str(found), rule="it is at least 1", do="write 1 or more"
             )
+    if request.sequence_tokens > MOST_TOKENS:
+        raise RecipeError(
+            "--sequence-tokens",
+            found=str(request.sequence_tokens),
+            rule=f"lengths are stored in 32 bits, so a row has {MOST_TOKENS} tokens at most",
+            do="write for example 32768",
+        )
     if request.over_long not in POLICIES:
         raise RecipeError(
             "--over-long",

@@ -264,7 +264,14 @@ def test_the_command_says_what_became_of_every_row(
     [
         ({"over_long": "truncate"}, "--over-long: 'truncate'; .*; write drop"),
         ({"sequence_tokens": 0}, "--sequence-tokens: 0"),
-        ({"sequence_tokens": 8}, "no conversation to pack; dropped .*longer than a row"),
+        (
+            {"sequence_tokens": 8},
+            r"no conversation to pack; .*\d+ of .* dropped: longer than a row",
+        ),
+        (
+            {"sequence_tokens": 1 << 31},
+            "--sequence-tokens: 2147483648; lengths are stored in 32 bits",
+        ),
         ({"epochs": 0}, "--epochs: 0"),
         ({"workers": 0}, "--workers: 0"),
         ({"template": Path("nowhere.jinja")}, "--template nowhere.jinja: there is no such file"),

@@ -162,6 +162,10 @@ def test_wrong_commands_are_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("write overrides before --index", (recipe, *index, "seed=4", "--out", out)),
         ("write overrides before --index", (recipe, *index, "phases.a.tokens=4", "--out", out)),
         ("base has an index already", (recipe, *index, "base=x", "--out", out)),
+        (
+            "the index of base; two names",
+            (recipe, *index[:-1], "shq=" + index[1].split("=")[1], "--out", out),
+        ),
         ("no such file", (recipe, *index[:-1], f"shq={tmp_path / 'none'}", "--out", out)),
         ("no folder", (recipe, *index, "--out", tmp_path / "no" / "out")),
         ("something else is there", (recipe, *index, "--out", tmp_path)),
