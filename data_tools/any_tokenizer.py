@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer as LibraryTokenizer
 
+from frontload.data_tools.files import read_json
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
 
@@ -73,3 +74,18 @@ class AnyTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of the ids, special tokens written out."""
         return self._library.decode(list(ids), skip_special_tokens=False)
+
+    def check_made(self, description: Path) -> None:
+        """Refuses to read ids that another tokenizer gave, where their description names it.
+
+        Raises: RecipeError.
+        """
+        stated = read_json(description) if description.is_file() else {}
+        digest = stated.get("tokenizer_sha256") if isinstance(stated, dict) else None
+        if digest not in (None, self.sha256()):
+            raise RecipeError(
+                f"--tokenizer {self.file}",
+                found=f"sha256 {self.sha256()[:12]}; {description} states {digest[:12]}",
+                rule="ids are read with the tokenizer that gave them: another makes other text",
+                do="name that tokenizer",
+            )

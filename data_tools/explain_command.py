@@ -11,7 +11,7 @@ from frontload.data_tools.artifact_kind import find_indexes, kind_of
 from frontload.data_tools.explain import explain_sample, sources_in_store
 from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.proof.prefix import as_prefix
+from frontload.data_tools.proof.prefix import as_prefix, manifest_file
 from frontload.data_tools.provenance import Trail, origins
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.recipes.errors import RecipeError
@@ -37,9 +37,12 @@ def run_explain(arguments: argparse.Namespace) -> int:
     path, kind = arguments.path, kind_of(arguments.path)
     tokenizer = AnyTokenizer.load(arguments.tokenizer)
     inputs = expand_inputs([str(file) for file in arguments.input])
+    _check_tokenizer(path, kind, tokenizer)
     if kind == "blend":
         indexes = find_indexes(path, [as_prefix(one) or one for one in arguments.index])
         _refuse_missing(path, indexes)
+        for index in indexes.values():
+            tokenizer.check_made(manifest_file(index))
         folders = sources_in_store(indexes, tokenizer=arguments.tokenizer, inputs=inputs)
         print(explain_sample(path, folders, number=arguments.number).to_text())
     elif kind == "pack":
@@ -57,6 +60,14 @@ def run_explain(arguments: argparse.Namespace) -> int:
             do="name one of these, or use `frontload explain sample N` for a study's store",
         )
     return 0
+
+
+def _check_tokenizer(path: Path, kind: str, tokenizer: AnyTokenizer) -> None:
+    prefix = as_prefix(path)
+    if kind == "pack":
+        tokenizer.check_made(path / "pack.json")
+    elif kind == "prefix" and prefix is not None:
+        tokenizer.check_made(manifest_file(prefix))
 
 
 def _refuse_missing(blend: Path, indexes: Mapping[str, Path]) -> None:

@@ -69,8 +69,12 @@ def run_peek(arguments: argparse.Namespace) -> int:
         prefix = prefix_of(as_prefix(path) or path)
         if manifest_file(prefix).is_file():
             _print_counts(console, manifest_file(prefix))
+        if tokenizer:
+            tokenizer.check_made(manifest_file(prefix))
         _show_documents(console, prefix, tokenizer, arguments)
     elif kind == "pack":
+        if tokenizer:
+            tokenizer.check_made(path / "pack.json")
         _show_pack(console, path, tokenizer, arguments)
     elif kind == "blend":
         _show_blend(console, path, arguments)

@@ -168,6 +168,14 @@ def test_only_samples_are_explained(built_room: Room) -> None:
         run("explain", built_room.folder / "mix-lmq", 0, "--tokenizer", tokenizer)
 
 
+def test_ids_are_not_read_with_another_tokenizer(made: Path, built_room: Room) -> None:
+    ours, chatml = built_room.folder / "tokenizer", made / "chatml"
+    for name, other in (("pack", ours), ("P", chatml)):
+        for command in (("peek", made / name), ("explain", made / name, 0)):
+            with pytest.raises(FrontloadError, match="the tokenizer that gave them"):
+                run(*command, "--tokenizer", other)
+
+
 def test_damaged_descriptions_and_wrong_places_are_told_in_words(
     made: Path, built_room: Room, tmp_path: Path
 ) -> None:
@@ -175,7 +183,7 @@ def test_damaged_descriptions_and_wrong_places_are_told_in_words(
     pack = shutil.copytree(made / "pack", tmp_path / "pack")
     (pack / "origin.npy").write_bytes((pack / "origin.npy").read_bytes()[:50])
     with pytest.raises(FrontloadError, match=r"origin.npy: no readable array"):
-        run("explain", pack, 0, *tokenizer)
+        run("explain", pack, 0, "--tokenizer", made / "chatml")
     (pack / "pack.json").write_text("[1]")
     with pytest.raises(FrontloadError, match=r"pack.json: JSON, but a list"):
         run("peek", pack)
