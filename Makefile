@@ -47,7 +47,7 @@ GPU_LOG ?= .gpu/proof.jsonl
 gpu:
 	@began=$$(date +%s); \
 	PYTHON="$(PYTHON)" WHEELS="$(WHEELS)" sh launch/gpu_environment.sh && \
-	PYTHONPATH=.imports PYTHONUNBUFFERED=1 .gpu/venv/bin/python -m tests.gpu.proof \
+	PYTHONUNBUFFERED=1 .gpu/python -m tests.gpu.proof \
 		--budget $(GPU_BUDGET) --spent $$(($$(date +%s) - began)) --log "$(GPU_LOG)" \
 		--checks $(GPU_CHECKS)
 

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Makes .gpu/venv for `make gpu` on a bare image: its own Python 3.12 with torch and CUDA, and what the folder WHEELS
-# carries beside it. Nothing is downloaded. mamba-ssm and causal-conv1d are built for this GPU alone, from their sources.
+# Makes .gpu/python for `make gpu` on a bare image: its own Python 3.12 with torch and CUDA, and before its packages those
+# that the folder WHEELS carries. Nothing is downloaded. No venv: made from an image's own venv it would not see its torch.
+# mamba-ssm and causal-conv1d are built for this GPU alone, from their sources.
 # Called by the Makefile from the root of the checkout. Says what it could not install; exits 2 with the cure if it cannot begin.
 set -eu
 
 wheels=${WHEELS:-.wheels}
 home=.gpu
-limit=${BUILD_SECONDS:-600}
+limit=${BUILD_SECONDS:-400}  # of each package
 
 has_cuda() {
     "$1" -c 'import sys, torch; sys.exit(sys.version_info[:2] != (3, 12) or not torch.cuda.is_available())' >/dev/null 2>&1
@@ -32,10 +33,12 @@ python=$(find_python) || {
 }
 wheels=$(cd "$wheels" && pwd)
 
-mkdir -p "$home"
-[ -x "$home/venv/bin/python" ] || "$python" -m venv --system-site-packages "$home/venv"
-venv=$(pwd)/$home/venv/bin/python
+site=$(pwd)/$home/site
 log=$home/install.log
+mkdir -p "$site"
+# shellcheck disable=SC2016
+printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" "$@"\n' "$site:$(pwd)/.imports" "$python" >"$home/python"
+chmod +x "$home/python"
 
 install() {  # name to show, then pip's words; one by one, so that one that fails costs no other
     name=$1
@@ -43,7 +46,9 @@ install() {  # name to show, then pip's words; one by one, so that one that fail
     stamp=$home/done-$(basename "$name")
     [ -f "$stamp" ] && return 0
     began=$(date +%s)
-    if timeout "$limit" "$venv" -m pip install --quiet --disable-pip-version-check --no-index --no-deps "$@" >"$log" 2>&1; then
+    rm -rf "$home/part"  # a folder of its own: pip --target replaces folders that several packages share
+    if timeout "$limit" "$home/python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps \
+        --target "$home/part" "$@" >"$log" 2>&1 && cp -R "$home/part/." "$site/"; then
         touch "$stamp"
         echo "gpu set-up: $name, $(($(date +%s) - began)) s"
     else
@@ -57,7 +62,7 @@ done
 
 # Their setup.py compiles for up to nine architectures, which takes longer than the whole proof: its own
 # flags are taken out, and torch's extension builder reads TORCH_CUDA_ARCH_LIST instead.
-TORCH_CUDA_ARCH_LIST=$("$venv" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
+TORCH_CUDA_ARCH_LIST=$("$home/python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
 MAX_JOBS=${MAX_JOBS:-$(nproc)}
 MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE NVTE_FRAMEWORK=pytorch
 export TORCH_CUDA_ARCH_LIST MAX_JOBS MAMBA_FORCE_BUILD CAUSAL_CONV1D_FORCE_BUILD NVTE_FRAMEWORK

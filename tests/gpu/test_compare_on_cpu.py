@@ -47,12 +47,18 @@ def test_packed_rows_and_what_it_lacks() -> None:
         next(findings)
 
 
+def test_packed_rows_in_bf16_of_other_layers() -> None:
+    found = list(compare.packed_rows(BARE, TINY, kernels=TORCH))
+    assert len(found) == 7
+    assert set(results(found).values()) == {PASS}
+
+
 def test_a_leak_fails_packed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "document_resets", lambda ids, with_mask: None)
-    findings = compare.packed_rows(BARE, TINY)
-    assert results([next(findings) for _ in range(3)])[
-        "packed and separate, torch layers: logits"
-    ] == FAIL  # fmt: skip
+    found = results(list(compare.packed_rows(BARE, TINY, kernels=TORCH)))
+    for layers in ("torch layers", "kernels in bf16"):
+        for part in ("logits", "loss", "gradients"):
+            assert found[f"packed and separate, {layers}: {part}"] == FAIL, (layers, part)
 
 
 def test_scan_kernels() -> None:

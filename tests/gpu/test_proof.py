@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tests.gpu.findings import (
     MEASURED,
     NO_TIME,
     PASS,
+    CouldNotRun,
     Finding,
     Rate,
     at_most,
@@ -213,6 +215,21 @@ def test_the_command_on_a_machine_without_a_gpu(
     assert last["text"] in shown
 
 
+def test_a_lack_that_shows_late_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ceiling(facts: dict[str, Any]) -> Iterator[Finding]:
+        yield passing("first half", tflops=facts["tflops"])
+        raise CouldNotRun("no kernels")
+
+    monkeypatch.setattr(importlib.import_module("tests.gpu.speed"), "gemm_ceiling", ceiling)
+    path = tmp_path / "answers.jsonl"
+    proof.run_one(CHECKS[0], {"tflops": 5.0}, path)
+    found = [Finding(**json.loads(line)) for line in path.read_text().splitlines()]
+    assert found[0] == passing("first half", tflops=5.0)
+    assert (found[1].result, found[1].figure) == (COULD_NOT_RUN, "no kernels")
+
+
 # ---------------------------------------------------------------- set-up
 
 
@@ -256,22 +273,71 @@ def test_set_up_refuses_a_machine_without_wheels(checkout: Path) -> None:
 def test_set_up_installs_from_the_folder_alone(checkout: Path) -> None:
     wheels = checkout / "wheels"
     wheels.mkdir()
-    for name in ("good-1-py3-none-any.whl", "bad-1-py3-none-any.whl", "mamba_ssm-9.tar.gz"):
-        (wheels / name).write_bytes(b"")
+    for name in ("good-1", "good-2", "bad-1"):
+        (wheels / f"{name}-py3-none-any.whl").write_bytes(b"")
+    (wheels / "mamba_ssm-9.tar.gz").write_bytes(b"")
     python = (
         'case "$*" in\n'
-        "*'-m venv'*) mkdir -p .gpu/venv/bin; cp \"$0\" .gpu/venv/bin/python;;\n"
-        '*pip*) echo "$*" >> pip.txt; case "$*" in *bad-1*) echo broken >&2; exit 1;; esac;;\n'
+        '*pip*) echo "$*" >> pip.txt; case "$*" in *bad-1*) echo broken >&2; exit 1;; esac\n'
+        "mkdir -p .gpu/part/shared; touch .gpu/part/shared/$(wc -l < pip.txt);;\n"
         "*get_device_capability*) echo 9.0;;\n"
+        'where) echo "$PYTHONPATH";;\n'
         "esac"
     )
     done = set_up(checkout, python)
     assert done.returncode == 0, done.stderr
     asked = (checkout / "pip.txt").read_text().splitlines()
-    assert all("--no-index" in line and "--no-deps" in line for line in asked)
-    assert any("good-1" in line for line in asked)
+    assert all("--no-index --no-deps --target .gpu/part" in line for line in asked)
+    names = ("bad-1", "good-1", "good-2")
+    assert all(name in line for name, line in zip(names, asked, strict=True))
     assert "could not install bad-1-py3-none-any.whl: broken" in done.stdout
     assert "could not unpack mamba_ssm-9.tar.gz" in done.stdout
+    shared = {path.name for path in (checkout / ".gpu/site/shared").iterdir()}
+    assert shared == {"2", "3"}, "packages that share a folder are both there"
+    where = subprocess.run(
+        [checkout / ".gpu/python", "where"], capture_output=True, text=True, check=True,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": "more"},
+    ).stdout.strip()  # fmt: skip
+    assert where == f"{checkout / '.gpu/site'}:{checkout / '.imports'}:more"
+    assert set_up(checkout, python).returncode == 0
+    again = (checkout / "pip.txt").read_text().splitlines()[len(asked) :]
+    assert len(again) == 1, "only what failed is tried again"
+    assert "bad-1" in again[0]
+
+
+def pack_source(wheels: Path, name: str, lines: list[str]) -> None:
+    folder = wheels / name
+    folder.mkdir()
+    (folder / "setup.py").write_text("\n".join(lines))
+    subprocess.run(["tar", "-czf", f"{name}.tar.gz", name], cwd=wheels, check=True)
+
+
+def test_kernels_are_built_for_one_architecture(checkout: Path) -> None:
+    wheels = checkout / "wheels"
+    wheels.mkdir()
+    lines = [
+        "cc_flag = []",
+        "if True:",
+        '    cc_flag.append("-gencode")',
+        '    cc_flag.append("arch=compute_80,code=sm_80")',
+        'print("flags", cc_flag)',
+    ]
+    pack_source(wheels, "mamba_ssm-9", lines)
+    python = (
+        'case "$*" in\n'
+        '*pip*) echo "$TORCH_CUDA_ARCH_LIST $MAMBA_FORCE_BUILD $*" > pip.txt\n'
+        "mkdir -p .gpu/part;;\n"
+        "*get_device_capability*) echo 9.0;;\n"
+        "esac"
+    )
+    done = set_up(checkout, python)
+    assert "gpu set-up: mamba_ssm-9, " in done.stdout
+    asked = (checkout / "pip.txt").read_text()
+    assert asked.startswith("9.0 TRUE ")
+    assert "--no-build-isolation ./.gpu/source/mamba_ssm-9" in asked
+    changed = checkout / ".gpu/source/mamba_ssm-9/setup.py"
+    shown = subprocess.run([sys.executable, changed], capture_output=True, text=True, check=True)
+    assert shown.stdout == "flags []\n"
 
 
 def test_script_is_clean_shell() -> None:
