@@ -77,7 +77,8 @@ def probe() -> dict[str, Any]:
         try:
             module = importlib.import_module(name)
         except (Exception, SystemExit) as error:
-            missing[name] = f"{type(error).__name__}: {str(error).splitlines()[:1]}"
+            told = (str(error).splitlines() or ["no message"])[0]
+            missing[name] = f"{type(error).__name__}: {told}"
         else:
             packages[name] = str(getattr(module, "__version__", "?"))
     machine: dict[str, Any] = {"device": "", "memory_bytes": 0, "capability": ""}

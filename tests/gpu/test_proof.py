@@ -215,6 +215,16 @@ def test_the_command_on_a_machine_without_a_gpu(
     assert last["text"] in shown
 
 
+def test_looking_names_what_does_not_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "PROBED", ("yaml", "nothing_here"))
+    found = proof.probe()
+    assert list(found["packages"]) == ["yaml"]
+    lack = "ModuleNotFoundError: No module named 'nothing_here'"
+    assert found["missing"] == {"nothing_here": lack, proof.CUDA: "torch sees no CUDA device"}
+    check = Check(name="x", place="", seconds=1, needs=("yaml", "nothing_here"))
+    assert proof.lacking(check, found) == f"nothing_here ({lack})"
+
+
 def test_a_lack_that_shows_late_is_a_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
