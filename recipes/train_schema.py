@@ -3,6 +3,7 @@
 A field that decides a weight reaches the hashed recipes of `schema.py`; `upkeep` does not.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from frontload.recipes.schema import Model, Optimizer, Pretrain, Schedule, Sft, Training
@@ -30,7 +31,7 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainKnobs:
+class TrainKnobs(ABC):
     """What pretraining and SFT state alike."""
 
     model: Model = field(metadata={"folder": "models"})
@@ -49,9 +50,9 @@ class TrainKnobs:
         return self.sequence_tokens * self.global_batch_sequences
 
     @property
+    @abstractmethod
     def total_tokens(self) -> int:
         """The whole budget of the run."""
-        raise NotImplementedError
 
     def training(self) -> Training:
         """The part that every stage of the run shares."""
