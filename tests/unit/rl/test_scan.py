@@ -169,5 +169,5 @@ def test_gradients_do_not_depend_on_the_chunk(actor: NemotronHForCausalLM) -> No
         found.append({n: p.grad.clone() for n, p in actor.named_parameters() if p.grad is not None})
     for name, grad in found[0].items():
         scale = grad.abs().max().clamp_min(1e-6)
-        # both are sums of about a thousand float32 terms in another order
-        assert (grad - found[1][name]).abs().max() / scale < 1e-3, name
+        # sums of about a thousand float32 terms in another order: 4e-6 was seen, in dt_bias
+        assert (grad - found[1][name]).abs().max() / scale < 3e-5, name
