@@ -56,7 +56,7 @@ def render_train(
         "OMP_NUM_THREADS": str(placement.threads_per_rank),
         "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron: orders its kernels by it
     }
-    worker = ("--module", "frontload.launch.cli", *words)
+    worker = ("--module", "--", "frontload.launch.cli", *words)  # torchrun takes none of its flags
     if placement.slurm is not None:
         doctor = ("python", "-m", "frontload.launch.cli", "doctor", "--brief")
         gpus = placement.ranks_per_node if placement.gpus else 0

@@ -34,7 +34,7 @@ def start_agent(
         *("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-id=two"),
         *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", f"--rdzv-conf={conf}"),
         *("--local-addr=127.0.0.1", "--monitor-interval=0.1", "--shutdown-timeout=20"),
-        *("--module", "frontload.launch.cli", *words),
+        *("--module", "--", "frontload.launch.cli", *words),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT / ".imports"), "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file:

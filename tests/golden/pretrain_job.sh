@@ -136,6 +136,7 @@ checks=(
 
 worker=(
     --module
+    --
     frontload.launch.cli
     train
     pretrain_8b_ldq

@@ -296,7 +296,7 @@ def training_script(
     is_chained: bool = False,
     max_failures: int = 3,
 ) -> str:
-    worker = ("--module", "frontload.launch.cli", "train", "it is")
+    worker = ("--module", "--", "frontload.launch.cli", "train", "it is")
     job = ClusterJob(
         name="pretrain_8b_ldq",
         folder=cluster.folder / "run",
@@ -315,7 +315,7 @@ def test_torchrun_meets_at_the_head_after_the_checks(cluster: FakeCluster) -> No
     for line in agents:
         assert "<--nnodes=4><--nproc-per-node=8><--max-restarts=3><--rdzv-backend=c10d>" in line
         assert "<--rdzv-endpoint=10.1.2.3:22345><--rdzv-id=12345.0>" in line
-        assert line.endswith("<--module><frontload.launch.cli><train><it is>")
+        assert line.endswith("<--module><--><frontload.launch.cli><train><it is>")
     checks = [line for line in cluster.log if "rl.preflight" in line]
     assert cluster.log.index(agents[0]) > max(cluster.log.index(line) for line in checks)
     assert (cluster.folder / "run" / "finished").exists()
@@ -397,7 +397,7 @@ def test_the_training_job_is_the_one_that_was_read_over() -> None:
         folder=Path("/shared/runs/pretrain_8b_ldq"),
         environment={"OMP_NUM_THREADS": "8"},
         body=torchrun_body(
-            ("--module", "frontload.launch.cli", "train", "pretrain_8b_ldq"),
+            ("--module", "--", "frontload.launch.cli", "train", "pretrain_8b_ldq"),
             ("python", "-m", "frontload.launch.cli", "doctor", "--brief"),
             max_restarts=3,
             max_failures=3,
