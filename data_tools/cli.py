@@ -36,6 +36,10 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     cross.add_argument(
         "--instruction", default="", help="added to prompts that do not name \\boxed (default none)"
     )
+    cross.add_argument(
+        "--validation-rows", type=int, default=0, metavar="N", help="prompts kept out of training"
+    )
+    cross.add_argument("--validation-out", type=Path, metavar="FILE.parquet", help="where those go")
     cross.set_defaults(run=run_crossthink)
 
     synth = subparsers.add_parser("synth", help="write the procedural corpus of a study")
@@ -55,6 +59,8 @@ def run_crossthink(arguments: argparse.Namespace) -> int:
             general_to_math=arguments.general_to_math,
             seed=arguments.seed,
             instruction=arguments.instruction,
+            validation_rows=arguments.validation_rows,
+            validation_out=arguments.validation_out,
         )
     )
     for domain, written in manifest["rows"]["written"].items():
@@ -64,6 +70,8 @@ def run_crossthink(arguments: argparse.Namespace) -> int:
             f" dropped {manifest['dropped'][domain] or 'none'}"
         )
     print(f"{manifest['prompts_without_boxed']} prompts do not name \\boxed")
+    if "validation" in manifest:
+        print(f"{manifest['validation']['rows']} of the prompts are for validation")
     return 0
 
 

@@ -55,6 +55,8 @@ class CrossThinkRequest:
     general_to_math: str = "2:1"  # Nemotron-CrossThink, table 4: the blend with the best average
     seed: int = 1
     instruction: str = ""  # added to prompts that do not name \boxed
+    validation_rows: int = 0  # prompts that are kept out of training
+    validation_out: Path | None = None  # where they go
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +110,7 @@ def convert_crossthink(request: CrossThinkRequest) -> dict[str, Any]:
         )
     chosen = [row for domain, rows in ranked.items() for row in sorted(rows)[: taken[domain]]]
     prompts = [prompt for _, prompt in sorted(chosen, key=lambda row: row[0])]
+    prompts, validation = _hold_out(request, prompts)
     manifest = _describe(request, prompts) | {
         "rows": {"read": dict(read), "written": taken},
         "dropped": {domain: dict(counts) for domain, counts in dropped.items()},
@@ -116,8 +119,29 @@ def convert_crossthink(request: CrossThinkRequest) -> dict[str, Any]:
         },
         "parquet_sha256": write_prompts(request.out, prompts, split="train"),
     }
+    if request.validation_out is not None:
+        digest = write_prompts(request.validation_out, validation, split="validation")
+        manifest["validation"] = {"rows": len(validation), "parquet_sha256": digest}
     write_json(manifest_file(request.out), manifest)
     return manifest
+
+
+def _hold_out(
+    request: CrossThinkRequest, prompts: list[Prompt]
+) -> tuple[list[Prompt], list[Prompt]]:
+    """Training and validation prompts: the last ones of the shuffled order validate.
+
+    Raises: RecipeError when nothing would be left to train on.
+    """
+    if request.validation_rows >= len(prompts):
+        raise RecipeError(
+            f"--validation-rows {request.validation_rows}",
+            found=f"{len(prompts)} prompts in all",
+            rule="most prompts train",
+            do="write a smaller number",
+        )
+    cut = len(prompts) - request.validation_rows
+    return prompts[:cut], prompts[cut:]
 
 
 def _describe(request: CrossThinkRequest, prompts: list[Prompt]) -> dict[str, Any]:
@@ -176,12 +200,22 @@ def _check_files(request: CrossThinkRequest) -> None:
                 rule="it is one of the two JSONL files of Nemotron-CrossThink, plain or .gz",
                 do="correct the path",
             )
-    if request.out.suffix != ".parquet" or not request.out.parent.is_dir():
+    for flag, out in (("--out", request.out), ("--validation-out", request.validation_out)):
+        if out is None or (out.suffix == ".parquet" and out.parent.is_dir()):
+            continue
         raise RecipeError(
-            f"--out {request.out}",
+            f"{flag} {out}",
             found="no parquet file in a folder that exists",
             rule="veRL reads a prompt file by its ending, .parquet",
             do="name a file that ends in .parquet, in a folder that exists",
+        )
+    has_file = request.validation_out not in (None, request.out)
+    if has_file != (request.validation_rows > 0):
+        raise RecipeError(
+            "--validation-out",
+            found=f"is {request.validation_out} with --validation-rows {request.validation_rows}",
+            rule="the two are given together, with at least one row and a file of its own",
+            do="add the other one, or leave both out",
         )
 
 

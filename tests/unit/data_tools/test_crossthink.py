@@ -291,3 +291,38 @@ def test_a_missing_question_is_taken_from_the_prompt() -> None:
     kept = read_row(row, domain="general", where="here:1")
     assert isinstance(kept, Kept)
     assert (kept.prompt.question, kept.prompt.source_index) == ("Who?", "")
+
+
+def test_validation_prompts_are_kept_out_of_training(
+    tmp_path: Path, converted: tuple[dict[str, Any], list[dict[str, Any]]]
+) -> None:
+    whole = [row["extra_info"]["question"] for row in converted[1]]
+    train, held = tmp_path / "train.parquet", tmp_path / "held.parquet"
+    manifest = convert_crossthink(
+        CrossThinkRequest(qa=QA, math=MATH, out=train, validation_rows=3, validation_out=held)
+    )
+    rows = {file: pq.read_table(file).to_pylist() for file in (train, held)}
+    asked = [row["extra_info"]["question"] for file in (train, held) for row in rows[file]]
+    assert asked == whole
+    assert {row["extra_info"]["split"] for row in rows[held]} == {"validation"}
+    assert [row["extra_info"]["index"] for row in rows[held]] == [0, 1, 2]
+    assert manifest["validation"]["rows"] == 3
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--validation-rows", "3"),
+        ("--validation-out", "held.parquet"),
+        ("--validation-rows", "3", "--validation-out", "rl.parquet"),
+        ("--validation-rows", "3", "--validation-out", "held.jsonl"),
+        ("--validation-rows", "999", "--validation-out", "held.parquet"),
+    ],
+)
+def test_a_validation_that_cannot_be_is_refused_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="--validation-"):
+        run("crossthink", "--qa", QA, "--math", MATH, "--out", "rl.parquet", *words)
+    assert not list(tmp_path.iterdir())
