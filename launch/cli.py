@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 from frontload.recipes.load import nearest
@@ -166,7 +166,7 @@ def _parser(command: str) -> _Parser:
         ("report", commands.report, "write tables, verdicts and report.html of a finished study"),
     ):
         one = choices.add_parser(name, help=text, description=text)
-        one.add_argument("study", help="a name under recipes/studies, or a path")
+        one.add_argument("study", help="a name under recipes/studies or cluster_studies, or a path")
         _add_store(one)
         one.add_argument("--seeds", type=int, help="number of seeds, as the override seeds=N")
         one.add_argument("--workers", type=int, default=0, help="worker processes; one a core")
@@ -212,11 +212,16 @@ def _parser(command: str) -> _Parser:
 
 
 def _add_launch(choices: "argparse._SubParsersAction[_Parser]") -> None:
-    text = "print or submit one training recipe as a job of a cluster"
+    text = "print or submit a training recipe, or every run of a study, as jobs of a cluster"
     one = choices.add_parser("launch", help=text, description=text)
-    one.add_argument("recipe", help="a name under recipes/training, or a path ending in .yaml")
     one.add_argument(
-        "--placement", required=True, help="a name under recipes/placements, or a path"
+        "recipe", help="a name under recipes/training or recipes/cluster_studies, or a .yaml path"
+    )
+    one.add_argument(
+        "--placement", help="of a training recipe: a name under recipes/placements, or a path"
+    )
+    one.add_argument(
+        "--only", nargs="+", default=[], metavar="LABEL", help="of a study: these runs, or kinds"
     )
     one.add_argument("--dry-run", action="store_true", help="print the job, start nothing")
     one.add_argument("--model", type=Path, help="Hugging Face folder to start from")
@@ -225,7 +230,15 @@ def _add_launch(choices: "argparse._SubParsersAction[_Parser]") -> None:
     _add_training_data(one)
     one.add_argument("--chain", type=int, default=1, metavar="N", help="N jobs, one after another")
     one.add_argument("--out", type=Path, help="folder of the run; runs/RECIPE-KEY if not given")
-    one.set_defaults(run=_later("frontload.launch.submit", "launch"))
+    one.set_defaults(run=_launch)
+
+
+def _launch(options: argparse.Namespace) -> int:
+    """One recipe, or a whole study: what the name says."""
+    plan: Any = importlib.import_module("frontload.launch.cluster_plan")
+    if plan.is_cluster_study(options.recipe):
+        return importlib.import_module("frontload.launch.cluster_submit").launch_study(options)
+    return importlib.import_module("frontload.launch.submit").launch(options)
 
 
 def _add_train(choices: "argparse._SubParsersAction[_Parser]") -> None:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from frontload.launch import reporting, show
+from frontload.launch import cluster_show, reporting, show
+from frontload.launch.cluster_plan import ClusterPlan, is_cluster_study, load_cluster_plan
 from frontload.launch.plan import Entry, Plan, plan_study
 from frontload.launch.progress import Progress
 from frontload.launch.runner import Settings, Summary, num_workers, run_stages
@@ -19,6 +20,9 @@ from frontload.recipes.study import Study, load_study
 
 def plan(options: argparse.Namespace) -> int:
     """Prints every missing stage with its reason and price."""
+    if is_cluster_study(options.study):
+        cluster_show.show_plan(_cluster_plan(options))
+        return 0
     found, store = _planned(options)
     print("\n".join(show.plan_lines(found, store)))
     return 0
@@ -26,6 +30,7 @@ def plan(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Makes what is missing, then writes and prints the report."""
+    _refuse_cluster_study(options)
     found, store = _planned(options)
     study, out = found.study, _out(options)
     if not found.missing:
@@ -49,6 +54,9 @@ def run(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Prints the state of every stage; with --verify, reads every byte."""
+    if is_cluster_study(options.study):
+        print("\n".join(cluster_show.status_lines(_cluster_plan(options))))
+        return 0
     found, store = _planned(options)
     print("\n".join(show.status_lines(found, store)))
     if options.verify:
@@ -62,6 +70,7 @@ def status(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Writes the report of a finished study."""
+    _refuse_cluster_study(options)
     found, store = _planned(options)
     return _report(found.study, store, _out(options), utilisation=None, is_forced=True)
 
@@ -88,6 +97,29 @@ def explain(options: argparse.Namespace) -> int:
     stage = entry.stage if entry else None
     print("\n".join(show.explain_lines(stage, folder, entry)))
     return 0
+
+
+def _cluster_plan(options: argparse.Namespace) -> ClusterPlan:
+    """A study for a cluster; its seeds are those of its recipes."""
+    if options.seeds is not None or getattr(options, "verify", False):
+        raise RecipeError(
+            f"{options.command} {options.study}",
+            found="--seeds or --verify is given",
+            rule="a study for a cluster names its training recipes, which state their seed; "
+            "`frontload data verify` proves its data",
+            do="leave the flag out",
+        )
+    return load_cluster_plan(options.study, options.overrides)
+
+
+def _refuse_cluster_study(options: argparse.Namespace) -> None:
+    if is_cluster_study(options.study):
+        raise RecipeError(
+            f"{options.command} {options.study}",
+            found="a study for a cluster",
+            rule="its runs are jobs; run and report make the stages of a study on this machine",
+            do=f"frontload launch {options.study}, and `frontload status {options.study}`",
+        )
 
 
 def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:

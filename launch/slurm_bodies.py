@@ -1,6 +1,8 @@
 """The bodies of Slurm jobs: what is started on the nodes, in the words of `slurm.PROLOGUE`."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from frontload.launch.slurm import bash_array
 
@@ -23,6 +25,22 @@ def torchrun_body(
     numbers = f"max_restarts={max_restarts}\nmax_failures={max_failures}"
     return f"{arrays}\n{numbers}\n\n{TORCHRUN_BODY.strip()}"
 
+
+def command_body(command: Sequence[str], *, made: Path) -> str:
+    """One command on the first node, unless what it makes is there: it appears by one rename."""
+    return (
+        f"{bash_array('command', command)}\nmade={shlex.quote(str(made))}\n{COMMAND_BODY.rstrip()}"
+    )
+
+
+COMMAND_BODY = r"""
+# ---- one command
+status=0
+if [[ ! -e "$made" ]]; then
+    start on_nodes 1 "${nodes[0]}" "${command[@]}"
+    watch "$started" "the command" || status=$?
+fi
+"""
 
 RAY_BODY = r"""
 # ---- Ray on every node, one trainer on the head

@@ -29,7 +29,18 @@ Job = Rendered | TrainJob
 
 
 def launch(options: argparse.Namespace) -> int:
-    """Prints the job, runs it on this machine, or submits it and prints its number."""
+    """Prints the job, runs it on this machine, or submits it and prints its number.
+
+    Raises: RecipeError for a recipe or a placement that is none, and for what does not fit.
+    """
+    if not options.placement or options.only:
+        raise RecipeError(
+            f"launch {options.recipe}",
+            found="--only is given" if options.only else "no --placement",
+            rule="one training recipe runs on the placement that is named; --only chooses runs of "
+            "a study for a cluster",
+            do="leave --only out" if options.only else "add --placement slurm, or another name",
+        )
     mine, placements = split_overrides(options.overrides)
     recipe = load_training(options.recipe, mine)
     placement = load_placement(options.placement, placements)
@@ -156,21 +167,13 @@ def submit(job: Job, placement: Placement, *, chain: int = 1) -> list[str]:
             rule="launch gives jobs to Slurm; on this machine RL runs as a stage of a study",
             do="add --dry-run to see the command, or choose --placement slurm",
         )
-    sbatch = shutil.which("sbatch")
-    if sbatch is None:
-        raise RecipeError(
-            "launch",
-            found="no sbatch on the PATH",
-            rule="jobs are submitted from a machine of the cluster",
-            do="log in there, or add --dry-run to print the job",
-        )
+    sbatch = find_sbatch()
     _check_needs(job)
-    (job.folder / "logs").mkdir(parents=True, exist_ok=True)  # Slurm does not make it
     lines: list[str] = []
     before = ""
     for _ in range(chain):
         after = [f"--dependency=afterany:{before}"] if before else []
-        number = _sbatch([sbatch, "--parsable", *after], job.script)
+        number = submit_script(job, [sbatch, "--parsable", *after])
         waits = f" after job {before}" if before else ""
         lines.append(
             f"job {number} submitted{waits}; its lines go to {job.folder}/logs/{number}.out"
@@ -179,9 +182,30 @@ def submit(job: Job, placement: Placement, *, chain: int = 1) -> list[str]:
     return lines
 
 
-def _sbatch(command: Sequence[str], script: str) -> str:
+def find_sbatch() -> str:
+    """The program that takes jobs.
+
+    Raises: RecipeError where there is none.
+    """
+    sbatch = shutil.which("sbatch")
+    if sbatch is None:
+        raise RecipeError(
+            "launch",
+            found="no sbatch on the PATH",
+            rule="jobs are submitted from a machine of the cluster",
+            do="log in there, or add --dry-run to print the job",
+        )
+    return sbatch
+
+
+def submit_script(job: Job, command: Sequence[str]) -> str:
+    """Gives a job to sbatch and returns its number. Makes the log folder: Slurm does not.
+
+    Raises: StageError with Slurm's words if it refuses.
+    """
+    (job.folder / "logs").mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        command, input=script, text=True, capture_output=True, check=False, env=dict(os.environ)
+        command, input=job.script, text=True, capture_output=True, check=False, env=dict(os.environ)
     )
     if done.returncode:
         raise StageError(

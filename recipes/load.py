@@ -20,7 +20,14 @@ from frontload.recipes.scalars import convert_scalar, describe
 RECIPES = Path(__file__).resolve().parent
 """The recipes that ship with the project: models, placements, studies."""
 
-PARENT_FOLDERS = ("studies", "training", "placements", "curations", "blends")
+PARENT_FOLDERS = (
+    "studies",
+    "training",
+    "placements",
+    "curations",
+    "blends",
+    "cluster_studies",
+)
 """Where a parent is looked for that is not beside its child."""
 
 COMMAND_LINE = "command line"
