@@ -1,5 +1,6 @@
 """Placement into process groups: what may be combined, who is where, and that all ranks agree."""
 
+import contextlib
 import logging
 import warnings
 from typing import Any
@@ -11,6 +12,7 @@ from megatron.core.process_groups_config import ProcessGroupCollection
 
 from frontload.megatron_ext.census import count_layer_parameters
 from frontload.megatron_ext.gemms import check_precision
+from frontload.megatron_ext.gloo import one_gloo_device
 from frontload.megatron_ext.layout import Batching, cut_batch
 from frontload.megatron_ext.pattern import parse_pattern, split_pipeline
 from frontload.recipes.errors import RecipeError, StageError
@@ -44,6 +46,11 @@ def join_groups(placement: Placement) -> ProcessGroupCollection:
 
     Raises: StageError if the ranks that run are not the ranks that the placement names.
     """
+    with one_gloo_device() if placement.num_nodes == 1 else contextlib.nullcontext():
+        return _join_groups(placement)
+
+
+def _join_groups(placement: Placement) -> ProcessGroupCollection:
     if not dist.is_initialized():
         _start_process_group(placement)
     found = dist.get_world_size()
