@@ -165,6 +165,41 @@ def test_gpu_stages_wait_for_a_gpu_in_the_schedule_too() -> None:
     assert schedule_seconds(stages, seconds, workers=8) == 16.0
 
 
+def test_the_gpu_study_is_priced_by_its_flops_near_an_hour(tmp_path: Path) -> None:
+    study = load_study("single_gpu")
+    plan = plan_study(study, Store(tmp_path), crew=Crew(workers=15))
+    gpu = [entry.price for entry in plan.entries if entry.price.on_gpu]
+    assert len(gpu) == 5 * (6 + 16 + 21), "trunk, branches, cells and evaluations of five seeds"
+    hours = sum(price.seconds for price in gpu) / 3600
+    flops = sum(price.flops for price in gpu)
+    assert flops / (0.06 * 989.4e12) / 3600 < hours < 1.3
+    assert hours > 0.7
+    assert plan.wall_seconds > 3600 * hours, "one GPU, after the corpus"
+    text = "\n".join(plan_lines(plan, Store(tmp_path)))
+    assert "of GPU time" in text
+    assert "1 GPU worker and 15 workers; h100_sxm at 6% of its bf16 rate" in text
+    assert "dollars" not in text
+    dear = load_study("single_gpu", overrides=["placement.gpus.dollars_per_hour=3.0"])
+    plan = plan_study(dear, Store(tmp_path), crew=Crew(workers=15, gpus=("0", "1")))
+    price = 2 * 3.0 * plan.wall_seconds / 3600
+    assert f"; {price:.2f} dollars" in "\n".join(plan_lines(plan, Store(tmp_path)))
+
+
+def test_a_rate_measured_on_one_kind_of_hardware_prices_no_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    gpu, cpu = load_study("single_gpu"), load_study("single_gpu", overrides=["placement=cpu"])
+    tuned = next(stage for stage in gpu.stages if stage.kind == "sft")
+    prices = price_stages([tuned], {}, placement=gpu.placement)
+    settings = Settings(placement=gpu.placement, workers=1, prices=prices)
+    end = Finished(cpu_seconds=90.0, wall_seconds=33.0, error=None)
+    write_provenance(store, tuned, end=end, settings=settings)
+    here = price_stages([tuned], read_measured(store, gpu.placement), placement=gpu.placement)
+    assert (here[tuned.key].seconds, here[tuned.key].is_measured) == (pytest.approx(33.0), True)
+    there = price_stages([tuned], read_measured(store, cpu.placement), placement=cpu.placement)
+    assert not there[tuned.key].is_measured
+    assert not there[tuned.key].on_gpu
+
+
 def test_the_printed_plan_has_a_line_a_stage_and_the_total(built: tuple[Store, Study]) -> None:
     plan = changed(built, "sft.weight_decay=0.2")
     text = "\n".join(plan_lines(plan, built[0]))
