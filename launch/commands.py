@@ -8,9 +8,10 @@ from typing import Any
 
 from frontload.launch import cluster_show, reporting, show
 from frontload.launch.cluster_plan import ClusterPlan, is_cluster_study, load_cluster_plan
+from frontload.launch.crew import Crew, check_crew, find_crew
 from frontload.launch.plan import Entry, Plan, plan_study
 from frontload.launch.progress import Progress
-from frontload.launch.runner import Settings, Summary, num_workers, run_stages
+from frontload.launch.runner import Settings, Summary, run_stages
 from frontload.launch.settle import settle
 from frontload.launch.store import Store, check_content, read_manifest
 from frontload.recipes.errors import RecipeError
@@ -23,7 +24,7 @@ def plan(options: argparse.Namespace) -> int:
     if is_cluster_study(options.study):
         cluster_show.show_plan(_cluster_plan(options))
         return 0
-    found, store = _planned(options)
+    found, store, _ = _planned(options)
     print("\n".join(show.plan_lines(found, store)))
     return 0
 
@@ -31,15 +32,18 @@ def plan(options: argparse.Namespace) -> int:
 def run(options: argparse.Namespace) -> int:
     """Makes what is missing, then writes and prints the report."""
     _refuse_cluster_study(options)
-    found, store = _planned(options)
+    found, store, crew = _planned(options)
     study, out = found.study, _out(options)
     if not found.missing:
         print(f"study {study.name}: nothing to do, all {len(found.entries)} stages are built")
         return _report(study, store, out, utilisation=None)
+    check_crew(study.placement, crew)
     print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
     print("\n".join([*show.price_table(found.missing), show.total_line(found)]), flush=True)
     watcher = Progress([e.stage for e in found.missing], found.seconds)
-    settings = Settings(placement=study.placement, workers=found.workers, prices=found.prices)
+    settings = Settings(
+        placement=study.placement, workers=crew.workers, gpus=crew.gpus, prices=found.prices
+    )
     try:
         summary = run_stages(study.stages, store, settings=settings, watcher=watcher)
     finally:
@@ -57,7 +61,7 @@ def status(options: argparse.Namespace) -> int:
     if is_cluster_study(options.study):
         print("\n".join(cluster_show.status_lines(_cluster_plan(options))))
         return 0
-    found, store = _planned(options)
+    found, store, _ = _planned(options)
     print("\n".join(show.status_lines(found, store)))
     if options.verify:
         for entry in found.entries:
@@ -71,7 +75,7 @@ def status(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Writes the report of a finished study."""
     _refuse_cluster_study(options)
-    found, store = _planned(options)
+    found, store, _ = _planned(options)
     return _report(found.study, store, _out(options), utilisation=None, is_forced=True)
 
 
@@ -123,6 +127,7 @@ def _refuse_cluster_study(options: argparse.Namespace) -> None:
 
 
 def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:
+def _planned(options: argparse.Namespace) -> tuple[Plan, Store, Crew]:
     overrides = list(options.overrides)
     if options.seeds is not None:
         overrides.append(f"seeds={options.seeds}")
@@ -134,9 +139,9 @@ def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:
             rule="a run has worker processes",
             do="write 1 or more, or leave it out for one a core",
         )
-    workers = num_workers(study.placement, options.workers)
+    crew = find_crew(study.placement, options.workers)
     store = Store(options.store)
-    return plan_study(study, store, workers=workers), store
+    return plan_study(study, store, crew=crew), store, crew
 
 
 def _out(options: argparse.Namespace) -> Path:
@@ -188,7 +193,7 @@ def _find_entry(options: argparse.Namespace, store: Store, what: str) -> Entry |
     if not options.study:
         return None
     study = load_study(options.study, overrides=options.overrides, settle=settle)
-    found = plan_study(study, store, workers=1)
+    found = plan_study(study, store, crew=Crew(workers=1))
     for entry in found.entries:
         stage = entry.stage
         label = f"{stage.kind}/{stage.label}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.launch.crew import GPU_KINDS, Crew
 from frontload.launch.price import Price, price_stages, read_measured
 from frontload.launch.runner import critical_seconds
 from frontload.launch.store import Store, Ticket
@@ -32,8 +33,9 @@ class Plan:
 
     study: Study
     entries: tuple[Entry, ...]
-    wall_seconds: float  # of the missing stages on `workers` workers
-    workers: int
+    wall_seconds: float  # of the missing stages on these workers
+    workers: int  # without a GPU
+    gpus: int = 0  # with one (or with a group of them), if the placement names any
 
     @property
     def missing(self) -> list[Entry]:
@@ -42,8 +44,8 @@ class Plan:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Key -> estimated CPU seconds."""
-        return {key: price.cpu_seconds for key, price in self.prices.items()}
+        """Key -> estimated seconds, of a core or of a GPU."""
+        return {key: price.seconds for key, price in self.prices.items()}
 
     @property
     def prices(self) -> dict[str, Price]:
@@ -51,9 +53,14 @@ class Plan:
         return {entry.stage.key: entry.price for entry in self.entries}
 
 
-def plan_study(study: Study, store: Store, *, workers: int) -> Plan:
-    """Looks every key up in the store and explains and prices the missing ones."""
-    prices = price_stages(study.stages, read_measured(store))
+def plan_study(study: Study, store: Store, *, crew: Crew) -> Plan:
+    """Looks every key up in the store and explains and prices the missing ones.
+
+    Without a GPU here, what is placed on one is priced for one GPU worker.
+    """
+    placement = study.placement
+    prices = price_stages(study.stages, read_measured(store, placement), placement=placement)
+    gpus = max(1, len(crew.gpus)) if placement.gpus is not None else 0
     built = {stage.key for stage in study.stages if store.find(stage.kind, stage.key) is not None}
     siblings: dict[str, list[tuple[Path, Mapping[str, Any]]]] = {}
     entries: list[Entry] = []
@@ -69,22 +76,24 @@ def plan_study(study: Study, store: Store, *, workers: int) -> Plan:
                 reason += "; begun, goes on from where it stopped"
         entries.append(Entry(stage=stage, state=state, reason=reason, price=prices[stage.key]))
     missing = [entry.stage for entry in entries if entry.state != BUILT]
-    seconds = {key: price.cpu_seconds for key, price in prices.items()}
+    seconds = {key: price.seconds for key, price in prices.items()}
     return Plan(
         study=study,
         entries=tuple(entries),
-        wall_seconds=schedule_seconds(missing, seconds, workers=workers),
-        workers=workers,
+        wall_seconds=schedule_seconds(missing, seconds, workers=crew.workers, gpus=gpus),
+        workers=crew.workers,
+        gpus=gpus,
     )
 
 
 def schedule_seconds(
-    stages: Sequence[Stage], seconds: Mapping[str, float], *, workers: int
+    stages: Sequence[Stage], seconds: Mapping[str, float], *, workers: int, gpus: int = 0
 ) -> float:
-    """Wall time of `stages` on `workers` workers by the runner's own rule: longest path first."""
+    """Wall time of `stages` by the runner's own rule: longest path first, GPUs for their kinds."""
     rank = critical_seconds(stages, seconds)
     waiting = {stage.key: stage for stage in stages}
-    running: list[tuple[float, str]] = []
+    free = {True: gpus, False: workers}  # workers with a GPU, and without
+    running: list[tuple[float, str, bool]] = []
     pending = set(waiting)
     now = 0.0
     while waiting or running:
@@ -93,10 +102,14 @@ def schedule_seconds(
             for stage in waiting.values()
             if not any(below.key in pending for below in stage.inputs.values())
         ]
-        for stage in sorted(ready, key=lambda one: -rank[one.key])[: workers - len(running)]:
-            del waiting[stage.key]
-            heapq.heappush(running, (now + seconds[stage.key], stage.key))
-        now, key = heapq.heappop(running)
+        for stage in sorted(ready, key=lambda one: -rank[one.key]):
+            needs = gpus > 0 and stage.kind in GPU_KINDS
+            if free[needs]:
+                del waiting[stage.key]
+                free[needs] -= 1
+                heapq.heappush(running, (now + seconds[stage.key], stage.key, needs))
+        now, key, had = heapq.heappop(running)
+        free[had] += 1
         pending.discard(key)
     return now
 
@@ -134,10 +147,6 @@ def show_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
         more = f" and {len(inputs) - SHOWN_CHANGES} more" if len(inputs) > SHOWN_CHANGES else ""
         parts.append("new input " + ", ".join(inputs[:SHOWN_CHANGES]) + more)
     return "; ".join(parts)
-
-
-def _show_change(name: str, change: tuple[Any, Any]) -> str:
-    return f"{name.removeprefix('recipe.')}: {change[0]} -> {change[1]}"
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

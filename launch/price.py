@@ -1,12 +1,16 @@
-"""What a stage costs before it is made: tokens, FLOPs, CPU seconds at rates measured or stated."""
+"""What a stage costs before it is made: tokens, FLOPs, seconds at rates measured or stated."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+from frontload.launch.crew import GPU_KINDS
 from frontload.launch.store import Store
 from frontload.megatron_ext.census import forward_flops_per_token
 from frontload.recipes import schema
+from frontload.recipes.gpus import find_gpu
+from frontload.recipes.placement import Placement
 from frontload.recipes.stage import Stage
 
 TRAINING = ("pretrain", "sft")
@@ -36,11 +40,18 @@ Found by the laptop study on one x86 core."""
 DEFAULT_FIXED_SECONDS = {"grpo": 60.0}
 """CPU seconds before the first unit of work: veRL's processes start (tests/bench/bench_rl.py)."""
 
+GPU_FIXED_SECONDS = {"pretrain": 6.0, "sft": 6.0, "evaluate": 12.0}
+"""Seconds of a GPU before and after the work that its rate prices: a checkpoint read and written,
+and kernels loaded; of an evaluation, the steps of generation too, which launching bounds and not
+arithmetic, and grading. Assumed: never run on a GPU."""
+
+TERA = 1e12
+
 LIKE_SIZE = 4.0
 """A measured stage speaks for one up to this factor larger or smaller, past fixed costs."""
 
 Measured = Mapping[str, Sequence[tuple[float, float]]]
-"""Kind -> (work, CPU seconds) of each stage that was made."""
+"""Kind -> (work, seconds) of each stage that was made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +61,9 @@ class Price:
     tokens: int
     flops: float
     work: float
-    cpu_seconds: float
+    seconds: float  # of one core; on a GPU, of the GPUs that the stage holds
     is_measured: bool  # the rate comes from this store's earlier runs
+    on_gpu: bool = False
 
 
 def work_of(stage: Stage) -> tuple[int, float, float]:
@@ -85,36 +97,65 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
     return tokens, 0.0, float(tokens)
 
 
-def read_measured(store: Store) -> Measured:
-    """What the stages of this store took, from its provenance."""
+def read_measured(store: Store, placement: Placement) -> Measured:
+    """What the stages of this store took, from its provenance, where they ran as placed here."""
     measured: dict[str, list[tuple[float, float]]] = {}
     for kind in DEFAULT_SECONDS_PER_WORK:
+        on_gpu = is_on_gpu(kind, placement)
         for path in sorted((store.root / "provenance" / kind).glob("*.json")):
             found = json.loads(path.read_text(encoding="utf-8"))
-            measured.setdefault(kind, []).append((found["work"], found["cpu_seconds"]))
+            if kind in GPU_KINDS and _hardware(found["placement"]) != _hardware(asdict(placement)):
+                continue
+            seconds = found["wall_seconds" if on_gpu else "cpu_seconds"]
+            measured.setdefault(kind, []).append((found["work"], seconds))
     return measured
 
 
-def price_stages(stages: Sequence[Stage], measured: Measured) -> dict[str, Price]:
+def is_on_gpu(kind: str, placement: Placement) -> bool:
+    """Whether a stage of this kind holds a GPU under this placement."""
+    return placement.gpus is not None and kind in GPU_KINDS
+
+
+def _hardware(placement: Mapping[str, Any]) -> Any:
+    """What a measured rate holds for: none on a CPU, whose seconds count every core's."""
+    gpus = placement["gpus"]
+    if gpus is None:
+        return None
+    parts = ("ranks_per_node", "kernels", "stages_per_gpu")
+    return gpus["kind"], *(placement.get(part, 1) for part in parts)
+
+
+def price_stages(
+    stages: Sequence[Stage], measured: Measured, *, placement: Placement
+) -> dict[str, Price]:
     """Key -> price of each stage."""
     found: dict[str, Price] = {}
     for stage in stages:
         tokens, flops, work = work_of(stage)
         rate = _measured_rate(work, measured.get(stage.kind, ()))
-        default = work * DEFAULT_SECONDS_PER_WORK[stage.kind]
-        default += DEFAULT_FIXED_SECONDS.get(stage.kind, 0.0)
         found[stage.key] = Price(
             tokens=tokens,
             flops=flops,
             work=work,
-            cpu_seconds=default if rate is None else work * rate,
+            seconds=_default(stage.kind, work, placement) if rate is None else work * rate,
             is_measured=rate is not None,
+            on_gpu=is_on_gpu(stage.kind, placement),
         )
     return found
 
 
+def _default(kind: str, work: float, placement: Placement) -> float:
+    """Seconds at the stated rates: on a GPU the placement's share of the data sheet's."""
+    gpus = placement.gpus
+    if gpus is not None and kind in GPU_KINDS:
+        ranks = placement.ranks_per_node if kind in TRAINING else 1
+        rate = find_gpu(gpus.kind).bf16_tflops * TERA * gpus.kernel_mfu * ranks
+        return GPU_FIXED_SECONDS[kind] + work / rate
+    return DEFAULT_FIXED_SECONDS.get(kind, 0.0) + work * DEFAULT_SECONDS_PER_WORK[kind]
+
+
 def _measured_rate(work: float, measured: Sequence[tuple[float, float]]) -> float | None:
-    """CPU seconds a unit of work over the stages of like size; None if there is none."""
+    """Seconds a unit of work over the stages of like size; None if there is none."""
     like = [one for one in measured if work / LIKE_SIZE <= one[0] <= work * LIKE_SIZE]
     total = sum(one[0] for one in like)
     return sum(one[1] for one in like) / total if total > 0 else None

@@ -1,8 +1,8 @@
 """Runs the stages of a study on warm workers. STAGES is the one registry of stage functions."""
 
 import contextlib
-import os
 import platform
+import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +13,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
 
+from frontload.launch.crew import GPU_KINDS, NO_GPU, num_cores
 from frontload.launch.jobs import Finished, Job, Tick
 from frontload.launch.price import Price
 from frontload.launch.store import Store, Ticket, write_json
@@ -48,6 +49,9 @@ PRELOAD = (
 )
 """What an idle worker imports (or calls) while it waits: seconds that no stage then pays."""
 
+DATA_PRELOAD = ("frontload.data_tools.stages",)
+"""The same of a worker beside those with a GPU: it makes data, and is one of many."""
+
 RANKED = ("pretrain", "sft")
 """Kinds that use every rank of the placement; the others are one process."""
 
@@ -68,7 +72,8 @@ class Settings:
     """How to run: nothing here changes an artifact."""
 
     placement: Placement
-    workers: int
+    workers: int  # without a GPU
+    gpus: tuple[str, ...] = ()  # one more worker each, as `crew.Crew` has them
     prices: Mapping[str, Price] = field(default_factory=dict)  # by key, for the order
     registry: Mapping[str, str] = field(default_factory=lambda: STAGES)
     preload: Sequence[str] = PRELOAD
@@ -84,22 +89,18 @@ class Summary:
     wall_seconds: float
     cpu_seconds: float  # of the stages, waiting and importing ahead left out
     cores: int
+    gpu_seconds: float = 0.0  # that stages held a GPU worker
+    gpus: int = 0  # GPU workers
 
     @property
     def utilisation(self) -> float:
         """Stage CPU time over cores x wall time."""
         return self.cpu_seconds / max(self.cores * self.wall_seconds, 1e-9)
 
-
-def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def num_workers(placement: Placement, asked: int = 0) -> int:
-    """Workers of a run: what was asked, else the placement's number, else one a core."""
-    share = placement.ranks_per_node * placement.threads_per_rank
-    return asked or placement.workers or max(1, num_cores() // share)
+    @property
+    def gpu_share(self) -> float:
+        """Time that stages held a GPU worker over workers x wall time."""
+        return self.gpu_seconds / max(self.gpus * self.wall_seconds, 1e-9)
 
 
 def critical_seconds(stages: Sequence[Stage], seconds: Mapping[str, float]) -> dict[str, float]:
@@ -143,7 +144,7 @@ class _Run:
         built: dict[str, Path],
     ) -> None:
         self.store, self.settings, self.watcher, self.built = store, settings, watcher, built
-        seconds = {key: price.cpu_seconds for key, price in settings.prices.items()}
+        seconds = {key: price.seconds for key, price in settings.prices.items()}
         self.rank = critical_seconds(todo, seconds)
         self.waiting = {stage.key: stage for stage in todo}
         self.order = list(todo)
@@ -151,15 +152,13 @@ class _Run:
         self.failed: dict[str, FrontloadError] = {}
         self.blocked: list[Stage] = []
         self.made: list[Stage] = []
-        self.cpu_seconds = 0.0
+        self.cpu_seconds = self.gpu_seconds = 0.0
         self.workers: list[Worker] = []
 
     def run(self) -> Summary:
         begin = time.monotonic()
         try:
-            self.workers = [
-                self._worker() for _ in range(min(self.settings.workers, len(self.order)))
-            ]
+            self.workers = [self._worker(gpu) for gpu in self._seats()]
             while self.waiting or self.running:
                 self._hand_out()
                 if not self.running:
@@ -175,19 +174,38 @@ class _Run:
             wall_seconds=time.monotonic() - begin,
             cpu_seconds=self.cpu_seconds,
             cores=self._cores(),
+            gpu_seconds=self.gpu_seconds,
+            gpus=len(self.settings.gpus),
         )
 
     def _cores(self) -> int:
-        placement = self.settings.placement
-        used = self.settings.workers * placement.ranks_per_node * placement.threads_per_rank
+        settings, placement = self.settings, self.settings.placement
+        if settings.gpus:
+            return min(num_cores(), settings.workers + len(settings.gpus))
+        used = settings.workers * placement.ranks_per_node * placement.threads_per_rank
         return min(num_cores(), used)
 
-    def _worker(self) -> Worker:
-        threads = self.settings.placement.threads_per_rank
-        return Worker(threads=threads, preload=self.settings.preload)
+    def _seats(self) -> list[str]:
+        """What each worker sees; no more workers than there are stages for their kind."""
+        on_gpu = sum(self._needs_gpu(stage) for stage in self.order)
+        plain = min(self.settings.workers, len(self.order) - on_gpu)
+        return [*self.settings.gpus[:on_gpu], *[NO_GPU] * plain]
+
+    def _needs_gpu(self, stage: Stage) -> bool:
+        return bool(self.settings.gpus) and stage.kind in GPU_KINDS
+
+    def _worker(self, gpu: str) -> Worker:
+        settings = self.settings
+        if settings.gpus and gpu == NO_GPU:
+            return Worker(threads=1, preload=DATA_PRELOAD)
+        threads = settings.placement.threads_per_rank
+        return Worker(threads=threads, preload=settings.preload, gpu=gpu)
 
     def _hand_out(self) -> None:
-        """Gives idle workers the ready stages, those on the longest path first."""
+        """Gives idle workers the ready stages, those on the longest path first.
+
+        A stage that computes on a GPU waits for a worker that has one; no other stage takes it.
+        """
         self._block_dependants()
         ready = [
             stage
@@ -195,8 +213,12 @@ class _Run:
             if all(below.key in self.built for below in stage.inputs.values())
         ]
         ready.sort(key=lambda stage: -self.rank[stage.key])
-        idle = (worker for worker in self.workers if worker.job is None)
-        for stage, worker in zip(ready, idle, strict=False):
+        for stage in ready:
+            needs = self._needs_gpu(stage)
+            idle = (one for one in self.workers if one.job is None)
+            worker = next((one for one in idle if (one.gpu != NO_GPU) == needs), None)
+            if worker is None:
+                continue
             del self.waiting[stage.key]
             self.running[stage.key] = stage
             self.watcher.started(stage)
@@ -253,12 +275,13 @@ class _Run:
             do=f"read {log}, mend the cause and run again; it goes on from here",
         )
         worker.stop()
-        self.workers[self.workers.index(worker)] = self._worker()
+        self.workers[self.workers.index(worker)] = self._worker(worker.gpu)
         self._end(stage, Finished(cpu_seconds=0.0, wall_seconds=0.0, error=error))
 
     def _end(self, stage: Stage, end: Finished) -> None:
         del self.running[stage.key]
         self.cpu_seconds += end.cpu_seconds
+        self.gpu_seconds += end.wall_seconds if self._needs_gpu(stage) else 0.0
         if end.error is not None:
             self.failed[stage.key] = end.error
             self._note_failure(stage, end.error)
@@ -302,6 +325,8 @@ def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Set
 def _commit() -> str:
     """The checkout's commit, with + for uncommitted changes; empty outside a checkout."""
     room = Path(__file__).resolve().parent
+    if shutil.which("git") is None:
+        return ""
     found = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
         cwd=room,

@@ -24,12 +24,13 @@ def show_count(number: float) -> str:
 
 
 def show_price(price: Price) -> str:
-    """Tokens, FLOPs and CPU time of one stage."""
+    """Tokens, FLOPs and time of one stage."""
     parts = [f"{show_count(price.tokens)} tokens"] if price.tokens else []
     if price.flops:
         parts.append(f"{price.flops:.2e} FLOPs")
     rate = "" if price.is_measured else " at a default rate"
-    return ", ".join([*parts, f"{show_seconds(price.cpu_seconds)} CPU{rate}"])
+    unit = "GPU" if price.on_gpu else "CPU"
+    return ", ".join([*parts, f"{show_seconds(price.seconds)} {unit}{rate}"])
 
 
 def plan_lines(plan: Plan, store: Store) -> list[str]:
@@ -51,16 +52,17 @@ def summary_line(plan: Plan) -> str:
 
 
 def price_table(entries: Sequence[Entry]) -> list[str]:
-    """One line a kind: how many, tokens, FLOPs, CPU time."""
-    lines = [f"  {'kind':11}{'stages':>7}{'tokens':>10}{'FLOPs':>11}{'CPU time':>15}"]
+    """One line a kind: how many, tokens, FLOPs, time on a core or a GPU."""
+    lines = [f"  {'kind':11}{'stages':>7}{'tokens':>10}{'FLOPs':>11}{'time':>19}"]
     kinds = dict.fromkeys(entry.stage.kind for entry in entries)
     for kind in kinds:
         prices = [entry.price for entry in entries if entry.stage.kind == kind]
         flops = sum(price.flops for price in prices)
+        unit = "GPU" if prices[0].on_gpu else "CPU"
         lines.append(
             f"  {kind:11}{len(prices):>7}{show_count(sum(price.tokens for price in prices)):>10}"
             f"{f'{flops:.2e}' if flops else '-':>11}"
-            f"{show_seconds(sum(price.cpu_seconds for price in prices)):>15}"
+            f"{show_seconds(sum(price.seconds for price in prices)):>15} {unit}"
         )
     return lines
 
@@ -68,13 +70,33 @@ def price_table(entries: Sequence[Entry]) -> list[str]:
 def total_line(plan: Plan) -> str:
     """The price of the whole run."""
     prices = [entry.price for entry in plan.missing]
-    cpu = sum(price.cpu_seconds for price in prices)
-    measured = sum(price.cpu_seconds for price in prices if price.is_measured)
-    source = f"{100 * measured / cpu:.0f}% of it at rates measured in this store" if cpu else ""
+    total = sum(price.seconds for price in prices)
+    measured = sum(price.seconds for price in prices if price.is_measured)
+    source = f" ({100 * measured / total:.0f}% of it at rates measured in this store)"
+    cpu = sum(price.seconds for price in prices if not price.on_gpu)
+    time = f"{show_seconds(cpu)} of CPU time"
+    where = f"{plan.workers} workers"
+    if plan.gpus:
+        time = f"{show_seconds(total - cpu)} of GPU time, {time}"
+        where = f"{plan.gpus} GPU worker{'s' if plan.gpus > 1 else ''} and {where}"
     return (
-        f"price: {show_count(sum(price.flops for price in prices))}FLOPs, {show_seconds(cpu)} of "
-        f"CPU time ({source}); about {show_seconds(plan.wall_seconds)} on {plan.workers} workers"
+        f"price: {show_count(sum(price.flops for price in prices))}FLOPs, {time}"
+        f"{source if total else ''}; about {show_seconds(plan.wall_seconds)} on {where}"
+        f"{_gpu_terms(plan)}"
     )
+
+
+def _gpu_terms(plan: Plan) -> str:
+    """What the GPU's part of a price rests on, and what it costs to hold the GPUs so long."""
+    gpus = plan.study.placement.gpus
+    if gpus is None or not plan.missing:
+        return ""
+    terms = f"; {gpus.kind} at {gpus.kernel_mfu:.0%} of its bf16 rate where nothing was measured"
+    if gpus.dollars_per_hour:
+        count = -(-plan.gpus // plan.study.placement.stages_per_gpu)
+        held = count * plan.study.placement.ranks_per_node * plan.wall_seconds / 3600.0
+        terms += f"; {held * gpus.dollars_per_hour:.2f} dollars"
+    return terms
 
 
 def status_lines(plan: Plan, store: Store) -> list[str]:
@@ -107,6 +129,9 @@ def summary_lines(summary: Summary) -> list[str]:
         f"{summary.cpu_seconds:.1f} CPU s, {100 * summary.utilisation:.0f}% of {summary.cores} "
         f"core{'s' if summary.cores > 1 else ''} x wall time"
     ]
+    if summary.gpus:
+        workers = f"{summary.gpus} GPU worker{'s' if summary.gpus > 1 else ''}"
+        lines[0] += f"; {workers} held a stage for {100 * summary.gpu_share:.0f}% of it"
     if summary.failed:
         lines.append(f"{len(summary.failed)} failed:")
         lines += _failure_lines([str(error) for error in summary.failed.values()])

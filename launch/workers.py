@@ -1,7 +1,7 @@
 """Warm worker processes: started once, they run ready stages in process, one at a time.
 
-A worker has one thread, imports what stages need while it waits, and dies with its parent: no
-orphan holds a lock after the runner was killed.
+A worker imports what stages need while it waits, and dies with its parent: no orphan holds a lock
+after the runner was killed. It sees the GPU that it was given, or none.
 """
 
 import faulthandler
@@ -20,6 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from frontload.launch import torchrun
+from frontload.launch.crew import NO_GPU, VISIBLE
 from frontload.launch.jobs import Finished, Job, Tick, die_with_parent, load_function
 from frontload.launch.store import FULL_DISK, Store, Ticket, check_content
 from frontload.launch.workspace import LiveWorkspace, Report
@@ -32,17 +33,18 @@ STOP_SECONDS = 5.0
 class Worker:
     """The parent's side of one worker process."""
 
-    def __init__(self, *, threads: int, preload: Sequence[str]) -> None:
+    def __init__(self, *, threads: int, preload: Sequence[str], gpu: str = NO_GPU) -> None:
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "frontload.launch.workers", str(theirs.fileno()), *preload]
         self.process = subprocess.Popen(
             command,
             pass_fds=(theirs.fileno(),),
-            env=worker_environment(threads),
+            env=worker_environment(threads, gpu),
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches the parent, which stops the workers
         )
         theirs.close()
+        self.gpu = gpu
         self.connection = Connection(ours.detach())
         self.job: Job | None = None
 
@@ -82,13 +84,14 @@ class Worker:
         self.connection.close()
 
 
-def worker_environment(threads: int) -> dict[str, str]:
-    """The environment of a worker: thread counts are read by libraries when they are imported."""
+def worker_environment(threads: int, gpu: str = NO_GPU) -> dict[str, str]:
+    """The environment of a worker: libraries read threads and devices when they are imported."""
     count = str(threads)
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "PYTHONHASHSEED": "0",
+        VISIBLE: gpu,
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,

@@ -364,7 +364,7 @@ def choose_tokens(logits_BV: Tensor, draws_B: Tensor, temperature: float) -> Ten
     if temperature == 0 and logits_BV.is_cuda:
         return logits_BV.argmax(-1)
     if temperature == 0:  # numpy's argmax is many times torch's on a CPU
-        return torch.from_numpy(logits_BV.numpy().argmax(-1))
+        return torch.from_numpy(logits_BV.float().numpy().argmax(-1))
     shares_BV = (logits_BV.float() / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
     chosen = torch.searchsorted(shares_BV, (draws_B * shares_BV[:, -1])[:, None], right=True)
     return chosen.squeeze(1).clamp_(max=logits_BV.shape[1] - 1)

@@ -8,7 +8,7 @@ TORCH, TRANSFORMER_ENGINE = "torch", "transformer_engine"
 
 @dataclass(frozen=True, kw_only=True)
 class Gpus:
-    """What `frontload estimate` assumes of the GPUs. Nothing here reaches a run."""
+    """What `estimate` and `plan` assume of the GPUs; a run of a study reads that there are some."""
 
     kind: str  # a name of recipes/gpus.py
     kernel_mfu: float  # share of the peak rate that a GPU reaches while it computes; no waiting

@@ -42,6 +42,7 @@ class Tree:
     place: str  # "file:line" or "command line"
     tag: str = ""  # what YAML 1.1 would make of a scalar: "str", "int", "float", "bool", "null"
     is_quoted: bool = False
+    is_file: bool = False  # the content of a file that was named: whole, so nothing is below it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +234,9 @@ def _strip_optional(kind: Any) -> Any:
 
 
 def _merge(parent: Tree, child: Tree, kind: Any) -> Tree:
-    """Child over parent: recipes merge key by key; lists and free mappings are replaced whole."""
+    """Child over parent: recipes merge key by key; lists, free mappings and named files replace."""
     kind = _strip_optional(kind)
-    if not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
+    if child.is_file or not (isinstance(parent.value, dict) and isinstance(child.value, dict)):
         return child
     kinds = _fields(kind)
     member: Any = None
@@ -270,7 +271,8 @@ def _expand(tree: Tree, kind: Any, path: Path) -> Tree:
                 rule=f"`{item.name}` names one of recipes/{folder}/*.yaml",
                 do=nearest(value.value, recipe_names(folder)),
             )
-        entries[item.name] = read_tree(found, _strip_optional(kinds[item.name]), seen=())
+        named = read_tree(found, _strip_optional(kinds[item.name]), seen=())
+        entries[item.name] = dataclasses.replace(named, is_file=True)
     return Tree(value=entries, place=tree.place)
 
 

@@ -22,11 +22,12 @@ class Placement:
     micro_batch_sequences: int = 0  # 0 = the whole share of the rank in one micro-batch
     recompute: bool = False
     kernels: str = TORCH  # or transformer_engine, which needs CUDA
-    gpus: Gpus | None = None  # None = no GPU that could be priced
+    gpus: Gpus | None = None  # None = a study's stages see no GPU, and none is priced
+    stages_per_gpu: int = 1  # stages of a study that share a GPU (or a group of ranks) at once
     threads_per_rank: int = 1
     checkpoint_every_seconds: float = 60.0
     upkeep: Upkeep = field(default_factory=Upkeep)  # set by `frontload train` from its recipe
-    workers: int = 0  # warm worker processes of a study; 0 = one a core
+    workers: int = 0  # warm worker processes of a study without a GPU; 0 = one a core
     rl: RlPlacement = field(default_factory=RlPlacement)
     slurm: Slurm | None = None  # None = this machine
 

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import signal
 import time
@@ -12,7 +13,12 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import Stage
 
-REGISTRY = {"tokenizer": "toy_stages:act", "sft": "toy_stages:write_ranks"}
+REGISTRY = {
+    "tokenizer": "toy_stages:act",
+    "sft": "toy_stages:write_ranks",
+    "evaluate": "toy_stages:see",
+    "index": "toy_stages:see",
+}
 NUM_STEPS = 12
 
 
@@ -82,6 +88,20 @@ def write_ranks(recipe: Tokenizer, inputs: Inputs, work: Workspace) -> None:
         raise RecipeError("placement", found=f"rank {rank}", rule="planted", do="write 1")
     (work.path / f"rank{rank}").write_text(os.environ.get("WORLD_SIZE", "1"))
     work.log(1, train__loss=1.0)
+
+
+def see(recipe: Tokenizer, inputs: Inputs, work: Workspace) -> None:
+    """Takes a while and tells when, where and with which devices and threads; or dies once."""
+    begin = time.monotonic()
+    mark = work.scratch.parent.parent / "died"
+    if recipe.kind == "die" and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.25)
+    names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+    told = {name: os.environ.get(name, "") for name in names}
+    seen = {"pid": os.getpid(), "begin": begin, "end": time.monotonic(), **told}
+    (work.path / "seen.json").write_text(json.dumps(seen))
 
 
 def digest_of(inputs: Inputs) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from frontload.recipes.study import load_study
 
 GOLDEN = Path(__file__).with_name("keys.txt")
-STUDIES = ("laptop", "own_data", "smoke")
+STUDIES = ("laptop", "own_data", "smoke", "single_gpu", "single_gpu_tiny")
 
 
 def current() -> str:

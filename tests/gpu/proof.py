@@ -33,8 +33,9 @@ from tests.gpu.findings import (
 CUDA, MEGATRON = "cuda", "megatron.core"
 ENGINE = (CUDA, MEGATRON, "numpy", "einops")
 SCAN = ("mamba_ssm", "causal_conv1d")
+DATA = ("tokenizers", "yaml", "jinja2")
 KERNELS = ("transformer_engine.pytorch", *SCAN)
-PROBED = ("torch", "triton", "numpy", "einops", MEGATRON, *KERNELS)
+PROBED = ("torch", "triton", "numpy", "einops", *DATA, MEGATRON, *KERNELS)
 BUDGET_SECONDS = 1_500
 PROBE_SECONDS = 180.0
 
@@ -66,7 +67,9 @@ CHECKS = (
         name="stock_spec", place="speed:stock_spec", seconds=60, needs=(*ENGINE, *KERNELS)
     ),
     Check(name="fp8", place="speed:fp8", seconds=150, needs=(*ENGINE, *KERNELS)),
-    Check(name="train_500", place="train:train_500", seconds=120),
+    Check(
+        name="train_500", place="train:train_500", seconds=240, needs=(*ENGINE, *DATA)
+    ),
 )  # fmt: skip
 
 

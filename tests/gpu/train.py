@@ -1,89 +1,106 @@
-"""The check that trains: 500 steps of a proxy on the checkout's own text."""
+"""The check that trains: 500 steps of the study `single_gpu`, its data and its runs made by stages.
 
+What runs is `frontload run` without its command line: workers of their own, on the GPU for training
+and beside it for data, the trunk, and the branch that starts from the trunk's checkpoint.
+"""
+
+import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from frontload.megatron_ext import cpu
+from frontload.launch.crew import check_crew, find_crew
+from frontload.launch.jobs import Finished, Tick
+from frontload.launch.runner import Settings, run_stages
+from frontload.launch.settle import settle
+from frontload.launch.store import Store, Ticket
+from frontload.megatron_ext.datasets import BlendSamples
+from frontload.recipes.stage import Stage
+from frontload.recipes.study import in_order, load_study
+from tests.gpu.findings import Finding, judge
+from tests.gpu.speed import best_kernels
 
-cpu.prepare()
-
-from frontload.megatron_ext.census import count_parameters  # noqa: E402
-from frontload.megatron_ext.datasets import Rows  # noqa: E402
-from frontload.megatron_ext.engine import train_step  # noqa: E402
-from frontload.megatron_ext.schedule import learning_rate  # noqa: E402
-from tests.gpu.compare import load_model  # noqa: E402
-from tests.gpu.findings import Finding, judge  # noqa: E402
-from tests.gpu.speed import Job, best_kernels, build_job, look  # noqa: E402
-
-ROOMS = ("recipes", "data_tools", "megatron_ext", "eval", "rl", "launch")
+STEPS = 500
+SHORT = (  # 300 steps of the trunk and 200 of a branch, on as much data as the arms ask for
+    "seeds=1", "pretraining.tokens=16_384_000", "synthesis.base_tokens=16_600_000",
+    "synthesis.ldq.tokens=2_800_000", "synthesis.shq.tokens=180_000",
+)  # fmt: skip
+BRANCH = "lmq-seed1"
+COUNTED_ROWS = 20_000  # of the branch's samples, for the bound
 
 
-class OwnText:
-    """This checkout's own text, a byte a token, in one order for all steps."""
+class Quiet:
+    """A watcher that shows nothing."""
 
-    def __init__(self, sequence_tokens: int) -> None:
-        root = Path(__file__).resolve().parents[2]
-        files = sorted(path for room in ROOMS for path in (root / room).rglob("*.py"))
-        text = b"\n".join(path.read_bytes() for path in files)
-        self.bytes = np.frombuffer(text, np.uint8)
-        self.num_samples = (len(self.bytes) - 1) // sequence_tokens
-        self._order = np.random.default_rng(1).permutation(self.num_samples)
-        self._size = sequence_tokens
-
-    def entropy(self) -> float:
-        """Nats a byte when only the frequencies of bytes are known."""
-        share = np.bincount(self.bytes) / len(self.bytes)
-        share = share[share > 0]
-        return float(-(share * np.log(share)).sum())
-
-    def read(self, samples: Sequence[int]) -> Rows:
-        starts = self._order[np.asarray(samples) % self.num_samples] * self._size
-        rows = np.stack([self.bytes[at : at + self._size + 1] for at in starts]).astype(np.int64)
-        shape = (len(rows), self._size)
-        return Rows(
-            tokens_BS=rows[:, :-1],
-            labels_BS=rows[:, 1:],
-            loss_mask_BS=np.ones(shape, np.float32),
-            document_ids_BS=np.zeros(shape, np.int32),
-        )
-
-    def describe(self, sample: int) -> str:
-        return f"piece {sample} of the checkout's text"
+    def started(self, stage: Stage) -> None: ...
+    def ticked(self, stage: Stage, tick: Tick) -> None: ...
+    def finished(self, stage: Stage, end: Finished) -> None: ...
+    def waited(self) -> None: ...
 
 
 def train_500(
-    facts: dict[str, Any], job: Job | None = None, *, steps: int = 500
+    facts: dict[str, Any], study: str = "single_gpu", overrides: Sequence[str] = SHORT
 ) -> Iterator[Finding]:
-    """hybrid_15m on bytes of this checkout, WSD. No study: none for one GPU is there yet."""
-    job = job or Job(
-        model=load_model("hybrid_15m"), kernels=best_kernels(facts), sequence_tokens=512,
-        sequences=16, micro_sequences=0,
-    )  # fmt: skip
-    text = OwnText(job.sequence_tokens)
-    schedule = replace(
-        job.training.schedule, warmup_share=0.04, total_samples=steps * job.sequences
-    )
-    optimizer = replace(job.training.optimizer, learning_rate=2e-3, min_learning_rate=2e-5)
-    engine = build_job(job)
-    losses, began = [], look()
-    for step in range(steps):
-        rate = learning_rate(optimizer, schedule, (step + 1) * job.sequences)
-        first = step * job.sequences
-        losses.append(train_step(engine, text, first_sample=first, learning_rate=rate).loss)
-    seconds = look() - began
-    tenth = max(1, steps // 10)
+    """Whether a proxy learns more of its last phase than what follows each token most often."""
+    kernels = f"placement.kernels={best_kernels(facts)}"
+    found = load_study(study, overrides=[*overrides, kernels], settle=settle)
+    branch = next(one for one in found.stages if (one.kind, one.label) == ("pretrain", BRANCH))
+    trunk = branch.inputs["start"]
+    crew = find_crew(found.placement)
+    check_crew(found.placement, crew)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        settings = Settings(placement=found.placement, workers=crew.workers, gpus=crew.gpus)
+        summary = run_stages(in_order(branch), store, settings=settings, watcher=Quiet())
+        for error in summary.failed.values():
+            raise error
+        losses = [*read_losses(store, trunk), *read_losses(store, branch)]
+        bound = pair_entropy(store, branch)
+        rate = tokens_per_second(store, branch)
+    yield compare_losses(losses, bound=bound, words=f"{rate:,.0f} tokens/s, {kernels}")
+
+
+def compare_losses(losses: Sequence[float], *, bound: float, words: str) -> Finding:
+    """The mean of the last tenth against the bound."""
+    tenth = max(1, len(losses) // 10)
     last = math.fsum(losses[-tenth:]) / tenth
-    bound = text.entropy()
-    yield judge(
-        f"{steps} steps of a proxy on this checkout's bytes",
-        figure=f"loss {losses[0]:.2f} -> {last:.2f} nats a byte (mean of the last {tenth}), "
-        f"{seconds:.0f} s, {count_parameters(job.model).total / 1e6:.1f} M parameters, "
-        f"{job.kernels} layers",
-        goal=f"< {bound:.2f}: what the bytes' frequencies alone would give",
+    return judge(
+        f"{len(losses)} steps of the study on the data of its stages",
+        figure=f"loss {losses[0]:.2f} -> {last:.2f} nats a token (mean of {tenth}), {words}",
+        goal=f"< {bound:.2f}: what the token before alone would give",
         is_met=last < bound,
     )
+
+
+def read_losses(store: Store, stage: Stage) -> list[float]:
+    """The loss of every step, as the stage logged it."""
+    lines = (store.root / stage.folder / "metrics.jsonl").read_text().splitlines()
+    found: list[Mapping[str, float]] = [json.loads(line) for line in lines]
+    assert [line["step"] for line in found] == list(range(1, len(found) + 1))
+    return [line["train/loss"] for line in found]
+
+
+def pair_entropy(store: Store, stage: Stage) -> float:
+    """Nats a token when only the token before it is known, over a stage's own samples."""
+    inputs = {role: store.root / below.folder for role, below in stage.inputs.items()}
+    samples = BlendSamples(inputs["blend"], inputs)
+    rows = samples.read(range(min(stage.recipe.num_samples, COUNTED_ROWS)))
+    size = stage.recipe.model.vocab_size
+    pairs = np.bincount((rows.tokens_BS * size + rows.labels_BS).ravel(), minlength=size * size)
+    counts = pairs.reshape(size, size).astype(np.float64)
+    before = counts.sum(1, keepdims=True)
+    share = np.divide(counts, before, out=np.ones_like(counts), where=before > 0)
+    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
+    return float(-(counts * logs).sum() / counts.sum())
+
+
+def tokens_per_second(store: Store, stage: Stage) -> float:
+    """The last rate that training told, or 0 for a run too short to tell one."""
+    path = store.telemetry_file(Ticket.of(stage), "jsonl")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    rates = [json.loads(line).get("system/tokens_per_second", 0.0) for line in lines]
+    return max(rates, default=0.0)

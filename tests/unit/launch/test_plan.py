@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from frontload.launch.crew import Crew
 from frontload.launch.jobs import Finished
 from frontload.launch.plan import BLOCKED, BUILT, READY, Plan, plan_study, schedule_seconds
 from frontload.launch.price import Price, price_stages, read_measured
@@ -16,6 +17,8 @@ from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import REVISION, Stage
 from frontload.recipes.study import Study, load_study
+
+CPU = Placement()
 
 
 def build(store: Store, stage: Stage) -> None:
@@ -35,7 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Study]:
 
 
 def test_a_fresh_store_has_only_the_corpus_ready(tmp_path: Path) -> None:
-    plan = plan_study(load_study("smoke"), Store(tmp_path), workers=2)
+    plan = plan_study(load_study("smoke"), Store(tmp_path), crew=Crew(workers=2))
     states = {entry.stage.kind: entry.state for entry in plan.entries}
     assert states.pop("synthesize") == READY
     assert set(states.values()) == {BLOCKED}
@@ -45,13 +48,13 @@ def test_a_fresh_store_has_only_the_corpus_ready(tmp_path: Path) -> None:
 
 def test_a_built_store_has_nothing_missing(built: tuple[Store, Study]) -> None:
     store, study = built
-    plan = plan_study(study, store, workers=2)
+    plan = plan_study(study, store, crew=Crew(workers=2))
     assert {entry.state for entry in plan.entries} == {BUILT}
     assert plan.wall_seconds == 0.0
 
 
 def changed(built: tuple[Store, Study], *overrides: str) -> Plan:
-    return plan_study(load_study("smoke", overrides=overrides), built[0], workers=2)
+    return plan_study(load_study("smoke", overrides=overrides), built[0], crew=Crew(workers=2))
 
 
 def test_a_new_key_names_the_field_that_changed_against_its_own_label(
@@ -82,7 +85,7 @@ def test_a_revision_that_was_raised_is_named(
 def test_begun_work_is_said_to_go_on(tmp_path: Path) -> None:
     store, study = Store(tmp_path), load_study("smoke")
     (store.workspace(Ticket.of(study.stages[0])) / "path").mkdir(parents=True)
-    plan = plan_study(study, store, workers=2)
+    plan = plan_study(study, store, crew=Crew(workers=2))
     assert "goes on" in plan.entries[0].reason
 
 
@@ -91,7 +94,7 @@ def test_begun_work_is_said_to_go_on(tmp_path: Path) -> None:
 
 def test_training_is_priced_by_tokens_and_flops() -> None:
     study = load_study("laptop")
-    prices = price_stages(study.stages, {})
+    prices = price_stages(study.stages, {}, placement=CPU)
     pretraining = sum(prices[s.key].tokens for s in study.stages if s.kind == "pretrain")
     tokens, arms = study.recipe.pretraining.tokens, 5
     assert pretraining == round(tokens * 0.6) + arms * round(tokens * 0.4)
@@ -106,7 +109,7 @@ def test_grpo_is_priced_with_the_start_of_its_processes() -> None:
     stage = next(s for s in load_study("laptop").stages if s.kind == "grpo")
     half = replace(stage, recipe=replace(stage.recipe, steps=stage.recipe.steps // 2))
     whole_seconds, half_seconds = (
-        price_stages([one], {})[one.key].cpu_seconds for one in (stage, half)
+        price_stages([one], {}, placement=CPU)[one.key].seconds for one in (stage, half)
     )
     assert 120 < whole_seconds < 600
     assert half_seconds - whole_seconds / 2 == pytest.approx(30)  # half a start
@@ -115,18 +118,20 @@ def test_grpo_is_priced_with_the_start_of_its_processes() -> None:
 def test_prices_follow_what_earlier_runs_measured(tmp_path: Path) -> None:
     store, study = Store(tmp_path), load_study("smoke")
     corpus = study.stages[0]
-    price = price_stages([corpus], {})[corpus.key]
+    price = price_stages([corpus], {}, placement=CPU)[corpus.key]
     settings = Settings(placement=Placement(), workers=1, prices={corpus.key: price})
     end = Finished(cpu_seconds=12.5, wall_seconds=13.0, error=None)
     write_provenance(store, corpus, end=end, settings=settings)
-    measured = price_stages([corpus], read_measured(store))[corpus.key]
-    assert measured.cpu_seconds == pytest.approx(12.5)
+    measured = price_stages([corpus], read_measured(store, CPU), placement=CPU)[corpus.key]
+    assert measured.seconds == pytest.approx(12.5)
     assert measured.is_measured
     twice = load_study("smoke", overrides=["synthesis.base_tokens=150_000"]).stages[0]
-    more = price_stages([twice], read_measured(store))[twice.key]
-    assert more.cpu_seconds == pytest.approx(12.5 * more.tokens / measured.tokens)
+    more = price_stages([twice], read_measured(store, CPU), placement=CPU)[twice.key]
+    assert more.seconds == pytest.approx(12.5 * more.tokens / measured.tokens)
     large = load_study("laptop").stages[0]
-    assert not price_stages([large], read_measured(store))[large.key].is_measured, "too unlike"
+    assert not price_stages([large], read_measured(store, CPU), placement=CPU)[
+        large.key
+    ].is_measured, "too unlike"
 
 
 def test_the_schedule_respects_inputs_and_workers() -> None:
@@ -142,6 +147,57 @@ def test_the_schedule_respects_inputs_and_workers() -> None:
     assert schedule_seconds(stages, seconds, workers=1) == 25.0
     assert schedule_seconds(stages, seconds, workers=2) == 19.0
     assert schedule_seconds([c, d], seconds, workers=2) == 6.0
+
+
+def test_gpu_stages_wait_for_a_gpu_in_the_schedule_too() -> None:
+    def stage(kind: str, label: str, **inputs: Stage) -> Stage:
+        return Stage(
+            kind=kind, label=label, recipe=Tokenizer(kind=label, vocab_size=1), inputs=inputs
+        )
+
+    a = stage("index", "a")
+    b, c = stage("sft", "b", a=a), stage("evaluate", "c", a=a)
+    d = stage("pack", "d", a=a)
+    seconds = {a.key: 10.0, b.key: 4.0, c.key: 6.0, d.key: 5.0}
+    stages = [a, b, c, d]
+    assert schedule_seconds(stages, seconds, workers=8, gpus=1) == 20.0
+    assert schedule_seconds(stages, seconds, workers=8, gpus=2) == 16.0
+    assert schedule_seconds(stages, seconds, workers=8) == 16.0
+
+
+def test_the_gpu_study_is_priced_by_its_flops_near_an_hour(tmp_path: Path) -> None:
+    study = load_study("single_gpu")
+    plan = plan_study(study, Store(tmp_path), crew=Crew(workers=15))
+    gpu = [entry.price for entry in plan.entries if entry.price.on_gpu]
+    assert len(gpu) == 5 * (6 + 16 + 21), "trunk, branches, cells and evaluations of five seeds"
+    hours = sum(price.seconds for price in gpu) / 3600
+    flops = sum(price.flops for price in gpu)
+    assert flops / (0.06 * 989.4e12) / 3600 < hours < 1.3
+    assert hours > 0.7
+    assert plan.wall_seconds > 3600 * hours, "one GPU, after the corpus"
+    text = "\n".join(plan_lines(plan, Store(tmp_path)))
+    assert "of GPU time" in text
+    assert "1 GPU worker and 15 workers; h100_sxm at 6% of its bf16 rate" in text
+    assert "dollars" not in text
+    dear = load_study("single_gpu", overrides=["placement.gpus.dollars_per_hour=3.0"])
+    plan = plan_study(dear, Store(tmp_path), crew=Crew(workers=15, gpus=("0", "1")))
+    price = 2 * 3.0 * plan.wall_seconds / 3600
+    assert f"; {price:.2f} dollars" in "\n".join(plan_lines(plan, Store(tmp_path)))
+
+
+def test_a_rate_measured_on_one_kind_of_hardware_prices_no_other(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    gpu, cpu = load_study("single_gpu"), load_study("single_gpu", overrides=["placement=cpu"])
+    tuned = next(stage for stage in gpu.stages if stage.kind == "sft")
+    prices = price_stages([tuned], {}, placement=gpu.placement)
+    settings = Settings(placement=gpu.placement, workers=1, prices=prices)
+    end = Finished(cpu_seconds=90.0, wall_seconds=33.0, error=None)
+    write_provenance(store, tuned, end=end, settings=settings)
+    here = price_stages([tuned], read_measured(store, gpu.placement), placement=gpu.placement)
+    assert (here[tuned.key].seconds, here[tuned.key].is_measured) == (pytest.approx(33.0), True)
+    there = price_stages([tuned], read_measured(store, cpu.placement), placement=cpu.placement)
+    assert not there[tuned.key].is_measured
+    assert not there[tuned.key].on_gpu
 
 
 def test_the_printed_plan_has_a_line_a_stage_and_the_total(built: tuple[Store, Study]) -> None:
@@ -163,7 +219,7 @@ def test_counts_are_short(number: float, shown: str) -> None:
 def test_provenance_is_json_a_person_can_read(tmp_path: Path) -> None:
     store, stage = Store(tmp_path), load_study("smoke").stages[0]
     end = Finished(cpu_seconds=1.0, wall_seconds=2.0, error=None)
-    price = Price(tokens=0, flops=0.0, work=3.0, cpu_seconds=0.0, is_measured=False)
+    price = Price(tokens=0, flops=0.0, work=3.0, seconds=0.0, is_measured=False)
     settings = Settings(placement=Placement(), workers=1, prices={stage.key: price})
     write_provenance(store, stage, end=end, settings=settings)
     found = json.loads(store.provenance_file(Ticket.of(stage)).read_text())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import progress
+from frontload.launch.crew import Crew
 from frontload.launch.jobs import Finished, Tick
 from frontload.launch.plan import plan_study
 from frontload.launch.progress import Progress, show_seconds
@@ -96,7 +97,7 @@ def test_status_tells_running_failed_and_begun_apart(tmp_path: Path) -> None:
         (store.workspace(ticket) / "path").mkdir(parents=True)
     store.error_file(tickets[1]).write_text("it broke\n")
     with store.lock(tickets[0].key):
-        lines = status_lines(plan_study(study, store, workers=1), store)[1:5]
+        lines = status_lines(plan_study(study, store, crew=Crew(workers=1)), store)[1:5]
     assert [line.split()[0] for line in lines] == ["running", "failed", "begun", "blocked"]
     assert "it broke" in lines[1]
 

@@ -7,6 +7,8 @@ import pytest
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import load_recipe
+from frontload.recipes.placement import Placement
+from frontload.recipes.study_schema import StudyRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,3 +206,13 @@ def test_a_rule_over_several_values_names_the_place_that_broke_it(tmp_path: Path
         "shares", found="f", rule="r", do="d"
     )
     assert told.asked == "command line: shares"
+
+
+def test_a_file_that_a_child_names_replaces_its_parents_whole(tmp_path: Path) -> None:
+    (tmp_path / "above.yaml").write_text("extends: laptop\nplacement: one_gpu\n")
+    (tmp_path / "mine.yaml").write_text("extends: above\nplacement: cpu\n")
+    placement = load_recipe(tmp_path / "mine.yaml", StudyRecipe).value.placement
+    assert placement == Placement(name="cpu"), "nothing of the parent's GPU is left"
+    (tmp_path / "changed.yaml").write_text("extends: mine\nplacement: {threads_per_rank: 2}\n")
+    placement = load_recipe(tmp_path / "changed.yaml", StudyRecipe).value.placement
+    assert placement == Placement(threads_per_rank=2)

@@ -1,0 +1,56 @@
+"""The study of one GPU and its twin on a CPU: what they share, and what the budgets hold to."""
+
+from dataclasses import replace
+
+import pytest
+
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.study import Study, load_study, reasoning_tokens
+
+
+def shape(study: Study) -> list[str]:
+    """Kinds and labels: the graph without its sizes."""
+    return [f"{stage.kind}/{stage.label}" for stage in study.stages if stage.kind != "tabulate"]
+
+
+def test_the_twin_has_the_graph_of_one_seed_and_differs_in_size_and_place_only() -> None:
+    tiny = load_study("single_gpu_tiny")
+    assert shape(tiny) == shape(load_study("single_gpu", overrides=["seeds=1"]))
+    big, small = load_study("single_gpu").recipe, tiny.recipe
+    assert (big.arms, big.ratio_arms, big.mixes) == (small.arms, small.ratio_arms, small.mixes)
+    assert big.model.pattern == small.model.pattern
+    assert big.model.mamba_num_groups == small.model.mamba_num_groups
+    assert big.tokenizer == small.tokenizer
+    for section in ("pretraining", "sft"):
+        ours, twins = getattr(big, section), getattr(small, section)
+        sizes = ("tokens", "sequence_tokens", "global_batch_sequences", "learning_rate")
+        same = replace(twins, **{name: getattr(ours, name) for name in sizes})
+        assert same == ours, section
+        assert ours.precision == "bf16"
+    assert small.placement.gpus is None
+    assert big.placement.gpus is not None
+
+
+def test_it_is_the_laptops_study_on_more_families() -> None:
+    one_gpu, laptop = load_study("single_gpu").recipe, load_study("laptop").recipe
+    assert (one_gpu.arms, one_gpu.ratio_arms) == (laptop.arms, laptop.ratio_arms)
+    assert (one_gpu.sft.mixes, one_gpu.sft.cells) == (laptop.sft.mixes, laptop.sft.cells)
+    assert one_gpu.synthesis is not None
+    assert laptop.synthesis is not None
+    assert set(laptop.synthesis.ldq.families) < set(one_gpu.synthesis.ldq.families)
+    ratios = [one.sft.tokens / reasoning_tokens(one.pretraining) for one in (one_gpu, laptop)]
+    assert ratios == [pytest.approx(1.0, abs=0.03)] * 2
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("placement.gpus.kind=h900", "'h900' is not known"),
+        ("placement.gpus.kernel_mfu=0.0", "above 0 and at most at 1"),
+        ("placement.stages_per_gpu=0", "it is 1 or more"),
+        ("synthesis.base_tokens=30_000_000", "at most 1 epochs of base"),
+    ],
+)
+def test_a_wrong_number_is_refused(override: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        load_study("single_gpu", overrides=[override])
