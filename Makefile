@@ -54,7 +54,7 @@ gpu:
 # Where there is a package index: what `make gpu` installs. Sources are read with .venv's torch, not built.
 gpu-wheels: environment
 	@$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: -d $(WHEELS) -c constraints.txt \
-		megatron-core einops PyYAML
+		megatron-core einops PyYAML tokenizers
 	@MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE $(BIN)/python -m pip download --quiet \
 		--no-deps --no-build-isolation --no-binary=:all: -d $(WHEELS) mamba-ssm==2.3.2.post1 causal-conv1d==1.7.0
 	@ls -l $(WHEELS)

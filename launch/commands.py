@@ -126,7 +126,6 @@ def _refuse_cluster_study(options: argparse.Namespace) -> None:
         )
 
 
-def _planned(options: argparse.Namespace) -> tuple[Plan, Store]:
 def _planned(options: argparse.Namespace) -> tuple[Plan, Store, Crew]:
     overrides = list(options.overrides)
     if options.seeds is not None:
