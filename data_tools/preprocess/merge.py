@@ -1,5 +1,7 @@
 """`frontload data merge`: shards of one preprocess to the bytes of the run without shards."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +17,12 @@ from frontload.data_tools.preprocess.publish import (
     digests_of_file,
     publish,
 )
-from frontload.data_tools.preprocess.request import check_prefix, manifest_file
-from frontload.data_tools.preprocess.unit import disk_told
-from frontload.data_tools.preprocess.work import locked
+from frontload.data_tools.preprocess.request import manifest_file
+from frontload.data_tools.preprocess.work import enter_plan
+from frontload.data_tools.publish import check_place, clear, disk_told, workplace
 from frontload.recipes.errors import ArtifactError, RecipeError
 
+PAIR = ("bin", "idx")
 LENGTHS_AT_A_TIME = 1 << 20
 SAME = (
     "format", "tokenizer_sha256", "eod_token", "eod_id", "json_key", "append_eod", "special_text",
@@ -39,13 +42,18 @@ def merge(shards: Sequence[Path], *, output_prefix: Path) -> dict[str, Any]:
     ordered = sorted(manifests, key=lambda prefix: manifests[prefix]["shard"]["number"])
     _check_complete(prefixes, manifests)
     _check_alike(ordered, manifests)
-    check_prefix(output_prefix)
-    with locked(output_prefix) as folder:
+    check_place(output_prefix, asked="--output-prefix")
+    with workplace(output_prefix, asked="--output-prefix") as folder:
+        digests = [[manifests[prefix][f"{part}_sha256"] for part in PAIR] for prefix in ordered]
+        key = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
+        enter_plan(folder, output_prefix, {"key": key, "request": {"merged": key}, "sources": []})
+        if manifest_file(output_prefix).is_file():
+            return read_json(manifest_file(output_prefix))  # killed when all but tidying was done
         try:
-            return _join(ordered, manifests, output_prefix)
-        finally:
-            (folder / "lock").unlink()
-            folder.rmdir()
+            return _join(ordered, manifests, output_prefix, folder=folder)
+        except ArtifactError:
+            clear(folder)
+            raise
 
 
 def as_prefix(path: Path) -> Path:
@@ -122,21 +130,17 @@ def _check_alike(ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]])
 
 
 def _join(
-    ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]], output_prefix: Path
+    ordered: Sequence[Path],
+    manifests: dict[Path, dict[str, Any]],
+    output_prefix: Path,
+    *,
+    folder: Path,
 ) -> dict[str, Any]:
-    for path in (manifest_file(output_prefix), bin_file(output_prefix), idx_file(output_prefix)):
-        if path.exists():
-            raise RecipeError(
-                f"--output-prefix {output_prefix}",
-                found=f"{path} is there",
-                rule="a finished output is never overwritten",
-                do="delete it, or choose another prefix",
-            )
     for prefix in ordered:
         _check_digest(idx_file(prefix), manifests[prefix]["idx_sha256"])
     readers = [IndexedReader(prefix) for prefix in ordered]
     with disk_told(output_prefix):
-        joined = JoinedFile(bin_file(output_prefix))
+        joined = JoinedFile(folder / "joined.bin")
     try:
         for prefix in ordered:
             _check_digest(bin_file(prefix), manifests[prefix]["bin_sha256"])

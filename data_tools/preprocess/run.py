@@ -22,7 +22,6 @@ from frontload.data_tools.preprocess.publish import (
     describe_parts,
     drop_counts,
     publish,
-    remove_work,
     unit_lengths,
     write_rejects,
 )
@@ -35,7 +34,6 @@ from frontload.data_tools.preprocess.request import (
 from frontload.data_tools.preprocess.unit import (
     Receipt,
     UnitJob,
-    disk_told,
     read_receipt,
     sample_texts,
     unit_file,
@@ -45,7 +43,8 @@ from frontload.data_tools.preprocess.vocabulary import (
     load_vocabulary,
     package_versions,
 )
-from frontload.data_tools.preprocess.work import enter_plan, locked, mark_refused, work_folder
+from frontload.data_tools.preprocess.work import describe_plan, enter_plan, mark_refused
+from frontload.data_tools.publish import disk_told, work_folder, workplace
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
@@ -88,18 +87,16 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
     )
     if (earlier := _published(prefix, plan)) and not work_folder(prefix).exists():
         return earlier
-    with locked(prefix) as folder:
+    with workplace(prefix, asked="--output-prefix") as folder:
         if earlier := _published(prefix, plan):
-            remove_work(folder)
             return earlier
-        enter_plan(folder, prefix, plan)
+        enter_plan(folder, prefix, describe_plan(plan))
         run = _Run(request, plan, vocabulary, folder, progress or quiet())
         try:
             manifest = run.encode_and_publish(eod)
         except RecipeError:
             mark_refused(folder)
             raise
-        remove_work(folder)
     return manifest
 
 
@@ -153,7 +150,7 @@ class _Run:
     def _new_joined(self) -> JoinedFile:
         self._joined = 0
         with disk_told(self._request.prefix):
-            return JoinedFile(bin_file(self._request.prefix))
+            return JoinedFile(self._folder / "joined.bin")
 
     def _encode_missing(
         self, encoding: Encoding, eod: tuple[str, int] | None, joined: JoinedFile
