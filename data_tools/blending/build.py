@@ -13,8 +13,9 @@ from frontload.data_tools.blending.budget import Budget
 from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.report import ledger_json
 from frontload.data_tools.blending.source import SourceIndex
-from frontload.data_tools.files import read_json, write_json
+from frontload.data_tools.files import read_json
 from frontload.data_tools.publish import check_place, clear, publish_folder, tidy, workplace
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 LEDGER = "ledger.json"

@@ -38,8 +38,9 @@ from frontload.data_tools.curation.sets import ChosenSet, choose_sets
 from frontload.data_tools.curation.sketch import shown_probabilities
 from frontload.data_tools.curation.workers import Workers, started_workers
 from frontload.data_tools.curation.write import Output, write_sets
-from frontload.data_tools.files import replacing, write_json
+from frontload.data_tools.files import replacing
 from frontload.data_tools.publish import new_folder, publish_folder, workplace
+from frontload.recipes.artifact import write_json
 from frontload.recipes.curation import Curation
 from frontload.recipes.errors import RecipeError
 

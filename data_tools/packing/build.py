@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.files import read_json, write_json
+from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import token_dtype
 from frontload.data_tools.packing.chat import ChatTemplate, load_template
 from frontload.data_tools.packing.encode import DROP, SPLIT, Counts, Encoded, Encoder, Rules
@@ -33,6 +33,7 @@ from frontload.data_tools.publish import (
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.files import read_json, write_json
+from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import bin_file, idx_file
 from frontload.data_tools.preprocess.plan import Plan
 from frontload.data_tools.preprocess.request import manifest_file
 from frontload.data_tools.publish import clear, disk_told
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 PLAN = "plan.json"
