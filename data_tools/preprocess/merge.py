@@ -18,8 +18,8 @@ from frontload.data_tools.preprocess.publish import (
     publish,
 )
 from frontload.data_tools.preprocess.request import manifest_file
-from frontload.data_tools.preprocess.work import enter_plan
-from frontload.data_tools.publish import check_place, clear, disk_told, workplace
+from frontload.data_tools.preprocess.work import enter_plan, find_published
+from frontload.data_tools.publish import check_place, clear, disk_told, work_folder, workplace
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 PAIR = ("bin", "idx")
@@ -46,11 +46,11 @@ def merge(shards: Sequence[Path], *, output_prefix: Path) -> dict[str, Any]:
     with workplace(output_prefix, asked="--output-prefix") as folder:
         digests = [[manifests[prefix][f"{part}_sha256"] for part in PAIR] for prefix in ordered]
         key = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
+        if earlier := find_published(output_prefix, key):
+            return earlier
         enter_plan(folder, output_prefix, {"key": key, "request": {"merged": key}, "sources": []})
-        if manifest_file(output_prefix).is_file():
-            return read_json(manifest_file(output_prefix))  # killed when all but tidying was done
         try:
-            return _join(ordered, manifests, output_prefix, folder=folder)
+            return _join(ordered, manifests, output_prefix, key=key)
         except ArtifactError:
             clear(folder)
             raise
@@ -134,13 +134,13 @@ def _join(
     manifests: dict[Path, dict[str, Any]],
     output_prefix: Path,
     *,
-    folder: Path,
+    key: str,
 ) -> dict[str, Any]:
     for prefix in ordered:
         _check_digest(idx_file(prefix), manifests[prefix]["idx_sha256"])
     readers = [IndexedReader(prefix) for prefix in ordered]
     with disk_told(output_prefix):
-        joined = JoinedFile(folder / "joined.bin")
+        joined = JoinedFile(work_folder(output_prefix) / "joined.bin")
     try:
         for prefix in ordered:
             _check_digest(bin_file(prefix), manifests[prefix]["bin_sha256"])
@@ -151,7 +151,7 @@ def _join(
             joined=joined,
             dtype=readers[0].dtype,
             lengths=lambda: _lengths(readers),
-            manifest=_merged(ordered, manifests),
+            manifest=_merged(ordered, manifests, key=key),
         )
     except BaseException:
         joined.discard()
@@ -176,7 +176,9 @@ def _check_digest(file: Path, stated: str) -> None:
         )
 
 
-def _merged(ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+def _merged(
+    ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]], *, key: str
+) -> dict[str, Any]:
     shards = [manifests[prefix] for prefix in ordered]
     first = shards[0]
     parts = [part for shard in shards for part in shard["parts"]]
@@ -197,6 +199,7 @@ def _merged(ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]]) -> d
         "shard": None,
         "dropped": dict(sorted(dropped.items())),
         "made_by": {
+            "plan": key,
             "encoder": " and ".join(sorted({made["encoder"] for made in made_by})),
             "encoder_reason": "; ".join(sorted({made["encoder_reason"] for made in made_by})),
             "documents_compared": sum(made["documents_compared"] for made in made_by),

@@ -21,6 +21,15 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     return {"key": plan.key, "request": plan.request, "sources": sources}
 
 
+def find_published(prefix: Path, key: str) -> dict[str, Any] | None:
+    """The manifest of an earlier run of the same plan, when it has published."""
+    if not manifest_file(prefix).is_file():
+        return None
+    manifest = read_json(manifest_file(prefix))
+    same = isinstance(manifest, dict) and manifest.get("made_by", {}).get("plan") == key
+    return manifest if same else None
+
+
 def enter_plan(folder: Path, prefix: Path, plan: dict[str, Any]) -> None:
     """Makes the folder this plan's, or goes on with what an earlier run of it left.
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from frontload.data_tools.preprocess import crew, publish
+from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import Lines
-from frontload.data_tools.preprocess.request import PreprocessRequest
+from frontload.data_tools.preprocess.request import PreprocessRequest, Shard
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.publish import work_folder
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
@@ -128,6 +129,32 @@ def test_killed_at_any_write_and_run_again_it_ends_with_the_same_bytes(
             break
     assert code == 0
     assert number > 30, "kills were to be tried at more places"
+
+
+def test_a_killed_merge_run_again_ends_with_the_same_bytes(
+    request_of: Callable[[str], PreprocessRequest],
+) -> None:
+    whole = preprocess(request_of("whole"))
+    shards = [replace(request_of("S"), shard=Shard(number=number, of=3)) for number in (1, 2, 3)]
+    for shard in shards:
+        preprocess(shard)
+    prefixes = [shard.prefix for shard in shards]
+    for number in range(1, 40):
+        prefix = prefixes[0].with_name(f"M{number}")
+        arm = killed_at(number)
+        code = in_child(lambda: (arm(), merge(prefixes, output_prefix=prefix)))  # noqa: B023
+        assert code in (0, -signal.SIGKILL)
+        if code == 0:
+            break
+        manifest = merge(prefixes, output_prefix=prefix)
+        assert {**manifest, "made_by": 0} == {**whole, "made_by": 0}
+        assert pair(prefix) == pair(request_of("whole").output_prefix)
+        assert not work_folder(prefix).exists()
+    assert code == 0
+    assert number > 8, "kills were to be tried at more places"
+    assert {**merge(prefixes, output_prefix=prefix), "made_by": 0} == {**whole, "made_by": 0}
+    with pytest.raises(RecipeError, match="is there, of another request or origin"):
+        merge(prefixes, output_prefix=request_of("whole").output_prefix)
 
 
 def test_a_torn_part_is_made_again(request_of: Callable[[str], PreprocessRequest]) -> None:
