@@ -43,6 +43,22 @@ def check_place(out: Path, *, asked: str) -> None:
         )
 
 
+def make_folder(folder: Path, *, asked: str) -> None:
+    """Makes a folder, and those above it.
+
+    Raises: RecipeError where the file system makes none, as below /proc.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:
+        raise RecipeError(
+            f"{asked} {folder}",
+            found=f"no folder can be made there ({error.strerror})",
+            rule="what is written lies in a folder of its own, made when it is not there",
+            do="name a folder on a disk",
+        ) from error
+
+
 @contextmanager
 def workplace(out: Path, *, asked: str) -> Iterator[Path]:
     """Makes and locks the work folder of an output; removes it when the block ends well.

@@ -12,6 +12,7 @@ from frontload.data_tools import publish
 from frontload.data_tools.publish import (
     check_place,
     clear,
+    make_folder,
     publish_files,
     publish_folder,
     tidy,
@@ -150,6 +151,8 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="without a name"):
         check_place(Path(), asked="--out")
     check_place(Path("/proc/out"), asked="--out")
+    with pytest.raises(RecipeError, match=r"--out /proc/out/a: no folder can be made there"):
+        make_folder(Path("/proc/out/a"), asked="--out")
     with (
         pytest.raises(StageError, match=r"/proc/out.work: No such file.*correct permissions"),
         workplace(Path("/proc/out"), asked="--out"),
