@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -134,10 +135,12 @@ def _show_sets(
     console: Console, folder: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
 ) -> None:
     """Of each set of a curation what it is made of, and rows."""
-    compositions = read_json(folder / "compositions.json")
-    for name in read_json(folder / "manifest.json")["set_order"]:
+    compositions, manifest = (read_json(folder / f"{n}.json") for n in ("compositions", "manifest"))
+    for name in manifest["set_order"]:
         console.print(shown_composition(compositions[name]), highlight=False)
-        _show_file(console, folder / f"{name}.jsonl", tokenizer, arguments)
+        files = [file for file in manifest["files"] if re.fullmatch(rf"{name}(-\d+)?.jsonl", file)]
+        console.print(f"  {files[0]}" + (f" of {len(files)} files" if len(files) > 1 else ""))
+        _show_file(console, folder / files[0], tokenizer, arguments)
 
 
 def _show_documents(

@@ -57,3 +57,26 @@ def test_verify_finds_what_was_changed(
     capsys.readouterr()
     assert main(["data", "verify", str(folder)]) == (damage != "nothing")
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_set_of_many_files_is_the_set_of_one_file_cut_by_rows(
+    bench: Workbench, workers: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench.rows("r.jsonl", ROWS)
+    more = ("heldout_share=0.4", "seed=3", "--workers", workers)
+    whole = bench.curate(SOURCES + SETS, out="whole", more=more)
+    cut = bench.curate(SOURCES + SETS, out="cut", more=("rows_a_file=2", *more))
+    kinds = ("mine", "mine.text", "mine.heldout")
+    for kind in kinds:
+        expected = (whole / f"{kind}.jsonl").read_bytes()
+        files = sorted(cut.glob(f"{kind}-*.jsonl"))
+        assert [file.name for file in files][:1] == [f"{kind}-00001.jsonl"]
+        assert b"".join(file.read_bytes() for file in files) == expected
+        rows = [file.read_bytes().count(b"\n") for file in files]
+        assert set(rows[:-1]) <= {2}
+        assert 0 < rows[-1] <= 2
+    assert any(len(list(cut.glob(f"{kind}-*.jsonl"))) > 1 for kind in kinds)
+    assert main(["data", "verify", str(cut)]) == 0
+    assert main(["data", "peek", str(cut), "--rows", "1"]) == 0
+    assert "mine-00001.jsonl" in capsys.readouterr().out
