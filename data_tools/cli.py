@@ -41,7 +41,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
     synth = subparsers.add_parser("synth", help="write the procedural corpus of a study")
     synth.add_argument("study", metavar="STUDY", help="name or path of a study")
-    synth.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    synth.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     synth.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     synth.set_defaults(run=run_synth)
 
