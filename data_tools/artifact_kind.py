@@ -13,6 +13,7 @@ from frontload.data_tools.proof.prefix import as_prefix
 from frontload.recipes.errors import RecipeError
 
 KIND_OF_FILE = {
+    "compositions.json": "sets",
     "ledger.json": "phases",
     "plan.json": "blend",
     "pack.json": "pack",

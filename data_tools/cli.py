@@ -12,6 +12,7 @@ from frontload.data_tools.packing import command as pack_command
 from frontload.data_tools.peek import command as peek_command
 from frontload.data_tools.preprocess import command as preprocess_command
 from frontload.data_tools.proof import command as proof_command
+from frontload.data_tools.publish import make_folder
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.study import load_study
 
@@ -44,7 +45,7 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
     synth = subparsers.add_parser("synth", help="write the procedural corpus of a study")
     synth.add_argument("study", metavar="STUDY", help="name or path of a study")
-    synth.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    synth.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     synth.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     synth.set_defaults(run=run_synth)
 
@@ -87,7 +88,7 @@ def run_synth(arguments: argparse.Namespace) -> int:
             rule="only a study with `synthesis` has a procedural corpus",
             do="name another study, for example laptop",
         )
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out, asked="--out")
     write_corpus(study.recipe.synthesis, arguments.out)
     print(f"wrote {arguments.out}", file=sys.stderr)
     return 0

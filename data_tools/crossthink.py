@@ -21,10 +21,10 @@ from frontload.data_tools.choices import (
     option_key,
 )
 from frontload.data_tools.document import nearest_name, read_objects
-from frontload.data_tools.files import write_json
 from frontload.data_tools.own_data import normalise_question
 from frontload.data_tools.render import has_special_token
 from frontload.data_tools.rl_parquet import Prompt, write_prompts
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 GENERAL, MATH = "general", "math"

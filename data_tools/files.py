@@ -1,4 +1,4 @@
-"""Whole-file writing and reading of JSON and arrays: temporary name, then one rename."""
+"""Whole-file writing of streams and arrays, by one rename, and reading of JSON and arrays."""
 
 import json
 import os
@@ -24,12 +24,6 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary.unlink(missing_ok=True)
         raise
     os.replace(temporary, path)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Writes `value` as sorted, indented JSON with a final line break."""
-    with replacing(path, "w") as stream:
-        stream.write(json.dumps(value, sort_keys=True, indent=1) + "\n")
 
 
 def read_json(path: Path) -> Any:

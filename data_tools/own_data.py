@@ -23,10 +23,9 @@ from frontload.data_tools.document import (
     take_text,
     write_rows,
 )
-from frontload.data_tools.files import write_json
 from frontload.data_tools.own_items import write_heldout, write_items
 from frontload.data_tools.render import has_special_token
-from frontload.recipes.artifact import corpus_heldout, corpus_items, corpus_set
+from frontload.recipes.artifact import corpus_heldout, corpus_items, corpus_set, write_json
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import OwnData
 

@@ -21,7 +21,7 @@ from frontload.data_tools.document import (
     read_rows,
     write_rows,
 )
-from frontload.data_tools.files import read_json, replacing, write_array, write_json
+from frontload.data_tools.files import read_json, replacing, write_array
 from frontload.data_tools.indexed import IndexedWriter, token_dtype
 from frontload.data_tools.render import Rendered, encode_documents, encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer
@@ -36,6 +36,7 @@ from frontload.recipes.artifact import (
     index_prefix,
     prompts_file,
     tokenizer_file,
+    write_json,
 )
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import (

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from frontload.data_tools.files import replacing
+from frontload.data_tools.publish import make_folder
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, Reason, take_text
 from frontload.data_tools.raw.rows import read_rows
@@ -89,7 +90,7 @@ def run_tokenizer(arguments: argparse.Namespace) -> int:
             rule=f"at least one row has text in a field of --json-key {' '.join(texts.keys)}",
             do="correct --json-key or the files",
         )
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out, asked="--out")
     text = trained.tokenizer.to_json()
     if file.is_file() and file.read_text(encoding="utf-8") != text:
         raise RecipeError(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from frontload.data_tools.files import write_json
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.eval.generation import answer_items
 from frontload.eval.heldout import score_heldout
@@ -18,6 +17,7 @@ from frontload.recipes.artifact import (
     corpus_items,
     item_results_file,
     scores_file,
+    write_json,
 )
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.schema import Evaluate, Tabulate

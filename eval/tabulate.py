@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.files import read_json, replacing, write_json
+from frontload.data_tools.files import read_json, replacing
 from frontload.eval.cells import Cells
 from frontload.eval.claims import judge, recompute, verdicts_json
 from frontload.eval.results import ResultFile, read_results
@@ -12,7 +12,7 @@ from frontload.eval.rl_tables import rl_table
 from frontload.eval.score import AVERAGING_RULES, score
 from frontload.eval.tables import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.text_tables import Budget, tables_markdown
-from frontload.recipes.artifact import Inputs, item_results_file, scores_file
+from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Tabulate
 

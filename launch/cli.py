@@ -179,8 +179,7 @@ def _parser(command: str) -> _Parser:
     one.add_argument("what", nargs="+", metavar="KEY-OR-LABEL | sample N")
     one.add_argument(
         "--blend",
-        default="trunk-seed1",
-        help="key or label of the blend of `sample N`; the shared first phase if not given",
+        help=f"key or label of the blend of `sample N`; {commands.FIRST_PHASE} if not given",
     )
     one.add_argument("--study", help="the study a label belongs to")
     _add_store(one)

@@ -18,6 +18,8 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
 from frontload.recipes.study import Study, load_study
 
+FIRST_PHASE = "trunk-seed1"  # the blend that all arms of a study share
+
 
 def plan(options: argparse.Namespace) -> int:
     """Prints every missing stage with its reason and price."""
@@ -209,14 +211,15 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
             rule="a sample is a number within a blend",
             do="write e.g. `frontload explain sample 17 --blend ldq-seed1`",
         )
-    folder = _find_folder(store, f"blend/{options.blend.removeprefix('blend/')}")
+    asked = options.blend or FIRST_PHASE
+    folder = _find_folder(store, f"blend/{asked.removeprefix('blend/')}")
     if folder is None:
         names = [path.name for path in (store.root / "blend").glob("*")]
         raise RecipeError(
-            f"explain sample --blend {options.blend}",
+            f"explain sample --blend {asked}",
             found=f"no such blend in {store.root}",
             rule="--blend is the key or label of a built blend",
-            do=nearest(options.blend, names)
+            do=nearest(asked, names)
             if names
             else "give the store of a run with --store, or run the study first",
         )
@@ -224,6 +227,8 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
     sources = _sources(store, folder)
     folders = origins.sources_in_store(sources["index"], tokenizer=sources["tokenizer"])
     found = origins.explain_sample(folder, folders, number=int(options.what[1]))
+    further = "" if options.blend else "; another is read with --blend KEY-OR-LABEL"
+    print(f"blend/{folder.name}{further}")
     print(found.to_text())
     return 0
 

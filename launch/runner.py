@@ -16,8 +16,9 @@ from typing import Protocol
 from frontload.launch.crew import GPU_KINDS, NO_GPU, num_cores
 from frontload.launch.jobs import Finished, Job, Tick
 from frontload.launch.price import Price
-from frontload.launch.store import Store, Ticket, write_json
+from frontload.launch.store import Store, Ticket
 from frontload.launch.workers import Worker
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import FrontloadError, StageError
 from frontload.recipes.placement import Placement
 from frontload.recipes.stage import Stage
@@ -303,8 +304,10 @@ class _Run:
 
 def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Settings) -> None:
     """Records when and where a stage was made, beside the artifact and never in it."""
+    path = store.provenance_file(Ticket.of(stage))
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(
-        store.provenance_file(Ticket.of(stage)),
+        path,
         {
             "key": stage.key,
             "label": stage.label,
@@ -318,6 +321,7 @@ def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Set
             "commit": _commit(),
             "placement": asdict(settings.placement),
         },
+        is_synced=True,
     )
 
 

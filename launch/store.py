@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.stage import Stage
 
@@ -121,7 +122,7 @@ class Store:
         path, target = work / "path", self.root / ticket.folder
         files = _describe_files(path)
         manifest = {"format": FORMAT, "key": ticket.key, "files": files, **ticket.payload}
-        write_json(path / MANIFEST, manifest)
+        write_json(path / MANIFEST, manifest, is_synced=True)
         for name in files:
             _sync(path / name)
         for folder, _, _ in os.walk(path):
@@ -186,22 +187,11 @@ def digest_file(path: Path) -> str:
     return found.hexdigest()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file whole: to a name aside, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".tmp")
-    with open(aside, "w", encoding="utf-8") as file:
-        file.write(json.dumps(value, sort_keys=True, indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
-
-
 def _describe_files(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for file in sorted(path.rglob("*")):
         name = file.relative_to(path).as_posix()
-        if file.is_file() and name not in (MANIFEST, MANIFEST + ".tmp"):
+        if file.is_file() and name not in (MANIFEST, MANIFEST + ".partial"):
             found[name] = {"sha256": digest_file(file), "size_bytes": file.stat().st_size}
     return found
 

@@ -25,10 +25,11 @@ from typing import Any
 from frontload.launch import listeners
 from frontload.launch.jobs import die_with_parent, load_function
 from frontload.launch.seat import Seat, describe_start, take_seat
-from frontload.launch.store import MANIFEST, Store, write_json
+from frontload.launch.store import MANIFEST, Store
 from frontload.launch.submit import load_placement, load_training, only_stages, split_overrides
 from frontload.launch.train_inputs import Given, Inputs, check_inputs, digest_input
 from frontload.launch.workspace import FolderWorkspace
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, FrontloadError, RecipeError, StageError, Stopped
 from frontload.recipes.placement import Placement
 from frontload.recipes.stage import REVISION, canonical
@@ -129,7 +130,7 @@ def _told_failures(run: Run) -> Iterator[None]:
     except FrontloadError as error:
         if _comes_again(error) and run.out.is_dir():
             told = {"asked": error.asked, "found": error.found, "rule": error.rule, "do": error.do}
-            write_json(path.with_name(f"{ERROR}.{run.seat.rank}"), told)
+            write_json(path.with_name(f"{ERROR}.{run.seat.rank}"), told, is_synced=True)
             path.with_name(f"{ERROR}.{run.seat.rank}").replace(path)
         raise
 
@@ -166,10 +167,12 @@ def _open(run: Run) -> None:
                 rule="a run goes on with the recipe and the data that it began with",
                 do="name another folder, or undo the change",
             )
-    write_json(path, {**found, **asked})
     starts = run.out / "starts"
+    starts.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**found, **asked}, is_synced=True)
     number = len(list(starts.glob("*.json")))
-    write_json(starts / f"{number:04d}.json", describe_start(run.seat, run.placement))
+    start = describe_start(run.seat, run.placement)
+    write_json(starts / f"{number:04d}.json", start, is_synced=True)
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -285,7 +288,7 @@ def _publish(run: Run, name: str) -> None:
             if file.is_file() and file.name != MANIFEST
         }
         identity = json.loads((run.out / RUN).read_text(encoding="utf-8"))[name]
-        write_json(path / MANIFEST, {"files": sizes, **identity})
+        write_json(path / MANIFEST, {"files": sizes, **identity}, is_synced=True)
         path.rename(folder)
         shutil.rmtree(work, ignore_errors=True)
         return

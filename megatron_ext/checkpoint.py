@@ -25,8 +25,8 @@ from frontload.megatron_ext.checkpoint_files import (
 )
 from frontload.megatron_ext.checkpoint_files import WEIGHTS as WEIGHTS
 from frontload.megatron_ext.checkpoint_files import check_same_model as check_same_model
-from frontload.megatron_ext.checkpoint_files import write_json as write_json
 from frontload.megatron_ext.checkpoint_files import write_model as write_model
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, StageError
 
 

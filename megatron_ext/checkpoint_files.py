@@ -2,12 +2,12 @@
 
 import io
 import json
-import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.schema import Model
 
@@ -75,13 +75,6 @@ def write_table(path: Path, table: Any) -> None:
     pickler.fast = True
     pickler.dump(table)
     path.write_bytes(buffer.getvalue())
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON whole, with sorted keys."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, sort_keys=True, indent=1) + "\n")
-    os.replace(partial, path)
 
 
 def check_same_model(folder: Path, model: Model) -> None:

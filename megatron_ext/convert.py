@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from frontload.megatron_ext.checkpoint_files import WEIGHTS, read_model, write_json, write_model
+from frontload.megatron_ext.checkpoint_files import WEIGHTS, read_model, write_model
 from frontload.megatron_ext.convert_checkpoint import CheckpointWriter, StoredTensors
 from frontload.megatron_ext.convert_config import check_arithmetic, read_config, to_config
 from frontload.megatron_ext.convert_files import (
@@ -20,6 +20,7 @@ from frontload.megatron_ext.convert_files import (
 )
 from frontload.megatron_ext.convert_names import Group, Link, Slot, groups, stored_name
 from frontload.megatron_ext.convert_tokenizer import token_ids, write_tokenizer
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Model
 

@@ -29,10 +29,10 @@ from frontload.megatron_ext.checkpoint_files import (
     METADATA,
     check_whole,
     first_line,
-    write_json,
     write_table,
 )
 from frontload.megatron_ext.convert_files import sync
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError
 
 DATA = "__0_0.distcp"  # file 0 of rank 0

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import frontload.recipes.schema
-from frontload.megatron_ext.checkpoint_files import first_line, write_json
-from frontload.recipes.artifact import tokenizer_file
+from frontload.megatron_ext.checkpoint_files import first_line
+from frontload.recipes.artifact import tokenizer_file, write_json
 from frontload.recipes.errors import ArtifactError
 
 SPECIAL = {"pad": ("<|pad|>", 0), "eos": ("<|end|>", 1), "unk": ("<|unk|>", 5)}

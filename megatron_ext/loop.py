@@ -23,7 +23,7 @@ from frontload.megatron_ext.saving import Saver, newest_whole
 from frontload.megatron_ext.schedule import check_schedule, learning_rate
 from frontload.megatron_ext.spikes import SpikeWatch
 from frontload.megatron_ext.stack import initialise_weights
-from frontload.recipes.artifact import Workspace
+from frontload.recipes.artifact import Workspace, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError, Stopped
 from frontload.recipes.schema import Model, Training
 
@@ -226,4 +226,4 @@ def _publish(job: Job, engine: Engine, work: Workspace) -> None:
             "learning_rate": learning_rate(training.optimizer, training.schedule, samples),
             "has_optimizer": job.optimizer_continues,
         }
-        checkpoint.write_json(work.path / "training_state.json", state)
+        write_json(work.path / "training_state.json", state)

@@ -1,9 +1,11 @@
-"""What a stage function receives, and the file names inside finished folders. Never writes.
+"""What a stage function receives, the file names inside finished folders, the form of their JSON.
 
 A stage function is `def pretrain(recipe: Pretrain, inputs: Inputs, work: Workspace) -> None`. It
 writes its outputs under `work.path`; the folder is published by one rename when it returns.
 """
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -46,6 +48,24 @@ class Workspace(Protocol):
     def progress(self, done: int, total: int, *, note: str = "") -> None:
         """Reports progress to whoever watches. Cheap; call it at will."""
         ...
+
+
+def write_json(path: Path, value: object, *, is_synced: bool = False) -> None:
+    """Writes the one form of JSON in artifacts: sorted, indented, with a final line break.
+
+    The file appears by a rename, so it is whole or not there; `is_synced`: also after a power cut.
+    """
+    aside = path.with_name(path.name + ".partial")
+    try:
+        with open(aside, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(value, sort_keys=True, indent=1) + "\n")
+            if is_synced:
+                stream.flush()
+                os.fsync(stream.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 CORPUS_SETS = ("base", "ldq", "shq", "own")

@@ -97,6 +97,7 @@ class Curation:
     sources: dict[str, Source]
     sets: dict[str, CuratedSet]
     overlaps: dict[str, tuple[str, ...]]  # name -> two sets: measured, never removed
+    rows_a_file: int = field(default=0, metadata={"neutral": 0})  # of a set; 0 = one file
 
 
 def load_curation(name: str, *, overrides: Sequence[str] = ()) -> Loaded[Curation]:
@@ -180,6 +181,7 @@ def _numbers(recipe: Curation) -> Numbered:
         ("duplicates.permutations", near.permutations, 0 < near.permutations <= 1024, "1 to 1024"),
         ("duplicates.bands", near.bands, divides, bands_rule),
         ("duplicates.threshold", near.threshold, 0 < near.threshold <= 1, SHARE_RULE),
+        ("rows_a_file", recipe.rows_a_file, recipe.rows_a_file >= 0, "0 (one file) or more"),
         ("duplicates.seed", near.seed, 0 <= near.seed < 1 << 64, "a seed is 0 to 2**64 - 1"),
         *_decontamination_numbers(recipe.decontamination),
         *(number for name, each in recipe.sets.items() for number in _set_numbers(name, each)),

@@ -16,10 +16,10 @@ from frontload.data_tools import rl_parquet
 from frontload.data_tools.document import Conversation, read_rows
 from frontload.eval.grade import Kind
 from frontload.megatron_ext import convert
-from frontload.megatron_ext.checkpoint_files import check_same_model, write_json, write_model
+from frontload.megatron_ext.checkpoint_files import check_same_model, write_model
 from frontload.megatron_ext.convert_files import WHOLE
 from frontload.megatron_ext.convert_names import our_name
-from frontload.recipes.artifact import Inputs, Workspace, prompts_file
+from frontload.recipes.artifact import Inputs, Workspace, prompts_file, write_json
 from frontload.recipes.errors import ArtifactError, StageError
 from frontload.recipes.rl_budgets import num_validation_prompts
 from frontload.recipes.rl_schema import GrpoRecipe

@@ -16,7 +16,7 @@ class Sink(Protocol):
 
 
 class ArrayWriter:
-    """Writes `path` part by part, without holding more than one; durable and renamed at the end.
+    """Writes `path` part by part, without holding more than one; renamed at the end.
 
     `row` is the shape of one item: () for a plain array.
     """
@@ -55,8 +55,7 @@ class ArrayWriter:
         assert len(header) == self._header_bytes, "numpy leaves room in a header for the length"
         self._stream.seek(0)
         self._stream.write(header)
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        self._stream.close()
         os.replace(self._partial, self._path)
 
     def _header(self) -> bytes:

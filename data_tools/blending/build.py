@@ -1,16 +1,11 @@
 """A planned blend as a folder that appears whole: the ledger, and a folder of each phase.
 
-It is written beside its name as `NAME.partial`, under a lock that ends with the process, and
-renamed when every byte is on the disk. A killed run leaves only that, and the next one starts anew.
+A killed run leaves nothing to go on from: the next one starts anew.
 """
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +13,9 @@ from frontload.data_tools.blending.budget import Budget
 from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.report import ledger_json
 from frontload.data_tools.blending.source import SourceIndex
-from frontload.data_tools.files import read_json, write_json
+from frontload.data_tools.files import read_json
+from frontload.data_tools.publish import check_place, clear, publish_folder, tidy, workplace
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 LEDGER = "ledger.json"
@@ -37,19 +34,32 @@ def build_blend(budget: Budget, sources: Mapping[str, SourceIndex], out: Path) -
     for name, source in sources.items():
         ledger["sources"][name] |= {"dtype": source.dtype.name, "index_sha256": source.index_sha256}
     if _is_there(out, ledger):
+        tidy(out, asked="--out")
         return False
-    with _published(out) as folder:
-        phases = [
-            PhaseFolder(recipe=blend, folder=folder / blend.phase, mix_of=phase.mix_of)
-            for blend, phase in zip(budget.blends(), budget.phases, strict=True)
-        ]
-        for phase in phases:
-            phase.folder.mkdir()
-        write_phases(phases, sources)
-        for phase in phases:
-            write_json(phase.folder / MANIFEST, {"format": 1, "files": _digests(phase.folder)})
-        write_json(folder / LEDGER, ledger)
+    with workplace(out, asked="--out") as work:
+        clear(work)  # of a run that was killed
+        try:
+            _write(budget, sources, ledger, folder=work / "blend")
+            publish_folder(work / "blend", out)
+        except BaseException:
+            clear(work)
+            raise
     return True
+
+
+def _write(
+    budget: Budget, sources: Mapping[str, SourceIndex], ledger: Mapping[str, Any], *, folder: Path
+) -> None:
+    phases = [
+        PhaseFolder(recipe=blend, folder=folder / blend.phase, mix_of=phase.mix_of)
+        for blend, phase in zip(budget.blends(), budget.phases, strict=True)
+    ]
+    for phase in phases:
+        phase.folder.mkdir(parents=True)
+    write_phases(phases, sources)
+    for phase in phases:
+        write_json(phase.folder / MANIFEST, {"format": 1, "files": _digests(phase.folder)})
+    write_json(folder / LEDGER, ledger)
 
 
 def check_tokenizers(prefixes: Mapping[str, Path]) -> None:
@@ -90,13 +100,7 @@ def _check_tokens(sources: Mapping[str, SourceIndex]) -> None:
 
 
 def _is_there(out: Path, ledger: Mapping[str, Any]) -> bool:
-    if not out.absolute().parent.is_dir():
-        raise RecipeError(
-            f"--out {out}",
-            found=f"no folder {out.absolute().parent}",
-            rule="the blend is a new folder in a folder that exists",
-            do="make that folder first",
-        )
+    check_place(out, asked="--out")
     if not out.exists():
         return False
     if (out / LEDGER).is_file() and read_json(out / LEDGER) == json.loads(json.dumps(ledger)):
@@ -107,53 +111,6 @@ def _is_there(out: Path, ledger: Mapping[str, Any]) -> bool:
         rule="a blend never replaces what is there",
         do="name another folder, or remove this one",
     )
-
-
-@contextmanager
-def _published(out: Path) -> Iterator[Path]:
-    """A folder to write in that becomes `out` when the block ends well, and is removed if not."""
-    folder = out.with_name(out.name + ".partial")
-    folder.mkdir(exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        _lock(handle, folder, out)
-        for left in folder.iterdir():  # of a run that was killed
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        try:
-            yield folder
-        except BaseException:
-            shutil.rmtree(folder)
-            raise
-        for path in (*folder.rglob("*"), folder):
-            _sync(path)
-        os.rename(folder, out)
-        _sync(out.absolute().parent)
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path, out: Path) -> None:
-    """Locks the folder itself: the lock goes where the folder goes and ends with the process."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_ours = os.path.samestat(os.fstat(handle), os.stat(folder))
-    except (BlockingIOError, FileNotFoundError):
-        is_ours = False
-    if not is_ours:
-        raise RecipeError(
-            f"--out {out}",
-            found="another run is writing it now",
-            rule="a folder has one writer",
-            do="wait for it, or name another folder",
-        )
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:

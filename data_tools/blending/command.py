@@ -23,7 +23,9 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     """Adds `blend`; its `run` goes from arguments to exit code."""
     one = subparsers.add_parser("blend", help="token budgets to phases: windows, order, ledger")
     one.add_argument("recipe", help="a name under recipes/blends, or a path ending in .yaml")
-    one.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. phases.b.tokens=N")
+    one.add_argument(
+        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. phases.b.tokens=N"
+    )
     one.add_argument(
         "--index",
         nargs="+",

@@ -17,7 +17,7 @@ from frontload.data_tools.blending.ledger import plan_json
 from frontload.data_tools.blending.source import SourceIndex
 from frontload.data_tools.blending.stream import Cut, Slice, list_documents
 from frontload.data_tools.blending.windows import Reading, check_blend, check_disjoint
-from frontload.data_tools.files import write_json
+from frontload.recipes.artifact import write_json
 from frontload.recipes.schema import Blend, Window
 
 

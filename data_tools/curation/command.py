@@ -11,9 +11,9 @@ from frontload.data_tools.curation.describe import (
     shown_removals,
 )
 from frontload.data_tools.curation.inputs import check_inputs, sha256
-from frontload.data_tools.curation.publish import check_out, partial_folder
 from frontload.data_tools.curation.run import CurateRequest, curate, request_key
 from frontload.data_tools.files import read_json
+from frontload.data_tools.publish import check_place, tidy, work_folder
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -27,7 +27,7 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     one.add_argument(
         "recipe", metavar="RECIPE", help="a .yaml file, or a name of recipes/curations"
     )
-    one.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    one.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made by this")
     one.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
     one.add_argument("--rejects", type=Path, metavar="FILE", help="JSONL of every dropped row")
@@ -44,15 +44,17 @@ def run_curate(arguments: argparse.Namespace) -> int:
             do="write 1 or more",
         )
     loaded = load_curation(arguments.recipe, overrides=arguments.overrides)
-    check_out(arguments.out)
+    check_place(arguments.out, asked="--out")
+    _check_kind(arguments.out)
     inputs = check_inputs(loaded)
     check_rejects(
         arguments.rejects,
         read=[file.file for file in inputs.files],
-        written=[arguments.out, partial_folder(arguments.out)],
+        written=[arguments.out, work_folder(arguments.out)],
     )
     if arguments.out.exists():
         _check_made(arguments.out, request_key(loaded.value, inputs))
+        tidy(arguments.out, asked="--out")
         print(f"{arguments.out} is already made from this recipe and these files")
     else:
         request = CurateRequest(
@@ -65,6 +67,17 @@ def run_curate(arguments: argparse.Namespace) -> int:
         curate(request, tell=lambda line: print(line, file=sys.stderr, flush=True))
     print(show_folder(arguments.out))
     return 0
+
+
+def _check_kind(out: Path) -> None:
+    """Refuses a name that something else has."""
+    if out.exists() and not (out / "manifest.json").is_file():
+        raise RecipeError(
+            f"--out {out}",
+            found="something that is no curation is there",
+            rule="a result never replaces what it did not make",
+            do="name another folder, or remove this one",
+        )
 
 
 def _check_made(out: Path, key: str) -> None:

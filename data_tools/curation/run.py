@@ -34,12 +34,13 @@ from frontload.data_tools.curation.measure import (
     start_measurer,
 )
 from frontload.data_tools.curation.overlap import measure_overlap
-from frontload.data_tools.curation.publish import WORK, published_folder
 from frontload.data_tools.curation.sets import ChosenSet, choose_sets
 from frontload.data_tools.curation.sketch import shown_probabilities
 from frontload.data_tools.curation.workers import Workers, started_workers
 from frontload.data_tools.curation.write import Output, write_sets
-from frontload.data_tools.files import replacing, write_json
+from frontload.data_tools.files import replacing
+from frontload.data_tools.publish import new_folder, publish_folder, workplace
+from frontload.recipes.artifact import write_json
 from frontload.recipes.curation import Curation
 from frontload.recipes.errors import RecipeError
 
@@ -87,8 +88,16 @@ def curate(request: CurateRequest, *, tell: Tell) -> dict[str, Any]:
 
     Raises: RecipeError when a set has no row; StageError when a file changes or a process dies.
     """
+    with workplace(request.out, asked="--out") as work:
+        manifest = _make(request, work, tell=tell)
+        publish_folder(work / "sets", request.out)
+    return manifest
+
+
+def _make(request: CurateRequest, work: Path, *, tell: Tell) -> dict[str, Any]:
+    """Writes everything to the folder `sets` of the work folder."""
     recipe = request.recipe
-    with published_folder(request.out) as folder, ExitStack() as stack:
+    with ExitStack() as stack:
         choice, reason = choose_encoder(
             Path(recipe.tokenizer), sample_texts(recipe, request.inputs.files)
         )
@@ -96,7 +105,7 @@ def curate(request: CurateRequest, *, tell: Tell) -> dict[str, Any]:
         workers = stack.enter_context(
             started_workers(request.workers, start_measurer, (recipe, choice))
         )
-        parts = measure_files(request, folder / WORK, workers=workers, tell=tell)
+        parts = measure_files(request, work, workers=workers, tell=tell)
         table = Table(parts, Layout.of(recipe))
         tell(f"{table.num_rows:,} rows are kept; choosing sets")
         chosen = choose_sets(recipe, table)
@@ -106,6 +115,7 @@ def curate(request: CurateRequest, *, tell: Tell) -> dict[str, Any]:
             rejects = stack.enter_context(replacing(request.rejects))
             for part in parts:
                 rejects.write((part.folder / "rejects.jsonl").read_bytes())
+        folder = new_folder(work / "sets")
         output = Output(folder=folder, rejects=rejects, workers=workers)
         written = write_sets(request.inputs.files, table, chosen, recipe=recipe, output=output)
         compositions = {name: compose(recipe, each, table) for name, each in chosen.items()}

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -47,23 +47,43 @@ class Output:
     workers: Workers
 
 
-@dataclass(kw_only=True)
 class SetFile:
-    """One file of a set while it is written."""
+    """The rows of a set, as one file or cut into numbered ones, while they are written."""
 
-    name: str
-    mask: np.ndarray  # bool [rows of the table]: which rows it gets
-    is_text: bool
-    stream: IO[bytes]
-    rows: int = 0
-    digest: Any = field(default_factory=hashlib.sha256)
+    def __init__(
+        self, folder: Path, stem: str, mask: np.ndarray, *, is_text: bool, rows_a_file: int
+    ) -> None:
+        self.mask = mask  # bool [rows of the table]: which rows it gets
+        self._folder, self._stem = folder, stem
+        self._is_text, self._rows_a_file = is_text, rows_a_file
+        self._stream: IO[bytes] | None = None
+        self._digest = hashlib.sha256()
+        self._rows = 0
+        self.files: dict[str, dict[str, Any]] = {}  # finished ones, with rows and digest
 
     def write(self, line: Line) -> None:
         """Adds one row."""
-        content = line.as_text if self.is_text else line.as_row
-        self.stream.write(content)
-        self.digest.update(content)
-        self.rows += 1
+        if self._stream is None:
+            self._stream = (self._folder / self._name()).open("wb")
+        content = line.as_text if self._is_text else line.as_row
+        self._stream.write(content)
+        self._digest.update(content)
+        self._rows += 1
+        if self._rows == self._rows_a_file:
+            self.finish()
+
+    def finish(self) -> None:
+        """Closes the file that is open."""
+        if self._stream is None:
+            return
+        name = self._name()
+        self._stream.close()
+        self.files[name] = {"rows": self._rows, "sha256": self._digest.hexdigest()}
+        self._stream, self._digest, self._rows = None, hashlib.sha256(), 0
+
+    def _name(self) -> str:
+        number = f"-{len(self.files) + 1:05d}" if self._rows_a_file else ""
+        return f"{self._stem}{number}.jsonl"
 
 
 class SetFiles:
@@ -74,20 +94,17 @@ class SetFiles:
     ) -> None:
         wanted: list[tuple[str, np.ndarray, bool]] = []
         for name, each in chosen.items():
-            wanted.append((f"{name}.jsonl", each.is_member, False))
+            wanted.append((name, each.is_member, False))
             if each.is_heldout.any():
-                wanted.append((f"{name}.heldout.jsonl", each.is_heldout, False))
+                wanted.append((f"{name}.heldout", each.is_heldout, False))
             if recipe.sets[name].text_copy:
-                wanted.append((f"{name}.text.jsonl", each.is_member, True))
+                wanted.append((f"{name}.text", each.is_member, True))
         self._files = [
-            SetFile(
-                name=name,
-                mask=mask,
-                is_text=is_text,
-                stream=stack.enter_context((folder / name).open("wb")),
-            )
-            for name, mask, is_text in wanted
+            SetFile(folder, stem, mask, is_text=is_text, rows_a_file=recipe.rows_a_file)
+            for stem, mask, is_text in wanted
         ]
+        for file in self._files:
+            stack.callback(file.finish)
 
     def files_of_rows(self, start: int, stop: int) -> np.ndarray:
         """bool [files, rows]: which file gets which of the table's rows."""
@@ -100,10 +117,9 @@ class SetFiles:
 
     def describe(self) -> dict[str, dict[str, Any]]:
         """File -> rows and digest."""
-        return {
-            file.name: {"rows": file.rows, "sha256": file.digest.hexdigest()}
-            for file in self._files
-        }
+        for file in self._files:
+            file.finish()
+        return {name: found for file in self._files for name, found in file.files.items()}
 
 
 def render_batch(batch: Batch) -> list[Line]:

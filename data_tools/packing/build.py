@@ -1,15 +1,12 @@
 """Files of conversations to a pack: encoded shard by shard, placed, written, published at once.
 
-The work lies in `.NAME.packing` beside the pack. Killed at any moment, the same command goes on:
-encoded shards are kept, rows are placed again, and every byte comes out the same.
+Killed at any moment, the same command goes on: encoded shards are kept, rows are placed again, and
+every byte comes out the same.
 """
 
-import fcntl
 import hashlib
 import json
 import multiprocessing
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,15 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.files import read_json, write_json
+from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import token_dtype
 from frontload.data_tools.packing.chat import ChatTemplate, load_template
 from frontload.data_tools.packing.encode import DROP, SPLIT, Counts, Encoded, Encoder, Rules
 from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
+from frontload.data_tools.publish import (
+    check_place,
+    clear,
+    new_folder,
+    publish_folder,
+    tidy,
+    workplace,
+)
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
+from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
@@ -75,25 +81,40 @@ def build_pack(
     finished = _finished(request.output, plan)
     if finished is not None:
         return finished
-    with _workplace(request.output, plan) as work:
-        dtype = token_dtype(tokenizer.vocab_size)
-        with Spill(work / "spill", dtype) as spill:
-            _encode_all(request, files, spill, progress)
-            counts, num_sequences = spill.counts, spill.num_sequences
-        if not num_sequences:
-            raise RecipeError(
-                f"packing {', '.join(request.inputs)}",
-                found="no conversation to pack" + _dropped(counts),
-                rule="at least one conversation is kept",
-                do="look at the reasons: the files, --template or --sequence-tokens are wrong",
-            )
-        ready = work / "pack"
-        shutil.rmtree(ready, ignore_errors=True)
-        ready.mkdir()
-        reader = SpillReader(work / "spill", dtype)
-        write_rows(ready, reader, plan=plan, counts=counts)
-        os.rename(ready, request.output)
+    with workplace(request.output, asked="--output") as work:
+        _enter_plan(work, plan)
+        try:
+            ready = _write(request, files, plan=plan, work=work, progress=progress)
+        except RecipeError:  # the input is wrong: there is nothing to go on from
+            clear(work)
+            raise
+        publish_folder(ready, request.output)
     return read_json(request.output / "pack.json")
+
+
+def _write(
+    request: PackRequest,
+    files: Sequence[Path],
+    *,
+    plan: dict[str, Any],
+    work: Path,
+    progress: Progress,
+) -> Path:
+    """The pack, whole, in a folder of the work folder."""
+    dtype = token_dtype(plan["vocab_size"])
+    with Spill(work / "spill", dtype) as spill:
+        _encode_all(request, files, spill, progress)
+        counts, num_sequences = spill.counts, spill.num_sequences
+    if not num_sequences:
+        raise RecipeError(
+            f"packing {', '.join(request.inputs)}",
+            found="no conversation to pack" + _dropped(counts),
+            rule="at least one conversation is kept",
+            do="look at the reasons: the files, --template or --sequence-tokens are wrong",
+        )
+    ready = new_folder(work / "pack")
+    write_rows(ready, SpillReader(work / "spill", dtype), plan=plan, counts=counts)
+    return ready
 
 
 def _dropped(counts: Counts) -> str:
@@ -126,13 +147,7 @@ def _check(request: PackRequest) -> None:
             rule=f"it is one of {', '.join(POLICIES)}; no conversation is truncated",
             do=f"write {DROP}, or {SPLIT} to cut dialogues before a user's turn",
         )
-    if not request.output.parent.is_dir():
-        raise RecipeError(
-            f"--output {request.output}",
-            found=f"no folder {request.output.parent}",
-            rule="the folder that holds the pack exists",
-            do="make the folder first",
-        )
+    check_place(request.output, asked="--output")
 
 
 def _plan(
@@ -178,7 +193,7 @@ def _finished(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     if (output / "pack.json").is_file():
         found = read_json(output / "pack.json")
         if found.get("plan_sha256") == plan["plan_sha256"]:
-            shutil.rmtree(_work_folder(output), ignore_errors=True)
+            tidy(output, asked="--output")
             return found
         what = "a pack of other inputs or options"
     else:
@@ -191,44 +206,11 @@ def _finished(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     )
 
 
-def _work_folder(output: Path) -> Path:
-    return output.with_name(f".{output.name}.packing")
-
-
-@contextmanager
-def _workplace(output: Path, plan: dict[str, Any]) -> Iterator[Path]:
-    """The folder of an unfinished pack, locked; removed when the pack is published.
-
-    Raises: RecipeError when another run is writing this pack.
-    """
-    work = _work_folder(output)
-    work.mkdir(exist_ok=True)
-    with open(work / "lock", "wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RecipeError(
-                f"--output {output}",
-                found="another run is writing it",
-                rule="one run writes a pack",
-                do="wait for it, or name another folder",
-            ) from error
-        if output.exists():
-            raise RecipeError(
-                f"--output {output}",
-                found="another run has just written it",
-                rule="one run writes a pack",
-                do="run the same command again to see what it wrote",
-            )
-        if not (work / "plan.json").is_file() or read_json(work / "plan.json") != plan:
-            shutil.rmtree(work / "spill", ignore_errors=True)  # of other inputs or options
-            write_json(work / "plan.json", plan)
-        try:
-            yield work
-        except RecipeError:  # the input is wrong: there is nothing to go on from
-            shutil.rmtree(work)
-            raise
-        shutil.rmtree(work)
+def _enter_plan(work: Path, plan: dict[str, Any]) -> None:
+    """Keeps what a run of the same plan left, and nothing else."""
+    if not (work / "plan.json").is_file() or read_json(work / "plan.json") != plan:
+        clear(work)  # of other inputs or options
+        write_json(work / "plan.json", plan)
 
 
 def _encode_all(

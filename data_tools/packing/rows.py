@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools.digests import BlockDigests, read_pieces
-from frontload.data_tools.files import write_array, write_json
+from frontload.data_tools.files import write_array
 from frontload.data_tools.indexed import IndexedWriter, token_dtype
 from frontload.data_tools.pack import order_rows, pack_lengths
 from frontload.data_tools.packing.encode import Counts, counts_table
 from frontload.data_tools.packing.spill import SpillReader
+from frontload.recipes.artifact import write_json
 
 FILES = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx", "order.npy", "origin.npy")
 

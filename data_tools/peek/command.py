@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.artifact_kind import find_indexes, kind_of
+from frontload.data_tools.curation.describe import shown_composition
 from frontload.data_tools.explain import explain_sample, sources_in_store
 from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
@@ -78,6 +80,8 @@ def run_peek(arguments: argparse.Namespace) -> int:
         _show_pack(console, path, tokenizer, arguments)
     elif kind == "blend":
         _show_blend(console, path, arguments)
+    elif kind == "sets":
+        _show_sets(console, path, tokenizer, arguments)
     elif kind in ("curate", "corpus"):
         files = [documents_file(path)] if kind == "curate" else sorted(path.glob("*.jsonl"))
         for file in files:
@@ -125,6 +129,18 @@ def _show_file(
         texts = [(piece.text, piece.is_target) for piece in parts if not isinstance(piece, dict)]
         console.print(f"row {row.number}")
         console.print(masked_text(texts, has_colour=console.is_terminal))
+
+
+def _show_sets(
+    console: Console, folder: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+) -> None:
+    """Of each set of a curation what it is made of, and rows."""
+    compositions, manifest = (read_json(folder / f"{n}.json") for n in ("compositions", "manifest"))
+    for name in manifest["set_order"]:
+        console.print(shown_composition(compositions[name]), highlight=False)
+        files = [file for file in manifest["files"] if re.fullmatch(rf"{name}(-\d+)?.jsonl", file)]
+        console.print(f"  {files[0]}" + (f" of {len(files)} files" if len(files) > 1 else ""))
+        _show_file(console, folder / files[0], tokenizer, arguments)
 
 
 def _show_documents(

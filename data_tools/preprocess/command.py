@@ -14,12 +14,12 @@ from frontload.data_tools.preprocess.request import (
     EncoderChoice,
     PreprocessRequest,
     SpecialText,
-    check_prefix,
     manifest_file,
     parse_shard,
 )
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.preprocess.slurm import array_script
+from frontload.data_tools.publish import check_place
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 
 
@@ -129,7 +129,7 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
     if arguments.print_slurm_array is not None:
         print(array_script(request, shards=arguments.print_slurm_array), end="")
         return 0
-    check_prefix(request.output_prefix)
+    check_place(request.output_prefix, asked="--output-prefix")
     was_there = manifest_file(request.prefix).is_file()
     began = time.monotonic()
     manifest = preprocess(request, progress=progress_for(sys.stderr))

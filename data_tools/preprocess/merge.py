@@ -1,5 +1,7 @@
 """`frontload data merge`: shards of one preprocess to the bytes of the run without shards."""
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +17,12 @@ from frontload.data_tools.preprocess.publish import (
     digests_of_file,
     publish,
 )
-from frontload.data_tools.preprocess.request import check_prefix, manifest_file
-from frontload.data_tools.preprocess.unit import disk_told
-from frontload.data_tools.preprocess.work import locked
+from frontload.data_tools.preprocess.request import manifest_file
+from frontload.data_tools.preprocess.work import enter_plan, find_published
+from frontload.data_tools.publish import check_place, clear, disk_told, work_folder, workplace
 from frontload.recipes.errors import ArtifactError, RecipeError
 
+PAIR = ("bin", "idx")
 LENGTHS_AT_A_TIME = 1 << 20
 SAME = (
     "format", "tokenizer_sha256", "eod_token", "eod_id", "json_key", "append_eod", "special_text",
@@ -39,13 +42,18 @@ def merge(shards: Sequence[Path], *, output_prefix: Path) -> dict[str, Any]:
     ordered = sorted(manifests, key=lambda prefix: manifests[prefix]["shard"]["number"])
     _check_complete(prefixes, manifests)
     _check_alike(ordered, manifests)
-    check_prefix(output_prefix)
-    with locked(output_prefix) as folder:
+    check_place(output_prefix, asked="--output-prefix")
+    with workplace(output_prefix, asked="--output-prefix") as folder:
+        digests = [[manifests[prefix][f"{part}_sha256"] for part in PAIR] for prefix in ordered]
+        key = hashlib.sha256(json.dumps(digests).encode()).hexdigest()[:16]
+        if earlier := find_published(output_prefix, key):
+            return earlier
+        enter_plan(folder, output_prefix, {"key": key, "request": {"merged": key}, "sources": []})
         try:
-            return _join(ordered, manifests, output_prefix)
-        finally:
-            (folder / "lock").unlink()
-            folder.rmdir()
+            return _join(ordered, manifests, output_prefix, key=key)
+        except ArtifactError:
+            clear(folder)
+            raise
 
 
 def as_prefix(path: Path) -> Path:
@@ -122,21 +130,17 @@ def _check_alike(ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]])
 
 
 def _join(
-    ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]], output_prefix: Path
+    ordered: Sequence[Path],
+    manifests: dict[Path, dict[str, Any]],
+    output_prefix: Path,
+    *,
+    key: str,
 ) -> dict[str, Any]:
-    for path in (manifest_file(output_prefix), bin_file(output_prefix), idx_file(output_prefix)):
-        if path.exists():
-            raise RecipeError(
-                f"--output-prefix {output_prefix}",
-                found=f"{path} is there",
-                rule="a finished output is never overwritten",
-                do="delete it, or choose another prefix",
-            )
     for prefix in ordered:
         _check_digest(idx_file(prefix), manifests[prefix]["idx_sha256"])
     readers = [IndexedReader(prefix) for prefix in ordered]
     with disk_told(output_prefix):
-        joined = JoinedFile(bin_file(output_prefix))
+        joined = JoinedFile(work_folder(output_prefix) / "joined.bin")
     try:
         for prefix in ordered:
             _check_digest(bin_file(prefix), manifests[prefix]["bin_sha256"])
@@ -147,7 +151,7 @@ def _join(
             joined=joined,
             dtype=readers[0].dtype,
             lengths=lambda: _lengths(readers),
-            manifest=_merged(ordered, manifests),
+            manifest=_merged(ordered, manifests, key=key),
         )
     except BaseException:
         joined.discard()
@@ -172,7 +176,9 @@ def _check_digest(file: Path, stated: str) -> None:
         )
 
 
-def _merged(ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]]) -> dict[str, Any]:
+def _merged(
+    ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]], *, key: str
+) -> dict[str, Any]:
     shards = [manifests[prefix] for prefix in ordered]
     first = shards[0]
     parts = [part for shard in shards for part in shard["parts"]]
@@ -193,6 +199,7 @@ def _merged(ordered: Sequence[Path], manifests: dict[Path, dict[str, Any]]) -> d
         "shard": None,
         "dropped": dict(sorted(dropped.items())),
         "made_by": {
+            "plan": key,
             "encoder": " and ".join(sorted({made["encoder"] for made in made_by})),
             "encoder_reason": "; ".join(sorted({made["encoder_reason"] for made in made_by})),
             "documents_compared": sum(made["documents_compared"] for made in made_by),

@@ -1,12 +1,10 @@
-"""Finished units to the published files: joined in order, told to the disk, renamed, manifest last.
+"""Finished units to the published files: joined in order, then renamed, the manifest last.
 
 A reader who finds the manifest finds the whole pair.
 """
 
 import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -17,22 +15,24 @@ import numpy as np
 import xxhash
 
 from frontload.data_tools.digests import BlockDigests
+from frontload.data_tools.files import replacing
 from frontload.data_tools.indexed import bin_file, idx_file, write_flat_index
 from frontload.data_tools.preprocess.plan import Plan
 from frontload.data_tools.preprocess.request import manifest_file
-from frontload.data_tools.preprocess.unit import Receipt, disk_told, unit_file
+from frontload.data_tools.preprocess.unit import Receipt, unit_file
+from frontload.data_tools.publish import disk_told, publish_files, work_folder
+from frontload.recipes.artifact import write_json
 
 COPY_BYTES = 1 << 20
 LENGTHS_AT_A_TIME = 1 << 20
 
 
 class JoinedFile:
-    """A file that grows under a temporary name, with its digests."""
+    """A file of the work folder that grows, with its digests."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.temporary = file.with_name(file.name + ".partial")
-        self._stream = open(self.temporary, "wb")  # noqa: SIM115 - closed by `finish`
+        self._stream = open(file, "wb")  # noqa: SIM115 - closed by `finish`
         self._sha256, self._blocks, self._size = hashlib.sha256(), BlockDigests(), 0
 
     def append(self, part: Path) -> None:
@@ -45,9 +45,7 @@ class JoinedFile:
                 self._size += len(data)
 
     def finish(self) -> dict[str, Any]:
-        """Brings the bytes to the disk; returns sha256, bytes and blocks for the manifest."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        """Closes the file; returns sha256, bytes and blocks for the manifest."""
         self._stream.close()
         return {
             "sha256": self._sha256.hexdigest(),
@@ -59,7 +57,7 @@ class JoinedFile:
         """Closes and deletes what was written so far."""
         with suppress(OSError):  # a full disk refuses what is still held, too
             self._stream.close()
-        self.temporary.unlink(missing_ok=True)
+        self.file.unlink(missing_ok=True)
 
 
 def digests_of_file(file: Path) -> dict[str, Any]:
@@ -92,40 +90,17 @@ def publish(
     lengths: Callable[[], Iterator[np.ndarray]],
     manifest: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes P.idx beside the joined P.bin, renames both, then writes the manifest."""
-    index = idx_file(prefix)
-    temporary = index.with_name(index.name + ".partial")
-    try:
-        with disk_told(prefix):
-            write_flat_index(temporary, dtype, lengths)
-            _sync(temporary)
-            for part, stated in (("bin", joined.finish()), ("idx", digests_of_file(temporary))):
-                manifest |= {f"{part}_{name}": value for name, value in stated.items()}
-            os.replace(joined.temporary, bin_file(prefix))
-            os.replace(temporary, index)
-            text = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
-            write_synced(manifest_file(prefix), text)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Writes index and manifest beside the joined tokens, then gives all three their names."""
+    folder = work_folder(prefix)
+    index, described = folder / "joined.idx", folder / "manifest.json"
+    with disk_told(prefix):
+        write_flat_index(index, dtype, lengths)
+        for part, stated in (("bin", joined.finish()), ("idx", digests_of_file(index))):
+            manifest |= {f"{part}_{name}": value for name, value in stated.items()}
+        write_json(described, manifest)
+    publish_files({joined.file: bin_file(prefix), index: idx_file(prefix)})
+    publish_files({described: manifest_file(prefix)})
     return manifest
-
-
-def write_synced(file: Path, text: str) -> None:
-    """Writes a file whole, on the disk before it has its name."""
-    temporary = file.with_name(file.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
-    os.replace(temporary, file)
-    _sync(file.parent)
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def drop_counts(receipts: Sequence[Receipt]) -> Counter[str]:
@@ -175,10 +150,9 @@ def describe_inputs(
 
 def write_rejects(file: Path, folder: Path, plan: Plan, receipts: Sequence[Receipt]) -> None:
     """Writes the rows that were dropped, in order, each with file, row, reason and bytes."""
-    temporary = file.with_name(file.name + ".partial")
     before: Counter[int] = Counter()
     is_whole = not plan.units or plan.units[0].number == 0
-    with disk_told(file), open(temporary, "w", encoding="utf-8") as out:
+    with disk_told(file), replacing(file, "w") as out:
         for unit, receipt in zip(plan.units, receipts, strict=True):
             with open(unit_file(folder, unit.number, "rejects"), encoding="utf-8") as stream:
                 for line in stream:
@@ -190,11 +164,3 @@ def write_rejects(file: Path, folder: Path, plan: Plan, receipts: Sequence[Recei
                         row["part_start"] = unit.start  # a shard does not know the rows before it
                     out.write(json.dumps(row, sort_keys=True) + "\n")
             before[unit.source] += receipt.lines
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, file)
-
-
-def remove_work(folder: Path) -> None:
-    """Deletes the work folder of a run that has published."""
-    shutil.rmtree(folder)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from frontload.data_tools.publish import check_place
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 from frontload.recipes.errors import RecipeError
 
@@ -113,25 +114,4 @@ def check_request(request: PreprocessRequest) -> None:
             rule="a row has at least one byte",
             do=f"write for example {MAX_ROW_BYTES}",
         )
-    check_prefix(request.output_prefix)
-
-
-def check_prefix(prefix: Path) -> None:
-    """Refuses an output that has no name, or no folder to lie in.
-
-    Raises: RecipeError.
-    """
-    if prefix.name in ("", ".."):
-        raise RecipeError(
-            f"--output-prefix {prefix}",
-            found="a folder without a name in it",
-            rule="P.bin, P.idx and P.manifest.json are written, so P ends in a name",
-            do=f"write for example {prefix / 'corpus'}",
-        )
-    if not prefix.parent.is_dir():
-        raise RecipeError(
-            f"--output-prefix {prefix}",
-            found=f"no folder {prefix.parent}",
-            rule="the prefix's folder exists",
-            do="make the folder first",
-        )
+    check_place(request.output_prefix, asked="--output-prefix")

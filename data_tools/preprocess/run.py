@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.document import nearest_name
-from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import bin_file, idx_file
 from frontload.data_tools.preprocess.crew import Crew, split_evenly
 from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ParityError
@@ -22,7 +21,6 @@ from frontload.data_tools.preprocess.publish import (
     describe_parts,
     drop_counts,
     publish,
-    remove_work,
     unit_lengths,
     write_rejects,
 )
@@ -35,7 +33,6 @@ from frontload.data_tools.preprocess.request import (
 from frontload.data_tools.preprocess.unit import (
     Receipt,
     UnitJob,
-    disk_told,
     read_receipt,
     sample_texts,
     unit_file,
@@ -45,7 +42,13 @@ from frontload.data_tools.preprocess.vocabulary import (
     load_vocabulary,
     package_versions,
 )
-from frontload.data_tools.preprocess.work import enter_plan, locked, mark_refused, work_folder
+from frontload.data_tools.preprocess.work import (
+    describe_plan,
+    enter_plan,
+    find_published,
+    mark_refused,
+)
+from frontload.data_tools.publish import disk_told, work_folder, workplace
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
@@ -86,30 +89,19 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
         files,
         {"tokenizer_sha256": vocabulary.sha256, "eod_token": eod[0] if eod else None},
     )
-    if (earlier := _published(prefix, plan)) and not work_folder(prefix).exists():
+    if (earlier := find_published(prefix, plan.key)) and not work_folder(prefix).exists():
         return earlier
-    with locked(prefix) as folder:
-        if earlier := _published(prefix, plan):
-            remove_work(folder)
+    with workplace(prefix, asked="--output-prefix") as folder:
+        if earlier := find_published(prefix, plan.key):
             return earlier
-        enter_plan(folder, prefix, plan)
+        enter_plan(folder, prefix, describe_plan(plan))
         run = _Run(request, plan, vocabulary, folder, progress or quiet())
         try:
             manifest = run.encode_and_publish(eod)
         except RecipeError:
             mark_refused(folder)
             raise
-        remove_work(folder)
     return manifest
-
-
-def _published(prefix: Path, plan: Plan) -> dict[str, Any] | None:
-    """The manifest of an earlier run of the same plan."""
-    if not manifest_file(prefix).is_file():
-        return None
-    manifest = read_json(manifest_file(prefix))
-    same = isinstance(manifest, dict) and manifest.get("made_by", {}).get("plan") == plan.key
-    return manifest if same else None
 
 
 class _Run:
@@ -153,7 +145,7 @@ class _Run:
     def _new_joined(self) -> JoinedFile:
         self._joined = 0
         with disk_told(self._request.prefix):
-            return JoinedFile(bin_file(self._request.prefix))
+            return JoinedFile(self._folder / "joined.bin")
 
     def _encode_missing(
         self, encoding: Encoding, eod: tuple[str, int] | None, joined: JoinedFile

@@ -4,7 +4,6 @@ import base64
 import os
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -16,6 +15,7 @@ from frontload.data_tools.files import read_json
 from frontload.data_tools.preprocess.encoder import Encoded, Encoder
 from frontload.data_tools.preprocess.plan import Source, Unit
 from frontload.data_tools.preprocess.vocabulary import as_json
+from frontload.data_tools.publish import disk_told
 from frontload.data_tools.raw.inputs import Format
 from frontload.data_tools.raw.lines import (
     OverSizeLine,
@@ -24,7 +24,6 @@ from frontload.data_tools.raw.lines import (
     split_lines,
 )
 from frontload.data_tools.raw.parse import Reason, parse_line, shown_bytes, take_text
-from frontload.recipes.errors import StageError
 
 BATCH_BYTES = 1 << 19  # ours: text encoded at a time; stays in the processor's cache
 EXAMPLES = 3  # bad rows that a receipt shows
@@ -184,23 +183,6 @@ class _UnitWriter:
         self._receipt.bin_xxh3 = self._digest.hexdigest()
         self._receipt.lengths_xxh3 = xxhash.xxh3_128(lengths).hexdigest()
         self._temporary("json").write_text(as_json(asdict(self._receipt)))
-
-
-@contextmanager
-def disk_told(file: Path) -> Iterator[None]:
-    """Says what to do when the disk refuses a write.
-
-    Raises: StageError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise StageError(
-            f"writing {file}",
-            found=error.strerror or str(error),
-            rule="the output's folder takes the parts and the finished files, twice their size",
-            do="free space or correct permissions and run the same command: finished parts stay",
-        ) from error
 
 
 def _utf8_bytes(text: str) -> int:

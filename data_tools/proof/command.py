@@ -20,6 +20,7 @@ from frontload.data_tools.proof.checks import Check, wrong
 from frontload.data_tools.proof.pack import verify_pack
 from frontload.data_tools.proof.phases import phase_folders, prove_ledger
 from frontload.data_tools.proof.prefix import as_prefix, prove_index_folder, prove_prefix
+from frontload.data_tools.proof.sets import prove_sets
 from frontload.data_tools.proof.shown import drawn, show_documents
 from frontload.recipes.errors import ArtifactError, RecipeError
 
@@ -88,12 +89,12 @@ def _with_phases(kinds: Mapping[Path, str]) -> dict[Path, str]:
 
 
 def _refuse_unprovable(path: Path, kind: str) -> None:
-    if kind in ("index", "pack", "blend", "phases", "prefix"):
+    if kind in ("index", "pack", "blend", "phases", "prefix", "sets"):
         return
     raise RecipeError(
         f"verify {path}",
         found=f"an artifact of kind {kind}",
-        rule="an index, blend, pack or prefix has something to prove beyond the store's checksums",
+        rule="what can be proven is sets, an index, a blend, a pack or a prefix",
         do="use `frontload data peek` to look at it",
     )
 
@@ -104,7 +105,7 @@ def _prove(
     """All checks of one path; a file too broken to be read is one that does not hold."""
     checks: list[Check] = []
     try:
-        checks = _stored_digests(path, but=PAIRS.get(kind, ()))
+        checks = [] if kind == "sets" else _stored_digests(path, but=PAIRS.get(kind, ()))
         return [*checks, *_prove_content(path, kind, among=among, tokenizer=tokenizer)]
     except MISREAD as error:
         shown = " ".join(f"{type(error).__name__}: {error}".split())[:120]
@@ -125,6 +126,8 @@ def _prove_content(
         prefix = as_prefix(path)
         assert prefix is not None, f"{path} was a prefix a moment ago"
         return prove_prefix(prefix, tokenizer=tokenizer)
+    if kind == "sets":
+        return prove_sets(path)
     if kind == "phases":
         return prove_ledger(path)
     if kind == "index":
@@ -187,7 +190,7 @@ def _samples(
 ) -> list[str]:
     """Drawn samples as text; of a blend by its own documents, which needs a tokenizer."""
     count, seed = arguments.samples, arguments.seed
-    if kind == "phases":
+    if kind in ("phases", "sets"):
         return []
     if kind != "blend":
         prefix = path / "tokens" if kind == "pack" else prefix_of(as_prefix(path) or path)

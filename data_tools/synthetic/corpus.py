@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.document import BaseText, Conversation, Row, write_rows
-from frontload.data_tools.files import replacing, write_json
+from frontload.data_tools.files import replacing
 from frontload.data_tools.synthetic.base_text import write_base
 from frontload.data_tools.synthetic.items import write_heldout, write_items
 from frontload.data_tools.synthetic.writers import conversation_tokens, write_reasoning
-from frontload.recipes.artifact import corpus_heldout, corpus_items, corpus_set
+from frontload.recipes.artifact import corpus_heldout, corpus_items, corpus_set, write_json
 from frontload.recipes.schema import Synthesis
 
 

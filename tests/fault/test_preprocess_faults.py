@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from frontload.data_tools.preprocess import crew, publish, work
+from frontload.data_tools.preprocess import crew, publish
+from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import Lines
-from frontload.data_tools.preprocess.request import PreprocessRequest
+from frontload.data_tools.preprocess.request import PreprocessRequest, Shard
 from frontload.data_tools.preprocess.run import preprocess
+from frontload.data_tools.publish import work_folder
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 from tests.unit.data_tools_preprocess.files import EOD, documents, pair, train_foreign, write_texts
 
@@ -113,7 +115,7 @@ def test_killed_at_any_write_and_run_again_it_ends_with_the_same_bytes(
         prefix = request.output_prefix
         if published(prefix):
             assert pair(prefix) == pair(request_of("whole").output_prefix)
-        folder = work.work_folder(prefix)
+        folder = work_folder(prefix)
         receipts = len(list(folder.glob("unit-*.json"))) if folder.exists() else 0
         was_published = published(prefix)
         encoded.clear()
@@ -129,12 +131,38 @@ def test_killed_at_any_write_and_run_again_it_ends_with_the_same_bytes(
     assert number > 30, "kills were to be tried at more places"
 
 
+def test_a_killed_merge_run_again_ends_with_the_same_bytes(
+    request_of: Callable[[str], PreprocessRequest],
+) -> None:
+    whole = preprocess(request_of("whole"))
+    shards = [replace(request_of("S"), shard=Shard(number=number, of=3)) for number in (1, 2, 3)]
+    for shard in shards:
+        preprocess(shard)
+    prefixes = [shard.prefix for shard in shards]
+    for number in range(1, 40):
+        prefix = prefixes[0].with_name(f"M{number}")
+        arm = killed_at(number)
+        code = in_child(lambda: (arm(), merge(prefixes, output_prefix=prefix)))  # noqa: B023
+        assert code in (0, -signal.SIGKILL)
+        if code == 0:
+            break
+        manifest = merge(prefixes, output_prefix=prefix)
+        assert {**manifest, "made_by": 0} == {**whole, "made_by": 0}
+        assert pair(prefix) == pair(request_of("whole").output_prefix)
+        assert not work_folder(prefix).exists()
+    assert code == 0
+    assert number > 8, "kills were to be tried at more places"
+    assert {**merge(prefixes, output_prefix=prefix), "made_by": 0} == {**whole, "made_by": 0}
+    with pytest.raises(RecipeError, match="is there, of another request or origin"):
+        merge(prefixes, output_prefix=request_of("whole").output_prefix)
+
+
 def test_a_torn_part_is_made_again(request_of: Callable[[str], PreprocessRequest]) -> None:
     """After a power cut a receipt may be there without all of its bytes."""
     preprocess(request_of("whole"))
     request = request_of("P")
     in_child(lambda: (killed_at(16)(), preprocess(request)))
-    folder = work.work_folder(request.output_prefix)
+    folder = work_folder(request.output_prefix)
     receipts = sorted(folder.glob("unit-*.json"))
     assert len(receipts) >= 2
     first = receipts[0].with_suffix(".bin")
@@ -256,7 +284,7 @@ def test_a_second_run_at_one_output_is_refused(
         finally:
             os._exit(0)
     os.read(started[0], 1)
-    with pytest.raises(RecipeError, match=f"a run that is writing it .process {child} on "):
+    with pytest.raises(RecipeError, match=f"another run is writing it .process {child} on "):
         preprocess(request)
     os.write(go_on[1], b"x")
     os.waitpid(child, 0)
@@ -286,7 +314,7 @@ def test_a_refused_run_does_not_stand_in_the_way_of_the_corrected_one(
     """The refusal says what to correct; killed while it clears up, it still mixes no parts."""
     preprocess(request_of("whole"))
     request = replace(request_of("P"), json_key="n")
-    folder = work.work_folder(request.output_prefix)
+    folder = work_folder(request.output_prefix)
     with pytest.raises(RecipeError, match="wrong type 150"):
         preprocess(request)
     assert list(folder.glob("unit-*.json")), "a higher --max-bad-rate goes on with the parts"
@@ -335,4 +363,4 @@ def test_a_finished_output_is_neither_redone_nor_overwritten(
         assert preprocess(request) == manifest
     with pytest.raises(RecipeError, match="P.manifest.json is there, of another request or origin"):
         preprocess(replace(request, append_eod=False))
-    assert not work.work_folder(request.output_prefix).exists()
+    assert not work_folder(request.output_prefix).exists()

@@ -105,7 +105,8 @@ def check_data(folder: Path) -> None:
     printed = frontload(folder, "data", "verify", *found)
     assert "all statements hold" in printed
     sample = frontload(folder, "explain", "sample", "0", "--blend", "lmq-seed1")
-    assert sample.startswith("sample 0 of phase")
+    assert sample.startswith("blend/lmq-seed1-")
+    assert "\nsample 0 of phase" in sample
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -85,3 +85,14 @@ def test_peek_shows_counts_and_text(built_room: Room, capsys: pytest.CaptureFixt
     assert "0: <|user|> what is" in printed
     assert run("peek", built_room.folder / "mix-lmq") == 0
     assert '{"id": "ldq-0"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["blend", "curate", "synth"])
+def test_a_recipe_is_asked_for_and_overrides_are_not(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run(command)
+    asked = capsys.readouterr().err.splitlines()[-1]
+    assert "are required: " in asked
+    assert "KEY=VALUE" not in asked

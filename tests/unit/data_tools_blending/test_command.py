@@ -1,7 +1,6 @@
 """`frontload data blend`, typed as a user types it: what it writes, prints and refuses."""
 
 import errno
-import fcntl
 import json
 import os
 import signal
@@ -15,9 +14,10 @@ import numpy as np
 import pytest
 
 from frontload.data_tools.blending import phases
-from frontload.data_tools.files import write_json
 from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.publish import workplace
 from frontload.launch import cli
+from frontload.recipes.artifact import write_json
 from tests.unit.data_tools_blending.small import (
     RECIPE,
     given,
@@ -216,12 +216,9 @@ def test_another_blend_at_the_same_place_is_refused(
 
 def test_a_second_writer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe, prefixes = write_recipe(tmp_path), write_sources(tmp_path)
-    (tmp_path / "out.partial").mkdir()
-    handle = os.open(tmp_path / "out.partial", os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
     words = (recipe, *given(prefixes), "--out", tmp_path / "out")
-    refused(capsys, tmp_path, "another run is writing it now", *words)
-    os.close(handle)
+    with workplace(tmp_path / "out", asked="--out"):
+        refused(capsys, tmp_path, "another run is writing it (process", *words)
     assert blend(*words) == 0
 
 
@@ -241,7 +238,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_the_same_bytes(tmp_path: P
     out = tmp_path / "out"
     for grown in ("base.order.npy", "samples.npy"):
         process = subprocess.Popen([sys.executable, "-c", program, *words, str(out)])
-        partial = tmp_path / "out.partial" / "a"
+        partial = tmp_path / "out.work" / "blend" / "a"
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             if any(path.name.startswith(grown) for path in partial.glob("*")):
@@ -253,7 +250,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_the_same_bytes(tmp_path: P
         assert partial.is_dir()
     assert cli.main([*words, str(out)]) == 0
     assert files_below(out) == files_below(tmp_path / "whole")
-    assert not (tmp_path / "out.partial").exists()
+    assert not (tmp_path / "out.work").exists()
 
 
 def test_a_full_disk_leaves_nothing(

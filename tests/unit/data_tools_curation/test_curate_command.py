@@ -189,7 +189,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     monkeypatch.setattr(run, "open_input", watched)
     assert folder_bytes(bench.curate(PAPER)) == expected
     assert len(measured) == max(4 - (call - 1), 0)
-    assert [path.name for path in bench.folder.glob("*.partial")] == []
+    assert [path.name for path in bench.folder.glob("out.work")] == []
 
 
 def test_the_same_command_again_does_nothing_and_a_changed_file_is_refused(

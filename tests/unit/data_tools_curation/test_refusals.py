@@ -1,10 +1,8 @@
 """Wrong input of `frontload data curate`: one message in four parts, exit 2, nothing written."""
 
-import fcntl
-import os
-
 import pytest
 
+from frontload.data_tools.publish import workplace
 from tests.unit.data_tools_curation.workbench import Workbench
 
 SOURCES = "sources: {own: {files: [r.jsonl], adapter: gsm8k, domain: math}}\n"
@@ -98,10 +96,6 @@ def test_a_set_without_a_row_is_refused_and_nothing_is_published(ready: Workbenc
 
 
 def test_two_runs_at_one_folder(ready: Workbench) -> None:
-    folder = ready.folder / "out.partial"
-    folder.mkdir()
-    handle = os.open(folder, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert "another run" in ready.refusal("mine.yaml", "--out", "out")
-    os.close(handle)
+    with workplace(ready.folder / "out", asked="--out"):
+        assert "another run" in ready.refusal("mine.yaml", "--out", "out")
     assert ready.run("mine.yaml", "--out", "out")[0] == 0
