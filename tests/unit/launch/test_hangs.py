@@ -166,6 +166,7 @@ signal.signal(signal.SIGTERM, lambda *_: None)
 beats = Beats(Path(sys.argv[1]), About(**eval(sys.argv[2])))
 if sys.argv[3] == "STEP":
     beats.mark(Part.STEP, step=17)
+Path(sys.argv[1], "ready").touch()
 wait_for_ever()
 """
 
@@ -179,7 +180,7 @@ def rank_process(folder: Path, part: str) -> "Iterator[subprocess.Popen[bytes]]"
     environment = os.environ | {"PYTHONPATH": str(ROOT / ".imports")}
     process = subprocess.Popen([sys.executable, "-c", RANK, folder, text, part], env=environment)
     try:
-        while not list(folder.glob(f"*{BEAT}")):
+        while not (folder / "ready").exists():
             assert process.poll() is None
             time.sleep(0.01)
         yield process
