@@ -231,7 +231,8 @@ def draw(rng: random.Random, kind: str) -> Plan:
         launches = [Launch(faults=[fault])]
         moment = f"{how}, rank {rank}, before {place}"
     elif kind == "torn":
-        step = rng.randrange(10, STEPS - 2)  # two checkpoints are there
+        # two checkpoints are there, and no save falls between the tear and the kill
+        step, asynchronous = SAVE_EVERY * rng.randrange(3, STEPS // SAVE_EVERY) + 1, False
         file = rng.choice((".metadata", "__0_0.distcp"))
         launches = [Launch(faults=[{"kind": "kill", **in_step, "step": step, "file": file}])]
         moment = f"{file}, rank {rank} killed, step {step} + {share:.2f}"

@@ -43,7 +43,13 @@ def module_of(name: str) -> Any:
 
 def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     """Puts `around(real, *args, **options)` into the place of a function."""
-    setattr(owner, name, functools.partial(around, getattr(owner, name)))
+    real = getattr(owner, name)
+
+    @functools.wraps(real)  # Megatron looks at the signature of one
+    def wrapped(*args: Any, **options: Any) -> Any:
+        return around(real, *args, **options)
+
+    setattr(owner, name, wrapped)
 
 
 def write_down(line: dict[str, Any]) -> None:
