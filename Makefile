@@ -2,6 +2,7 @@
 # make test    everything CI runs: lint, types, import contracts, tests with the smoke study
 # make bench   paired timings against the peers, printed as ratios
 # make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
+# make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones
 # make check   the same as test without the smoke study; golden rewrites the pinned keys and losses
 STUDY ?= laptop
 SEEDS ?= 1
@@ -13,7 +14,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: study plan test check lint bench golden environment clean gpu gpu-wheels
+.PHONY: study plan test check lint bench soak golden environment clean gpu gpu-wheels
 
 environment:
 	@PYTHON="$(PYTHON)" sh launch/environment.sh
@@ -38,6 +39,11 @@ test: lint
 
 bench: environment
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports $(BIN)/python $$bench || exit 1; done
+
+ROUNDS ?= 20
+SEED ?= 1
+soak: environment
+	@PYTHONPATH=.imports:. $(BIN)/python -m tests.soak.faults --rounds $(ROUNDS) --seed $(SEED)
 
 # GPU_BUDGET: seconds of set-up and checks together; GPU_CHECKS: some of the names in tests/gpu/proof.py
 WHEELS ?= .wheels

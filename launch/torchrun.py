@@ -6,11 +6,17 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
+from frontload.launch.beats import FOLDER, start_beats
+from frontload.launch.hangs import watch_ranks
 from frontload.launch.jobs import Job, die_with_parent, load_function
+from frontload.launch.seat import take_seat
 from frontload.launch.store import Store
 from frontload.launch.workspace import LiveWorkspace
+from frontload.recipes.artifact import Part
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError, Stopped
 
 JOB_FILE = "job.pickle"
@@ -75,7 +81,8 @@ def run_agent(command: list[str]) -> int:
     """Runs torchrun in this process, which ends with the process that started it.
 
     SIGTERM and SIGUSR1 are passed on to the ranks, which have --shutdown-timeout to save
-    themselves. Returns 0, or the code of `Stopped` after such a signal.
+    themselves. A rank that stands still is killed, so that torchrun starts all of them again.
+    Returns 0, or the code of `Stopped` after such a signal.
     """
     die_with_parent()
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGUSR1")
@@ -85,8 +92,14 @@ def run_agent(command: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing import SignalException
 
     sys.argv = command
+    memory = Path("/dev/shm")
     try:
-        runpy.run_module("torch.distributed.run", run_name="__main__")
+        with tempfile.TemporaryDirectory(
+            prefix="frontload-beats-", dir=memory if memory.is_dir() else None
+        ) as folder:
+            os.environ[FOLDER] = folder
+            threading.Thread(target=watch_ranks, args=(Path(folder),), daemon=True).start()
+            runpy.run_module("torch.distributed.run", run_name="__main__")
     except SignalException as asked:
         print(f"frontload: the ranks were asked to stop ({asked.sigval.name})", file=sys.stderr)
         return INTERRUPTED if asked.sigval is signal.SIGINT else Stopped.exit_code
@@ -97,10 +110,13 @@ def run_rank(job_file: Path) -> None:
     """What one rank runs: the stage function on the shared workspace, without publishing."""
     die_with_parent()
     job: Job = pickle.loads(job_file.read_bytes())
-    rank = int(os.environ["RANK"])
+    seat = take_seat(os.environ)
+    rank, upkeep = seat.rank, job.placement.upkeep
+    beats = start_beats(os.environ.get(FOLDER, ""), seat, upkeep=upkeep, log=None)
     work = LiveWorkspace(
         Store(job.store), job.ticket, placement=job.placement, report=lambda *_: None, rank=rank
     )
+    work.beats = beats
     try:
         load_function(job.function)(job.recipe, job.inputs, work)
     except FrontloadError as error:
@@ -109,6 +125,7 @@ def run_rank(job_file: Path) -> None:
         aside.replace(aside.with_suffix(""))
         raise
     finally:
+        work.mark(Part.END)
         work.close()
 
 

@@ -6,6 +6,7 @@ starts/NNNN.json           of each start: host, versions, environment, layout
 work/STAGE/path, scratch   a stage in the making, with its checkpoints
 STAGE/                     a finished stage: a checkpoint artifact
 logs/rank-NNNNN.jsonl      each rank's own pace; telemetry.jsonl beside them, tensorboard/
+logs/hangs.jsonl           ranks that stood still and were ended, with the stacks of the others
 finished                   every stage that was asked for is there
 """
 
@@ -23,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch import listeners
+from frontload.launch.beats import FOLDER, Beats, start_beats
 from frontload.launch.jobs import die_with_parent, load_function
 from frontload.launch.seat import Seat, describe_start, take_seat
 from frontload.launch.store import MANIFEST, Store
 from frontload.launch.submit import load_placement, load_training, only_stages, split_overrides
 from frontload.launch.train_inputs import Given, Inputs, check_inputs, digest_input
 from frontload.launch.workspace import FolderWorkspace
-from frontload.recipes.artifact import write_json
+from frontload.recipes.artifact import Part, write_json
 from frontload.recipes.errors import ArtifactError, FrontloadError, RecipeError, StageError, Stopped
 from frontload.recipes.placement import Placement
 from frontload.recipes.stage import REVISION, canonical
@@ -40,6 +42,7 @@ FUNCTIONS = {
     "sft": "frontload.megatron_ext.stages:sft",
 }
 RUN, ERROR, FINISHED = "run.json", "error.json", "finished"
+HANGS = "hangs.jsonl"
 SEEN_SECONDS = 300.0  # most time for a folder that rank 0 published to appear on other nodes
 
 
@@ -55,6 +58,7 @@ class Run:
     inputs: Inputs
     seat: Seat
     stop: list[str]  # the signal that asked this process to end, once one did
+    beats: Beats | None  # for the agent that started this rank
     say_every_seconds: float
 
 
@@ -65,6 +69,12 @@ def train(options: argparse.Namespace) -> int:
     seat = take_seat(os.environ)
     if seat.world > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
+    beats = start_beats(
+        os.environ.get(FOLDER, ""),
+        seat,
+        upkeep=loaded.value.upkeep,
+        log=options.out / "logs" / HANGS,
+    )
     asked = load_placement(options.placement, placement_overrides).value
     placement = replace(seat.place(asked), upkeep=loaded.value.upkeep)
     given = Given(
@@ -83,12 +93,23 @@ def train(options: argparse.Namespace) -> int:
         inputs=check_inputs(loaded.value, given),
         seat=seat,
         stop=[],
+        beats=beats,
         say_every_seconds=options.say_every,
     )
-    with _heard_signals(run.stop), _told_failures(run), _held(run):
+    with _ended(beats), _heard_signals(run.stop), _told_failures(run), _held(run):
         _open(run)
         _make_stages(run)
     return 0
+
+
+@contextmanager
+def _ended(beats: Beats | None) -> Iterator[None]:
+    """However it ends, the agent is told that this rank does."""
+    try:
+        yield
+    finally:
+        if beats is not None:
+            beats.mark(Part.END)
 
 
 @contextmanager
@@ -239,6 +260,7 @@ def _make(run: Run, name: str, stage: Any, inputs: Mapping[str, Path]) -> None:
         rank=run.seat.rank,
     )
     work.stop = lambda: bool(run.stop)
+    work.beats = run.beats
     work.rank_log = run.out / "logs" / f"rank-{run.seat.rank:05d}.jsonl"
     if run.seat.is_leader:
         work.listeners.extend(_listeners(run, name, num_steps))

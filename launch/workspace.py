@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
+from frontload.launch.beats import Beats
 from frontload.launch.store import Store, Ticket
+from frontload.recipes.artifact import Part
 from frontload.recipes.placement import Placement
 
 METRICS = "metrics.jsonl"
@@ -42,6 +44,7 @@ class FolderWorkspace:
         self.key = key
         self.listeners: list[Listener] = []
         self.rank_log: Path | None = None
+        self.beats: Beats | None = None
         self.stop: Callable[[], bool] = bool  # never
         self._telemetry = telemetry
         self._report = report
@@ -79,6 +82,11 @@ class FolderWorkspace:
             line = {"step": step, "time": round(time.time(), 3), **metrics}
             with open(self.rank_log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def mark(self, part: Part, *, step: int | None = None) -> None:
+        """Says what this rank begins, if an agent looks for hangs."""
+        if self.beats is not None:
+            self.beats.mark(part, step=step)
 
     def stop_asked(self) -> bool:
         """Whether this process was asked to end."""

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class Clock:
     is_on: bool = False  # on CUDA, looking at it costs a synchronisation
     began: float = 0.0
     ended: float = 0.0
+    on_ended: Callable[[], None] = lambda: None  # hears of the end, on or not
 
     def look(self) -> float:
         """Now, once what was launched on the device is done."""
@@ -137,6 +138,7 @@ def _finish_gradients(
     """Sums gradients over the ranks and divides by the tokens; one rank has nothing to sum."""
     if clock.is_on:
         clock.ended = clock.look()
+    clock.on_ended()
     if dist.get_world_size() > 1:
         finalize_model_grads(model, num_tokens, **options)
         return

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from frontload.megatron_ext.saving import Saver, newest_whole
 from frontload.megatron_ext.schedule import check_schedule, learning_rate
 from frontload.megatron_ext.spikes import SpikeWatch
 from frontload.megatron_ext.stack import initialise_weights
-from frontload.recipes.artifact import Workspace, write_json
+from frontload.recipes.artifact import Part, Workspace, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError, Stopped
 from frontload.recipes.schema import Model, Training
 
@@ -57,17 +58,20 @@ def train(job: Job, work: Workspace) -> None:
 
     Raises: Stopped when some rank was asked to end, after a checkpoint of the step it was at.
     """
+    work.mark(Part.START, step=0)
     _check(job)
     torch.manual_seed(job.training.seed)
     engine = build_engine(job.model, job.training, work.placement)
-    saver = Saver(work.scratch, engine.parts, placement=work.placement)
+    saver = Saver(work, engine.parts)
     leader = dist.get_rank() == 0
     done, watch = _begin(job, engine, work)
     if leader:
         work.rewind(done // job.training.global_batch_sequences)
     telemetry = _Telemetry(at=time.monotonic(), samples=done)
+    part = Part.FIRST_STEP
     while done < job.num_samples:
         step = done // job.training.global_batch_sequences + 1
+        work.mark(part, step=step)
         engine.clock.is_on = pace.is_due(step, work.placement.upkeep)
         flags = Flags(
             save=leader and saver.is_due(step), stop=work.stop_asked(), writing=saver.is_writing()
@@ -87,7 +91,9 @@ def train(job: Job, work: Workspace) -> None:
             if result.flags.stop:
                 saver.finish()
                 raise _stopped(work, step)
+        part, engine.clock.on_ended = Part.STEP, partial(work.mark, Part.EXCHANGE)
     saver.finish()
+    work.mark(Part.PUBLISH)
     _publish(job, engine, work)
 
 

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import math
 import warnings
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -67,8 +69,11 @@ def _join_groups(placement: Placement) -> ProcessGroupCollection:
             return ProcessGroupCollection.use_mpu_process_groups()
         parallel_state.destroy_model_parallel()
     parallel_state.initialize_model_parallel(
-        *layout, create_gloo_process_groups=placement.distributed_optimizer
-    )  # the distributed optimizer gathers its shards for a checkpoint over gloo
+        *layout,
+        # the distributed optimizer gathers its shards for a checkpoint over gloo
+        create_gloo_process_groups=placement.distributed_optimizer,
+        distributed_timeout_minutes=math.ceil(placement.upkeep.pause_seconds / 60),
+    )
     tensor_parallel.model_parallel_cuda_manual_seed(
         1, inference_rng_tracker=True, force_reset_rng=True
     )  # nothing is drawn: no dropout, and weights come from stack.initialise_weights
@@ -76,13 +81,15 @@ def _join_groups(placement: Placement) -> ProcessGroupCollection:
 
 
 def _start_process_group(placement: Placement) -> None:
+    """A collective waits as long as another rank may honestly pause; then it raises."""
+    most = timedelta(seconds=placement.upkeep.pause_seconds)
     on_cuda = torch.cuda.is_available()
     backend = "cpu:gloo,cuda:nccl" if on_cuda else "gloo"
     if placement.world_size == 1:
         store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     else:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=most)
     if on_cuda:
         torch.cuda.set_device(dist.get_rank() % torch.cuda.device_count())
 

@@ -12,8 +12,8 @@ import torch.distributed as dist
 
 from frontload.megatron_ext.checkpoint import BackgroundSave, Parts, save_weights
 from frontload.megatron_ext.checkpoint_files import check_whole
+from frontload.recipes.artifact import Part, Workspace
 from frontload.recipes.errors import ArtifactError
-from frontload.recipes.placement import Placement
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,9 @@ STEP_NAME = re.compile(r"step-(\d{8,})")
 class Saver:
     """The checkpoints of an unfinished stage: `step-N` folders, each published by one rename."""
 
-    def __init__(self, folder: Path, parts: Callable[[], Parts], *, placement: Placement) -> None:
-        self._folder, self._parts = folder, parts
+    def __init__(self, work: Workspace, parts: Callable[[], Parts]) -> None:
+        self._folder, self._parts, self._mark = work.scratch, parts, work.mark
+        placement = work.placement
         self._seconds, self._upkeep = placement.checkpoint_every_seconds, placement.upkeep
         self._saved_at = time.monotonic()
         self._pending: BackgroundSave | None = None
@@ -43,6 +44,7 @@ class Saver:
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Saves the state after `step`, or begins to. All ranks call it at the same step."""
         self.finish()
+        self._mark(Part.SAVE)
         folder = self._folder / STEP_FOLDER.format(step=step)
         if self._upkeep.asynchronous:
             self._pending = BackgroundSave(folder, self._parts(), state=state)
@@ -54,6 +56,7 @@ class Saver:
     def finish(self) -> None:
         """Ends a save that was begun. All ranks call it at the same step."""
         if self._pending is not None:
+            self._mark(Part.SAVE)
             pending, self._pending = self._pending, None
             pending.finish()
             self._drop_old()

@@ -7,6 +7,7 @@ writes its outputs under `work.path`; the folder is published by one rename when
 import json
 import os
 from collections.abc import Mapping
+from enum import IntEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,18 @@ from frontload.recipes.placement import Placement
 
 Inputs = Mapping[str, Path]
 """Role -> finished artifact folder."""
+
+
+class Part(IntEnum):
+    """What the main thread of a rank is at. In all but the first two a long stay is honest."""
+
+    STEP = 0  # its own part of a step
+    EXCHANGE = 1  # waits for the other ranks' gradients and flags; the update
+    START = 2  # imports, process groups, model, data, first weights or those of a checkpoint
+    FIRST_STEP = 3  # since the start: kernels are compiled, buffers are made
+    SAVE = 4
+    PUBLISH = 5
+    END = 6
 
 
 class Workspace(Protocol):
@@ -35,6 +48,10 @@ class Workspace(Protocol):
 
     def log_rank(self, step: int, **metrics: float) -> None:
         """Appends one line to this rank's own log, which is never published. Keys as in `log`."""
+        ...
+
+    def mark(self, part: Part, *, step: int | None = None) -> None:
+        """Says what this rank begins, so that one that stands still is found. Costs nothing."""
         ...
 
     def stop_asked(self) -> bool:

@@ -10,6 +10,7 @@ from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 SCHEDULES = ("cosine", "wsd", "constant")
 TOLERANCE = 1e-9  # of a sum of shares written in decimals
 LEAST_SPIKE_WINDOW = 8  # ours: a median of fewer losses says nothing
+LEAST_PAUSE_SECONDS = 1.0  # it is a time limit of collectives too
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 Train = Loaded[PretrainRecipe] | Loaded[SftRecipe]
@@ -108,6 +109,9 @@ def _check_upkeep(loaded: Train) -> None:
     for knob in ("checkpoint_every_steps", "keep_every_steps", "rank_log_every_steps"):
         _between(loaded, f"upkeep.{knob}", value=getattr(upkeep, knob), low=0)
     _between(loaded, "upkeep.keep_last", value=upkeep.keep_last, low=1)
+    _between(loaded, "upkeep.hang_seconds", value=upkeep.hang_seconds, low=0.0)
+    least = max(LEAST_PAUSE_SECONDS, upkeep.hang_seconds)
+    _between(loaded, "upkeep.pause_seconds", value=upkeep.pause_seconds, low=least)
     if upkeep.spike_window_steps == 0:
         return
     _between(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from frontload.recipes.artifact import Part
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Optimizer, Pretrain, Schedule, Sft, Training
 
@@ -150,6 +151,7 @@ class PlainWorkspace:
     """The step during which the run is asked to end."""
     rank_lines: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     system: list[tuple[int, dict[str, float]]] = field(default_factory=list)
+    marks: list[tuple[Part, int | None]] = field(default_factory=list)
 
     def log(self, step: int, **metrics: float) -> None:
         if any(name.startswith("system__") for name in metrics):
@@ -159,6 +161,9 @@ class PlainWorkspace:
 
     def log_rank(self, step: int, **metrics: float) -> None:
         self.rank_lines.append((step, metrics))
+
+    def mark(self, part: Part, *, step: int | None = None) -> None:
+        self.marks.append((part, step))
 
     def stop_asked(self) -> bool:
         return bool(self.lines) and self.lines[-1][0] + 1 == self.ask_to_stop_at

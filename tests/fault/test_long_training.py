@@ -10,6 +10,7 @@ import pytest
 from frontload.megatron_ext.datasets import BlendSamples, Rows
 from frontload.megatron_ext.spikes import SpikeWatch
 from frontload.megatron_ext.stages import pretrain
+from frontload.recipes.artifact import Part
 from frontload.recipes.cluster import Gpus
 from frontload.recipes.errors import ArtifactError, StageError, Stopped
 from frontload.recipes.placement import Placement
@@ -195,6 +196,24 @@ def test_a_spike_stops_the_run_and_names_step_rank_and_sample(
 
 
 # ---------------------------------------------------------------- what it tells
+
+
+def test_what_a_rank_begins_is_marked_and_the_first_step_may_take_its_time(
+    whole: dict[str, Any], tmp_path: Path
+) -> None:
+    work = workspace(tmp_path, placement=placed(checkpoint_every_steps=9))
+    run(whole, work)
+    own = [(Part.STEP, step) for step in range(2, STEPS + 1)]
+    steps = [mark for one in own for mark in (one, (Part.EXCHANGE, None))]
+    saved = steps.index((Part.STEP, 10))
+    assert work.marks == [
+        (Part.START, 0),
+        (Part.FIRST_STEP, 1),
+        *steps[:saved],
+        (Part.SAVE, None),
+        *steps[saved:],
+        (Part.PUBLISH, None),
+    ]
 
 
 def test_pace_and_utilisation_are_told(

@@ -106,6 +106,8 @@ def test_phases_follow_each_other_under_one_schedule() -> None:
         ("upkeep.keep_last=0", "1 or more"),
         ("upkeep.spike_window_steps=3", "8 or more"),
         ("upkeep.spike_deviations=0.0", "how far above"),
+        ("upkeep.hang_seconds=-1.0", "0 or more"),
+        ("upkeep.pause_seconds=60.0", "300 or more"),
         ("upkeep.keeplast=1", "write 'keep_last'"),
     ],
 )
