@@ -14,7 +14,8 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: study plan test check lint bench soak golden environment clean gpu gpu-wheels
+.PHONY: study plan test check lint style types contracts suite bench soak golden environment clean gpu \
+	gpu-wheels
 
 environment:
 	@PYTHON="$(PYTHON)" sh launch/environment.sh
@@ -26,16 +27,29 @@ plan: environment
 	@$(BIN)/frontload plan $(STUDY) --seeds $(SEEDS) --store $(STORE)
 
 lint: environment
+	@$(MAKE) --no-print-directory -j style types contracts
+
+style: environment
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+
+types: environment
 	@$(BIN)/basedpyright
+
+contracts: environment
 	@PYTHONPATH=.imports $(BIN)/lint-imports --no-cache
 
-check: lint
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not smoke"
+# Two workers; a file stays with one of them, so that what its tests share is made once. In the order of
+# the folders: the runs of many processes come first, and what ends a worker's turn is short.
+suite: environment
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
 
-test: lint
-	@$(BIN)/python -m pytest -n 2 --dist worksteal
+# The linters take a core for a minute: beside the tests, not before them.
+check: environment
+	@$(MAKE) --no-print-directory -j style types contracts suite SUITE='-m "not smoke"'
+
+test: environment
+	@$(MAKE) --no-print-directory -j style types contracts suite
 
 bench: environment
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports $(BIN)/python $$bench || exit 1; done

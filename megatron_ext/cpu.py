@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import queue
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
@@ -53,7 +54,8 @@ def prepare() -> None:
     on_cuda = torch.cuda.is_available()
     with warnings.catch_warnings(), contextlib.nullcontext() if on_cuda else _no_compiler():
         warnings.simplefilter("ignore")  # "Transformer Engine and Apex are not installed", 4 times
-        core = importlib.import_module("megatron.core")
+        with _without("wandb"):  # timers.py:13: a writer of timings, unused here; 1.3 s of a core
+            core = importlib.import_module("megatron.core")
         _check_version(core)
         _write_checkpoints_in_process()
         if not on_cuda:
@@ -92,6 +94,19 @@ def _no_compiler() -> Iterator[None]:
         yield
     finally:
         torch.compile = compiler
+
+
+@contextlib.contextmanager
+def _without(name: str) -> Iterator[None]:
+    """Lets an optional package look absent to what is imported meanwhile, and to nothing else."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def _use_cpu_device() -> None:

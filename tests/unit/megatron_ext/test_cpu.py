@@ -1,5 +1,7 @@
 """Each shim does what the line of Megatron that it stands for would do on a device."""
 
+import importlib.util
+import sys
 from typing import Any
 
 import pytest
@@ -73,3 +75,18 @@ def test_another_megatron_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "MEGATRON_VERSION", "0.0.1")
     with pytest.raises(StageError, match=r"pip install megatron-core==0\.0\.1"):
         cpu.prepare()
+
+
+def test_a_package_is_left_out_of_megatrons_import_and_of_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    found = importlib.util.find_spec("megatron.core.timers")
+    assert found is not None and found.loader is not None  # noqa: PT018
+    timers = importlib.util.module_from_spec(found)
+    with cpu._without("wandb"):
+        found.loader.exec_module(timers)
+    assert timers.wandb is None  # :15, what it is where the package is not installed
+    assert "wandb" not in sys.modules
+    with cpu._without("json"):
+        assert importlib.import_module("json"), "what is there already stays"

@@ -1,0 +1,12 @@
+"""What every process of the suite does once, whatever tests it runs."""
+
+import gc
+
+
+def pytest_collection_finish() -> None:
+    """Lets collections pass over what is imported by now, which stays to the end.
+
+    Else each of them, and each child of a test that forks, walks and copies the objects of torch
+    and of everything else that some test of the suite imports.
+    """
+    gc.freeze()
