@@ -34,6 +34,7 @@ PARAMETERS = {
     "hybrid_138k": 145_432,
     "hybrid_5m": 4_677_728,
     "hybrid_15m": 14_430_704,
+    "hybrid_26m": 25_662_704,
     "hybrid_60m": 58_954_992,
     "hybrid_150m": 150_084_192,
     "hybrid_1b": 1_012_048_352,
