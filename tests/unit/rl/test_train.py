@@ -12,9 +12,9 @@ from frontload.recipes.errors import ArtifactError
 from frontload.recipes.load import find_recipe, load_recipe
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.agent_loop import draw_seed, group_metrics
+from frontload.rl.agent_loop import draw_seed, group_metrics, row_order
 from frontload.rl.inputs import prepare, write_prompts
-from frontload.rl.local_run import local_settings
+from frontload.rl.local_run import local_settings, micro_batch_rows
 from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import ray_folder
 from frontload.rl.settings import RunFiles
@@ -97,6 +97,18 @@ def test_a_group_without_differences_is_degenerate() -> None:
     found = group_metrics(tags)
     assert found["frontload/reward"] == 3 / 8
     assert found["frontload/degenerate_groups"] == 3 / 4
+
+
+def test_rows_stand_by_length_inside_an_update_and_never_leave_it() -> None:
+    lengths = [9, 3, 5, 7, 8, 2]
+    tags = [{"place": place, "seq_len": length} for place, length in enumerate(lengths)]
+    tags[0], tags[5] = tags[5], tags[0]  # as they come out of the queue
+    order = row_order(tags, rows_an_update=3)
+    assert [tags[row]["place"] for row in order] == [1, 2, 0, 5, 3, 4]
+
+
+def test_micro_batches_are_equal_parts_of_an_update() -> None:
+    assert [micro_batch_rows(rows) for rows in (256, 32, 96, 67)] == [64, 32, 48, 1]
 
 
 def test_draws_differ_by_step_prompt_and_sample_and_come_back() -> None:
