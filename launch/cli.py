@@ -28,6 +28,7 @@ STUDY_COMMANDS = (
     "explain",
     "launch",
     "train",
+    "rl",
     "estimate",
     "precision",
 )
@@ -186,6 +187,7 @@ def _parser(command: str) -> _Parser:
     one.set_defaults(run=commands.explain)
     _add_launch(choices)
     _add_train(choices)
+    _add_rl(choices)
     text = "parameters, FLOPs, memory, time and price of a recipe, and its legal layouts"
     estimate = choices.add_parser("estimate", help=text, description=text)
     if command == "estimate":
@@ -251,6 +253,27 @@ def _add_train(choices: "argparse._SubParsersAction[_Parser]") -> None:
     one.add_argument("--say-every", type=float, default=10.0, help="seconds between its lines")
     _add_training_data(one)
     one.set_defaults(run=_later("frontload.launch.train", "train"))
+
+
+def _add_rl(choices: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "run one GRPO recipe on this machine's CPU"
+    one = choices.add_parser("rl", help=text, description=text)
+    one.add_argument("recipe", help="a name under recipes/training, or a path ending in .yaml")
+    one.add_argument(
+        "--placement", default="cpu", help="a name under recipes/placements, or a path"
+    )
+    one.add_argument(
+        "--model", required=True, help="Hugging Face folder, or a checkpoint: folder, key or label"
+    )
+    one.add_argument("--tokenizer", type=Path, help="of a checkpoint; its study's if not given")
+    for name, text in (("prompts", "to train on"), ("validation", "to validate on")):
+        one.add_argument(
+            f"--{name}", type=Path, required=True, help=f"parquet or JSON lines {text}"
+        )
+    one.add_argument("--out", type=Path, required=True, help="folder of the run")
+    one.add_argument("--say-every", type=float, default=10.0, help="seconds between its lines")
+    _add_store(one)
+    one.set_defaults(run=_later("frontload.launch.rl", "reinforce"))
 
 
 def _add_training_data(one: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from frontload.launch.cluster_plan import (
     load_cluster_plan,
     state_of,
 )
+from frontload.launch.rendered import Rendered, local_script
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import command_body
-from frontload.launch.submit import Job, find_sbatch, render, run_here, submit_script
-from frontload.launch.train_job import TrainJob
+from frontload.launch.submit import find_sbatch, render, run_here, submit_script
 from frontload.recipes.cluster_runs import (
     BLENDS,
     INDEX,
@@ -32,7 +31,7 @@ from frontload.recipes.cluster_runs import (
     Run,
 )
 from frontload.recipes.cluster_study import CONVERT, GRPO
-from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
 
 CLI = ("python", "-m", "frontload.launch.cli")
@@ -107,7 +106,7 @@ def _check_data(plan: ClusterPlan, runs: Sequence[Run]) -> None:
 # ---------------------------------------------------------------- one run
 
 
-def render_run(plan: ClusterPlan, run: Run) -> Job:
+def render_run(plan: ClusterPlan, run: Run) -> Rendered:
     """The job of one run."""
     if run.kind == CONVERT:
         return _conversion(plan, run)
@@ -137,7 +136,7 @@ def _data(plan: ClusterPlan, run: Run, kind: str) -> list[Path]:
     return [plan.data / label for label in run.data if label.startswith(f"{kind}/")]
 
 
-def _conversion(plan: ClusterPlan, run: Run) -> TrainJob:
+def _conversion(plan: ClusterPlan, run: Run) -> Rendered:
     """The checkpoint as the Hugging Face folder that RL starts from, on one node."""
     start, folder = plan.start_of(run), plan.folder(run.label)
     assert start is not None
@@ -150,7 +149,14 @@ def _conversion(plan: ClusterPlan, run: Run) -> TrainJob:
             name=CONVERT, folder=folder, environment={}, body=command_body(words, made=made)
         )
         script = job_script(job, placement)
-    return TrainJob(script=script, command=words, environment={}, folder=folder, needs=(start,))
+    return Rendered(
+        script=script or local_script(words, {}),
+        command=words,
+        environment={},
+        folder=folder,
+        needs=(start,),
+        flags="--only, to make it first",
+    )
 
 
 # ---------------------------------------------------------------- all of them
@@ -215,23 +221,12 @@ def _run_all_here(plan: ClusterPlan, runs: Sequence[Run]) -> int:
             print(f"{run.label}: finished", flush=True)
             continue
         job = render_run(plan, run)
-        if not isinstance(job, TrainJob):
-            raise StageError(
-                run.label,
-                found="a run of reinforcement learning without a cluster",
-                rule="here RL runs as a stage of a study",
-                do="frontload run laptop",
-            )
         print(f"{run.label}: starts", flush=True)
-        if run.kind == CONVERT:
+        if run.kind == CONVERT:  # what it makes appears whole; only the mark may be missing
             shutil.rmtree(job.folder, ignore_errors=True)
             job.folder.mkdir(parents=True)
-            words = (sys.executable, *job.command[1:])
-            code = subprocess.run(words, check=False).returncode
-            if code == 0:
-                (job.folder / FINISHED).touch()
-        else:
-            code = run_here(job)
+        code = run_here(job)
         if code:
             return code
+        (job.folder / FINISHED).touch()
     return 0

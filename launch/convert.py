@@ -28,8 +28,8 @@ def add_commands(commands: Any) -> None:
 def convert_to_hf(options: argparse.Namespace) -> int:
     """Exports a checkpoint with the tokenizer of its study."""
     store = Store(options.store)
-    checkpoint = _checkpoint(store, options.checkpoint)
-    tokenizer = options.tokenizer or _tokenizer(store, checkpoint)
+    checkpoint = find_checkpoint(store, options.checkpoint, command="convert to-hf")
+    tokenizer = options.tokenizer or find_tokenizer(store, checkpoint, command="convert to-hf")
     module: Any = importlib.import_module("frontload.megatron_ext.convert")
     module.export_hf(
         checkpoint,
@@ -50,8 +50,11 @@ def convert_from_hf(options: argparse.Namespace) -> int:
     return 0
 
 
-def _checkpoint(store: Store, asked: str) -> Path:
-    """A folder as it is named, or the built checkpoint of the store with this key or label."""
+def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
+    """A folder as it is named, or the built checkpoint of the store with this key or label.
+
+    Raises: RecipeError if there is none.
+    """
     if Path(asked).is_dir():
         return Path(asked)
     kind, _, name = asked.rpartition("/")
@@ -70,8 +73,11 @@ def _checkpoint(store: Store, asked: str) -> Path:
     )
 
 
-def _tokenizer(store: Store, checkpoint: Path) -> Path:
-    """The tokenizer that the checkpoint's data was made with, by the manifests behind it."""
+def find_tokenizer(store: Store, checkpoint: Path, *, command: str) -> Path:
+    """The tokenizer that the checkpoint's data was made with, by the manifests behind it.
+
+    Raises: RecipeError if they lead to none.
+    """
     waiting, seen = [checkpoint], set[Path]()
     while waiting:
         folder = waiting.pop()
@@ -86,7 +92,7 @@ def _tokenizer(store: Store, checkpoint: Path) -> Path:
                 return found
             waiting.append(found)
     raise RecipeError(
-        f"convert to-hf {checkpoint}",
+        f"{command} {checkpoint}",
         found="no manifest leads from it to a tokenizer",
         rule="a Hugging Face folder holds its tokenizer",
         do="name the tokenizer.json with --tokenizer",

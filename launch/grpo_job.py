@@ -1,35 +1,30 @@
-"""The GRPO recipe as a job: Ray and veRL's trainer on a Slurm placement, or its local command."""
+"""A GRPO recipe as a job: Ray and veRL's trainer on a Slurm placement, or `frontload rl` here."""
 
 import argparse
 import hashlib
 import json
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from frontload.launch.rendered import Rendered, absolute, local_script
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import ray_body
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.recipes.stage import canonical
 from frontload.rl.preflight import Need, arguments_of
-from frontload.rl.settings import RunFiles, Settings, verl_settings
+from frontload.rl.settings import RunFiles, verl_settings
 
 KEY_DIGITS = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rendered:
-    """A job, ready to be printed or run."""
-
-    script: str
-    folder: Path  # of the run
-    needs: tuple[Path, ...]  # what must be there before it starts
+FLAGS = "--model, --prompts and --validation"
 
 
 def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Namespace) -> Rendered:
-    """The job of a recipe: a Slurm script, or the command of this machine."""
+    """The job of a recipe: a Slurm script, or the command of this machine.
+
+    Raises: RecipeError for GPUs without Slurm, or for settings that veRL would run wrongly.
+    """
     name = Path(options.recipe).stem
     root = Path(placement.slurm.shared_folder) if placement.slurm else Path("store")
     model = options.model or root / "models" / name
@@ -47,7 +42,16 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
     )
     settings = verl_settings(recipe, placement, files)
     if placement.slurm is None:
-        return Rendered(script=local_script(settings), folder=folder, needs=needs)
+        _check_local(recipe, placement)
+        command = _local_command(options, needs, folder)
+        return Rendered(
+            script=local_script(command, {}),
+            command=command,
+            environment={},
+            folder=folder,
+            needs=needs,
+            flags=FLAGS,
+        )
     need = Need(
         actor=recipe.actor,
         rollout=recipe.rollout,
@@ -64,7 +68,37 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
         environment=settings.environment,
         body=ray_body(settings.command, checks),
     )
-    return Rendered(script=job_script(job, placement), folder=folder, needs=needs)
+    return Rendered(
+        script=job_script(job, placement),
+        command=(),
+        environment=settings.environment,
+        folder=folder,
+        needs=needs,
+        flags=FLAGS,
+    )
+
+
+def _check_local(recipe: GrpoRecipe, placement: Placement) -> None:
+    if recipe.rollout != "frontload":
+        raise RecipeError(
+            f"launch --placement {placement.name}",
+            found=f"a placement without a `slurm` section, for rollout {recipe.rollout}",
+            rule="on GPUs RL is a job of a cluster; this machine runs rollout frontload on its CPU",
+            do="choose a placement with one, e.g. --placement slurm, or recipe grpo_tiny",
+        )
+
+
+def _local_command(
+    options: argparse.Namespace, needs: Sequence[Path], folder: Path
+) -> tuple[str, ...]:
+    """`frontload rl` on what was found for the job."""
+    named = zip(("--model", "--prompts", "--validation"), map(str, needs), strict=True)
+    return (
+        *("python", "-m", "frontload.launch.cli", "rl", absolute(options.recipe)),
+        *("--placement", absolute(options.placement)),
+        *(word for pair in named for word in pair),
+        *("--out", str(folder), *options.overrides),
+    )
 
 
 def run_key(recipe: GrpoRecipe, needs: Sequence[Path]) -> str:
@@ -72,10 +106,3 @@ def run_key(recipe: GrpoRecipe, needs: Sequence[Path]) -> str:
     payload = {"recipe": canonical(recipe), "inputs": [str(path) for path in needs]}
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
-
-
-def local_script(settings: Settings) -> str:
-    """The trainer's command for this machine, as a shell would take it."""
-    exports = [f"export {name}={shlex.quote(text)}" for name, text in settings.environment.items()]
-    words = " \\\n    ".join(shlex.quote(word) for word in settings.command)
-    return "\n".join([*exports, words]) + "\n"

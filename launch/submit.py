@@ -10,8 +10,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.grpo_job import Rendered, render_grpo
-from frontload.launch.train_job import TrainJob, render_train
+from frontload.launch.grpo_job import render_grpo
+from frontload.launch.rendered import Rendered
+from frontload.launch.train_job import render_train
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
 from frontload.recipes.placement import Placement
@@ -24,8 +25,6 @@ KINDS: dict[str, type] = {"grpo": GrpoRecipe, "pretrain": PretrainRecipe, "sft":
 """First word of a file of recipes/training -> what it holds."""
 
 PLACEMENT = "placement."
-
-Job = Rendered | TrainJob
 
 
 def launch(options: argparse.Namespace) -> int:
@@ -54,25 +53,25 @@ def launch(options: argparse.Namespace) -> int:
     try:
         job = render(recipe.value, placement.value, options)
     except RecipeError as error:
-        raise _with_place(error, recipe, placement) from error
+        raise with_place(error, recipe, placement) from error
     if options.dry_run:
         print(job.script, end="")
         return 0
-    if isinstance(job, TrainJob) and placement.value.slurm is None:
+    if placement.value.slurm is None:
         return run_here(job)
-    print("\n".join(submit(job, placement.value, chain=options.chain)))
+    print("\n".join(submit(job, chain=options.chain)))
     return 0
 
 
-def render(recipe: Any, placement: Placement, options: argparse.Namespace) -> Job:
+def render(recipe: Any, placement: Placement, options: argparse.Namespace) -> Rendered:
     """The job of a recipe: a Slurm script, or the command of this machine."""
     if isinstance(recipe, GrpoRecipe):
         return render_grpo(recipe, placement, options)
     return render_train(recipe, placement, options)
 
 
-def run_here(job: TrainJob) -> int:
-    """Runs torchrun on this machine until it ends; signals reach it. Returns its exit code."""
+def run_here(job: Rendered) -> int:
+    """Runs the job on this machine until it ends; signals reach it. Returns its exit code."""
     _check_needs(job)
     words = (sys.executable, *job.command[1:])
     with subprocess.Popen(words, env={**os.environ, **job.environment}) as process:
@@ -83,7 +82,7 @@ def run_here(job: TrainJob) -> int:
             return process.wait()
 
 
-def _with_place(
+def with_place(
     error: RecipeError, recipe: Loaded[Any], placement: Loaded[Placement]
 ) -> RecipeError:
     """The error with the file and line that set its value, where it names a field."""
@@ -126,8 +125,8 @@ def only_stages(loaded: Loaded[Any], name: str) -> Loaded[Any]:
         raise RecipeError(
             f"train {name}",
             found="a recipe of reinforcement learning",
-            rule="train runs pretraining and fine-tuning; RL is a stage of a study or a job",
-            do=f"frontload launch {name} --placement slurm",
+            rule="train runs pretraining and fine-tuning",
+            do=f"frontload rl {name}",
         )
     return loaded
 
@@ -153,20 +152,13 @@ def _named(name: str, folder: str, *, asked: str, what: str) -> Path:
     return path
 
 
-def submit(job: Job, placement: Placement, *, chain: int = 1) -> list[str]:
+def submit(job: Rendered, *, chain: int = 1) -> list[str]:
     """Gives the job to sbatch, `chain` times, and returns what to tell the user.
 
     Writes the log folder only.
 
-    Raises: RecipeError without a cluster, sbatch or an input; StageError if sbatch refuses.
+    Raises: RecipeError without sbatch or an input; StageError if sbatch refuses.
     """
-    if placement.slurm is None:
-        raise RecipeError(
-            f"launch --placement {placement.name}",
-            found="a placement without a `slurm` section",
-            rule="launch gives jobs to Slurm; on this machine RL runs as a stage of a study",
-            do="add --dry-run to see the command, or choose --placement slurm",
-        )
     sbatch = find_sbatch()
     _check_needs(job)
     lines: list[str] = []
@@ -198,7 +190,7 @@ def find_sbatch() -> str:
     return sbatch
 
 
-def submit_script(job: Job, command: Sequence[str]) -> str:
+def submit_script(job: Rendered, command: Sequence[str]) -> str:
     """Gives a job to sbatch and returns its number. Makes the log folder: Slurm does not.
 
     Raises: StageError with Slurm's words if it refuses.
@@ -217,19 +209,14 @@ def submit_script(job: Job, command: Sequence[str]) -> str:
     return done.stdout.strip().partition(";")[0]
 
 
-def _check_needs(job: Job) -> None:
+def _check_needs(job: Rendered) -> None:
     for path in job.needs:
         if not path.exists():
-            is_training = isinstance(job, TrainJob)
             raise RecipeError(
                 f"launch: {path}",
                 found="is not there",
-                rule="the start model and the "
-                + ("data" if is_training else "prompts")
-                + " are on the shared folder before a job starts",
-                do="name them with --blend or --pack, --start and --index"
-                if is_training
-                else "name them with --model, --prompts and --validation",
+                rule="what a job reads is there before it starts, on a cluster's shared folder",
+                do=f"name it with {job.flags}",
             )
 
 

@@ -3,11 +3,10 @@
 import argparse
 import hashlib
 import json
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
+from frontload.launch.rendered import Rendered, absolute, local_script
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import torchrun_body
 from frontload.launch.train_inputs import Given, phases_to_train
@@ -19,22 +18,12 @@ from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 MAX_RESTARTS = 3  # of the ranks inside one job; ours
 LOCAL_SHUTDOWN_SECONDS = 600  # to save after SIGTERM, on this machine
 KEY_DIGITS = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainJob:
-    """A job and what must be there before it starts."""
-
-    script: str  # for sbatch, or for the shell of this machine
-    command: tuple[str, ...]  # what this machine runs, without a cluster
-    environment: Mapping[str, str]
-    folder: Path
-    needs: tuple[Path, ...]
+FLAGS = "--blend or --pack, --start and --index"
 
 
 def render_train(
     recipe: PretrainRecipe | SftRecipe, placement: Placement, options: argparse.Namespace
-) -> TrainJob:
+) -> Rendered:
     """The job of a training recipe.
 
     Raises: RecipeError for a layout that the model or the batch cannot be cut to, or a placement
@@ -47,7 +36,7 @@ def render_train(
     needs = tuple(Path(path) for paths in inputs.values() for path in paths)
     key = run_key(recipe, needs)
     folder = options.out or root / "runs" / f"{name}-{key}"
-    words = ["train", _absolute(options.recipe), "--placement", _absolute(options.placement)]
+    words = ["train", absolute(options.recipe), "--placement", absolute(options.placement)]
     for flag, paths in inputs.items():
         words += [flag, *paths]
     words += ["--until", options.until] if options.until else []
@@ -73,19 +62,22 @@ def render_train(
             ),
             is_chained=options.chain > 1,
         )
-        script = job_script(job, placement)
-        return TrainJob(
-            script=script, command=(), environment=environment, folder=folder, needs=needs
+        return Rendered(
+            script=job_script(job, placement),
+            command=(),
+            environment=environment,
+            folder=folder,
+            needs=needs,
+            flags=FLAGS,
         )
     command = (*local_torchrun(placement), *worker)
-    lines = [f"export {name}={shlex.quote(text)}" for name, text in environment.items()]
-    lines.append(" \\\n    ".join(shlex.quote(word) for word in command))
-    return TrainJob(
-        script="\n".join(lines) + "\n",
+    return Rendered(
+        script=local_script(command, environment),
         command=command,
         environment=environment,
         folder=folder,
         needs=needs,
+        flags=FLAGS,
     )
 
 
@@ -126,8 +118,3 @@ def run_key(recipe: PretrainRecipe | SftRecipe, needs: Sequence[Path]) -> str:
     payload = {"stages": stages, "inputs": [str(path) for path in needs]}
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]
-
-
-def _absolute(name: str) -> str:
-    """A recipe named by its path is found from any working folder."""
-    return str(Path(name).resolve()) if name.endswith(".yaml") else name

@@ -112,6 +112,14 @@ def import_into(hf: Path, folder: Path, *, dtype: str = "fp32", model: Model | N
     _import(model, reader, folder, dtype=dtype)
 
 
+def check_hf(hf: Path, model: Model) -> None:
+    """Checks that a Hugging Face folder holds this model, whole; reads headers only.
+
+    Raises: ArtifactError as `import_into`.
+    """
+    _open_hf(hf, model)
+
+
 def to_hf(link: Link, tensors: tuple[Tensor, ...], model: Model) -> tuple[Tensor, ...]:
     """The Hugging Face tensors of a link, from Megatron's."""
     if not link.is_qkv:

@@ -33,7 +33,8 @@ def _device() -> Any:
 
 class _SharedGloo(ProcessGroupGloo):
     def __init__(self, store: Any, rank: int, size: int, timeout: timedelta) -> None:
-        options = ProcessGroupGloo._Options()
+        gloo: Any = ProcessGroupGloo  # its stub leaves the options out
+        options = gloo._Options()
         options._devices = [_device()]
         options._timeout = timeout
         super().__init__(store, rank, size, options)

@@ -21,7 +21,7 @@ REVISION: dict[str, int] = {
     "rl_prompts": 1,
     "pretrain": 1,
     "sft": 1,
-    "grpo": 1,
+    "grpo": 2,  # an update's rows by length, in micro-batches: other sums
     "evaluate": 1,
     "tabulate": 1,
 }

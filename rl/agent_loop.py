@@ -128,7 +128,11 @@ class AgentLoop:
 
 
 class OrderedReplayBuffer(ReplayBuffer):
-    """veRL's buffer with the batch in the order of its prompts: the same sums in every run."""
+    """veRL's buffer with the batch in one order: the same sums in every run.
+
+    The prompts' order decides what an update holds; inside an update rows stand by length, so that
+    its micro-batches are padded little.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(poll_interval=POLL_SECONDS, **options)
@@ -138,9 +142,18 @@ class OrderedReplayBuffer(ReplayBuffer):
     ) -> tuple[KVBatchMeta, dict[str, Any]]:
         """A batch in order, and what is known of its groups as metrics."""
         batch, metrics = super().sample(global_steps, partition_id, batch_size)
-        order = sorted(range(len(batch.keys)), key=lambda place: batch.tags[place]["place"])
-        batch.reorder(order)
+        batch.reorder(row_order(batch.tags, rows_an_update=self.sampler_kwargs.rows_an_update))
         return batch, {**metrics, **group_metrics(batch.tags)}
+
+
+def row_order(tags: Sequence[Mapping[str, Any]], *, rows_an_update: int) -> list[int]:
+    """The order of rows: by place, then by length inside each run of `rows_an_update`."""
+    by_place = sorted(range(len(tags)), key=lambda row: tags[row]["place"])
+    found: list[int] = []
+    for start in range(0, len(tags), rows_an_update):
+        update = by_place[start : start + rows_an_update]
+        found += sorted(update, key=lambda row: tags[row]["seq_len"])
+    return found
 
 
 def group_metrics(tags: Sequence[Mapping[str, Any]]) -> dict[str, float]:

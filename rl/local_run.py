@@ -12,7 +12,7 @@ from frontload.rl.settings import RunFiles, Settings, verl_settings
 RUN_MARK = "FRONTLOAD_RL_RUN"
 """Environment variable that every process of a run inherits: its own, to be found and ended by."""
 
-OBJECT_STORE_BYTES = 100_000_000  # nothing large goes through Ray; 75 MB is the least it takes
+MICRO_BATCH_ROWS = 64
 
 
 def local_settings(
@@ -23,7 +23,7 @@ def local_settings(
     Prompts, rewards and the order of a batch are ours (`agent_loop.py`), so veRL's processes for
     prompts and rewards are not started; `ray_folder` is short, for it holds sockets.
     """
-    plain = verl_settings(recipe, _alone(placement, files, ray_folder), files)
+    plain = verl_settings(recipe, _alone(recipe, placement, files, ray_folder), files)
     environment = {
         **plain.environment,
         **RAY_ENVIRONMENT,
@@ -45,7 +45,15 @@ def router_file(files: RunFiles) -> Path:
     return files.work / "router.yaml"
 
 
-def _alone(placement: Placement, files: RunFiles, ray_folder: Path) -> Placement:
+def micro_batch_rows(rows: int) -> int:
+    """The most rows of an update that are computed at a time, of equal parts of it."""
+    return max(part for part in range(1, MICRO_BATCH_ROWS + 1) if rows % part == 0)
+
+
+def _alone(
+    recipe: GrpoRecipe, placement: Placement, files: RunFiles, ray_folder: Path
+) -> Placement:
+    rows = recipe.mini_batch_prompts * recipe.grpo.rollouts_per_prompt
     own = {
         "+actor_rollout_ref.rollout.agent.agent_loop_manager_class": (
             "frontload.rl.agent_loop.AgentLoop"
@@ -53,6 +61,7 @@ def _alone(placement: Placement, files: RunFiles, ray_folder: Path) -> Placement
         "actor_rollout_ref.rollout.router_config_path": str(router_file(files)),
         "trainer.v1.sampler.custom_sampler.path": "pkg://frontload.rl.agent_loop",
         "trainer.v1.sampler.custom_sampler.name": "OrderedReplayBuffer",
+        "+trainer.v1.sampler.sampler_kwargs.rows_an_update": rows,
         "+ray_kwargs.ray_init.address": "local",  # never another run's Ray
         "+ray_kwargs.ray_init._temp_dir": str(ray_folder),
         "+ray_kwargs.ray_init.configure_logging": False,
@@ -68,4 +77,5 @@ def _alone(placement: Placement, files: RunFiles, ray_folder: Path) -> Placement
         loggers=("file",),
         verl={**rendered, **placement.rl.verl},
     )
-    return replace(placement, rl=machines)
+    micro = placement.micro_batch_sequences or micro_batch_rows(rows)
+    return replace(placement, rl=machines, micro_batch_sequences=micro)

@@ -1,4 +1,4 @@
-"""One RL run: Hugging Face folder and parquet for veRL, its run, and the checkpoint it leaves."""
+"""One RL run on this machine: veRL's trainer, its log as ours, and the checkpoint it leaves."""
 
 import json
 import shutil
@@ -12,21 +12,16 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from frontload.data_tools import rl_parquet
-from frontload.data_tools.document import Conversation, read_rows
-from frontload.eval.grade import Kind
 from frontload.megatron_ext import convert
-from frontload.megatron_ext.checkpoint_files import check_same_model, write_model
 from frontload.megatron_ext.convert_files import WHOLE
 from frontload.megatron_ext.convert_names import our_name
-from frontload.recipes.artifact import Inputs, Workspace, prompts_file, write_json
-from frontload.recipes.errors import ArtifactError, StageError
-from frontload.recipes.rl_budgets import num_validation_prompts
+from frontload.recipes.artifact import Inputs, Workspace, write_json
+from frontload.recipes.errors import StageError
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.local_run import local_settings, router_file, step_log
+from frontload.rl.inputs import prepare
+from frontload.rl.local_run import local_settings, step_log
 from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import check_end, ray_folder, running_trainer
-from frontload.rl.router import ROUTER_SETTINGS
 from frontload.rl.settings import RunFiles
 
 POLL_SECONDS = 0.1
@@ -36,66 +31,12 @@ TRACKER = "latest_checkpointed_iteration.txt"  # verl trainer_base.py:1039
 
 def train(recipe: GrpoRecipe, inputs: Inputs, work: Workspace) -> None:
     """Runs or goes on with one GRPO run and publishes its last weights."""
-    check_same_model(inputs["start"], recipe.model)
     files = prepare(recipe, inputs, work.scratch)
     done = last_step(files.checkpoints, logged=logged_step(work.path / METRICS))
     work.rewind(done or -1)  # from the beginning, step 0 is measured again
     if done < recipe.steps:
         run(recipe, files, work, done=done)
     publish(recipe, inputs, work, files=files)
-
-
-def prepare(recipe: GrpoRecipe, inputs: Inputs, scratch: Path) -> RunFiles:
-    """Writes what veRL reads: the model's folder and two parquet files. Kept over a kill."""
-    files = RunFiles(
-        model=scratch / "model",
-        train_prompts=scratch / "train.parquet",
-        validation_prompts=scratch / "validation.parquet",
-        checkpoints=scratch / "checkpoints",
-        work=scratch / "verl",
-    )
-    if not files.model.exists():
-        made = scratch / "model.new"
-        shutil.rmtree(made, ignore_errors=True)
-        convert.export_hf(inputs["start"], made, tokenizer=inputs["tokenizer"])
-        write_model(made, recipe.model)
-        made.rename(files.model)
-    write_prompts(recipe, prompts_file(inputs["prompts"]), files)
-    files.work.mkdir(exist_ok=True)
-    router_file(files).write_text(ROUTER_SETTINGS)
-    return files
-
-
-def write_prompts(recipe: GrpoRecipe, source: Path, files: RunFiles) -> None:
-    """Writes the prompts as veRL reads them, the last ones as its validation set.
-
-    Raises: ArtifactError for fewer prompts than one batch needs.
-    """
-    rows = [row for row in read_rows(source) if isinstance(row, Conversation)]
-    held = num_validation_prompts(len(rows))
-    if len(rows) - held < recipe.batch_prompts:
-        raise ArtifactError(
-            f"prompts {source}",
-            found=f"{len(rows)}, of which {held} are kept for validation",
-            rule=f"a step takes {recipe.batch_prompts}",
-            do="raise num_prompts or lower batch_prompts",
-        )
-    prompts = [_verl_prompt(row) for row in rows]
-    rl_parquet.write_prompts(files.train_prompts, prompts[:-held], split="train")
-    rl_parquet.write_prompts(files.validation_prompts, prompts[-held:], split="validation")
-
-
-def _verl_prompt(row: Conversation) -> rl_parquet.Prompt:
-    return rl_parquet.Prompt(
-        data_source=row.family,
-        messages=(("user", row.question),),
-        ability=row.domain,
-        ground_truth=row.answer,
-        kind=Kind.FAMILY,
-        question=row.question,
-        options=(),
-        source_index=row.id,
-    )
 
 
 def run(recipe: GrpoRecipe, files: RunFiles, work: Workspace, *, done: int) -> None:

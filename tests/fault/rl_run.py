@@ -8,17 +8,18 @@ from pathlib import Path
 from frontload.launch.store import Store, Ticket
 from frontload.launch.workspace import LiveWorkspace
 from frontload.megatron_ext.checkpoint_files import read_model
+from frontload.recipes.cluster import RlPlacement
 from frontload.recipes.load import find_recipe, load_recipe
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl.stages import grpo
 
 
-def run(folder: Path, learning_rate: float, steps: int) -> None:
+def recipe_of(folder: Path, learning_rate: float, steps: int) -> GrpoRecipe:
     path = find_recipe("training", "grpo_tiny")
     assert path is not None
     tiny = load_recipe(path, GrpoRecipe).value
-    recipe = replace(
+    return replace(
         tiny,
         model=read_model(folder / "start"),
         steps=steps,
@@ -27,11 +28,17 @@ def run(folder: Path, learning_rate: float, steps: int) -> None:
         mini_batch_prompts=8,
         optimizer=replace(tiny.optimizer, learning_rate=learning_rate),
     )
+
+
+def run(folder: Path, learning_rate: float, steps: int) -> None:
+    recipe = recipe_of(folder, learning_rate, steps)
     name = f"lr{learning_rate:g}-{sys.argv[4]}"
     ticket = Ticket(kind="grpo", label="t", key=name, folder=f"grpo/{name}", payload={})
-    work = LiveWorkspace(
-        Store(folder / "store"), ticket, placement=Placement(), report=lambda *_: None
-    )
+    store = Store(folder / "store")
+    # every step's checkpoint and answers are kept, to compute a step again by hand
+    answers = {"trainer.rollout_data_dir": str(store.workspace(ticket) / "scratch" / "answers")}
+    placement = Placement(rl=RlPlacement(checkpoints_kept=steps, verl=answers))
+    work = LiveWorkspace(store, ticket, placement=placement, report=lambda *_: None)
     inputs = {"start": folder / "start", "prompts": folder, "tokenizer": folder / "tokenizer.json"}
     try:
         grpo(recipe, inputs, work)

@@ -1,4 +1,4 @@
-"""GRPO through veRL under faults: kill, interrupt, resume, side by side, learning rate 0.
+"""GRPO through veRL: by hand, and under kill, interrupt, resume, side by side, learning rate 0.
 
 Ray takes most of a minute to start, so few runs answer all questions, two of them at once and
 all in one test: tests of one file may be given to two processes, each of which would run them.
@@ -24,6 +24,8 @@ from frontload.megatron_ext.inference import LanguageModel, read_weights
 from frontload.recipes.load import find_recipe, load_recipe
 from frontload.recipes.schema import Model
 from frontload.rl.local_run import RUN_MARK
+from tests.fault.rl_by_hand import first_step
+from tests.fault.rl_run import recipe_of
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
 
 pytestmark = pytest.mark.slow
@@ -49,19 +51,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place in range(1, 13)
     ]
     (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "held.jsonl").write_text(lines[0] + "\n")
     return folder
 
 
 class Run:
     """A stage in a process of its own."""
 
-    def __init__(self, folder: Path, name: str, *, rate: float = RATE, steps: int = STEPS) -> None:
-        self.work = folder / "store" / ".work" / "grpo" / f"lr{rate:g}-{name}"
+    def __init__(self, folder: Path, name: str) -> None:
+        self.work = folder / "store" / ".work" / "grpo" / f"lr{RATE:g}-{name}"
+        self.made = self.work / "path"
         self.script = [
             sys.executable, str(Path(__file__).with_name("rl_run.py")),
-            str(folder), str(rate), str(steps), name,
+            str(folder), str(RATE), str(STEPS), name,
         ]  # fmt: skip
-        self.log = folder / f"{name}-{rate:g}.log"
+        self.log = folder / f"{name}.log"
         self.start()
 
     def start(self) -> None:
@@ -87,15 +91,33 @@ class Run:
         return Path((self.work / "scratch" / "ray_folder").read_text()).name
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return read_weights(self.work / "path" / "weights", torch.device("cpu"))
+        return read_weights(self.made / "weights", torch.device("cpu"))
 
     def counted_seconds(self) -> float:
         """CPU time that the system charged to the stage's process for those it started."""
         return float((self.work / "counted").read_text())
 
     def metrics(self) -> list[dict[str, float]]:
-        text = (self.work / "path" / "metrics.jsonl").read_text()
+        text = (self.made / "metrics.jsonl").read_text()
         return [json.loads(line) for line in text.splitlines()]
+
+
+class CommandRun(Run):
+    """`frontload rl` of one step at learning rate 0."""
+
+    def __init__(self, folder: Path) -> None:
+        self.out = folder / "run"
+        self.work, self.made = self.out / "work" / "grpo", self.out / "grpo"
+        self.script = [
+            *(sys.executable, "-m", "frontload.launch.cli", "rl", "grpo_tiny"),
+            *("--model", str(folder / "start"), "--tokenizer", str(folder / "tokenizer.json")),
+            *("--prompts", str(folder / "prompts.jsonl")),
+            *("--validation", str(folder / "held.jsonl"), "--out", str(self.out)),
+            *("steps=1", "optimizer.learning_rate=0.0", "response_tokens=24"),
+            *("model.vocab_size=16", "model.max_sequence_tokens=128"),
+        ]
+        self.log = folder / "command.log"
+        self.start()
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
@@ -185,6 +207,40 @@ def check_equal(whole: Run, killed: Run) -> None:
     assert whole.metrics() == killed.metrics()
 
 
+def check_first_step(whole: Run, folder: Path) -> None:
+    """Every weight moved as GRPO and AdamW, computed apart from veRL, say: by value and by sign.
+
+    So rewards reach their own answers, no token is masked away, and the rate is the optimizer's.
+    """
+    step = first_step(recipe_of(folder, RATE, STEPS), folder / "start", whole.work / "scratch")
+    assert len({advantage for *_, advantage in step.rows}) > 2, "every group is degenerate"
+    assert step.objective(step.after) > step.objective(step.before)
+    checked = 0
+    for name, (expected, is_plain) in step.expected().items():
+        moved = step.after[name] - step.before[name]
+        # float32 gradients of two forms of the model: 1e-3 of one step was seen
+        assert (moved - expected)[is_plain].abs().max() < 0.01 * RATE, name
+        checked += int(is_plain.sum())
+    assert checked > 10_000
+
+
+def check_command(still: CommandRun, folder: Path) -> None:
+    """`frontload rl` stopped by Ctrl-C went on in its folder and left the artifact."""
+    check_unmoved(still, folder)
+    names = {path.name for path in still.out.iterdir()} - {".locks", ".work"}
+    assert names == {"grpo", "finished", "logs", "run.json", "starts", "work"}
+    assert len(list((still.out / "starts").iterdir())) == 2
+    manifest = json.loads((still.made / "manifest.json").read_text())
+    assert set(manifest["inputs"]) == {"start", "tokenizer", "prompts", "validation"}
+    text = still.log.read_text()
+    assert "grpo_tiny: step 1 of 1, reward" in text
+    assert "the same command goes on from here" in text
+    begin = time.monotonic()
+    still.start()
+    still.finish()
+    assert time.monotonic() - begin < 30, "a finished run starts nothing"
+
+
 def check_unmoved(still: Run, folder: Path) -> None:
     start = read_weights(folder / "start" / "weights", torch.device("cpu"))
     for name, tensor in still.weights().items():
@@ -200,7 +256,7 @@ def interrupt(run: Run) -> None:
     mark = run.mark()
     time.sleep(10)
     run.process.send_signal(signal.SIGINT)
-    assert run.process.wait(60) != 0
+    assert run.process.wait(60) == 130
     assert wait_until_gone(mark) == 0
 
 
@@ -221,7 +277,7 @@ def test_runs_killed_interrupted_resumed_and_side_by_side(folder: Path) -> None:
     runs = [whole]
     try:
         sampler = Sampler(whole)
-        runs.append(still := Run(folder, "still", rate=0.0, steps=1))
+        runs.append(still := CommandRun(folder))
         interrupt(still)
         runs.append(killed := Run(folder, "killed"))
         kill_after_a_step(killed)
@@ -235,9 +291,10 @@ def test_runs_killed_interrupted_resumed_and_side_by_side(folder: Path) -> None:
             if run.process.poll() is None:
                 run.process.kill()
     check_trained(whole, folder)
+    check_first_step(whole, folder)
     check_counted(whole, sampler)
     check_equal(whole, killed)
-    check_unmoved(still, folder)
+    check_command(still, folder)
     for run in runs:
         assert not list((run.work / "scratch").glob("ray_folder"))
     shutil.rmtree(folder / "store")

@@ -95,15 +95,24 @@ def test_the_header_asks_for_the_placement(home: Path, capsys: pytest.CaptureFix
     assert options[-1] == "--constraint=nvlink"
 
 
-def test_the_tiny_twin_prints_the_command_of_this_machine(
+def test_on_this_machine_the_job_is_frontload_rl(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, _ = launch(capsys, "grpo_tiny", "--placement", "cpu", "--dry-run")
+    words = ["grpo_tiny", "--placement", "cpu", *inputs(home), "steps=3"]
+    code, out, _ = launch(capsys, *words, "--dry-run")
     assert code == 0
-    assert "export VERL_PLATFORM=cpu\n" in out
-    assert "python \\\n    -m \\\n    verl.trainer.main_ppo \\\n" in out
-    assert "actor_rollout_ref.rollout.name=frontload" in out
-    assert "#SBATCH" not in out
+    assert out.replace(" \\\n    ", " ") == (
+        "python -m frontload.launch.cli rl grpo_tiny --placement cpu --model model --prompts "
+        f"train.parquet --validation validation.parquet --out {home}/run steps=3\n"
+    )
+
+
+def test_on_this_machine_the_job_is_run_and_its_exit_code_kept(
+    home: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The model is an empty folder: `frontload rl` in its own process says so."""
+    assert cli.main(["launch", "grpo_tiny", "--placement", "cpu", *inputs(home)]) == 2
+    assert "rl --model model: no manifest leads" in capfd.readouterr().err
 
 
 def inputs(home: Path) -> list[str]:
@@ -163,7 +172,8 @@ def test_a_missing_input_is_found_before_the_job_is(
     [
         (("grpo_8", "--placement", "slurm"), "write 'grpo_8b'"),
         (("grpo_8b", "--placement", "slrm"), "write 'slurm'"),
-        (("grpo_tiny", "--placement", "cpu"), "without a `slurm` section"),
+        (("grpo_tiny", "--placement", "cpu"), "store/models/grpo_tiny: is not there"),
+        (("grpo_8b", "--placement", "one_gpu"), "without a `slurm` section, for rollout vllm"),
         (("grpo_tiny", "--placement", "slurm"), "CPU plug-in generates in one process"),
         (("grpo_8b", "--placement", "slurm_megatron"), "slurm_megatron.yaml:4: tensor_parallel"),
         (("grpo_8b", "--placement", "slurm", "grpo.klcoef=1"), "write 'kl_coefficient'"),

@@ -9,8 +9,9 @@ import pytest
 
 from frontload.launch import cli
 from frontload.launch.listeners import Teller
+from frontload.launch.run_folder import FINISHED
 from frontload.launch.seat import Seat, take_seat
-from frontload.launch.train import FINISHED, _comes_again
+from frontload.launch.train import _comes_again
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.placement import Placement
 from tests.tiny_run import TinyData, artifact_bytes, write_tiny_data, write_tiny_pack

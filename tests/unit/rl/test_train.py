@@ -6,17 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from frontload.megatron_ext.convert import export_hf
 from frontload.megatron_ext.generate import Sampling, uniform_draws
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.load import find_recipe, load_recipe
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.agent_loop import draw_seed, group_metrics
-from frontload.rl.local_run import local_settings
+from frontload.rl.agent_loop import draw_seed, group_metrics, row_order
+from frontload.rl.inputs import prepare, write_prompts
+from frontload.rl.local_run import local_settings, micro_batch_rows
 from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import ray_folder
 from frontload.rl.settings import RunFiles
-from frontload.rl.train import TRACKER, LogReader, last_step, write_prompts
+from frontload.rl.train import TRACKER, LogReader, last_step
+from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
 
 
 def tiny_recipe() -> GrpoRecipe:
@@ -96,6 +99,18 @@ def test_a_group_without_differences_is_degenerate() -> None:
     assert found["frontload/degenerate_groups"] == 3 / 4
 
 
+def test_rows_stand_by_length_inside_an_update_and_never_leave_it() -> None:
+    lengths = [9, 3, 5, 7, 8, 2]
+    tags = [{"place": place, "seq_len": length} for place, length in enumerate(lengths)]
+    tags[0], tags[5] = tags[5], tags[0]  # as they come out of the queue
+    order = row_order(tags, rows_an_update=3)
+    assert [tags[row]["place"] for row in order] == [1, 2, 0, 5, 3, 4]
+
+
+def test_micro_batches_are_equal_parts_of_an_update() -> None:
+    assert [micro_batch_rows(rows) for rows in (256, 32, 96, 67)] == [64, 32, 48, 1]
+
+
 def test_draws_differ_by_step_prompt_and_sample_and_come_back() -> None:
     def draws(stream: str) -> list[list[float]]:
         sampling = Sampling(
@@ -138,6 +153,48 @@ def test_prompts_are_split_and_too_few_are_refused(tmp_path: Path) -> None:
     assert (len(train), len(held)) == (18, 2)
     with pytest.raises(ArtifactError, match="a step takes 19"):
         write_prompts(replace(tiny_recipe(), batch_prompts=19), source, files)
+
+
+def test_a_hugging_face_folder_and_two_files_are_read_as_a_checkpoint_and_prompts(
+    tmp_path: Path,
+) -> None:
+    model = replace(tiny_recipe().model, vocab_size=16)
+    recipe = replace(tiny_recipe(), model=model, batch_prompts=2, mini_batch_prompts=2)
+    (tmp_path / "start").mkdir()
+    write_checkpoint(tmp_path / "start", model)
+    tokenizer = write_tokenizer_file(tmp_path / "tokenizer.json")
+    export_hf(tmp_path / "start", tmp_path / "hf", tokenizer=tokenizer)
+    row = {"trace": "", "answer": "7", "family": "own", "domain": "math"}
+    lines = [json.dumps({"id": f"{n}", "question": f"3 + {n}", **row}) for n in range(3)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
+    (tmp_path / "held.jsonl").write_text(lines[0] + "\n")
+    given = {"prompts": tmp_path / "rows.jsonl", "validation": tmp_path / "held.jsonl"}
+
+    def prepared(name: str, start: dict[str, Path]) -> RunFiles:
+        (tmp_path / name).mkdir()
+        return prepare(recipe, {**given, **start}, tmp_path / name)
+
+    ours = prepared("a", {"start": tmp_path / "start", "tokenizer": tokenizer})
+    given = {"prompts": ours.train_prompts, "validation": ours.validation_prompts}  # parquet
+    theirs = prepared("b", {"start": tmp_path / "hf"})
+    names = sorted(path.name for path in ours.model.iterdir())
+    assert names == sorted(path.name for path in theirs.model.iterdir())
+    for one, other in [
+        *((ours.model / name, theirs.model / name) for name in names),
+        (ours.train_prompts, theirs.train_prompts),
+        (ours.validation_prompts, theirs.validation_prompts),
+    ]:
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+    (tmp_path / "hf" / "tokenizer.json").unlink()
+    with pytest.raises(ArtifactError, match="no tokenizer.json"):
+        prepared("c", {"start": tmp_path / "hf"})
+    recipe = replace(recipe, model=replace(model, ffn_hidden_size=64))
+    with pytest.raises(ArtifactError, match="ffn_hidden_size is 192"):
+        prepared("d", {"start": tmp_path / "hf"})
+    recipe = replace(recipe, model=model, batch_prompts=4)
+    with pytest.raises(ArtifactError, match="a step takes 4"):
+        prepared("e", {"start": tmp_path / "start", "tokenizer": tokenizer})
 
 
 def test_local_settings_stay_on_this_machine(tmp_path: Path) -> None:
