@@ -24,7 +24,7 @@ def open_table(file: Path) -> Iterator[parquet.ParquetFile]:
     """
     try:
         table = parquet.ParquetFile(file, buffer_size=BLOCK_BYTES, pre_buffer=False)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name
         size = file.stat().st_size
         raise RecipeError(
             f"reading {file} at its footer, before byte {size}",

@@ -65,12 +65,12 @@ def _parse_slowly(line: bytes, *, is_first: bool) -> dict[str, Any] | Reason | N
     """What orjson refuses: looked at again, to name the reason or to read what Python reads."""
     if is_first:
         line = line.removeprefix(BYTE_ORDER_MARK)
+    if not line.strip():  # of bytes: what text calls blank besides, such as 0x1c, is no JSON
+        return None
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
         return Reason.INVALID_UTF8
-    if not text.strip():
-        return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
