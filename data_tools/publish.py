@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from frontload.recipes.artifact import sync_path
 from frontload.recipes.errors import RecipeError, StageError
 
 LOCK = "lock"
@@ -122,9 +123,9 @@ def publish_folder(ready: Path, out: Path) -> None:
         )
     with disk_told(out):
         for path in (*sorted(ready.rglob("*")), ready):
-            sync(path)
+            sync_path(path)
         os.rename(ready, out)
-        sync(out.absolute().parent)
+        sync_path(out.absolute().parent)
 
 
 def publish_files(names: Mapping[Path, Path]) -> None:
@@ -134,21 +135,12 @@ def publish_files(names: Mapping[Path, Path]) -> None:
     """
     for ready, out in names.items():
         with disk_told(out):
-            sync(ready)
+            sync_path(ready)
     for ready, out in names.items():
         with disk_told(out):
             os.replace(ready, out)
     for folder in {out.absolute().parent for out in names.values()}:
-        sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file or a folder is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_path(folder)
 
 
 @contextmanager

@@ -242,26 +242,28 @@ def _launch(options: argparse.Namespace) -> int:
     return importlib.import_module("frontload.launch.submit").launch(options)
 
 
-def _add_train(choices: "argparse._SubParsersAction[_Parser]") -> None:
-    text = "run one training recipe: alone, or as a rank that torchrun started"
-    one = choices.add_parser("train", help=text, description=text)
+def _add_run(choices: "argparse._SubParsersAction[_Parser]", name: str, text: str) -> _Parser:
+    """A command that makes one run of a training recipe in a folder of its own."""
+    one = choices.add_parser(name, help=text, description=text)
     one.add_argument("recipe", help="a name under recipes/training, or a path ending in .yaml")
     one.add_argument(
         "--placement", default="cpu", help="a name under recipes/placements, or a path"
     )
     one.add_argument("--out", type=Path, required=True, help="folder of the run")
     one.add_argument("--say-every", type=float, default=10.0, help="seconds between its lines")
+    return one
+
+
+def _add_train(choices: "argparse._SubParsersAction[_Parser]") -> None:
+    text = "run one training recipe: alone, or as a rank that torchrun started"
+    one = _add_run(choices, "train", text)
     _add_training_data(one)
     one.set_defaults(run=_later("frontload.launch.train", "train"))
 
 
 def _add_rl(choices: "argparse._SubParsersAction[_Parser]") -> None:
     text = "run one GRPO recipe on this machine's CPU"
-    one = choices.add_parser("rl", help=text, description=text)
-    one.add_argument("recipe", help="a name under recipes/training, or a path ending in .yaml")
-    one.add_argument(
-        "--placement", default="cpu", help="a name under recipes/placements, or a path"
-    )
+    one = _add_run(choices, "rl", text)
     one.add_argument(
         "--model", required=True, help="Hugging Face folder, or a checkpoint: folder, key or label"
     )
@@ -270,8 +272,6 @@ def _add_rl(choices: "argparse._SubParsersAction[_Parser]") -> None:
         one.add_argument(
             f"--{name}", type=Path, required=True, help=f"parquet or JSON lines {text}"
         )
-    one.add_argument("--out", type=Path, required=True, help="folder of the run")
-    one.add_argument("--say-every", type=float, default=10.0, help="seconds between its lines")
     _add_store(one)
     one.set_defaults(run=_later("frontload.launch.rl", "reinforce"))
 

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch.estimate_answer import Workload
+from frontload.launch.price import GRPO_FACTOR
+from frontload.launch.run_folder import ERROR, FINISHED
 from frontload.launch.submit import load_placement, load_training
-from frontload.megatron_ext.census import training_flops_per_token
+from frontload.megatron_ext.census import forward_flops_per_token, training_flops_per_token
 from frontload.megatron_ext.layouts import estimate_layout
 from frontload.megatron_ext.memory import GIB
 from frontload.recipes.blend_schema import load_blend
@@ -35,9 +37,7 @@ from frontload.recipes.placement import Placement
 from frontload.recipes.precision import find_precision
 
 FOLDER = "cluster_studies"
-FINISHED, ERROR, JOB = "finished", "error.json", "job"
-GRPO_FACTOR = 6.0  # in units of a forward pass: sampled, scored by actor and reference, trained on
-TRAINING_FACTOR = 3.0
+JOB = "job"  # in a run's folder: the number that Slurm gave it
 BUILT, BEGUN, FAILED, READY, BLOCKED = "finished", "begun", "failed", "ready", "waits"
 
 
@@ -156,7 +156,7 @@ def price_run(plan: ClusterPlan, run: Run) -> RunPrice:
         return RunPrice(flops=0.0)
     recipe, placement = plan.recipe(run), plan.placements[run.placement]
     if run.kind == GRPO:  # at most: responses that end early cost less
-        forward = training_flops_per_token(recipe.model, recipe.context_tokens) / TRAINING_FACTOR
+        forward = forward_flops_per_token(recipe.model, recipe.context_tokens)
         flops = GRPO_FACTOR * forward * run.tokens
         return RunPrice(flops=flops)
     flops = training_flops_per_token(recipe.model, recipe.sequence_tokens) * run.tokens

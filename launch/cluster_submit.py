@@ -10,7 +10,6 @@ from pathlib import Path
 from frontload.launch import cluster_show
 from frontload.launch.cluster_plan import (
     BUILT,
-    FINISHED,
     JOB,
     ClusterPlan,
     check_shared_phases,
@@ -19,6 +18,7 @@ from frontload.launch.cluster_plan import (
     state_of,
 )
 from frontload.launch.rendered import Rendered, local_script
+from frontload.launch.run_folder import FINISHED
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import command_body
 from frontload.launch.submit import find_sbatch, render, run_here, submit_script
@@ -59,12 +59,8 @@ def launch_study(options: argparse.Namespace) -> int:
 
 
 def _check_flags(options: argparse.Namespace) -> None:
-    given = [
-        flag
-        for flag in ("placement", "model", "prompts", "validation", "blend", "index", "pack")
-        if getattr(options, flag)
-    ]
-    given += [flag for flag in ("start", "until", "out") if getattr(options, flag)]
+    flags = ("placement", "model", "prompts", "validation", "blend", "index", "pack", "start")
+    given = [flag for flag in (*flags, "until", "out") if getattr(options, flag)]
     if given or options.chain != 1:
         flag = given[0] if given else "chain"
         raise RecipeError(

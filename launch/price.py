@@ -80,8 +80,7 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         flops = tokens * forward_flops_per_token(model, model.max_sequence_tokens)
         return tokens, flops, flops
     if stage.kind == "grpo":
-        rollouts = recipe.steps * recipe.batch_prompts * recipe.grpo.rollouts_per_prompt
-        tokens = rollouts * recipe.context_tokens  # at most: answers that end early cost less
+        tokens = recipe.most_tokens  # answers that end early cost less
         flops = GRPO_FACTOR * tokens * forward_flops_per_token(recipe.model, recipe.context_tokens)
         return tokens, flops, flops
     if stage.kind == "rl_prompts":

@@ -5,6 +5,7 @@ starts/NNNN.json           of each start: host, versions, environment, layout
 work/STAGE/path, scratch   a stage in the making, with its checkpoints
 STAGE/                     a finished stage: a checkpoint artifact
 finished                   every stage that was asked for is there
+error.json                 a failure that would come again
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.placement import Placement
 
-RUN, FINISHED = "run.json", "finished"
+RUN, FINISHED, ERROR = "run.json", "finished", "error.json"
 SEEN_SECONDS = 300.0  # most time for a folder that rank 0 published to appear on other nodes
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.recipes.artifact import write_json
+from frontload.recipes.artifact import sync_path, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.stage import Stage
 
@@ -124,12 +124,12 @@ class Store:
         manifest = {"format": FORMAT, "key": ticket.key, "files": files, **ticket.payload}
         write_json(path / MANIFEST, manifest, is_synced=True)
         for name in files:
-            _sync(path / name)
+            sync_path(path / name)
         for folder, _, _ in os.walk(path):
-            _sync(Path(folder))
+            sync_path(Path(folder))
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(path, target)
-        _sync(target.parent)
+        sync_path(target.parent)
         shutil.rmtree(work, ignore_errors=True)
         return target
 
@@ -194,14 +194,6 @@ def _describe_files(path: Path) -> dict[str, dict[str, Any]]:
         if file.is_file() and name not in (MANIFEST, MANIFEST + ".partial"):
             found[name] = {"sha256": digest_file(file), "size_bytes": file.stat().st_size}
     return found
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:

@@ -3,7 +3,6 @@
 The folder --out holds what run_folder.py says, and
 logs/rank-NNNNN.jsonl      each rank's own pace; telemetry.jsonl beside them, tensorboard/
 logs/hangs.jsonl           ranks that stood still and were ended, with the stacks of the others
-error.json                 a failure that would come again
 """
 
 import argparse
@@ -19,7 +18,7 @@ from typing import Any
 from frontload.launch import listeners
 from frontload.launch.beats import FOLDER, Beats, start_beats
 from frontload.launch.jobs import die_with_parent, load_function
-from frontload.launch.run_folder import RunFolder
+from frontload.launch.run_folder import ERROR, RunFolder
 from frontload.launch.seat import take_seat
 from frontload.launch.submit import load_placement, load_training, only_stages, split_overrides
 from frontload.launch.train_inputs import Given, Inputs, check_inputs, digest_input
@@ -34,7 +33,6 @@ FUNCTIONS = {
     "pretrain": "frontload.megatron_ext.stages:pretrain",
     "sft": "frontload.megatron_ext.stages:sft",
 }
-ERROR = "error.json"
 HANGS = "hangs.jsonl"
 
 

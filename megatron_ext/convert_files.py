@@ -17,6 +17,7 @@ from torch import Tensor
 
 from frontload.megatron_ext.checkpoint_files import first_line
 from frontload.megatron_ext.convert_names import Slot, our_name
+from frontload.recipes.artifact import sync_path
 from frontload.recipes.errors import ArtifactError
 
 INDEX = "model.safetensors.index.json"
@@ -173,11 +174,7 @@ def sync(file: IO[bytes]) -> None:
 def sync_folder(folder: Path) -> None:
     """Brings every file below a folder, and the folders' own entries, to the disk."""
     for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(path)
 
 
 def _shard_files(folder: Path) -> list[Path]:

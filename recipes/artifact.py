@@ -85,6 +85,15 @@ def write_json(path: Path, value: object, *, is_synced: bool = False) -> None:
         raise
 
 
+def sync_path(path: Path) -> None:
+    """Waits until a file or a folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 CORPUS_SETS = ("base", "ldq", "shq", "own")
 
 # Corpus (`synthesize`, `import_own`)

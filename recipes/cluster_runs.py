@@ -141,8 +141,6 @@ def _reinforce(study: ClusterStudy, recipes: Recipes, start: Run) -> list[Run]:
     """The bridge to Hugging Face, which RL starts from, and RL."""
     assert study.rl is not None
     below = start.label.partition("/")[2]
-    recipe = recipes.grpo[study.rl.recipe]
-    rollouts = recipe.steps * recipe.batch_prompts * recipe.grpo.rollouts_per_prompt
     bridge = Run(
         label=f"{CONVERT}/{below}",
         kind=CONVERT,
@@ -158,7 +156,7 @@ def _reinforce(study: ClusterStudy, recipes: Recipes, start: Run) -> list[Run]:
         placement=study.placements.grpo,
         start=bridge.label,
         start_folder=MODEL,
-        tokens=rollouts * recipe.context_tokens,
+        tokens=recipes.grpo[study.rl.recipe].most_tokens,
         data=(PROMPTS,),
         cell=f"{start.cell}>rl:{RL_DATA}",
     )

@@ -79,6 +79,12 @@ class GrpoRecipe:
         return self.prompt_tokens + self.response_tokens
 
     @property
+    def most_tokens(self) -> int:
+        """Of all rollouts, were each as long as it may be."""
+        rollouts = self.steps * self.batch_prompts * self.grpo.rollouts_per_prompt
+        return rollouts * self.context_tokens
+
+    @property
     def is_hybrid(self) -> bool:
         """The model has Mamba layers, whose state runs through a sequence."""
         return "M" in self.model.pattern
