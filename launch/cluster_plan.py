@@ -194,12 +194,12 @@ def price_run(plan: ClusterPlan, run: Run) -> RunPrice:
     )
 
 
-def critical_hours(plan: ClusterPlan, prices: Mapping[str, RunPrice]) -> float:
-    """The longest way through the runs, were every run started as soon as it could be."""
+def critical_hours(runs: Iterable[Run], prices: Mapping[str, RunPrice]) -> float:
+    """The longest way through runs that are left, were each started as soon as it could be."""
     ends: dict[str, float] = {}
-    for run in plan.runs:
+    for run in runs:
         ends[run.label] = ends.get(run.start, 0.0) + (prices[run.label].hours or 0.0)
-    return max(ends.values())
+    return max(ends.values(), default=0.0)
 
 
 # ---------------------------------------------------------------- state

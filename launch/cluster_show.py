@@ -30,7 +30,7 @@ def show_plan(plan: ClusterPlan) -> None:
     print(f"study {plan.name} in {plan.root}: {len(plan.runs)} runs, {done} finished")
     print("\n".join(_data_lines(plan)))
     open_console().print(run_table(plan, prices))
-    print("\n".join(_total_lines(plan, left, prices)))
+    print("\n".join(_total_lines(left, prices)))
     if any(run.kind == GRPO for run in left):
         print(
             "FLOPs of grpo are the most they can be (every response at full length); its hours are "
@@ -76,9 +76,7 @@ def run_table(plan: ClusterPlan, prices: Mapping[str, RunPrice]) -> Table:
     return table
 
 
-def _total_lines(
-    plan: ClusterPlan, left: Sequence[Run], prices: Mapping[str, RunPrice]
-) -> list[str]:
+def _total_lines(left: Sequence[Run], prices: Mapping[str, RunPrice]) -> list[str]:
     """What is left to run, in sums."""
     mine = [prices[run.label] for run in left]
     gpu_hours = sum(one.gpu_hours or 0.0 for one in mine)
@@ -87,7 +85,7 @@ def _total_lines(
     if gpu_hours:
         lines[0] += f"; without grpo {gpu_hours:,.0f} GPU-hours"
         lines[0] += f", {dollars:,.0f} dollars" if dollars else ""
-        days = critical_hours(plan, prices) / HOURS_A_DAY
+        days = critical_hours(left, prices) / HOURS_A_DAY
         serial = sum(one.hours or 0.0 for one in mine) / HOURS_A_DAY
         lines.append(
             f"time: {days:.1f} days if every run starts as soon as it can, {serial:.1f} days one "

@@ -10,6 +10,7 @@ from frontload.launch import cli
 from frontload.launch.cluster_plan import (
     ClusterPlan,
     check_shared_phases,
+    critical_hours,
     load_cluster_plan,
     price_run,
     state_of,
@@ -144,6 +145,11 @@ def test_what_is_finished_is_left_and_what_follows_waits_for_nothing(
     assert state_of(plan, plan.run("pretrain/trunk"))[0] == "finished"
     assert state_of(plan, plan.run("pretrain/ldq"))[0] == "ready"
     assert state_of(plan, plan.run("sft/ldq+shq-x1")) == ("waits", "for pretrain/ldq")
+    prices = {run.label: price_run(plan, run) for run in plan.runs}
+    trunk_hours = prices["pretrain/trunk"].hours or 0.0
+    left = critical_hours(plan.runs[1:], prices)
+    assert critical_hours(plan.runs, prices) - left == pytest.approx(trunk_hours)
+    assert trunk_hours > 0.0
     code, out, _ = frontload(capsys, "launch", "mine.yaml", "--only", "pretrain")
     assert code == 0
     assert out.startswith("pretrain/trunk: finished\npretrain/base: job 4001 submitted\n")
