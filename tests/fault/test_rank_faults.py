@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
+from tests.soak import faulty_rank
 from tests.soak.faults import TOLERANCE, Bench, Fault, Launch, Plan, losses, wrong_faults
 
 pytestmark = pytest.mark.slow
@@ -17,6 +18,15 @@ FAULTS: list[Fault] = [
     {"kind": "kill", "where": "save", "rank": 0, "step": 20, "place": "table", "calls": 0},
 ]
 """A rank stops after it has torn the newest checkpoint; another dies in the middle of a save."""
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [*faulty_rank.SAVE_PLACES.values(), *faulty_rank.RENDEZVOUS_PLACES.values()],
+    ids=lambda word: word.rpartition(".")[2],
+)
+def test_every_place_of_a_drawn_fault_is_in_the_code(module: str, name: str) -> None:
+    assert callable(getattr(*faulty_rank.owner_of(module, name)))
 
 
 def test_stopped_torn_and_killed_in_a_save_it_ends_like_an_undisturbed_run(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ HANG_SECONDS, PAUSE_SECONDS = 5.0, 120.0
 MOST_SECONDS = 600.0  # of one job
 TOLERANCE = 1e-5  # where the number of ranks changes: the same sums in another order
 LAYOUTS = {"dp2": (), "dp2 sharded": ("placement.distributed_optimizer=true",)}
-SAVE_MOMENTS = (*SAVE_PLACES, "publish")
 
 Fault = dict[str, Any]
 
@@ -220,7 +219,8 @@ def draw(rng: random.Random, kind: str) -> Plan:
     if kind == "stop":
         launches = [Launch(faults=[{"kind": "stop", **in_step}])]
     elif kind == "save":
-        place, calls = rng.choice(SAVE_MOMENTS), 0
+        place, calls = rng.choice(tuple(SAVE_PLACES)), 0
+        step = min(step, STEPS - SAVE_EVERY)  # the last step that is saved on the way
         calls = rng.randrange(8) if place == "write" else 0
         fault = {"kind": "kill", "where": "save", "rank": 0, "step": step, "place": place}
         launches = [Launch(faults=[{**fault, "calls": calls}])]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch import cli
-from frontload.launch import train as launch_train
 from frontload.megatron_ext import cpu
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
@@ -27,7 +26,10 @@ SAVE_PLACES = {  # a moment of a save: module below frontload.megatron_ext or a 
     "table": ("checkpoint", "write_table"),
     "rename": ("checkpoint", "write_json"),
     "drop": ("saving", "_numbered"),
+    "publish": ("frontload.launch.run_folder", "RunFolder.publish"),
+    "published": ("frontload.launch.run_folder", "RunFolder.forget"),
 }
+AT_THE_END = ("publish", "published")
 RENDEZVOUS_PLACES = {
     "process group": ("torch.distributed", "init_process_group"),
     "model groups": ("megatron.core.parallel_state", "initialize_model_parallel"),
@@ -41,8 +43,17 @@ def module_of(name: str) -> Any:
     return importlib.import_module(name if "." in name else f"frontload.megatron_ext.{name}")
 
 
-def wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+def owner_of(module: str, name: str) -> tuple[Any, str]:
+    """Who has the function, and its own name: a module, or the class of `Class.method`."""
+    owner, (*classes, last) = module_of(module), name.split(".")
+    for one in classes:
+        owner = getattr(owner, one)
+    return owner, last
+
+
+def wrap(module: str, name: str, around: Callable[..., Any]) -> None:
     """Puts `around(real, *args, **options)` into the place of a function."""
+    owner, name = owner_of(module, name)
     real = getattr(owner, name)
 
     @functools.wraps(real)  # Megatron looks at the signature of one
@@ -80,15 +91,15 @@ def strike_in_step(fault: dict[str, Any], before: Callable[[], None]) -> None:
             ).start()
         return real(engine, *args, **options)
 
-    wrap(module_of("loop"), "train_step", step)
+    wrap("loop", "train_step", step)
 
 
 def strike_in_save(fault: dict[str, Any]) -> None:
     """At a call of the place's function, in the first save at or after the step."""
-    armed = [fault["place"] == "publish"]
+    armed = [fault["place"] in AT_THE_END]
 
     def save(real: Callable[..., Any], saver: Any, step: int, state: Any) -> None:
-        armed[0] = step >= fault["step"]
+        armed[0] = armed[0] or step >= fault["step"]
         real(saver, step, state)
 
     calls = [0]
@@ -99,14 +110,9 @@ def strike_in_save(fault: dict[str, Any]) -> None:
             strike(fault)
         return real(*args, **options)
 
-    saver = module_of("saving").Saver
-    real = saver.save
-    saver.save = lambda self, step, state: save(real, self, step, state)
-    if fault["place"] == "publish":
-        wrap(launch_train, "_publish", call)
-        return
+    wrap("saving", "Saver.save", save)
     module, name = SAVE_PLACES[fault["place"]]
-    wrap(module_of(module), name, call)
+    wrap(module, name, call)
 
 
 def fill_disk(fault: dict[str, Any]) -> None:
@@ -124,7 +130,7 @@ def fill_disk(fault: dict[str, Any]) -> None:
         module_of("checkpoint").dist.barrier()
         return partial, content
 
-    wrap(module_of("checkpoint"), "_begin_save", begin)
+    wrap("checkpoint", "_begin_save", begin)
 
 
 def tear_newest(out: Path, name: str) -> None:
@@ -151,7 +157,7 @@ def install(fault: dict[str, Any], out: Path) -> None:
     elif where == "rendezvous":
         module, name = RENDEZVOUS_PLACES[fault["place"]]
         wrap(
-            module_of(module),
+            module,
             name,
             lambda real, *args, **options: (strike(fault), real(*args, **options))[1],
         )
