@@ -28,7 +28,7 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "rl_prompts": 2e-4,
     "pretrain": 9e-11,
     "sft": 1e-10,
-    "grpo": 1.6e-10,
+    "grpo": 1.3e-10,
     "evaluate": 2e-10,
     "tabulate": 4e-2,
 }

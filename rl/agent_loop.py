@@ -70,7 +70,8 @@ class AgentLoop:
         generated = time.monotonic()
         scores = self._scores(rows, groups)
         seconds = {"generation": generated - begin, "reward": time.monotonic() - generated}
-        keys, fields, tags = _rows_for_queue(rows, groups, scores, step=step)
+        names = objects_read(self.config, is_validation=is_validation)
+        keys, fields, tags = rows_for_queue(rows, groups, scores, step=step, names=names)
         tags[0]["seconds"] = seconds
         partition = "val" if is_validation else "train"
         tq.kv_batch_put(keys=keys, fields=fields, tags=tags, partition_id=partition)
@@ -78,7 +79,7 @@ class AgentLoop:
         tq.kv_batch_put(keys=[row.uid for row in rows], tags=done, partition_id=partition)
 
     def _prompts(self, batch: TensorDict) -> list[Prompt]:
-        names = ("uid", "raw_prompt", "index", "data_source", "reward_model", "extra_info")
+        names = ("uid", "raw_prompt", "data_source", "reward_model", "extra_info")
         columns = {name: [_plain(one) for one in batch[name]] for name in names}
         chats = [list(chat) for chat in columns.pop("raw_prompt")]
         encoded = self.tokenizer.apply_chat_template(
@@ -178,14 +179,28 @@ def draw_seed(seed: int, stream: str) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def _rows_for_queue(
+def objects_read(config: Any, *, is_validation: bool) -> tuple[str, ...]:
+    """The columns of objects that veRL's trainer_base.py reads (:1115, :1745, :1871, :1300)."""
+    if is_validation:
+        return ("uid", "num_turns", "reward_model", "data_source", "extra_fields")
+    if config.trainer.get("rollout_data_dir"):
+        return ("uid", "num_turns", "reward_model")
+    return ("uid", "num_turns")
+
+
+def rows_for_queue(
     rows: Sequence[Prompt],
     groups: Sequence[Sequence[Response]],
     scores: Sequence[Sequence[Mapping[str, float]]],
     *,
     step: int,
+    names: Sequence[str],
 ) -> tuple[list[str], TensorDict, list[dict[str, Any]]]:
-    """Keys, columns and tags as veRL's own loop (v1/agent_loop_tq.py:140) writes them."""
+    """Keys, columns and tags as veRL's own loop (v1/agent_loop_tq.py:140) writes them.
+
+    Of its columns of objects only `names`: a queue copies every column in every pass, and objects
+    one by one.
+    """
     keys: list[str] = []
     tags: list[dict[str, Any]] = []
     ragged: dict[str, list[Tensor]] = {}
@@ -196,17 +211,13 @@ def _rows_for_queue(
             keys.append(f"{prompt.uid}_{sample}_0")
             for name, tensor in _tensors(prompt, response, score["score"]).items():
                 ragged.setdefault(name, []).append(tensor)
-            versions = {"min_global_steps": step - 1, "max_global_steps": step - 1}
             row = {
                 **prompt.row,
-                "session_id": sample,
-                "global_steps": step,
                 "num_turns": 2,
-                "multi_modal_inputs": {},
-                "extra_fields": {**versions, "reward_extra_info": dict(score)},
+                "extra_fields": {"reward_extra_info": dict(score)},
             }
-            for name, value in row.items():
-                objects.setdefault(name, []).append(value)
+            for name in names:
+                objects.setdefault(name, []).append(row[name])
             lengths = {"prompt_len": len(prompt.tokens), "response_len": len(response.tokens)}
             tags.append(
                 {
@@ -214,7 +225,8 @@ def _rows_for_queue(
                     **lengths,
                     "seq_len": sum(lengths.values()),
                     "global_steps": step,
-                    **versions,
+                    "min_global_steps": step - 1,
+                    "max_global_steps": step - 1,
                     "place": len(keys),
                     "group": group,
                     "score": score["score"],

@@ -16,6 +16,8 @@ from torch._C._distributed_c10d import HashStore
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
+from frontload.rl.log_probabilities import score_tokens_at_once
+
 ROLLOUT = "frontload"
 """The name of our rollout in veRL's settings."""
 
@@ -183,6 +185,7 @@ def use_gloo_without_sockets() -> None:
             initialize(backend, **options)
             return
         use_pageable_memory()  # the engine is imported by now, and built next
+        score_tokens_at_once()
         timeout = options.get("timeout")
         initialize("gloo", store=HashStore(), rank=0, world_size=1, timeout=timeout)
 
