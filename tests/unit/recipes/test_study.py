@@ -176,7 +176,7 @@ def test_a_pinned_key_that_moves_is_an_error() -> None:
         (["mixes.ldq.members=[ldqq]"], "mixes.ldq.members", "write 'ldq'"),
         (["sft.mixes=[sqh]"], "sft.mixes.0", "write 'shq'"),
         (["rl.cells=[{arm: base, mix: alf}]"], "rl.cells.0", "arms x sft.mixes"),
-        (["rl.steps=81"], "rl.prompts.num_prompts", "asked once"),
+        (["rl.steps=65"], "rl.prompts.num_prompts", "asked once"),
         (["rl.response_tokens=65"], "rl.response_tokens", "fit the model"),
         (["rl.grpo.kl_estimator=k9"], "rl.grpo.kl_estimator", "low_var_kl"),
         (["sft.cells=[{arm: lmq@70-30, mix: shq, multiplier: 1}]"], "sft.cells.0.arm", "lmq@60-40"),
