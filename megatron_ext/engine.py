@@ -25,7 +25,6 @@ from frontload.megatron_ext.datasets import Samples, share_of_rank
 from frontload.megatron_ext.layers import document_resets
 from frontload.megatron_ext.layout import Batching
 from frontload.megatron_ext.stack import build_model
-from frontload.recipes.cluster import TORCH
 from frontload.recipes.errors import StageError
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Training
@@ -167,7 +166,7 @@ def _micro_batches(engine: Engine, samples: Samples, first_sample: int) -> Itera
         resets = None
         if engine.training.reset_at_document_boundaries:
             ids_BS = torch.from_numpy(rows.document_ids_BS).to(device)
-            resets = document_resets(ids_BS, with_mask=engine.placement.kernels == TORCH)
+            resets = document_resets(ids_BS)
         yield _MicroBatch(
             tokens_BS=torch.from_numpy(rows.tokens_BS).to(device),
             labels_BS=torch.from_numpy(rows.labels_BS).to(device),

@@ -21,7 +21,7 @@ from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from megatron.core.utils import get_pg_size
 from torch import Tensor, nn
 
-from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked
+from frontload.megatron_ext.ssd import Documents, ScanInputs, causal_conv, ssd_chunked
 
 
 @dataclass
@@ -32,18 +32,21 @@ class DocumentResets(PackedSeqParams):
     of rows carries one id a token, so the rows stay a batch in every layer.
     """
 
-    visible_B1SS: Tensor | None = None
-    """True where a query (third dim) may look at a key (fourth dim)."""
+    documents: Documents | None = None
+    """The masks of the torch layers, made once a batch. Kernels take the ids in `seq_idx`."""
 
 
-def document_resets(document_ids_BS: Tensor, *, with_mask: bool = True) -> DocumentResets:
-    """Prepares the masks once a batch; every layer reads them. Kernels take the ids alone."""
-    if not with_mask:
-        return DocumentResets(qkv_format="sbhd", seq_idx=document_ids_BS.to(torch.int32))
-    size_S = document_ids_BS.shape[1]
-    same = document_ids_BS[:, None, :, None] == document_ids_BS[:, None, None, :]
-    causal = torch.ones(size_S, size_S, dtype=torch.bool, device=document_ids_BS.device).tril()
-    return DocumentResets(qkv_format="sbhd", seq_idx=document_ids_BS, visible_B1SS=same & causal)
+def document_resets(document_ids_BS: Tensor) -> DocumentResets:
+    """What every layer reads of a batch whose documents do not see each other."""
+    return DocumentResets(
+        qkv_format="sbhd",
+        seq_idx=document_ids_BS.to(torch.int32),
+        documents=Documents(document_ids_BS),
+    )
+
+
+def _documents(resets: PackedSeqParams | None) -> Documents | None:
+    return resets.documents if isinstance(resets, DocumentResets) else None
 
 
 class ColumnLinear(ColumnParallelLinear):
@@ -120,8 +123,8 @@ class DocumentAttention(nn.Module):
         **_: Any,
     ) -> Tensor:
         del attention_mask  # causality and documents are the whole mask
-        resets = packed_seq_params
-        visible = resets.visible_B1SS if isinstance(resets, DocumentResets) else None
+        documents = _documents(packed_seq_params)
+        hidden = None if documents is None else documents.hidden(query_SBHE.dtype)
         query, key, value = (
             tensor.permute(1, 2, 0, 3) for tensor in (query_SBHE, key_SBKE, value_SBKE)
         )
@@ -129,8 +132,8 @@ class DocumentAttention(nn.Module):
             query,
             key,
             value,
-            attn_mask=visible,
-            is_causal=visible is None,
+            attn_mask=hidden,
+            is_causal=hidden is None,
             scale=self.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
@@ -159,11 +162,10 @@ class TorchMambaMixer(MambaMixer):
     ) -> tuple[Tensor, Tensor | None]:
         assert inference_context is inference_params is None, "generation is in inference.py"
         projected_SBC, _ = self.in_proj(hidden_states)
-        document_ids_BS = None if packed_seq_params is None else packed_seq_params.seq_idx
-        y_SBC = self._scan(projected_SBC, document_ids_BS)
+        y_SBC = self._scan(projected_SBC, _documents(packed_seq_params))
         return self.out_proj(y_SBC)
 
-    def _scan(self, projected_SBC: Tensor, document_ids_BS: Tensor | None) -> Tensor:
+    def _scan(self, projected_SBC: Tensor, documents: Documents | None) -> Tensor:
         """Local shard: gate, convolution, state space, gated group norm."""
         num_heads, num_groups = self.nheads_local_tp, self.ngroups_local_tp
         inner, states = num_heads * self.headdim, num_groups * self.d_state
@@ -175,7 +177,7 @@ class TorchMambaMixer(MambaMixer):
                 conv_in,
                 self.conv1d_weight.squeeze(1),
                 self.conv1d_bias,
-                document_ids_BS=document_ids_BS,
+                documents=documents,
             )
         )
         x, b, c = conv_out.float().split([inner, states, states], -1)
@@ -187,7 +189,7 @@ class TorchMambaMixer(MambaMixer):
             C=c.unflatten(-1, (num_groups, self.d_state)),
             D_H=self.D.float(),
         )
-        y_BSHE, _ = ssd_chunked(scan, chunk_tokens=self.chunk_size, document_ids_BS=document_ids_BS)
+        y_BSHE, _ = ssd_chunked(scan, chunk_tokens=self.chunk_size, documents=documents)
         gated_BSC = y_BSHE.flatten(2).to(gate.dtype) * F.silu(gate)
         return self.norm(gated_BSC).transpose(0, 1)
 

@@ -8,7 +8,10 @@ chunk are shared by all heads of a group: no exponential and no mask of (chunk x
 is safe while exp(-s_j) is far from overflow; a chunk that decays more is cut in halves first.
 """
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice, repeat
 from typing import Any
 
 import torch
@@ -31,22 +34,91 @@ class ScanInputs:
     D_H: Tensor | None = None
 
 
+@functools.lru_cache(maxsize=16)
+def _causal(size_Q: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """One where a token (first dim) sees another; multiplied, it is cheaper than `tril_`."""
+    with torch.inference_mode(False):
+        return torch.ones(size_Q, size_Q, dtype=dtype, device=device).tril_()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChunkMasks:
+    """Factors, one or zero, of what one chunk sees; None where nothing is hidden."""
+
+    seen: Tensor  # [Q, Q], or [B x chunks, 1, Q, Q] with documents
+    before: Tensor | None = None  # [B x chunks, 1, Q, 1]: who sees the state before the chunk
+    after: Tensor | None = None  # the same: whom the state after it sees
+    carry: tuple[Tensor, ...] = ()  # [B, 1, 1, 1] a chunk: does the state before reach beyond it
+
+    def carries(self) -> Iterable[Tensor | None]:
+        """One factor a chunk, for as many chunks as there are."""
+        return self.carry or repeat(None)
+
+
+class Documents:
+    """Which tokens of a batch see each other; a mask is made when a layer first asks for it."""
+
+    def __init__(self, ids_BS: Tensor) -> None:
+        self.ids_BS = ids_BS
+        self._hidden: dict[torch.dtype, Tensor] = {}
+        self._taps: dict[tuple[int, torch.dtype], list[Tensor]] = {}
+        self._chunks: dict[tuple[int, torch.dtype], _ChunkMasks] = {}
+
+    def taps(self, num_shifts: int, dtype: torch.dtype) -> list[Tensor]:
+        """For shifts from 1: one where a token and that many before it are of one document."""
+        key = (num_shifts, dtype)
+        if key not in self._taps:
+            ids = self.ids_BS
+            self._taps[key] = [
+                (ids[:, shift:] == ids[:, :-shift])[..., None].to(dtype)
+                for shift in range(1, num_shifts + 1)
+            ]
+        return self._taps[key]
+
+    def hidden(self, dtype: torch.dtype) -> Tensor:
+        """What attention adds to its scores, [B, 1, S, S]: -inf where a query may not look."""
+        if dtype not in self._hidden:
+            ids = self.ids_BS
+            same = (ids[:, None, :, None] == ids[:, None, None, :]).tril_()
+            hidden = torch.zeros(same.shape, dtype=dtype, device=ids.device)
+            self._hidden[dtype] = hidden.masked_fill_(~same, float("-inf"))
+        return self._hidden[dtype]
+
+    def chunks(self, size_Q: int, dtype: torch.dtype) -> _ChunkMasks:
+        """The masks of the scan; tokens that fill up the last chunk are of the last document."""
+        key = (size_Q, dtype)
+        if key not in self._chunks:
+            ids = self.ids_BS
+            if padding := -ids.shape[1] % size_Q:
+                ids = torch.cat([ids, ids[:, -1:].expand(-1, padding)], 1)
+            ids = ids.unflatten(1, (-1, size_Q))
+            before, last = torch.cat([ids[:, :1, :1], ids[:, :-1, -1:]], 1), ids[:, :, -1:]
+            same = (ids[..., :, None] == ids[..., None, :]).flatten(0, 1)[:, None]
+            carry = (before == last)[..., None, None].to(dtype)
+            self._chunks[key] = _ChunkMasks(
+                seen=same.to(dtype).mul_(_causal(size_Q, dtype, ids.device)),
+                before=(ids == before).flatten(0, 1)[:, None, :, None].to(dtype),
+                after=(ids == last).flatten(0, 1)[:, None, :, None].to(dtype),
+                carry=carry.unbind(1),
+            )
+        return self._chunks[key]
+
+
 def causal_conv(
     x_BSC: Tensor,
     weight_CK: Tensor,
     bias_C: Tensor | None,
     *,
-    document_ids_BS: Tensor | None = None,
+    documents: Documents | None = None,
 ) -> Tensor:
     """Convolves each channel with its own taps over the tokens up to itself, without activation.
 
     Shapes: C channels, K taps; the last tap multiplies the token itself.
     """
     same = []
-    if document_ids_BS is not None:
-        ids = document_ids_BS
-        for shift in range(1, min(weight_CK.shape[1], x_BSC.shape[1])):
-            same.append((ids[:, shift:] == ids[:, :-shift])[..., None].to(x_BSC.dtype))
+    if documents is not None:
+        shifts = min(weight_CK.shape[1], x_BSC.shape[1]) - 1
+        same = documents.taps(shifts, x_BSC.dtype)
     return _CausalConv.apply(x_BSC, weight_CK, bias_C, same)  # type: ignore[return-value]
 
 
@@ -123,7 +195,7 @@ def ssd_chunked(
     inputs: ScanInputs,
     *,
     chunk_tokens: int,
-    document_ids_BS: Tensor | None = None,
+    documents: Documents | None = None,
     initial_state_BHEN: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Runs the recurrence over whole sequences, a chunk at a time; returns y and the final state.
@@ -136,19 +208,19 @@ def ssd_chunked(
     x_BSHE, dt_BSH, B_BSGN, C_BSGN = inputs.x, inputs.dt, inputs.B, inputs.C
     size_S = x_BSHE.shape[1]
     with torch.no_grad():
-        size_Q = _safe_chunk(dt_BSH * inputs.A_H, min(chunk_tokens, size_S))
+        decays = _chunk_decays(dt_BSH * inputs.A_H, min(chunk_tokens, size_S))
+    size_Q = decays.shape[2]
     padding = -size_S % size_Q
     if padding:
         x_BSHE, B_BSGN, C_BSGN = (
             F.pad(tensor, (0, 0, 0, 0, 0, padding)) for tensor in (x_BSHE, B_BSGN, C_BSGN)
         )
         dt_BSH = F.pad(dt_BSH, (0, 0, 0, padding))
-        if document_ids_BS is not None:
-            last = document_ids_BS[:, -1:].expand(-1, padding)
-            document_ids_BS = torch.cat([document_ids_BS, last], 1)
-    masks = None if document_ids_BS is None else _document_masks(document_ids_BS, size_Q)
     tensors = (x_BSHE, dt_BSH, inputs.A_H, B_BSGN, C_BSGN, inputs.D_H, initial_state_BHEN)
-    y_BSHE, final_BHEN = _ChunkedScan.apply(*tensors, masks, size_Q)  # type: ignore[misc]
+    masks = _ChunkMasks(seen=_causal(size_Q, x_BSHE.dtype, x_BSHE.device))
+    if documents is not None:
+        masks = documents.chunks(size_Q, x_BSHE.dtype)
+    y_BSHE, final_BHEN = _ChunkedScan.apply(*tensors, decays, masks)  # type: ignore[misc]
     return y_BSHE[:, :size_S] if padding else y_BSHE, final_BHEN
 
 
@@ -156,102 +228,87 @@ _MOST_DECAY = 60.0  # of a chunk: exp(60) is 1e26, and float32 holds sums of 1e3
 _TOKEN_DECAY = 40.0  # of a token: exp(-40) is 4e-18, nothing beside 1 in float64; more is cut off
 
 
-def _safe_chunk(log_decay_BSH: Tensor, chunk_tokens: int) -> int:
-    """The longest chunk, `chunk_tokens` halved as often as needed, that decays little enough."""
-    log_decay_BSH = log_decay_BSH.clamp_min(-_TOKEN_DECAY)
+def _chunk_decays(log_decay_BSH: Tensor, chunk_tokens: int) -> Tensor:
+    """exp of the sums of `log_decay_BSH` from the beginning of each chunk: [B, chunks, Q, H].
+
+    Q is `chunk_tokens`, halved as often as needed until every chunk decays little enough.
+    """
+    log_decay_BSH.clamp_min_(-_TOKEN_DECAY)
     size_Q = chunk_tokens
-    while size_Q > 1:
-        whole = F.pad(log_decay_BSH, (0, 0, 0, -log_decay_BSH.shape[1] % size_Q))
-        if whole.unflatten(1, (-1, size_Q)).sum(2).min() > -_MOST_DECAY:
-            break
+    while True:
+        padding = -log_decay_BSH.shape[1] % size_Q
+        whole = F.pad(log_decay_BSH, (0, 0, 0, padding)) if padding else log_decay_BSH
+        sums = whole.unflatten(1, (-1, size_Q)).cumsum(2)
+        if size_Q == 1 or sums[:, :, -1].min() > -_MOST_DECAY:
+            return sums.exp_()
         size_Q = (size_Q + 1) // 2
-    return size_Q
-
-
-def _document_masks(ids_BS: Tensor, size_Q: int) -> tuple[Tensor, ...]:
-    """Who sees whom: in a chunk; the state before it; the state after it; from state to state."""
-    ids = ids_BS.unflatten(1, (-1, size_Q))
-    before = torch.cat([ids[:, :1, :1], ids[:, :-1, -1:]], 1)
-    last = ids[:, :, -1:]
-    same = ids[..., :, None] == ids[..., None, :]
-    return same, ids == before, ids == last, before == last
 
 
 class _ChunkedScan(torch.autograd.Function):
     """The chunked form with its derivative by hand.
 
-    Names: `inputs` are x dt exp(-s), `weights` are exp(s), `states` enter a chunk; products of one
-    chunk and group are batches of [Q, N] and [Q, heads of the group x E].
+    Names: `inputs` are x dt exp(-s), `weights` are exp(s), `before` the states that enter a chunk;
+    products of one chunk and group are batches of [Q, N] and [Q, heads of the group x E].
     """
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        x, dt, A, B, C, D, initial, masks, size_Q = args
+        x, dt, A, B, C, D, initial, decays, masks = args
         size_B, size_S, size_H, size_E = x.shape
         size_G, size_N = B.shape[2:]
-        chunks = (size_B, size_S // size_Q, size_Q)
+        chunks = (size_B, decays.shape[1], decays.shape[2])
         cut = _Cut(chunks, size_G)
-        log_decay = (dt * A).clamp_min_(-_TOKEN_DECAY)
-        weights = log_decay.view(*chunks, size_H).cumsum(2).exp_()
-        dt_weights = (dt.view_as(weights) / weights).view_as(dt)
+        weights, x = decays.view(size_B, size_S, size_H), x.contiguous()
+        dt_weights = dt / weights
         inputs = cut(x * dt_weights[..., None])
-        B, C = cut(B), cut(C)
-        scores = cut.mask(torch.bmm(C, B.transpose(1, 2)), masks)
-        B_out, C_in = (B, C) if masks is None else (cut.rows(B, masks[2]), cut.rows(C, masks[1]))
+        B, C = cut(B).contiguous(), cut(C).contiguous()  # so that what they were cut of is freed
+        scores = cut.masked(torch.bmm(C, B.transpose(1, 2)), masks.seen)
+        B_out, C_in = cut.rows(B, masks.after), cut.rows(C, masks.before)
 
         gains = torch.bmm(inputs.transpose(1, 2), B_out)
         gains = gains.view(*chunks[:2], size_H, size_E, size_N)
-        totals = weights[:, :, -1, :, None, None]
-        carry = None if masks is None else masks[3][..., None, None].to(x.dtype)
-        states = x.new_empty(size_B, chunks[1] + 1, size_H, size_E, size_N)
-        states[:, 0] = 0.0 if initial is None else initial
-        for chunk in range(chunks[1]):
-            if carry is None:
-                gains[:, chunk].add_(states[:, chunk])
-            else:
-                gains[:, chunk].addcmul_(states[:, chunk], carry[:, chunk])
-            torch.mul(gains[:, chunk], totals[:, chunk], out=states[:, chunk + 1])
-        before = states[:, :-1].reshape(-1, inputs.shape[2], size_N)
+        totals = decays[:, :, -1, :, None, None]
+        before, final = torch.empty_like(gains), torch.empty_like(gains[:, 0])
+        states = before.unbind(1)
+        states[0].copy_(initial) if initial is not None else states[0].zero_()
+        moves = zip(gains.unbind(1), totals.unbind(1), states, masks.carries(), strict=False)
+        for (gain, total, state, carry), after in zip(moves, (*states[1:], final), strict=True):
+            gain.add_(state) if carry is None else gain.addcmul_(state, carry)
+            torch.mul(gain, total, out=after)
+        before = before.view(-1, inputs.shape[2], size_N)
         summed = torch.bmm(scores, inputs).baddbmm_(C_in, before.transpose(1, 2))
         summed = cut.back(summed, x.shape)
-        weights = weights.view_as(dt)
-        skip = torch.zeros_like(x) if D is None else x * D[:, None]
+        wide_D = None if D is None else D[:, None].expand(-1, size_E).flatten()
+        skip = torch.zeros_like(x) if wide_D is None else (x.flatten(2) * wide_D).view_as(x)
         y = skip.addcmul_(summed, weights[..., None])
         ctx.save_for_backward(
-            *(x, dt, A, D, B, C, B_out, C_in, scores, inputs, gains, before, summed),
-            *(weights, dt_weights, totals, carry),
+            *(x, dt, A, wide_D, B, C, B_out, C_in, scores, inputs, gains, before, summed),
+            *(weights, dt_weights),
         )
         ctx.masks, ctx.cut, ctx.has_initial = masks, cut, initial is not None
-        return y, states[:, -1]
+        ctx.set_materialize_grads(False)
+        return y, final
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # type: ignore[override]
-        ctx: Any, *grad_outputs: Tensor
+        ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        x, dt, A, wide_D, *products, summed, weights, dt_weights = ctx.saved_tensors
+        B, C, B_out, C_in, scores, inputs, gains, before = products
+        masks, cut, size_H = ctx.masks, ctx.cut, x.shape[2]
         dy, dstate = grad_outputs
-        (x, dt, A, D, B, C, B_out, C_in, scores, inputs, gains, before, summed) = ctx.saved_tensors[
-            :13
-        ]
-        weights, dt_weights, totals, carry = ctx.saved_tensors[13:]
-        masks, cut = ctx.masks, ctx.cut
-        chunks, size_H = cut.chunks, x.shape[2]
+        dy = torch.zeros_like(x) if dy is None else dy.contiguous()
         dsummed_natural = dy * weights[..., None]
         dsummed = cut(dsummed_natural)
-        dscores = cut.mask(torch.bmm(dsummed, inputs.transpose(1, 2)), masks)
+        dscores = cut.masked(torch.bmm(dsummed, inputs.transpose(1, 2)), masks.seen)
         dC = torch.bmm(dsummed, before)
         dbefore = torch.bmm(dsummed.transpose(1, 2), C_in).view_as(gains)
-        dgains = torch.empty_like(gains)
-        for chunk in reversed(range(chunks[1])):
-            torch.mul(dstate, totals[:, chunk], out=dgains[:, chunk])
-            if carry is None:
-                dstate = dbefore[:, chunk].add_(dgains[:, chunk])
-            else:
-                dstate = dbefore[:, chunk].addcmul_(dgains[:, chunk], carry[:, chunk])
-        dgains_flat = dgains.view(-1, inputs.shape[2], gains.shape[-1])
+        totals = weights.view(*cut.chunks, size_H)[:, :, -1, :, None, None]
+        dgains, dstate = _chunks_back(dbefore, totals, masks.carries(), dstate=dstate)
+        dgains_flat = dgains.view_as(before)
         dB = torch.bmm(inputs, dgains_flat)
-        if masks is not None:
-            dC, dB = cut.rows(dC, masks[1]), cut.rows(dB, masks[2])
+        dC, dB = cut.rows(dC, masks.before), cut.rows(dB, masks.after)
         dC.baddbmm_(dscores, B)
         dB.baddbmm_(dscores.transpose(1, 2), C)
         dinputs = torch.bmm(scores.transpose(1, 2), dsummed)
@@ -261,18 +318,34 @@ class _ChunkedScan(torch.autograd.Function):
         # Every term is a product of exp(s) of its output and exp(-s) of its input: so are the sums.
         ddt_weights = (x * dinputs).sum(-1)
         ds = (dsummed_natural.mul_(summed)).sum(-1).addcmul_(ddt_weights, dt_weights, value=-1.0)
-        ds = ds.view(*chunks, size_H)
-        ds[:, :, -1] += (dgains * gains).sum((-1, -2))
+        ds = ds.view(*cut.chunks, size_H)
+        ds[:, :, -1].add_((dgains * gains).flatten(3).sum(-1))
         dlog_decay = ds.flip(2).cumsum(2).flip(2).view_as(dt)
         ddt = (ddt_weights / weights).addcmul_(dlog_decay, A)
-        dA = (dlog_decay * dt).sum((0, 1))
+        dA = (dlog_decay * dt).flatten(0, 1).sum(0)
         dx = dinputs.mul_(dt_weights[..., None])
         dD = None
-        if D is not None:
-            dD = (dy * x).sum((0, 1, 3))
-            dx.addcmul_(dy, D[:, None])
+        if wide_D is not None:  # rows of all heads: longer loops than those over one head
+            dD = (dy * x).view(-1, len(wide_D)).sum(0).view(size_H, -1).sum(1)
+            dx.view(-1, len(wide_D)).addcmul_(dy.view(-1, len(wide_D)), wide_D)
         dB, dC = (cut.back(d, (*x.shape[:2], cut.groups, d.shape[2])) for d in (dB, dC))
         return dx, ddt, dA, dB, dC, dD, dstate if ctx.has_initial else None, None, None
+
+
+def _chunks_back(
+    dbefore: Tensor, totals: Tensor, carries: Iterable[Tensor | None], *, dstate: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """From the last chunk to the first: gradients of the gains, and of the initial state."""
+    dgains = torch.empty_like(dbefore)
+    moves = zip(
+        dgains.unbind(1), totals.unbind(1), dbefore.unbind(1), islice(carries, dgains.shape[1]),
+        strict=True,
+    )  # fmt: skip
+    dafter = dgains.new_zeros(()) if dstate is None else dstate
+    for dgain, total, dstate_in, carry in reversed(list(moves)):
+        torch.mul(dafter, total, out=dgain) if dafter.ndim else dgain.zero_()
+        dafter = dstate_in.add_(dgain) if carry is None else dstate_in.addcmul_(dgain, carry)
+    return dgains, dafter
 
 
 class _Cut:
@@ -282,22 +355,24 @@ class _Cut:
         self.chunks, self.groups = chunks, groups
 
     def __call__(self, tensor: Tensor) -> Tensor:
+        if self.groups == 1:
+            return tensor.reshape(self.chunks[0] * self.chunks[1], self.chunks[2], -1)
         tensor = tensor.reshape(*self.chunks, self.groups, -1)
         return tensor.transpose(2, 3).reshape(-1, self.chunks[2], tensor.shape[-1])
 
     def back(self, batch: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if self.groups == 1:
+            return batch.view(shape)
         tensor = batch.view(*self.chunks[:2], self.groups, self.chunks[2], -1)
         return tensor.transpose(2, 3).reshape(shape)
 
-    def mask(self, scores: Tensor, masks: tuple[Tensor, ...] | None) -> Tensor:
+    def masked(self, scores: Tensor, seen: Tensor) -> Tensor:
         """Zeroes, in place, what a token may not see in its chunk."""
-        scores.tril_()
-        if masks is not None:
-            same = masks[0][:, :, None]
-            scores.view(*self.chunks[:2], self.groups, *same.shape[-2:]).mul_(same)
+        scores.view(-1, self.groups, *seen.shape[-2:]).mul_(seen)
         return scores
 
-    def rows(self, batch: Tensor, mask: Tensor) -> Tensor:
-        """Zeroes the tokens that `mask` [B, chunks, Q] leaves out."""
-        whole = batch.view(*self.chunks[:2], self.groups, self.chunks[2], -1)
-        return (whole * mask[:, :, None, :, None]).view_as(batch)
+    def rows(self, batch: Tensor, mask: Tensor | None) -> Tensor:
+        """Zeroes the tokens that `mask` leaves out."""
+        if mask is None:
+            return batch
+        return (batch.unflatten(0, (-1, self.groups)) * mask).view(batch.shape)

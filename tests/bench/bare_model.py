@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked
+from frontload.megatron_ext.ssd import Documents, ScanInputs, causal_conv, ssd_chunked
 from frontload.recipes.schema import Model
 
 
@@ -31,12 +31,12 @@ class Mixer(nn.Module):
         self.norm = Norm(self.inner)
         self.out_proj = nn.Linear(self.inner, model.hidden_size, bias=False)
 
-    def forward(self, hidden: Tensor, ids: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, documents: Documents) -> Tensor:
         model, inner, states = self.model, self.inner, self.states
         channels = inner + 2 * states
         gate, mixed, dt = self.in_proj(hidden).split([inner, channels, model.mamba_num_heads], -1)
         kernel = self.conv1d_weight.squeeze(1)
-        mixed = F.silu(causal_conv(mixed, kernel, self.conv1d_bias, document_ids_BS=ids))
+        mixed = F.silu(causal_conv(mixed, kernel, self.conv1d_bias, documents=documents))
         x, b, c = mixed.split([inner, states, states], -1)
         inputs = ScanInputs(
             x=x.unflatten(-1, (-1, model.mamba_head_dim)),
@@ -46,7 +46,7 @@ class Mixer(nn.Module):
             C=c.unflatten(-1, (-1, model.mamba_state_dim)),
             D_H=self.D,
         )
-        y, _ = ssd_chunked(inputs, chunk_tokens=model.mamba_chunk_tokens, document_ids_BS=ids)
+        y, _ = ssd_chunked(inputs, chunk_tokens=model.mamba_chunk_tokens, documents=documents)
         gated = (y.flatten(2) * F.silu(gate)).unflatten(-1, (model.mamba_num_groups, -1))
         normed = F.rms_norm(gated, gated.shape[-1:], eps=1e-5).flatten(2) * self.norm.weight
         return self.out_proj(normed)
@@ -57,9 +57,8 @@ class Mamba(nn.Module):
         super().__init__()
         self.norm, self.mixer = Norm(model.hidden_size), Mixer(model)
 
-    def forward(self, hidden: Tensor, ids: Tensor, visible: Tensor) -> Tensor:
-        del visible
-        return hidden + self.mixer(self.norm(hidden), ids)
+    def forward(self, hidden: Tensor, documents: Documents) -> Tensor:
+        return hidden + self.mixer(self.norm(hidden), documents)
 
 
 class Attention(nn.Module):
@@ -74,14 +73,13 @@ class Attention(nn.Module):
         rows = self.groups * self.queries * self.width
         self.self_attention.linear_proj = nn.Linear(rows, model.hidden_size, bias=False)
 
-    def forward(self, hidden: Tensor, ids: Tensor, visible: Tensor) -> Tensor:
-        del ids
+    def forward(self, hidden: Tensor, documents: Documents) -> Tensor:
         qkv = self.self_attention.linear_qkv(self.input_layernorm(hidden))
         qkv = qkv.unflatten(-1, (self.groups, self.queries + 2, self.width))
         query, key, value = qkv.split([self.queries, 1, 1], 3)
         out = F.scaled_dot_product_attention(
             *(t.flatten(2, 3).transpose(1, 2) for t in (query, key, value)),
-            attn_mask=visible,
+            attn_mask=documents.hidden(query.dtype),
             enable_gqa=self.queries > 1,
         )
         return hidden + self.self_attention.linear_proj(out.transpose(1, 2).flatten(2))
@@ -97,8 +95,8 @@ class Mlp(nn.Module):
         self.mlp.linear_fc1 = nn.Linear(model.hidden_size, model.ffn_hidden_size, bias=False)
         self.mlp.linear_fc2 = nn.Linear(model.ffn_hidden_size, model.hidden_size, bias=False)
 
-    def forward(self, hidden: Tensor, ids: Tensor, visible: Tensor) -> Tensor:
-        del ids, visible
+    def forward(self, hidden: Tensor, documents: Documents) -> Tensor:
+        del documents
         inner = self.activation(self.mlp.linear_fc1(self.pre_mlp_layernorm(hidden)))
         return hidden + self.mlp.linear_fc2(inner)
 
@@ -119,12 +117,9 @@ class BareModel(nn.Module):
 
     def forward(self, tokens: Tensor, labels: Tensor, ids: Tensor) -> Tensor:
         """Mean loss."""
-        size = tokens.shape[1]
-        visible = (ids[:, None, :, None] == ids[:, None, None, :]) & torch.ones(
-            size, size, dtype=torch.bool
-        ).tril()
+        documents = Documents(ids)
         hidden = self.embedding.word_embeddings(tokens)
         for layer in self.decoder.layers:
-            hidden = layer(hidden, ids, visible)
+            hidden = layer(hidden, documents)
         logits = self.output_layer(self.decoder.final_norm(hidden))
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten())

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from paired import measure, show
 from torch import Tensor
 
-from frontload.megatron_ext.ssd import ScanInputs, ssd_chunked
+from frontload.megatron_ext.ssd import Documents, ScanInputs, ssd_chunked
 
 
 def draw(shape: dict[str, int]) -> list[Tensor]:
@@ -26,7 +26,9 @@ def draw(shape: dict[str, int]) -> list[Tensor]:
 def chunked(x: Tensor, dt: Tensor, *rest: Tensor, ids: Tensor | None, chunk: int) -> Tensor:
     a, b, c, d = rest
     inputs = ScanInputs(x=x, dt=dt, A_H=a, B=b, C=c, D_H=d)
-    return ssd_chunked(inputs, chunk_tokens=chunk, document_ids_BS=ids)[0]
+    return ssd_chunked(
+        inputs, chunk_tokens=chunk, documents=None if ids is None else Documents(ids)
+    )[0]
 
 
 def recurrence(x: Tensor, dt: Tensor, *rest: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from frontload.megatron_ext.parallelism import (  # noqa: E402
     join_groups,
     silence_megatron,
 )
-from frontload.megatron_ext.ssd import ScanInputs, causal_conv, ssd_chunked  # noqa: E402
+from frontload.megatron_ext.ssd import Documents, ScanInputs, causal_conv, ssd_chunked  # noqa: E402
 from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
 from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE  # noqa: E402
 from frontload.recipes.load import find_recipe, load_recipe  # noqa: E402
@@ -93,19 +93,17 @@ def draw_rows(size: Size) -> tuple[Tensor, Tensor]:
     return tokens.to(device), ids.to(device, torch.int32).contiguous()
 
 
-def run_model(module: Any, tokens: Tensor, ids: Tensor | None, *, kernels: str = TORCH) -> Outcome:
+def run_model(module: Any, tokens: Tensor, ids: Tensor | None) -> Outcome:
     """Logits, loss and gradients of rows, on the CPU in float32. Without ids nothing is reset."""
-    return run_rows(module, [(tokens, ids)], kernels=kernels)
+    return run_rows(module, [(tokens, ids)])
 
 
-def run_rows(
-    module: Any, rows: list[tuple[Tensor, Tensor | None]], *, kernels: str = TORCH
-) -> Outcome:
+def run_rows(module: Any, rows: list[tuple[Tensor, Tensor | None]]) -> Outcome:
     """As `run_model` over several pieces one after the other, as one batch."""
     module.zero_grad(set_to_none=True)
     logits, losses = [], []
     for tokens, ids in rows:
-        resets = None if ids is None else document_resets(ids, with_mask=kernels == TORCH)
+        resets = None if ids is None else document_resets(ids)
         with torch.no_grad():
             found = module(tokens[:, :-1], None, None, packed_seq_params=resets)
         loss = module(tokens[:, :-1], None, None, labels=tokens[:, 1:], packed_seq_params=resets)
@@ -222,8 +220,8 @@ def packed_rows(
     rounded = run_rows(build(size.recipe, precision="bf16"), alone)
     allowed = norm_error(rounded, separate)
     module = build(size.recipe, precision="bf16", kernels=kernels)
-    separate = run_rows(module, alone, kernels=kernels)
-    packed = run_model(module, tokens, ids, kernels=kernels)
+    separate = run_rows(module, alone)
+    packed = run_model(module, tokens, ids)
     for part, value in norm_error(packed, separate).items():
         name = f"packed and separate, kernels in bf16: {part}"
         yield at_most(name, value, BF16_TWO * allowed[part], reason=BF16_TWO_REASON)
@@ -237,7 +235,7 @@ Conv = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 def torch_scan(inputs: ScanInputs, ids: Tensor) -> Tensor:
     """Ours."""
-    return ssd_chunked(inputs, chunk_tokens=128, document_ids_BS=ids)[0]
+    return ssd_chunked(inputs, chunk_tokens=128, documents=Documents(ids))[0]
 
 
 def kernel_scan(inputs: ScanInputs, ids: Tensor) -> Tensor:
@@ -250,7 +248,7 @@ def kernel_scan(inputs: ScanInputs, ids: Tensor) -> Tensor:
 
 def torch_conv(x_BSC: Tensor, weight: Tensor, bias: Tensor, ids: Tensor) -> Tensor:
     """Ours."""
-    return F.silu(causal_conv(x_BSC, weight, bias, document_ids_BS=ids))
+    return F.silu(causal_conv(x_BSC, weight, bias, documents=Documents(ids)))
 
 
 def kernel_conv(x_BSC: Tensor, weight: Tensor, bias: Tensor, ids: Tensor) -> Tensor:
@@ -331,7 +329,7 @@ def kernel_layers(
         for exact, rounded in zip(exact_model.parameters(), plain.parameters(), strict=True):
             exact.copy_(rounded)
     outcomes = [run_model(module, tokens, ids) for module in (exact_model, plain)]
-    found = run_model(other, tokens, ids, kernels=kernels)
+    found = run_model(other, tokens, ids)
     keys = ("logits", "loss")  # gradients of a fused norm have another name
     exact, own, found = ({key: one[key] for key in keys} for one in (*outcomes, found))
     distance, allowed = norm_error(found, exact), norm_error(own, exact)

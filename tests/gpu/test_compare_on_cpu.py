@@ -54,7 +54,7 @@ def test_packed_rows_in_bf16_of_other_layers() -> None:
 
 
 def test_a_leak_fails_packed_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "document_resets", lambda ids, with_mask: None)
+    monkeypatch.setattr(compare, "document_resets", lambda ids: None)
     found = results(list(compare.packed_rows(BARE, TINY, kernels=TORCH)))
     for layers in ("torch layers", "kernels in bf16"):
         for part in ("logits", "loss", "gradients"):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frontload.megatron_ext.ssd import (
+    Documents,
     ScanInputs,
     causal_conv,
     causal_conv_step,
@@ -46,7 +47,10 @@ def scan(tensors: list[Tensor], ids_BS: Tensor | None, chunk_tokens: int) -> tup
     x, dt, a, b, c, d, initial = tensors
     inputs = ScanInputs(x=x, dt=dt, A_H=a, B=b, C=c, D_H=d)
     return ssd_chunked(
-        inputs, chunk_tokens=chunk_tokens, document_ids_BS=ids_BS, initial_state_BHEN=initial
+        inputs,
+        chunk_tokens=chunk_tokens,
+        documents=None if ids_BS is None else Documents(ids_BS),
+        initial_state_BHEN=initial,
     )
 
 
@@ -127,7 +131,7 @@ def test_convolution_keeps_to_its_document(size_S: int) -> None:
     )
     ids = documents(size_S, 0.3)
     pairs = [
-        (causal_conv(x, weight, bias, document_ids_BS=ids), convolution(x, weight, bias, ids)),
+        (causal_conv(x, weight, bias, documents=Documents(ids)), convolution(x, weight, bias, ids)),
         (causal_conv(x, weight, bias), convolution(x, weight, bias, torch.zeros_like(ids))),
     ]
     for ours, expected in pairs:
@@ -156,8 +160,8 @@ def test_gradient_of_the_convolution(size_S: int, with_bias: bool, with_document
 
     bias = draw(3) if with_bias else None
     ids = torch.tensor([[0, 0, 1, 1, 1, 2, 2], [0, 1, 2, 2, 2, 2, 2]])[:, :size_S]
-    documents = ids if with_documents else None
+    documents = Documents(ids) if with_documents else None
     assert torch.autograd.gradcheck(
-        lambda *tensors: causal_conv(*tensors, document_ids_BS=documents),
+        lambda *tensors: causal_conv(*tensors, documents=documents),
         (draw(2, size_S, 3), draw(3, 4), bias),
     )
