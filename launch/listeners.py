@@ -1,5 +1,6 @@
 """Who hears the metrics of a training run beside its files: the terminal, TensorBoard, W&B."""
 
+import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,7 @@ from frontload.launch.workspace import Listener
 from frontload.recipes.errors import RecipeError
 
 SAID_EVERY_SECONDS = 10.0
+ID_DIGITS = 16
 
 
 class Teller:
@@ -70,6 +72,8 @@ def tensorboard_listener(folder: Path, *, first_step: int) -> Listener:
 def wandb_listener(project: str, *, run: str, folder: Path, config: Mapping[str, Any]) -> Listener:
     """Sends every metric to Weights & Biases, as one run over all starts.
 
+    Its id follows from the folder: runs of one name in two folders stay apart.
+
     Run offline alone (`WANDB_MODE=offline` keeps it on this disk): online it needs an account.
 
     Raises: RecipeError if wandb is not installed.
@@ -81,7 +85,7 @@ def wandb_listener(project: str, *, run: str, folder: Path, config: Mapping[str,
     folder.mkdir(parents=True, exist_ok=True)
     live = wandb.init(
         project=project,
-        id=run,
+        id=hashlib.sha256(str(folder.absolute() / run).encode()).hexdigest()[:ID_DIGITS],
         name=run,
         resume="allow",
         dir=str(folder),

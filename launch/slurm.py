@@ -42,6 +42,7 @@ def job_script(job: ClusterJob, placement: Placement) -> str:
     Raises: RecipeError for a placement that Slurm would refuse, or that would not come back.
     """
     slurm = check_slurm(placement)
+    _check_words(job)
     exports = {**job.environment, **slurm.environment}
     numbers = {
         "folder": str(job.folder),
@@ -154,6 +155,17 @@ def _check_texts(slurm: Slurm) -> None:
                 found=f"'{text}'",
                 rule="sbatch and srun take it as one word",
                 do="write it without blanks",
+            )
+
+
+def _check_words(job: ClusterJob) -> None:
+    for asked, word in (("launch --out", str(job.folder)), ("launch, the recipe's name", job.name)):
+        if not word.isprintable() or " " in word or "%" in word:
+            raise RecipeError(
+                asked,
+                found=f"'{word}'",
+                rule="sbatch takes it as one word, and gives % a meaning of its own",
+                do="write it without blanks and %",
             )
 
 

@@ -24,6 +24,13 @@ from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 KINDS: dict[str, type] = {"grpo": GrpoRecipe, "pretrain": PretrainRecipe, "sft": SftRecipe}
 """First word of a file of recipes/training -> what it holds."""
 
+READS: dict[str, tuple[str, ...]] = {
+    "grpo": ("model", "prompts", "validation"),
+    "pretrain": ("blend", "index", "start", "until"),
+    "sft": ("pack", "start"),
+}
+"""Kind -> the options that name what its job reads and how far it goes."""
+
 PLACEMENT = "placement."
 
 
@@ -50,6 +57,7 @@ def launch(options: argparse.Namespace) -> int:
             rule="a chain is a number of Slurm jobs, each waiting for the one before",
             do="write --chain 2 or more, or leave it out",
         )
+    _refuse_unread(recipe.value, options)
     try:
         job = render(recipe.value, placement.value, options)
     except RecipeError as error:
@@ -68,6 +76,21 @@ def render(recipe: Any, placement: Placement, options: argparse.Namespace) -> Re
     if isinstance(recipe, GrpoRecipe):
         return render_grpo(recipe, placement, options)
     return render_train(recipe, placement, options)
+
+
+def _refuse_unread(recipe: Any, options: argparse.Namespace) -> None:
+    kind = next(name for name, held in KINDS.items() if isinstance(recipe, held))
+    others = dict.fromkeys(name for names in READS.values() for name in names)
+    for name in others:
+        if name not in READS[kind] and getattr(options, name):
+            raise RecipeError(
+                f"launch {options.recipe} --{name}",
+                found="is given",
+                rule=f"a job of kind '{kind}' reads "
+                + ", ".join(f"--{one}" for one in READS[kind])
+                + "; another option would be ignored",
+                do="leave it out, or launch a recipe of the kind that reads it",
+            )
 
 
 def run_here(job: Rendered) -> int:

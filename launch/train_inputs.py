@@ -47,13 +47,7 @@ def check_inputs(recipe: PretrainRecipe | SftRecipe, given: Given) -> Inputs:
     phases = phases_to_train(recipe, given)
     if given.pack is not None:
         raise _unused("--pack", "pretraining reads blends", "give --blend FOLDER... in its place")
-    if len(given.blends) != len(phases):
-        raise RecipeError(
-            "train --blend",
-            found=f"{len(given.blends)} blends for the phases {', '.join(phases)}",
-            rule="each phase that is trained reads one blend, in their order",
-            do="name one folder for each of them, or end earlier with --until PHASE",
-        )
+    check_blends(given.blends, phases)
     stages: dict[str, dict[str, Path]] = {}
     for name, blend in zip(phases, given.blends, strict=True):
         plan = read_json(blend / PLAN, "blend")
@@ -84,6 +78,20 @@ def _of_sft(recipe: SftRecipe, given: Given) -> Inputs:
             do="make the pack with the recipe's sequence_tokens",
         )
     return Inputs(stages={SFT_STAGE: {"pack": given.pack}}, start=given.start)
+
+
+def check_blends(blends: Sequence[object], phases: Sequence[str]) -> None:
+    """Checks that there is one blend for each phase.
+
+    Raises: RecipeError for another number.
+    """
+    if len(blends) != len(phases):
+        raise RecipeError(
+            "train --blend",
+            found=f"{len(blends)} blends for the phases {', '.join(phases)}",
+            rule="each phase that is trained reads one blend, in their order",
+            do="name one folder for each of them, or end earlier with --until PHASE",
+        )
 
 
 def phases_to_train(recipe: PretrainRecipe, given: Given) -> list[str]:

@@ -3,20 +3,25 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from frontload.launch.rendered import Rendered, absolute, local_script
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import torchrun_body
-from frontload.launch.train_inputs import Given, phases_to_train
-from frontload.megatron_ext.layout import cut_batch
+from frontload.launch.train_inputs import Given, check_blends, phases_to_train
+from frontload.megatron_ext.layouts import estimate_layout
+from frontload.megatron_ext.memory import GIB
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.gpus import find_gpu
 from frontload.recipes.placement import Placement
+from frontload.recipes.precision import find_precision
 from frontload.recipes.stage import canonical
 from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 
 MAX_RESTARTS = 3  # of the ranks inside one job; ours
 LOCAL_SHUTDOWN_SECONDS = 600  # to save after SIGTERM, on this machine
+MEMORY_ERROR = 0.15  # of the estimate; how it was found: launch/README.md, Estimates
 KEY_DIGITS = 12
 FLAGS = "--blend or --pack, --start and --index"
 
@@ -26,16 +31,18 @@ def render_train(
 ) -> Rendered:
     """The job of a training recipe.
 
-    Raises: RecipeError for a layout that the model or the batch cannot be cut to, or a placement
-        that Slurm would refuse.
+    Raises: RecipeError for a layout that the model or the batch cannot be cut to, for what its
+        GPUs cannot hold or compute, or a placement that Slurm would refuse.
     """
-    cut_batch(recipe.model, recipe, placement=placement)
+    _check_machines(recipe, placement, options)
     name = Path(options.recipe).stem
     root = Path(placement.slurm.shared_folder) if placement.slurm else Path("store")
     inputs = _inputs(recipe, options, root=root, name=name)
+    if placement.slurm is not None:
+        inputs = _from_anywhere(inputs)
     needs = tuple(Path(path) for paths in inputs.values() for path in paths)
     key = run_key(recipe, needs)
-    folder = options.out or root / "runs" / f"{name}-{key}"
+    folder = _run_folder(options.out or root / "runs" / f"{name}-{key}", placement)
     words = ["train", absolute(options.recipe), "--placement", absolute(options.placement)]
     for flag, paths in inputs.items():
         words += [flag, *paths]
@@ -81,6 +88,27 @@ def render_train(
     )
 
 
+def _check_machines(
+    recipe: PretrainRecipe | SftRecipe, placement: Placement, options: argparse.Namespace
+) -> None:
+    """Refuses here what every rank would refuse, or die of, at its start."""
+    precision = find_precision(recipe.precision)
+    found = estimate_layout(recipe.model, recipe, placement=placement, precision=precision)
+    if placement.gpus is None:
+        return
+    gib, kind = found.fullest.total / GIB, find_gpu(placement.gpus.kind)
+    recompute = "" if placement.recompute else "write placement.recompute=true, or "
+    if gib > (1.0 + MEMORY_ERROR) * kind.memory_gib:
+        raise RecipeError(
+            f"launch --placement {placement.name}",
+            found=f"the fullest GPU needs {gib:.1f} GiB",
+            rule=f"{kind.name} has {kind.memory_gib:g} GiB; an estimate is trusted to "
+            f"{MEMORY_ERROR:.0%}",
+            do=f"{recompute}choose a layout that fits: `frontload estimate {options.recipe} "
+            f"--placement {options.placement}` ranks them",
+        )
+
+
 def local_torchrun(placement: Placement) -> tuple[str, ...]:
     """The agent that starts the ranks of this machine, and starts them again when one fails."""
     return (
@@ -107,9 +135,20 @@ def _inputs(
         root / "blends" / f"{name}-{phase}" for phase in phases_to_train(recipe, given)
     ]
     found["--blend"] = [str(path) for path in blends]
+    if not options.start or is_there:
+        check_blends(blends, phases_to_train(recipe, given))
     if options.index:
         found["--index"] = [str(path) for path in options.index]
     return found
+
+
+def _run_folder(folder: Path, placement: Placement) -> Path:
+    return folder.absolute() if placement.slurm else folder
+
+
+def _from_anywhere(inputs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """The folders by their whole paths: a container begins in a folder of its own."""
+    return {flag: [str(Path(one).absolute()) for one in paths] for flag, paths in inputs.items()}
 
 
 def run_key(recipe: PretrainRecipe | SftRecipe, needs: Sequence[Path]) -> str:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from frontload.megatron_ext.census import mamba_conv_channels, mamba_inner
 from frontload.megatron_ext.pattern import Layer, parse_pattern
+from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
 from frontload.recipes.precision import Precision
@@ -74,6 +75,28 @@ def list_gemms(model: Model, precision: Precision, *, tensor_parallel: int = 1) 
         formats=precision.dtype,
     )
     return [*found, output]
+
+
+def check_layers(placement: Placement, precision: Precision) -> None:
+    """Checks that the layers a placement asks for exist, and that they run in this precision.
+
+    Raises: RecipeError for an unknown set, and for FP8 with plain torch layers.
+    """
+    if placement.kernels not in (TORCH, TRANSFORMER_ENGINE):
+        raise RecipeError(
+            "placement.kernels",
+            found=f"is '{placement.kernels}'",
+            rule=f"a model is built of {TORCH} or of {TRANSFORMER_ENGINE} layers",
+            do=f"write {TORCH}",
+        )
+    if placement.kernels == TORCH and precision.is_fp8:
+        raise RecipeError(
+            "precision",
+            found=f"is {precision.name} with placement.kernels {TORCH}",
+            rule="FP8 products are Transformer Engine's",
+            do=f"write kernels: {TRANSFORMER_ENGINE} on CUDA, or bf16; `frontload precision "
+            "--emulate` shows its error on any machine",
+        )
 
 
 def check_precision(model: Model, precision: Precision, placement: Placement) -> None:

@@ -20,6 +20,7 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.spec_utils import ModuleSpec
 from torch import Tensor, nn
 
+from frontload.megatron_ext.gemms import check_layers
 from frontload.megatron_ext.layers import DocumentResets
 from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE
 from frontload.recipes.errors import RecipeError
@@ -44,22 +45,8 @@ def check_kernels(placement: Placement, precision: Precision) -> None:
 
     Raises: RecipeError for an unknown set, without CUDA or a package, and for FP8 without them.
     """
-    if placement.kernels not in (TORCH, TRANSFORMER_ENGINE):
-        raise RecipeError(
-            "placement.kernels",
-            found=f"is '{placement.kernels}'",
-            rule=f"a model is built of {TORCH} or of {TRANSFORMER_ENGINE} layers",
-            do=f"write {TORCH}",
-        )
+    check_layers(placement, precision)
     if placement.kernels == TORCH:
-        if precision.is_fp8:
-            raise RecipeError(
-                "precision",
-                found=f"is {precision.name} with placement.kernels {TORCH}",
-                rule="FP8 products are Transformer Engine's",
-                do=f"write kernels: {TRANSFORMER_ENGINE} on CUDA, or bf16; `frontload precision "
-                "--emulate` shows its error on any machine",
-            )
         return
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing or not torch.cuda.is_available():

@@ -3,7 +3,7 @@ others cannot be. No torch."""
 
 from dataclasses import dataclass, replace
 
-from frontload.megatron_ext.gemms import check_precision
+from frontload.megatron_ext.gemms import check_layers, check_precision
 from frontload.megatron_ext.layout import Batch, Batching, cut_batch
 from frontload.megatron_ext.memory import GIB, StageMemory, stage_memory
 from frontload.megatron_ext.timing import StepTime, balance_pipeline, step_time
@@ -55,6 +55,7 @@ def estimate_layout(
     Raises: RecipeError if model, batch, precision and layout do not fit each other.
     """
     batching = cut_batch(model, batch, placement=placement)
+    check_layers(placement, precision)
     check_precision(model, precision, placement)
     memory = stage_memory(model, batch, placement=placement, batching=batching, precision=precision)
     time = None

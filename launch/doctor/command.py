@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from frontload.launch.doctor.machine import has_cuda, machine_findings
 from frontload.launch.doctor.software import software_findings
 from frontload.recipes.errors import RecipeError
 
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `frontload doctor`."""
@@ -21,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpus", type=int, default=0, metavar="N", help="GPUs that must be here")
     parser.add_argument("--disk", type=Path, default=Path(), help="folder that a run will write to")
     parser.add_argument(
-        "--nodes", action="store_true", help="measure every rank, under torchrun or srun"
+        "--nodes", action="store_true", help="measure every rank; torchrun starts them"
     )
     parser.add_argument(
         "--least-share", type=float, default=0.85, help="of the median; a slower node is named"
@@ -80,6 +83,15 @@ def _tell(findings: Sequence[Finding], options: argparse.Namespace) -> int:
 def _nodes(options: argparse.Namespace) -> int:
     from frontload.launch.doctor import nodes
 
+    absent = [name for name in RANK_VARIABLES if name not in os.environ]
+    if absent:
+        raise RecipeError(
+            "doctor --nodes",
+            found=f"no {', '.join(absent)} in the environment",
+            rule="it is run by every rank of a job, which torchrun tells who it is",
+            do="torchrun --nproc-per-node=gpu --module frontload.launch.cli doctor --nodes; on "
+            "several nodes the srun that `frontload doctor --help` shows for --probe",
+        )
     findings, figures = nodes.measure(options.disk, least_share=options.least_share)
     if not findings:
         return 0  # another rank tells

@@ -188,6 +188,7 @@ def test_a_probe_without_an_answer_has_failed(capsys: pytest.CaptureFixture[str]
         (["--bisect", ","], "no host"),
         (["--bisect", "a", "--probe", "./not-there"], "cannot be started"),
         (["--least-share", "85"], "write e.g. 0.85"),
+        (["--nodes"], "no RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT in the environment"),
     ],
 )
 def test_wrong_questions_are_refused(

@@ -38,7 +38,8 @@ def test_every_run_of_the_paper_is_a_job(
     recipe: str, placement: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kind = recipe.split("_")[0]
-    script = printed(capsys, recipe, "--placement", placement)
+    more = ["placement.recompute=true"] if (kind, placement) == ("sft", "efficient_tp2") else []
+    script = printed(capsys, recipe, "--placement", placement, *more)
     assert f"#SBATCH --job-name=frontload-{recipe}\n" in script
     assert "#SBATCH --requeue\n" in script
     assert f"    {'--blend' if kind == 'pretrain' else '--pack'}\n" in script
@@ -69,6 +70,15 @@ def test_a_users_files_are_named_from_anywhere(
     script = printed(capsys, "pretrain_mine.yaml", "--placement", "ours.yaml")
     for name in ("pretrain_mine.yaml", "ours.yaml"):
         assert f"    {tmp_path / name}\n" in script
+    words = ("pretrain_mine.yaml", "--placement", "ours.yaml", "--blend", "a", "b", "--out", "run")
+    script = printed(capsys, *words)
+    assert f"#SBATCH --output={tmp_path}/run/logs/%j.out\n" in script
+    told = script.replace("\n    ", " ")
+    assert f" --blend {tmp_path}/a {tmp_path}/b --out {tmp_path}/run\n" in told
+
+
+ON_512 = ("--placement", "paper_tp8pp8", "--dry-run")
+TORCH = "placement.kernels=torch"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +90,18 @@ def test_a_users_files_are_named_from_anywhere(
         (("pretrain_8b_base", "--placement", "slurm", "placement.num_nodes=5"), "multiple of 40"),
         (("pretrain_8b_base", "--placement", "efficient_tp2"), "use a multiple of 256"),
         (("pretrain_8b_base", "--placement", "slurm", "--until", "third"), "phases of this recipe"),
-        (("pretrain_8b_base", "--placement", "one_gpu"), "is not there"),
+        (("pretrain_8b_base", "--placement", "one_node"), "is not there"),
+        (("pretrain_8b_base", "--placement", "one_gpu"), "needs 253.4 GiB; h100_sxm has 79.6"),
+        (("sft_8b", "--placement", "efficient_tp2"), "write placement.recompute=true, or choose"),
+        (("sft_8b", "--placement", "slurm"), "choose a layout that fits: `frontload estimate sft"),
+        (("pretrain_8b_base", *ON_512, "precision=nano2_blockwise", TORCH), "write kernels: trans"),
+        (("pretrain_8b_base", *ON_512, "placement.kernels=triton"), "kernels: is 'triton'"),
+        (("pretrain_8b_base", *ON_512, "placement.gpus.kind=h100"), "h100_sxm"),
+        (("pretrain_8b_base", *ON_512, "--blend", "a"), "1 blends for the phases first, second"),
+        (("pretrain_8b_base", *ON_512, "--pack", "a"), "reads --blend, --index, --start, --until"),
+        (("sft_8b", *ON_512, "--blend", "a"), "a job of kind 'sft' reads --pack, --start;"),
+        (("grpo_8b", "--placement", "slurm", "--blend", "a"), "reads --model, --prompts, --valid"),
+        (("pretrain_8b_base", *ON_512, "--out", "/my runs/x"), "write it without blanks"),
     ],
 )
 def test_what_cannot_be_launched_is_refused(

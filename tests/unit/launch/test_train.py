@@ -3,12 +3,15 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
 from frontload.launch import cli
-from frontload.launch.listeners import Teller
+from frontload.launch.listeners import Teller, wandb_listener
 from frontload.launch.run_folder import FINISHED
 from frontload.launch.seat import Seat, take_seat
 from frontload.launch.train import _comes_again
@@ -220,3 +223,26 @@ def test_the_line_names_pace_utilisation_and_the_slowest_rank(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[2] for line in lines] == ["1", "9"], "now and then, and the last"
     assert lines[0].endswith("12,346 tokens/s, MFU 43.2%, slowest rank 17 (1.50x median)")
+
+
+def test_weights_and_biases_hears_every_step_as_one_run_over_all_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[dict[str, Any]] = []
+    heard: list[dict[str, float]] = []
+    module = ModuleType("wandb")
+    module.__dict__["init"] = lambda **words: (
+        begun.append(words) or SimpleNamespace(log=heard.append)
+    )
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    for folder in ("one", "one", "two"):
+        listen = wandb_listener("mine", run="ldq-first", folder=tmp_path / folder, config={"a": 1})
+        listen(3, {"train/loss": 2.5})
+    assert heard == 3 * [{"train/loss": 2.5, "step": 3}]
+    ids = [words["id"] for words in begun]
+    assert ids[0] == ids[1] != ids[2]
+    assert {words["resume"] for words in begun} == {"allow"}
+    assert {words["name"] for words in begun} == {"ldq-first"}
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(RecipeError, match="pip install wandb"):
+        wandb_listener("mine", run="x", folder=tmp_path, config={})
