@@ -14,7 +14,7 @@ from frontload.megatron_ext.census import (
 )
 from frontload.megatron_ext.gemms import layer_shapes
 from frontload.megatron_ext.layout import Batch, Batching
-from frontload.megatron_ext.pattern import Layer, parse_pattern, split_pipeline
+from frontload.megatron_ext.pattern import NUM_CONV_TAPS, Layer, parse_pattern, split_pipeline
 from frontload.recipes.cluster import TRANSFORMER_ENGINE
 from frontload.recipes.placement import Placement
 from frontload.recipes.precision import Precision
@@ -104,8 +104,7 @@ def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
         heads, keys = model.num_attention_heads, 2 * model.num_query_groups
         width = size * model.kv_channels
         kept = (3 * heads + keys) * width + 4 * heads  # qkv, queries again, result; log-sum-exp
-        mask = size * cut.sequence_tokens if cut.has_resets else 0  # as numbers, a row a token
-        return Saved(activations=norm + kept / tp + mask, backward=(2 * heads + keys) * width / tp)
+        return Saved(activations=norm + kept / tp, backward=(2 * heads + keys) * width / tp)
     inner, conv = mamba_inner(model), mamba_conv_channels(model)
     heads, groups = model.mamba_num_heads, model.mamba_num_groups
     both, chunk = groups * model.mamba_state_dim, _chunk(model, cut)
@@ -113,10 +112,9 @@ def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
         (inner + conv + heads)  # the whole projection, held by the gate
         + 2 * conv  # the convolution's input and output
         + 4 * inner  # y, the gate after silu, the normed y, the input of out_proj
-        + (3 if cut.has_resets else 0)  # neighbours of the same document
     )
     in_float32 = (
-        conv  # x, B and C after silu
+        inner  # x after silu
         + (4 if cut.has_resets else 2) * both  # B and C in chunks; without what resets hide
         + chunk * groups  # scores
         + 3 * inner  # the scan's inputs, its sums, the gated y
@@ -132,6 +130,16 @@ def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
         states=2 * states,  # what enters a chunk, and what it adds
         backward=(gradients - freed) / tp + 3 * states,
     )
+
+
+def _torch_masks(model: Model, layers: list[Layer], cut: Cut) -> float:
+    """Bytes a token of the masks of documents, which all layers of a stage share."""
+    if not cut.has_resets or cut.kernels == TRANSFORMER_ENGINE:
+        return 0.0
+    of_attention = cut.size * cut.sequence_tokens  # what is added to the scores of a query
+    taps = cut.size * (NUM_CONV_TAPS - 1)  # is the token so far before it of the same document
+    of_scan = 4 * (_chunk(model, cut) + 2)  # its chunk, and the states before and after it
+    return of_attention * (Layer.ATTENTION in layers) + (taps + of_scan) * (Layer.MAMBA in layers)
 
 
 def _kernels_saved(model: Model, layer: Layer, cut: Cut, *, is_fp8: bool) -> Saved:
@@ -203,6 +211,7 @@ def stage_memory(
         ]
         backward = _tide(saved)
         kept, states = sum(one.activations for one in saved), sum(one.states for one in saved)
+        masks = _torch_masks(model, parse_pattern(part), cut)
         if placement.recompute:  # a layer's input each, and one layer whole while it runs
             inputs = cut.size * model.hidden_size / cut.outer_ranks
             backward = _tide(saved, keep=inputs)
@@ -217,7 +226,7 @@ def stage_memory(
                 weights=weights * cut.size + _fp8_copies(model, part, fp8, placement),
                 gradients=weights * 4.0,  # summed in float32
                 optimizer=_optimizer_bytes(weights, cut, placement, batching),
-                activations=tokens * (kept * in_flight + ends),
+                activations=tokens * ((kept + masks) * in_flight + ends),
                 states=tokens * states * in_flight,
                 logits=tokens * logits_bytes(model, cut) if is_last else 0.0,
                 backward=tokens * backward,
