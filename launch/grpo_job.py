@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from frontload.launch.rendered import Rendered, absolute, local_script
+from frontload.launch.rendered import Rendered, absolute, local_script, whole_path
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import ray_body
 from frontload.recipes.errors import RecipeError
@@ -30,8 +30,11 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
     model = options.model or root / "models" / name
     prompts = options.prompts or root / "prompts" / "train.parquet"
     validation = options.validation or root / "prompts" / "validation.parquet"
-    needs = (model, prompts, validation)
+    model, prompts, validation = needs = tuple(
+        whole_path(path, placement) for path in (model, prompts, validation)
+    )
     folder = options.out or root / "runs" / f"{name}-{run_key(recipe, needs)}"
+    folder = whole_path(folder, placement)
     files = RunFiles(
         model=model,
         train_prompts=prompts,

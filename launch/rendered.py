@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from frontload.recipes.placement import Placement
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rendered:
@@ -28,3 +30,8 @@ def local_script(command: Sequence[str], environment: Mapping[str, str]) -> str:
 def absolute(name: str) -> str:
     """A recipe or placement named by its path is found from any working folder."""
     return str(Path(name).resolve()) if name.endswith(".yaml") else name
+
+
+def whole_path(path: Path, placement: Placement) -> Path:
+    """A path that a job of a cluster finds from any folder; unchanged for this machine."""
+    return path.absolute() if placement.slurm else path

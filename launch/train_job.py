@@ -3,10 +3,10 @@
 import argparse
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from frontload.launch.rendered import Rendered, absolute, local_script
+from frontload.launch.rendered import Rendered, absolute, local_script, whole_path
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import torchrun_body
 from frontload.launch.train_inputs import Given, check_blends, phases_to_train
@@ -38,11 +38,13 @@ def render_train(
     name = Path(options.recipe).stem
     root = Path(placement.slurm.shared_folder) if placement.slurm else Path("store")
     inputs = _inputs(recipe, options, root=root, name=name)
-    if placement.slurm is not None:
-        inputs = _from_anywhere(inputs)
+    inputs = {
+        flag: [str(whole_path(Path(one), placement)) for one in paths]
+        for flag, paths in inputs.items()
+    }
     needs = tuple(Path(path) for paths in inputs.values() for path in paths)
     key = run_key(recipe, needs)
-    folder = _run_folder(options.out or root / "runs" / f"{name}-{key}", placement)
+    folder = whole_path(options.out or root / "runs" / f"{name}-{key}", placement)
     words = ["train", absolute(options.recipe), "--placement", absolute(options.placement)]
     for flag, paths in inputs.items():
         words += [flag, *paths]
@@ -140,15 +142,6 @@ def _inputs(
     if options.index:
         found["--index"] = [str(path) for path in options.index]
     return found
-
-
-def _run_folder(folder: Path, placement: Placement) -> Path:
-    return folder.absolute() if placement.slurm else folder
-
-
-def _from_anywhere(inputs: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
-    """The folders by their whole paths: a container begins in a folder of its own."""
-    return {flag: [str(Path(one).absolute()) for one in paths] for flag, paths in inputs.items()}
 
 
 def run_key(recipe: PretrainRecipe | SftRecipe, needs: Sequence[Path]) -> str:

@@ -110,9 +110,10 @@ def refuse_mixing(precision: Precision, **asked: object) -> None:
         if str(getattr(precision, part)) == str(value):
             continue
         having = [one.name for one in PRECISIONS.values() if str(getattr(one, part)) == str(value)]
+        has = getattr(precision, part)
         raise RecipeError(
             f"precision.{part}",
-            found=f"is asked to be {value}; {precision.name} has {getattr(precision, part)}",
+            found=f"is asked to be {value}; {precision.name} has {has if has != '' else 'none'}",
             rule="a precision is one published recipe, whole; its parts are never mixed",
             do=f"choose precision {' or '.join(having)}" if having else "leave this part out",
         )

@@ -91,7 +91,7 @@ TORCH = "placement.kernels=torch"
         (("pretrain_8b_base", "--placement", "efficient_tp2"), "use a multiple of 256"),
         (("pretrain_8b_base", "--placement", "slurm", "--until", "third"), "phases of this recipe"),
         (("pretrain_8b_base", "--placement", "one_node"), "is not there"),
-        (("pretrain_8b_base", "--placement", "one_gpu"), "needs 253.4 GiB; h100_sxm has 79.6"),
+        (("pretrain_8b_base", "--placement", "one_gpu"), "GiB; h100_sxm has 79.6 GiB; an estim"),
         (("sft_8b", "--placement", "efficient_tp2"), "write placement.recompute=true, or choose"),
         (("sft_8b", "--placement", "slurm"), "choose a layout that fits: `frontload estimate sft"),
         (("pretrain_8b_base", *ON_512, "precision=nano2_blockwise", TORCH), "write kernels: trans"),

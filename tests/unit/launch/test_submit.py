@@ -73,6 +73,15 @@ def test_a_dry_run_prints_a_whole_job_and_writes_nothing(
     assert files_under(home) == before
 
 
+def test_a_job_of_a_cluster_names_its_files_from_the_root(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--model", "m", "--prompts", "p.parquet", "--out", "here")
+    _, out, _ = launch(capsys, "grpo_8b", "--placement", "slurm", *words, "--dry-run")
+    assert f"data.train_files={Path.cwd()}/p.parquet" in out
+    assert f"#SBATCH --output={Path.cwd()}/here/logs/%j.out" in out
+
+
 def test_the_header_asks_for_the_placement(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = launch(
         capsys,
