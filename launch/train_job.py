@@ -37,11 +37,8 @@ def render_train(
     _check_machines(recipe, placement, options)
     name = Path(options.recipe).stem
     root = Path(placement.slurm.shared_folder) if placement.slurm else Path("store")
-    inputs = _inputs(recipe, options, root=root, name=name)
-    inputs = {
-        flag: [str(whole_path(Path(one), placement)) for one in paths]
-        for flag, paths in inputs.items()
-    }
+    found = _inputs(recipe, options, root=root, name=name)
+    inputs = {flag: _whole(paths, placement) for flag, paths in found.items()}
     needs = tuple(Path(path) for paths in inputs.values() for path in paths)
     key = run_key(recipe, needs)
     folder = whole_path(options.out or root / "runs" / f"{name}-{key}", placement)
@@ -142,6 +139,10 @@ def _inputs(
     if options.index:
         found["--index"] = [str(path) for path in options.index]
     return found
+
+
+def _whole(paths: Sequence[str], placement: Placement) -> list[str]:
+    return [str(whole_path(Path(one), placement)) for one in paths]
 
 
 def run_key(recipe: PretrainRecipe | SftRecipe, needs: Sequence[Path]) -> str:
