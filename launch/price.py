@@ -28,8 +28,8 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "rl_prompts": 2e-4,
     "pretrain": 9e-11,
     "sft": 1e-10,
-    "grpo": 1.3e-10,
-    "evaluate": 2e-10,
+    "grpo": 9.5e-11,
+    "evaluate": 1.1e-10,
     "tabulate": 4e-2,
 }
 """CPU seconds a unit of work where this store has measured nothing of like size. The unit is a
