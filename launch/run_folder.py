@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from typing import Any
 from frontload.launch.seat import Seat, describe_start
 from frontload.launch.store import MANIFEST, Store
 from frontload.recipes.artifact import write_json
-from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.errors import ArtifactError, RecipeError, Stopped
 from frontload.recipes.placement import Placement
 
 RUN, FINISHED, ERROR = "run.json", "finished", "error.json"
 SEEN_SECONDS = 300.0  # most time for a folder that rank 0 published to appear on other nodes
+ASKED_SECONDS = 5.0  # the same once the rank was asked to stop: rank 0 may have died
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +84,11 @@ class RunFolder:
         start = describe_start(self.seat, placement)
         write_json(starts / f"{number:04d}.json", start, is_synced=True)
 
-    def publish(self, stage: str) -> None:
+    def publish(self, stage: str, *, stop_asked: Callable[[], bool] = lambda: False) -> None:
         """Rank 0 turns the work into the artifact by one rename; the others wait until they see it.
 
-        Raises: ArtifactError when the folder does not appear on a node in time.
+        Raises: ArtifactError when the folder does not appear on a node in time, Stopped when the
+            rank was asked to stop before it did.
         """
         work, folder = self.work(stage), self.out / stage
         if self.seat.is_leader:
@@ -101,11 +103,23 @@ class RunFolder:
             path.rename(folder)
             self.forget(stage)
             return
-        end = time.monotonic() + SEEN_SECONDS
+        self._wait_for(stage, stop_asked)
+
+    def _wait_for(self, stage: str, stop_asked: Callable[[], bool]) -> None:
+        began, asked_at = time.monotonic(), float("inf")
         while not self.has(stage):
-            if time.monotonic() > end:
+            now = time.monotonic()
+            asked_at = min(asked_at, now) if stop_asked() else asked_at
+            if now - asked_at > ASKED_SECONDS:
+                raise Stopped(
+                    f"rank {self.seat.rank}: {self.out / stage}",
+                    found="was asked to stop before rank 0 had published it",
+                    rule="a run that is asked to stop goes on from its newest checkpoint",
+                    do="start it again",
+                )
+            if now - began > SEEN_SECONDS:
                 raise ArtifactError(
-                    f"rank {self.seat.rank}: {folder}",
+                    f"rank {self.seat.rank}: {self.out / stage}",
                     found=f"not seen after {SEEN_SECONDS:.0f} seconds",
                     rule="every node sees the folder of the run",
                     do="put --out on a file system that all nodes share",

@@ -175,7 +175,7 @@ def _make_stages(run: Run) -> None:
         else:
             roles = dict(inputs) if start is None else {**inputs, "start": start}
             _make(run, name, stages[name], roles)
-            folder.publish(name)
+            folder.publish(name, stop_asked=lambda: bool(run.stop))
         start = folder.out / name
     folder.finish()
 

@@ -1,0 +1,42 @@
+"""The end of a stage as a rank sees it that does not publish."""
+
+from pathlib import Path
+
+import pytest
+
+from frontload.launch import run_folder
+from frontload.launch.run_folder import RunFolder
+from frontload.launch.seat import Seat
+from frontload.recipes.errors import ArtifactError, Stopped
+
+pytestmark = pytest.mark.usefixtures("short_waits")
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_folder, "SEEN_SECONDS", 0.5)
+    monkeypatch.setattr(run_folder, "ASKED_SECONDS", 0.05)
+
+
+def second_rank(out: Path) -> RunFolder:
+    return RunFolder(command="train", name="tiny", out=out, seat=Seat(rank=1, world=2))
+
+
+def test_a_stage_that_is_never_seen_is_an_error_of_the_file_system(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="rank 1: .*first: not seen after"):
+        second_rank(tmp_path).publish("first")
+
+
+def test_a_rank_that_is_asked_to_stop_does_not_wait_for_a_rank_that_died(tmp_path: Path) -> None:
+    with pytest.raises(Stopped, match="asked to stop before rank 0"):
+        second_rank(tmp_path).publish("first", stop_asked=lambda: True)
+
+
+def test_a_stage_published_in_time_is_seen_though_a_stop_was_asked(tmp_path: Path) -> None:
+    def stop_asked() -> bool:
+        manifest = tmp_path / "first" / run_folder.MANIFEST
+        manifest.parent.mkdir(exist_ok=True)
+        manifest.write_text("{}")
+        return True
+
+    second_rank(tmp_path).publish("first", stop_asked=stop_asked)
