@@ -5,6 +5,7 @@ autograd keeps them on a CPU, checked by measurement. `transformer_engine`: its 
 mamba-ssm, from reading what their functions save (`ctx.save_for_backward`); not measured.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from frontload.megatron_ext.census import (
@@ -132,7 +133,7 @@ def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
     )
 
 
-def _torch_masks(model: Model, layers: list[Layer], cut: Cut) -> float:
+def _torch_masks(model: Model, layers: Sequence[Layer], cut: Cut) -> float:
     """Bytes a token of the masks of documents, which all layers of a stage share."""
     if not cut.has_resets or cut.kernels == TRANSFORMER_ENGINE:
         return 0.0
