@@ -21,7 +21,7 @@ from frontload.launch.rendered import Rendered, local_script
 from frontload.launch.run_folder import FINISHED
 from frontload.launch.slurm import ClusterJob, job_script
 from frontload.launch.slurm_bodies import command_body
-from frontload.launch.submit import find_sbatch, render, run_here, submit_script
+from frontload.launch.submit import OF_ONE_RUN, find_sbatch, render, run_here, submit_script
 from frontload.recipes.cluster_runs import (
     BLENDS,
     INDEX,
@@ -59,8 +59,7 @@ def launch_study(options: argparse.Namespace) -> int:
 
 
 def _check_flags(options: argparse.Namespace) -> None:
-    flags = ("placement", "model", "prompts", "validation", "blend", "index", "pack", "start")
-    given = [flag for flag in (*flags, "until", "out") if getattr(options, flag)]
+    given = [flag for flag in ("placement", *OF_ONE_RUN, "out") if getattr(options, flag)]
     if given or options.chain != 1:
         flag = given[0] if given else "chain"
         raise RecipeError(

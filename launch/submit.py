@@ -31,6 +31,9 @@ READS: dict[str, tuple[str, ...]] = {
 }
 """Kind -> the options that name what its job reads and how far it goes."""
 
+OF_ONE_RUN = tuple(dict.fromkeys(name for names in READS.values() for name in names))
+"""Those of all kinds."""
+
 PLACEMENT = "placement."
 
 
@@ -80,8 +83,7 @@ def render(recipe: Any, placement: Placement, options: argparse.Namespace) -> Re
 
 def _refuse_unread(recipe: Any, options: argparse.Namespace) -> None:
     kind = next(name for name, held in KINDS.items() if isinstance(recipe, held))
-    others = dict.fromkeys(name for names in READS.values() for name in names)
-    for name in others:
+    for name in OF_ONE_RUN:
         if name not in READS[kind] and getattr(options, name):
             raise RecipeError(
                 f"launch {options.recipe} --{name}",

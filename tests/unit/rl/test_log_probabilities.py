@@ -20,6 +20,7 @@ LENGTHS = ([5], [3, 9, 1, 64], [31, 32, 33, 90, 17], [7] * 40)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Puts ours before veRL's, until the test ends."""
     own = torch_functional.logprobs_from_logits_v2
+    assert own.__module__ == torch_functional.__name__  # veRL's, not ours of an earlier test
     monkeypatch.setattr(torch_functional, "logprobs_from_logits_v2", own)
     return score_tokens_at_once
 
