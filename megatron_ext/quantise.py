@@ -19,10 +19,11 @@ def round_trip(
     """Values of a matrix after scaling to FP8 and back: one scale a block of rows x columns.
 
     A block of (0, 0) is the whole matrix; blocks at the edges are cut short. A scale maps the
-    block's largest magnitude onto the largest of the format, or onto the power of two below it.
+    block's largest magnitude onto the largest of the format, or onto the power of two below it; it
+    is float32's largest number where that would be infinite, for magnitudes below 1e-36.
 
     Source: Transformer Engine, Float8CurrentScaling and Float8BlockScaling (scales are powers of
-        two unless NVTE_FP8_BLOCK_SCALING_FP32_SCALES is set).
+        two unless NVTE_FP8_BLOCK_SCALING_FP32_SCALES is set), compute_scale_from_amax.
     """
     num_rows, num_columns = values_RC.shape
     rows, columns = (size or whole for size, whole in zip(block, values_RC.shape, strict=True))
@@ -30,10 +31,11 @@ def round_trip(
     blocks = padded.unflatten(1, (-1, columns)).unflatten(0, (-1, rows))
     kind = FORMATS[fp8_format]
     largest = torch.finfo(kind).max
-    scale = largest / blocks.abs().amax((1, 3), keepdim=True)
+    most = blocks.abs().amax((1, 3), keepdim=True)
+    scale = (largest / most).clamp(max=torch.finfo(torch.float32).max)
     if power_of_two:
-        scale = scale.log2().floor().exp2()
-    scale = torch.where(scale.isfinite(), scale, 1.0)  # an empty block stays zero
+        scale = torch.ldexp(torch.ones_like(scale), scale.frexp().exponent - 1)
+    scale = torch.where((most > 0) & most.isfinite(), scale, 1.0)  # an empty block stays zero
     rounded = (blocks * scale).clamp(-largest, largest).to(kind).float() / scale
     return rounded.flatten(2, 3).flatten(0, 1)[:num_rows, :num_columns]
 
