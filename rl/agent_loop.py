@@ -23,6 +23,8 @@ from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils.config import omega_conf_to_dataclass
 
 from frontload.megatron_ext.generate import Response, Sampling
+from frontload.rl.lean_queue import use_lean_rows
+from frontload.rl.lean_start import keep_what_is_there
 from frontload.rl.rollout import Request, generate_on
 
 POLL_SECONDS = 0.01  # veRL's is 2 s: it waits for servers, here the batch is always there
@@ -51,6 +53,8 @@ class AgentLoop:
         self.score: Callable[..., dict[str, float]] = score
         _, handle = asyncio.run(llm_client._acquire_server("frontload"))
         self._actor = cloudpickle.loads(handle)
+        use_lean_rows()
+        keep_what_is_there()
 
     @classmethod
     def create(

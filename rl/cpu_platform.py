@@ -6,7 +6,6 @@ VERL_PLATFORM says `cpu`; only then is anything of veRL changed. Lines are of ve
 
 import contextlib
 import functools
-import sys
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +15,8 @@ from torch._C._distributed_c10d import HashStore
 from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 
+from frontload.rl.lean_queue import use_lean_rows
+from frontload.rl.lean_start import keep_what_is_there, prepare
 from frontload.rl.log_probabilities import score_tokens_at_once
 
 ROLLOUT = "frontload"
@@ -141,20 +142,10 @@ def prepare_process() -> None:
     if _prepared:
         return
     _prepared = True
-    leave_out_packages()
+    prepare()
     use_gloo_without_sockets()
     answer_for_the_master()
     register_rollout()
-
-
-def leave_out_packages() -> None:
-    """What veRL and transformers find they import, in every process, for seconds of a core each.
-
-    The actor is transformers' model under FSDP2, so veRL (utils/import_utils.py:28) needs no
-    Megatron; transformers (generation/candidate_generator.py:30) wants sklearn for its assistants.
-    """
-    for name in ("megatron", "sklearn"):
-        sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
 
 def register_rollout() -> None:
@@ -186,6 +177,8 @@ def use_gloo_without_sockets() -> None:
             return
         use_pageable_memory()  # the engine is imported by now, and built next
         score_tokens_at_once()
+        use_lean_rows()
+        keep_what_is_there()
         timeout = options.get("timeout")
         initialize("gloo", store=HashStore(), rank=0, world_size=1, timeout=timeout)
 

@@ -65,6 +65,9 @@ def _alone(
         "+ray_kwargs.ray_init.address": "local",  # never another run's Ray
         "+ray_kwargs.ray_init._temp_dir": str(ray_folder),
         "+ray_kwargs.ray_init.configure_logging": False,
+        "+ray_kwargs.ray_init.runtime_env.worker_process_setup_hook": (
+            "frontload.rl.lean_start.prepare"
+        ),
         **{
             f"+ray_kwargs.ray_init.runtime_env.env_vars.{name}": value
             for name, value in WORKER_ENVIRONMENT.items()

@@ -18,6 +18,7 @@ import psutil
 
 from frontload.recipes.errors import StageError
 from frontload.rl.lean_ray import start_lean_nodes
+from frontload.rl.lean_start import prepare
 from frontload.rl.local_run import RUN_MARK
 from frontload.rl.settings import Settings
 
@@ -119,6 +120,7 @@ def run_main_ppo(arguments: list[str]) -> None:
 
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    prepare()
     start_lean_nodes()
     sys.argv = ["main_ppo", *arguments]
     with waited_for():
