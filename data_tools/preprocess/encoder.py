@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
 from frontload.data_tools.preprocess.vocabulary import Spellings, Vocabulary, load_vocabulary
@@ -50,9 +51,8 @@ class Encoder:
         self._end = np.array(
             [] if recipe.eod_id is None else [recipe.eod_id], dtype=self.vocabulary.dtype
         )
-        dropped = self.vocabulary.special if recipe.special_text is SpecialText.DROP else ()
-        self.refused = Spellings(dropped)
-        self._doubtful = Spellings(set(self.vocabulary.added) - set(dropped))
+        self.refused = refused_spellings(self.vocabulary, recipe.special_text)
+        self._doubtful = doubtful_spellings(self.vocabulary, recipe.special_text)
         self._fast: Callable[[str], np.ndarray] | None = None
         if recipe.choice is EncoderChoice.GIGATOKEN:
             self._fast = fast_encoder(self.vocabulary)
@@ -70,7 +70,7 @@ class Encoder:
         elif self._doubtful:
             parts = [
                 _arrays(self.vocabulary, [text])[0]
-                if self._doubtful.found_in(text)  # gigatoken does not strip around them as asked
+                if self._doubtful.found_in(text)
                 else _guarded(self._fast, text)
                 for text in texts
             ]
@@ -99,9 +99,16 @@ class Encoder:
             return
         texts = [text for text in texts if not self._doubtful.found_in(text)]
         for text, expected in zip(texts, self.vocabulary.reference(texts), strict=True):
-            found = _guarded(self._fast, text)
-            if not np.array_equal(found, expected):
-                raise ParityError(f"other ids than tokenizers for {text[:60]!r}")
+            self.compare(text, ids_digest(expected))
+
+    def compare(self, text: str, digest: bytes) -> None:
+        """Compares gigatoken's ids of one text with the `ids_digest` of those of `tokenizers`.
+
+        Raises: ParityError when they differ.
+        """
+        assert self._fast is not None, "only gigatoken is compared"
+        if ids_digest(_guarded(self._fast, text)) != digest:
+            raise ParityError(f"other ids than tokenizers for {text[:60]!r}")
 
     def renew(self) -> None:
         """Drops gigatoken's cache of words when the process has grown."""
@@ -109,6 +116,22 @@ class Encoder:
             fast_encoder.cache_clear()
             self._fast = None
             self._fast = fast_encoder(self.vocabulary)
+
+
+def refused_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spellings:
+    """What no text may spell: the special tokens, unless they are to be encoded."""
+    return Spellings(vocabulary.special if special_text is SpecialText.DROP else ())
+
+
+def doubtful_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spellings:
+    """The added tokens that a text may spell: gigatoken does not strip around them as asked."""
+    dropped = vocabulary.special if special_text is SpecialText.DROP else ()
+    return Spellings(set(vocabulary.added) - set(dropped))
+
+
+def ids_digest(ids: Sequence[int] | np.ndarray) -> bytes:
+    """Sixteen bytes that other ids would not have."""
+    return xxhash.xxh3_128_digest(np.ascontiguousarray(ids, dtype=np.uint32).data)
 
 
 @lru_cache(maxsize=1)
@@ -122,7 +145,7 @@ def fast_encoder(vocabulary: Vocabulary) -> Callable[[str], np.ndarray]:
     try:
         import gigatoken
 
-        return gigatoken.Tokenizer.from_json(vocabulary.text).backend.encode
+        return gigatoken.Tokenizer.from_json(vocabulary.data).backend.encode
     except BaseException as error:
         raise _as_parity_error(error) from error
 

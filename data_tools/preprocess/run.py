@@ -11,8 +11,15 @@ from typing import Any
 
 from frontload.data_tools.document import nearest_name
 from frontload.data_tools.indexed import bin_file, idx_file
-from frontload.data_tools.preprocess.crew import Crew, split_evenly
-from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ParityError
+from frontload.data_tools.preprocess.crew import Crew
+from frontload.data_tools.preprocess.encoder import (
+    Encoder,
+    EncoderRecipe,
+    ParityError,
+    doubtful_spellings,
+    refused_spellings,
+)
+from frontload.data_tools.preprocess.gate import Gate
 from frontload.data_tools.preprocess.plan import FORMAT, Plan, check_unchanged, make_plan
 from frontload.data_tools.preprocess.progress import Progress, quiet
 from frontload.data_tools.preprocess.publish import (
@@ -46,6 +53,8 @@ from frontload.data_tools.preprocess.work import (
     describe_plan,
     enter_plan,
     find_published,
+    is_compared,
+    mark_compared,
     mark_refused,
 )
 from frontload.data_tools.publish import disk_told, work_folder, workplace
@@ -53,7 +62,7 @@ from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
 
-COMPARED_DOCUMENTS = 1000  # ours: the parity gate, before anything is encoded with gigatoken
+COMPARED_DOCUMENTS = 1000  # ours: the parity gate, before anything of gigatoken's is published
 WHOLE_DOCUMENTS = 100  # ours: of those, this many are compared to their end ...
 COMPARED_CHARACTERS = 1000  # ours: ... and the others so far: one second instead of two or more
 COMPARED_BYTES = 16 << 20  # ours: of long documents fewer are compared, 4 s on two cores
@@ -129,7 +138,7 @@ class _Run:
         encoding = Encoding(choice=self._request.encoder, reason="asked for")
         joined = self._new_joined()
         try:
-            if len(self._done) < len(self._plan.units):
+            if len(self._done) < len(self._plan.units) or self._is_unproven():
                 joined = self._encode_missing(encoding, eod, joined)
             else:
                 encoding.choice = EncoderChoice(self._made_with())
@@ -152,6 +161,8 @@ class _Run:
     ) -> JoinedFile:
         """Encodes the units without a receipt; falls back from gigatoken when it must."""
         wanted = encoding.choice
+        if wanted is EncoderChoice.TOKENIZERS and self._is_unproven():
+            self._forget_gigatoken()
         if wanted is not EncoderChoice.TOKENIZERS:
             encoding.choice = EncoderChoice.GIGATOKEN
             encoding.reason = "ids compared with tokenizers"
@@ -184,27 +195,37 @@ class _Run:
             special_text=self._request.special_text,
             eod_id=eod[1] if eod else None,
         )
-        encoder = Encoder(recipe)  # before the processes start: they share what it loaded
         missing = [unit for unit in self._plan.units if unit.number not in self._done]
         workers = min(self._request.workers, len(missing))
         jobs = [self._job(unit) for unit in missing]
         kept_bytes = self._plan.num_bytes - sum(unit.stop - unit.start for unit in missing)
         self._progress.start(self._plan.num_bytes, done=kept_bytes)
-        crew = Crew(recipe, workers=workers, report=self._progress.advance)
+        gate = crew = None
         try:
             if encoding.choice is EncoderChoice.GIGATOKEN:
-                texts = self._first_texts(encoder)
-                for _ in crew.run(split_evenly(texts, workers)):
-                    pass
-                encoding.compared += len(texts)
+                gate = Gate(recipe.tokenizer, self._first_texts(), processes=workers - 1)
+            encoder = Encoder(recipe)  # before the workers start: they share what it loaded
+            if gate and workers < 2:
+                self._finish(gate, encoder)
+            crew = Crew(recipe, workers=workers, report=self._progress.advance)
             for receipt in crew.run(jobs):
-                if isinstance(receipt, Receipt):
-                    self._done[receipt.unit] = receipt
-                    encoding.compared += receipt.checked
-                    self._join_ready(joined)
+                self._done[receipt.unit] = receipt
+                encoding.compared += receipt.checked
+                self._join_ready(joined)
+                if gate:
+                    gate.look(encoder)
+            if gate:
+                self._finish(gate, encoder)
+                encoding.compared += gate.compared
         finally:
-            crew.close()
+            for processes in (crew, gate):
+                if processes:
+                    processes.close()
             self._progress.stop()
+
+    def _finish(self, gate: Gate, encoder: Encoder) -> None:
+        gate.finish(encoder)
+        mark_compared(self._folder)
 
     def _job(self, unit: Any) -> UnitJob:
         return UnitJob(
@@ -216,13 +237,17 @@ class _Run:
             keeps_rejects=self._request.rejects is not None,
         )
 
-    def _first_texts(self, encoder: Encoder) -> list[str]:
+    def _first_texts(self) -> list[str]:
         """The documents that the parity gate compares: the first 1,000 of this run, 100 whole."""
-        batches = (sample_texts(self._job(unit), encoder) for unit in self._plan.units)
+        refused = refused_spellings(self._vocabulary, self._request.special_text)
+        doubtful = doubtful_spellings(self._vocabulary, self._request.special_text)
+        batches = (sample_texts(self._job(unit), refused) for unit in self._plan.units)
         texts: list[str] = []
         left = COMPARED_BYTES
-        for text in islice(chain.from_iterable(batches), COMPARED_DOCUMENTS):
-            texts.append(text if len(texts) < WHOLE_DOCUMENTS else text[:COMPARED_CHARACTERS])
+        for number, text in enumerate(islice(chain.from_iterable(batches), COMPARED_DOCUMENTS)):
+            if doubtful.found_in(text):
+                continue  # goes through `tokenizers` anyway
+            texts.append(text if number < WHOLE_DOCUMENTS else text[:COMPARED_CHARACTERS])
             left -= len(texts[-1])
             if left <= 0:
                 break
@@ -243,11 +268,17 @@ class _Run:
     def _made_with(self) -> str:
         return next((receipt.encoder for receipt in self._done.values()), EncoderChoice.TOKENIZERS)
 
+    def _is_unproven(self) -> bool:
+        """Whether parts of a killed run came from gigatoken before it had passed the gate."""
+        made = {receipt.encoder for receipt in self._done.values()}
+        return EncoderChoice.GIGATOKEN in made and not is_compared(self._folder)
+
     def _forget_gigatoken(self) -> None:
         for number, receipt in list(self._done.items()):
             if receipt.encoder == EncoderChoice.GIGATOKEN:
                 unit_file(self._folder, number, "json").unlink()
                 del self._done[number]
+        self._kept = len(self._done)
 
     def _judge(self, receipts: Sequence[Receipt], *, is_end: bool) -> None:
         """Stops a run whose first units, in order, lose too many rows.

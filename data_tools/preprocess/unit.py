@@ -14,7 +14,7 @@ import xxhash
 from frontload.data_tools.files import read_json
 from frontload.data_tools.preprocess.encoder import Encoded, Encoder
 from frontload.data_tools.preprocess.plan import Source, Unit
-from frontload.data_tools.preprocess.vocabulary import as_json
+from frontload.data_tools.preprocess.vocabulary import Spellings, as_json
 from frontload.data_tools.publish import disk_told
 from frontload.data_tools.raw.inputs import Format
 from frontload.data_tools.raw.lines import (
@@ -112,7 +112,7 @@ def encode_unit(
     receipt = Receipt(unit=job.unit.number, encoder=encoder_name)
     encoder.renew()
     with _UnitWriter(job, receipt) as writer:
-        for texts, dropped in _batches(job, receipt, encoder, report):
+        for texts, dropped in _batches(job, receipt, encoder.refused, report):
             if not receipt.checked:
                 sample = [text for text in texts if len(text) <= CHECKED_CHARACTERS][-1:]
                 encoder.check(sample)
@@ -198,25 +198,25 @@ def _reject(row: Dropped) -> str:
 
 
 def _batches(
-    job: UnitJob, receipt: Receipt, encoder: Encoder, report: Callable[[int], object]
+    job: UnitJob, receipt: Receipt, spellings: Spellings, report: Callable[[int], object]
 ) -> Iterator[tuple[list[str], list[Dropped]]]:
     """Texts and drops of a unit, some rows at a time; counts lines and rows in the receipt."""
     unit, source = job.unit, job.source
     if source.format is Format.PARQUET:
-        yield from _table_batches(job, receipt, encoder, report)
+        yield from _table_batches(job, receipt, spellings, report)
         receipt.source_xxh3 = file_xxh3(source.file, start=unit.start, stop=unit.stop)
         return
     if source.format is Format.JSONL:
         digest = xxhash.xxh3_128()
         reader = RangeReader(source.file, start=unit.start, stop=unit.stop, seen=digest.update)
         try:
-            yield from _line_batches(job, receipt, encoder, _reported(reader, report))
+            yield from _line_batches(job, receipt, spellings, _reported(reader, report))
         finally:
             reader.close()
         receipt.source_xxh3 = digest.hexdigest()
         return
     with open_packed(source.file, source.format, report=report) as read:
-        yield from _line_batches(job, receipt, encoder, read)
+        yield from _line_batches(job, receipt, spellings, read)
     receipt.source_xxh3 = file_xxh3(source.file)
 
 
@@ -230,9 +230,9 @@ def _reported(read: Callable[[int], bytes], report: Callable[[int], object]) -> 
 
 
 def _line_batches(
-    job: UnitJob, receipt: Receipt, encoder: Encoder, read: Callable[[int], bytes]
+    job: UnitJob, receipt: Receipt, spellings: Spellings, read: Callable[[int], bytes]
 ) -> Iterator[tuple[list[str], list[Dropped]]]:
-    key, loads, refused = job.json_key, orjson.loads, encoder.refused.found_in
+    key, loads, refused = job.json_key, orjson.loads, spellings.found_in
     at_file_start = job.unit.start == 0
     for lines in split_lines(read, max_row_bytes=job.max_row_bytes):
         texts: list[str] = []
@@ -246,6 +246,7 @@ def _line_batches(
                     continue
             except (ValueError, KeyError, TypeError):
                 pass
+            line = line if isinstance(line, OverSizeLine) else bytes(line)
             found = _look_again(line, key, is_first=at_file_start and number == 1)
             if found is None:
                 blank += 1
@@ -274,7 +275,7 @@ def _dropped(number: int, reason: Reason, line: bytes | OverSizeLine) -> Dropped
 
 
 def _table_batches(
-    job: UnitJob, receipt: Receipt, encoder: Encoder, report: Callable[[int], object]
+    job: UnitJob, receipt: Receipt, spellings: Spellings, report: Callable[[int], object]
 ) -> Iterator[tuple[list[str], list[Dropped]]]:
     from frontload.data_tools.raw.parquet import batch_rows, open_table, read_batches
 
@@ -289,7 +290,7 @@ def _table_batches(
                 dropped: list[Dropped] = []
                 for row in batch_rows(batch):
                     receipt.lines += 1
-                    text = _table_text(row, job, encoder)
+                    text = _table_text(row, job, spellings)
                     if isinstance(text, Reason):
                         raw = b"" if isinstance(row, Reason) else shown_bytes(row[job.json_key])
                         dropped.append(Dropped(receipt.lines, text, raw, len(raw)))
@@ -300,7 +301,7 @@ def _table_batches(
             report(share)
 
 
-def _table_text(row: dict[str, Any] | Reason, job: UnitJob, encoder: Encoder) -> str | Reason:
+def _table_text(row: dict[str, Any] | Reason, job: UnitJob, spellings: Spellings) -> str | Reason:
     if isinstance(row, Reason):
         return row
     text = take_text(row, job.json_key)
@@ -308,10 +309,10 @@ def _table_text(row: dict[str, Any] | Reason, job: UnitJob, encoder: Encoder) ->
         return text
     if _utf8_bytes(text) > job.max_row_bytes:
         return Reason.OVER_SIZE
-    return Reason.SPECIAL_TOKEN if encoder.refused.found_in(text) else text
+    return Reason.SPECIAL_TOKEN if spellings.found_in(text) else text
 
 
-def sample_texts(job: UnitJob, encoder: Encoder) -> Iterator[str]:
-    """The texts of a unit, read without writing anything."""
-    for texts, _ in _batches(job, Receipt(unit=job.unit.number), encoder, lambda num_bytes: None):
+def sample_texts(job: UnitJob, spellings: Spellings) -> Iterator[str]:
+    """The texts of a unit without those spellings, read without writing anything."""
+    for texts, _ in _batches(job, Receipt(unit=job.unit.number), spellings, lambda num_bytes: None):
         yield from texts

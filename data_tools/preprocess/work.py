@@ -12,6 +12,7 @@ from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 PLAN = "plan.json"
+COMPARED = "compared"  # of parts whose run has passed the parity gate
 REFUSED = "refused"  # of parts whose run ended with a refusal: no one is going to finish them
 
 
@@ -66,6 +67,17 @@ def mark_refused(folder: Path) -> None:
     """Notes that the run was refused for its rows: a corrected request may have the folder."""
     with disk_told(folder):
         (folder / REFUSED).touch()
+
+
+def mark_compared(folder: Path) -> None:
+    """Notes that gigatoken has passed the parity gate: parts that it encoded may be published."""
+    with disk_told(folder):
+        (folder / COMPARED).touch()
+
+
+def is_compared(folder: Path) -> bool:
+    """Whether a run of this plan has passed the parity gate."""
+    return (folder / COMPARED).exists()
 
 
 def _change(stated: dict[str, Any], now: dict[str, Any]) -> str:

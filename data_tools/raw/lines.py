@@ -23,21 +23,30 @@ class OverSizeLine:
     head: bytes
 
 
-def split_lines(read: Read, *, max_row_bytes: int) -> Iterator[list[bytes | OverSizeLine]]:
-    """Yields the lines of each block, without line breaks; holds a block and one line at most."""
+def split_lines(
+    read: Read, *, max_row_bytes: int
+) -> Iterator[list[bytes | memoryview | OverSizeLine]]:
+    """Yields the lines of each block, without line breaks; holds a block and one line at most.
+
+    A line within a block is a view of it, so that nothing is copied before it is parsed.
+    """
     held: list[bytes] = []
     held_bytes = 0
     while block := read(BLOCK_BYTES):
-        *whole, last = block.split(b"\n")
-        lines: list[bytes | OverSizeLine] = [*whole]
-        if whole and held:
-            lines[0] = _joined([*held, whole[0]], held_bytes + len(whole[0]), max_row_bytes)
+        lines: list[bytes | memoryview | OverSizeLine] = []
+        view, find, at = memoryview(block), block.find, 0
+        while (end := find(b"\n", at)) >= 0:
+            lines.append(view[at:end])
+            at = end + 1
+        if lines and held:
+            first = bytes(view[: block.index(b"\n")])
+            lines[0] = _joined([*held, first], held_bytes + len(first), max_row_bytes)
             held, held_bytes = [], 0
         if max_row_bytes < BLOCK_BYTES:
             lines = [_checked(line, max_row_bytes) for line in lines]
         if lines:
             yield lines
-        if last:
+        if last := block[at:]:
             held_bytes += len(last)
             if held_bytes <= max_row_bytes or not held:
                 held.append(last)
@@ -53,9 +62,11 @@ def _joined(parts: list[bytes], num_bytes: int, max_row_bytes: int) -> bytes | O
     return b"".join(parts)
 
 
-def _checked(line: bytes | OverSizeLine, max_row_bytes: int) -> bytes | OverSizeLine:
-    if isinstance(line, bytes) and len(line) > max_row_bytes:
-        return OverSizeLine(len(line), line[:HEAD_BYTES])
+def _checked(
+    line: bytes | memoryview | OverSizeLine, max_row_bytes: int
+) -> bytes | memoryview | OverSizeLine:
+    if not isinstance(line, OverSizeLine) and len(line) > max_row_bytes:
+        return OverSizeLine(len(line), bytes(line[:HEAD_BYTES]))
     return line
 
 

@@ -32,6 +32,7 @@ def read_rows(
                     reason = Reason.OVER_SIZE
                     yield BadRow(file, number, reason, line.head, line.num_bytes)
                     continue
+                line = bytes(line)
                 value = parse_line(line, is_first=number == 1)
                 if isinstance(value, dict):
                     yield RawRow(file, number, value)
