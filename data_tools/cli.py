@@ -1,34 +1,68 @@
-"""`frontload data ...`: parses, calls, prints; exit code."""
+"""`frontload data ...`: which commands there are; the one that was asked for is imported alone."""
 
 import argparse
+import importlib
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from frontload.data_tools import explain_command, tokenizer_command
-from frontload.data_tools.blending import command as blend_command
-from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
-from frontload.data_tools.curation import command as curation_command
-from frontload.data_tools.packing import command as pack_command
-from frontload.data_tools.peek import command as peek_command
-from frontload.data_tools.preprocess import command as preprocess_command
-from frontload.data_tools.proof import command as proof_command
-from frontload.data_tools.publish import make_folder
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.study import load_study
 
 
-def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the commands of this room; each sets `run` to a function from arguments to exit code."""
-    proof_command.add_command(subparsers)
-    blend_command.add_command(subparsers)
-    peek_command.add_command(subparsers)
-    pack_command.add_command(subparsers)
-    explain_command.add_command(subparsers)
-    tokenizer_command.add_command(subparsers)
-    preprocess_command.add_command(subparsers)
-    curation_command.add_command(subparsers)
+@dataclass(frozen=True)
+class _Command:
+    """Where a command's arguments are added, by a function of a module, and what it is for."""
 
-    cross = subparsers.add_parser("crossthink", help="Nemotron-CrossThink JSONL to veRL parquet")
+    text: str
+    module: str
+    adds: str = "add_arguments"
+
+
+HERE = "frontload.data_tools"
+COMMANDS: Mapping[str, _Command] = {
+    "verify": _Command("prove artifacts from their files alone", f"{HERE}.proof.command"),
+    "blend": _Command(
+        "token budgets to phases: windows, order, ledger", f"{HERE}.blending.command"
+    ),
+    "peek": _Command("show rows, documents or samples of an artifact", f"{HERE}.peek.command"),
+    "pack": _Command("conversations to SFT rows with a loss mask", f"{HERE}.packing.command"),
+    "explain": _Command("files and rows behind a sample or document", f"{HERE}.explain_command"),
+    "tokenizer": _Command("train a byte-level BPE on raw files", f"{HERE}.tokenizer_command"),
+    "preprocess": _Command("JSONL or Parquet to Megatron .bin/.idx", f"{HERE}.preprocess.command"),
+    "merge": _Command(
+        "the shards of a preprocess to one output",
+        f"{HERE}.preprocess.command",
+        "add_merge_arguments",
+    ),
+    "curate": _Command(
+        "raw data sets to named sets: adapters, duplicates, benchmarks, overlap",
+        f"{HERE}.curation.command",
+    ),
+    "crossthink": _Command(
+        "Nemotron-CrossThink JSONL to veRL parquet", f"{HERE}.cli", "add_crossthink_arguments"
+    ),
+    "synth": _Command(
+        "write the procedural corpus of a study", f"{HERE}.cli", "add_synth_arguments"
+    ),
+}
+
+
+def add_commands(
+    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", *, asked: str
+) -> None:
+    """Adds the commands of this room, with the arguments of the one that was asked for.
+
+    Those set `run` to a function from arguments to exit code.
+    """
+    for name, command in COMMANDS.items():
+        parser = subparsers.add_parser(name, help=command.text)
+        if name == asked:
+            getattr(importlib.import_module(command.module), command.adds)(parser)
+
+
+def add_crossthink_arguments(cross: argparse.ArgumentParser) -> None:
+    """Those of `crossthink`."""
     cross.add_argument("--qa", type=Path, required=True, metavar="FILE")
     cross.add_argument("--math", type=Path, required=True, metavar="FILE")
     cross.add_argument("--general-to-math", default="2:1", help="rows of each (default 2:1)")
@@ -43,7 +77,9 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     cross.add_argument("--validation-out", type=Path, metavar="FILE.parquet", help="where those go")
     cross.set_defaults(run=run_crossthink)
 
-    synth = subparsers.add_parser("synth", help="write the procedural corpus of a study")
+
+def add_synth_arguments(synth: argparse.ArgumentParser) -> None:
+    """Those of `synth`."""
     synth.add_argument("study", metavar="STUDY", help="name or path of a study")
     synth.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     synth.add_argument("--out", type=Path, required=True, metavar="FOLDER")
@@ -52,6 +88,8 @@ def add_commands(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
 
 def run_crossthink(arguments: argparse.Namespace) -> int:
     """Writes FILE.parquet and FILE.parquet.manifest.json, and prints every count."""
+    from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
+
     manifest = convert_crossthink(
         CrossThinkRequest(
             qa=arguments.qa,
@@ -78,7 +116,9 @@ def run_crossthink(arguments: argparse.Namespace) -> int:
 
 def run_synth(arguments: argparse.Namespace) -> int:
     """Writes the corpus that the study would train on."""
+    from frontload.data_tools.publish import make_folder
     from frontload.data_tools.synthetic.corpus import write_corpus
+    from frontload.recipes.study import load_study
 
     study = load_study(arguments.study, overrides=arguments.overrides)
     if study.recipe.synthesis is None:

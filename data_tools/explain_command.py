@@ -17,9 +17,8 @@ from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.recipes.errors import RecipeError
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `explain`."""
-    explain = subparsers.add_parser("explain", help="files and rows behind a sample or document")
+def add_arguments(explain: argparse.ArgumentParser) -> None:
+    """Those of `explain`."""
     explain.add_argument("path", type=Path, metavar="PATH", help="blend, pack, or prefix P")
     explain.add_argument("number", type=int, metavar="N", help="sample, or document of a prefix")
     explain.add_argument("--tokenizer", type=Path, required=True, metavar="T")

@@ -21,9 +21,8 @@ MOST_TOKENS = 1 << 31
 """Of a vocabulary: Megatron's widest index is int32, and ids are 0 or more."""
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the command; its `run` goes from arguments to exit code."""
-    parser = subparsers.add_parser("tokenizer", help="train a byte-level BPE on raw files")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of `tokenizer`; `run` goes from them to an exit code."""
     parser.add_argument("--input", nargs="+", required=True, metavar="FILE", help="files or globs")
     parser.add_argument(
         "--json-key", nargs="+", default=["text"], metavar="KEY", help="fields with text (text)"

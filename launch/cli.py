@@ -20,6 +20,7 @@ FULL, REFUSED = (
     (errno.ENOSPC, errno.EDQUOT),
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
+FIRST_PHASE = "trunk-seed1"  # the blend that all arms of a study share
 STUDY_COMMANDS = (
     "plan",
     "run",
@@ -129,7 +130,7 @@ def _dispatch(asked: Sequence[str]) -> int:
     if asked and asked[0] in STUDY_COMMANDS:
         overrides = [part for part in asked if _is_override(part)]
         asked = [part for part in asked if part not in overrides]
-    parser = _parser(asked[0] if asked else "")
+    parser = _parser(asked)
     options, rest = parser.parse_known_args(asked)
     if "overrides" in options:  # positional in its own parser, which misses those behind a flag
         overrides += [*options.overrides, *(part for part in rest if _is_override(part))]
@@ -155,16 +156,16 @@ def _subparser(
     return parser
 
 
-def _parser(command: str) -> _Parser:
-    from frontload.launch import commands
-
+def _parser(asked: Sequence[str]) -> _Parser:
+    """All commands, and the arguments of the one asked for: the others' modules stay unread."""
+    command, below = [*asked[:2], "", ""][:2]
     parser = _Parser(prog="frontload", description=DESCRIPTION, epilog=EPILOG)
     choices = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, act, text in (
-        ("plan", commands.plan, "what would be made, why, and at what price"),
-        ("run", commands.run, "run or resume a study, then write its report"),
-        ("status", commands.status, "what is built, begun or missing"),
-        ("report", commands.report, "write tables, verdicts and report.html of a finished study"),
+    for name, text in (
+        ("plan", "what would be made, why, and at what price"),
+        ("run", "run or resume a study, then write its report"),
+        ("status", "what is built, begun or missing"),
+        ("report", "write tables, verdicts and report.html of a finished study"),
     ):
         one = choices.add_parser(name, help=text, description=text)
         one.add_argument("study", help="a name under recipes/studies or cluster_studies, or a path")
@@ -175,16 +176,16 @@ def _parser(command: str) -> _Parser:
             one.add_argument("--out", type=Path, help="folder of the report; results/STUDY")
         if name == "status":
             one.add_argument("--verify", action="store_true", help="read and compare every byte")
-        one.set_defaults(run=act)
+        one.set_defaults(run=_later("frontload.launch.commands", name))
     one = choices.add_parser("explain", help="why this key; where this training sample came from")
     one.add_argument("what", nargs="+", metavar="KEY-OR-LABEL | sample N")
     one.add_argument(
         "--blend",
-        help=f"key or label of the blend of `sample N`; {commands.FIRST_PHASE} if not given",
+        help=f"key or label of the blend of `sample N`; {FIRST_PHASE} if not given",
     )
     one.add_argument("--study", help="the study a label belongs to")
     _add_store(one)
-    one.set_defaults(run=commands.explain)
+    one.set_defaults(run=_later("frontload.launch.commands", "explain"))
     _add_launch(choices)
     _add_train(choices)
     _add_rl(choices)
@@ -198,8 +199,8 @@ def _parser(command: str) -> _Parser:
         importlib.import_module("frontload.launch.precision").add_arguments(precision)
     data = choices.add_parser("data", help="preprocess, curate, verify: data from files to tokens")
     if command == "data":  # imported only when asked for: the other commands start faster
-        below = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
-        importlib.import_module("frontload.data_tools.cli").add_commands(below)
+        tools = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+        importlib.import_module("frontload.data_tools.cli").add_commands(tools, asked=below)
     text = "what this machine has and lacks; with --nodes, which nodes of a job are slow"
     doctor = choices.add_parser("doctor", help=text, description=text)
     if command == "doctor":
@@ -207,8 +208,8 @@ def _parser(command: str) -> _Parser:
     text = "checkpoints to Hugging Face folders and back"
     convert = choices.add_parser("convert", help=text, description=text)
     if command == "convert":
-        below = convert.add_subparsers(dest="convert_command", required=True, metavar="DIRECTION")
-        importlib.import_module("frontload.launch.convert").add_commands(below)
+        ways = convert.add_subparsers(dest="convert_command", required=True, metavar="DIRECTION")
+        importlib.import_module("frontload.launch.convert").add_commands(ways)
     return parser
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch import cluster_show, reporting, show
+from frontload.launch.cli import FIRST_PHASE
 from frontload.launch.cluster_plan import ClusterPlan, is_cluster_study, load_cluster_plan
 from frontload.launch.crew import Crew, check_crew, find_crew
 from frontload.launch.plan import Entry, Plan, plan_study
@@ -17,8 +18,6 @@ from frontload.launch.store import Store, check_content, read_manifest
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
 from frontload.recipes.study import Study, load_study
-
-FIRST_PHASE = "trunk-seed1"  # the blend that all arms of a study share
 
 
 def plan(options: argparse.Namespace) -> int:

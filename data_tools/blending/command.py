@@ -19,9 +19,8 @@ from frontload.recipes.load import Loaded, nearest
 BLEND_KEYS = {field.name for field in fields(BlendRecipe)}
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `blend`; its `run` goes from arguments to exit code."""
-    one = subparsers.add_parser("blend", help="token budgets to phases: windows, order, ledger")
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """Those of `blend`; `run` goes from them to an exit code."""
     one.add_argument("recipe", help="a name under recipes/blends, or a path ending in .yaml")
     one.add_argument(
         "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. phases.b.tokens=N"

@@ -19,11 +19,8 @@ from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `curate`."""
-    one = subparsers.add_parser(
-        "curate", help="raw data sets to named sets: adapters, duplicates, benchmarks, overlap"
-    )
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """Those of `curate`."""
     one.add_argument(
         "recipe", metavar="RECIPE", help="a .yaml file, or a name of recipes/curations"
     )

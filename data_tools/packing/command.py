@@ -10,9 +10,8 @@ from typing import Any
 from frontload.data_tools.packing.build import POLICIES, PackRequest, build_pack
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `pack`."""
-    pack = subparsers.add_parser("pack", help="conversations to SFT rows with a loss mask")
+def add_arguments(pack: argparse.ArgumentParser) -> None:
+    """Those of `pack`."""
     pack.add_argument("files", nargs="+", metavar="FILE", help="JSONL (.gz, .zst) or Parquet")
     pack.add_argument("--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR")
     pack.add_argument("--sequence-tokens", type=int, required=True, metavar="S")

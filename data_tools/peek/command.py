@@ -33,9 +33,8 @@ HIDDEN = {"files", "bin_blocks", "idx_blocks", "parts"}  # long, and for program
 SHOWN_CHARACTERS = 2000  # ours: a screen; the rest is counted
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `peek`."""
-    peek = subparsers.add_parser("peek", help="show rows, documents or samples of an artifact")
+def add_arguments(peek: argparse.ArgumentParser) -> None:
+    """Those of `peek`."""
     peek.add_argument("folder", type=Path, metavar="PATH", help="folder, prefix P, or file of rows")
     peek.add_argument("--rows", type=int, default=3, help="how many rows (default 3)")
     peek.add_argument("--first", type=int, default=0, help="the first row, from 0 (default 0)")

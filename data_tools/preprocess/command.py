@@ -23,9 +23,8 @@ from frontload.data_tools.publish import check_place
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds the two commands; each sets `run` to a function from arguments to exit code."""
-    raw = subparsers.add_parser("preprocess", help="JSONL or Parquet to Megatron .bin/.idx")
+def add_arguments(raw: argparse.ArgumentParser) -> None:
+    """Those of `preprocess`; `run` goes from them to an exit code."""
     raw.add_argument(
         "--input",
         nargs="+",
@@ -49,7 +48,9 @@ def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]
     _add_options(raw)
     raw.set_defaults(run=run_preprocess)
 
-    joined = subparsers.add_parser("merge", help="the shards of a preprocess to one output")
+
+def add_merge_arguments(joined: argparse.ArgumentParser) -> None:
+    """Those of `merge`."""
     joined.add_argument("shards", nargs="+", type=Path, metavar="P", help="prefixes or manifests")
     joined.add_argument("--output-prefix", type=Path, required=True, metavar="P")
     joined.set_defaults(run=run_merge)

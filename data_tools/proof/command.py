@@ -33,9 +33,8 @@ PAIRS = {"index": ("documents",), "pack": ("tokens", "loss_mask"), "prefix": (""
 """Pairs whose digests the proof of a kind compares itself."""
 
 
-def add_command(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `verify`."""
-    verify = subparsers.add_parser("verify", help="prove artifacts from their files alone")
+def add_arguments(verify: argparse.ArgumentParser) -> None:
+    """Those of `verify`."""
     verify.add_argument("folders", nargs="+", type=Path, metavar="PATH", help="folder or prefix P")
     verify.add_argument(
         "--tokenizer", type=Path, metavar="T", help="file or folder: ids, digest, shown text"

@@ -47,7 +47,7 @@ def test_a_command_of_a_readme_parses(words: list[str]) -> None:
     overrides = [word for word in words if "=" in word and not word.startswith("-")]
     is_study = words[0] in cli.STUDY_COMMANDS
     rest = [word for word in words if word not in overrides] if is_study else words
-    _, unknown = cli._parser(words[0]).parse_known_args(rest)
+    _, unknown = cli._parser(words).parse_known_args(rest)
     assert not unknown
 
 

@@ -15,7 +15,7 @@ from tests.unit.data_tools.room import Room
 
 def run(*words: object) -> int:
     parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True))
+    add_commands(parser.add_subparsers(required=True), asked=str(words[0]))
     arguments = parser.parse_args([str(word) for word in words])
     return arguments.run(arguments)
 

@@ -245,7 +245,7 @@ def test_the_command_says_what_became_of_every_row(
     chatml: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True))
+    add_commands(parser.add_subparsers(required=True), asked="pack")
     size = ["--sequence-tokens", "1024", "--over-long", "drop", "--output", str(tmp_path / "pack")]
     asked = parser.parse_args(["pack", str(rows), "--tokenizer", str(chatml), *size])
     assert asked.run(asked) == 0
