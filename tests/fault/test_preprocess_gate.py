@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frontload.data_tools.preprocess import crew, gate
+from frontload.data_tools.preprocess import crew, gate, publish
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess.request import EncoderChoice, PreprocessRequest
 from frontload.data_tools.preprocess.run import preprocess
@@ -137,6 +137,22 @@ def test_a_dead_gate_is_told_and_publishes_nothing(
             preprocess(request_of)
     assert not published(request_of.output_prefix)
     preprocess(request_of)
+    assert pair(request_of.output_prefix) == plain
+
+
+def test_a_disk_that_refuses_behind_the_run_is_told_at_its_end(
+    request_of: PreprocessRequest, plain: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, "SYNC_BYTES", 1)
+        patched.setattr(os, "fdatasync", refuse)
+        with pytest.raises(StageError, match="Input/output error.*finished parts stay"):
+            preprocess(request_of)
+    assert not published(request_of.output_prefix)
+    assert preprocess(request_of)["made_by"]["parts_kept_from_an_earlier_run"] == 3
     assert pair(request_of.output_prefix) == plain
 
 
