@@ -73,7 +73,11 @@ class Run:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.script, env=environment, stdout=log, stderr=subprocess.STDOUT
+                self.script,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=hear_interrupts,
             )
 
     def finish(self) -> "Run":
@@ -118,6 +122,11 @@ class CommandRun(Run):
         ]
         self.log = folder / "command.log"
         self.start()
+
+
+def hear_interrupts() -> None:
+    """As from a terminal: what a shell starts with `&` ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
