@@ -21,6 +21,7 @@ from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from megatron.core.utils import get_pg_size
 from torch import Tensor, nn
 
+from frontload.megatron_ext.rms_norm import rms_norm
 from frontload.megatron_ext.ssd import Documents, ScanInputs, causal_conv, ssd_chunked
 
 
@@ -93,13 +94,12 @@ class RMSNorm(nn.Module):
         self, config: TransformerConfig, hidden_size: int, eps: float = 1e-5, **_: Any
     ) -> None:
         super().__init__()
-        self.shape = (hidden_size,)
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(hidden_size, dtype=config.params_dtype))
         setattr(self.weight, "sequence_parallel", config.sequence_parallel)  # noqa: B010
 
     def forward(self, hidden_SBD: Tensor) -> Tensor:
-        return F.rms_norm(hidden_SBD, self.shape, self.weight, self.eps)
+        return rms_norm(hidden_SBD, self.weight, self.eps)
 
 
 class DocumentAttention(nn.Module):
@@ -215,7 +215,7 @@ class GroupRMSNorm(nn.Module):
 
     def forward(self, gated_BSC: Tensor) -> Tensor:
         groups = gated_BSC.unflatten(-1, (-1, self.group_size))
-        return F.rms_norm(groups, (self.group_size,), eps=self.eps).flatten(-2) * self.weight
+        return rms_norm(groups, self.weight.view(-1, self.group_size), self.eps).flatten(-2)
 
     def sharded_state_dict(
         self, prefix: str = "", sharded_offsets: tuple[Any, ...] = (), metadata: Any = None
@@ -252,11 +252,13 @@ class PlainAttentionLayer(TransformerLayer):
         attention = self.self_attention
         qkv, _ = attention.linear_qkv(self.input_layernorm(hidden_states))
         groups, width = attention.num_query_groups_per_partition, attention.key_hidden_size
-        qkv = qkv.unflatten(-1, (groups, -1, width))  # each group's queries, then key and value
+        queries = attention.num_attention_heads_per_partition // groups
+        # of each group its queries, then key and value; one split, whose gradient is written once
+        q, k, v = qkv.unflatten(-1, (groups, -1, width)).split([queries, 1, 1], -2)
         out = attention.core_attention(
-            qkv[..., :-2, :].flatten(2, 3),
-            qkv[..., -2, :],
-            qkv[..., -1, :],
+            q.flatten(2, 3),
+            k.squeeze(-2),
+            v.squeeze(-2),
             attention_mask,
             packed_seq_params=packed_seq_params,
         )
