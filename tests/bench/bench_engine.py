@@ -14,13 +14,8 @@ from paired import measure, show
 from frontload.megatron_ext import cpu
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Model, Optimizer, Schedule, Training
+from frontload.recipes.study import load_study
 
-SMALL = Model(
-    pattern="M*-M*-", hidden_size=64, ffn_hidden_size=192, num_attention_heads=4,
-    num_query_groups=4, kv_channels=16, mamba_num_heads=4, mamba_head_dim=16, mamba_state_dim=16,
-    mamba_num_groups=1, mamba_chunk_tokens=32, vocab_size=208, max_sequence_tokens=128,
-    tie_embeddings=True, norm_epsilon=1e-5, init_std=0.02, embedding_init_std=0.02,
-)  # fmt: skip
 LARGE = Model(
     pattern="M-M*M-M-", hidden_size=128, ffn_hidden_size=512, num_attention_heads=4,
     num_query_groups=2, kv_channels=32, mamba_num_heads=8, mamba_head_dim=32, mamba_state_dim=32,
@@ -145,7 +140,9 @@ def compare(title: str, model: Model, *, batch: int, rounds: int, calls: int, go
 
 def main() -> None:
     cpu.prepare()
-    compare("laptop study's shape", SMALL, batch=4, rounds=15, calls=4, goal=0.88)
+    laptop = load_study("laptop").recipe
+    batch = laptop.pretraining.global_batch_sequences
+    compare("laptop study's shape", laptop.model, batch=batch, rounds=15, calls=4, goal=0.88)
     compare("a million parameters", LARGE, batch=16, rounds=5, calls=1, goal=0.92)
 
 

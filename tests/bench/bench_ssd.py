@@ -8,6 +8,7 @@ from paired import measure, show
 from torch import Tensor
 
 from frontload.megatron_ext.ssd import Documents, ScanInputs, ssd_chunked
+from frontload.recipes.study import load_study
 
 
 def draw(shape: dict[str, int]) -> list[Tensor]:
@@ -94,6 +95,21 @@ def compare(shape: dict[str, int], *, rounds: int) -> None:
     print(f"matrix products are {share:.0%} of the chunked form's time")
 
 
+def laptop_shape() -> dict[str, int]:
+    """That of a layer in a training step of study `laptop`."""
+    study = load_study("laptop").recipe
+    model, training = study.model, study.pretraining
+    return {
+        "B": training.global_batch_sequences,
+        "S": training.sequence_tokens,
+        "H": model.mamba_num_heads,
+        "E": model.mamba_head_dim,
+        "G": model.mamba_num_groups,
+        "N": model.mamba_state_dim,
+        "Q": model.mamba_chunk_tokens,
+    }
+
+
 if __name__ == "__main__":
-    compare({"B": 4, "S": 128, "H": 4, "E": 16, "G": 1, "N": 16, "Q": 32}, rounds=20)
+    compare(laptop_shape(), rounds=20)
     compare({"B": 16, "S": 256, "H": 8, "E": 32, "G": 1, "N": 32, "Q": 32}, rounds=3)
