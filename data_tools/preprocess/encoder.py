@@ -90,16 +90,17 @@ class Encoder:
         except BaseException as error:  # a panic of the library is no Exception
             raise _as_parity_error(error) from error
 
-    def check(self, texts: Sequence[str]) -> None:
-        """Compares gigatoken with `tokenizers` on the texts that it would be given.
+    def check(self, texts: Sequence[str]) -> int:
+        """Compares gigatoken with `tokenizers` on the texts that it would be given; how many.
 
         Raises: ParityError at the first text whose ids differ.
         """
         if self._fast is None:
-            return
+            return 0
         texts = [text for text in texts if not self._doubtful.found_in(text)]
         for text, expected in zip(texts, self.vocabulary.reference(texts), strict=True):
             self.compare(text, ids_digest(expected))
+        return len(texts)
 
     def compare(self, text: str, digest: bytes) -> None:
         """Compares gigatoken's ids of one text with the `ids_digest` of those of `tokenizers`.

@@ -4,7 +4,6 @@ Killed at any moment and run again it goes on: finished units are kept, the byte
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -53,9 +52,9 @@ from frontload.data_tools.preprocess.work import (
     describe_plan,
     enter_plan,
     find_published,
-    is_compared,
-    mark_compared,
     mark_refused,
+    note_encoder,
+    noted_encoders,
 )
 from frontload.data_tools.publish import disk_told, work_folder, workplace
 from frontload.data_tools.raw.inputs import expand_inputs
@@ -67,15 +66,6 @@ WHOLE_DOCUMENTS = 100  # ours: of those, this many are compared to their end ...
 COMPARED_CHARACTERS = 1000  # ours: ... and the others so far: one second instead of two or more
 COMPARED_BYTES = 16 << 20  # ours: of long documents fewer are compared, 4 s on two cores
 ROWS_TO_JUDGE = 10_000  # ours: rows after which a bad rate stops a run before its end
-
-
-@dataclass(kw_only=True)
-class Encoding:
-    """The encoder of a run, why it was taken, and how many documents were compared."""
-
-    choice: EncoderChoice
-    reason: str
-    compared: int = 0
 
 
 def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -135,18 +125,15 @@ class _Run:
             if receipt := read_receipt(self._folder, unit.number):
                 self._done[unit.number] = receipt
         self._kept = len(self._done)
-        encoding = Encoding(choice=self._request.encoder, reason="asked for")
         joined = self._new_joined()
         try:
             if len(self._done) < len(self._plan.units) or self._is_unproven():
-                joined = self._encode_missing(encoding, eod, joined)
-            else:
-                encoding.choice = EncoderChoice(self._made_with())
+                joined = self._encode_missing(eod, joined)
             self._judge(self._ordered(), is_end=True)
             for receipt in self._ordered()[self._joined :]:
                 joined.append(unit_file(self._folder, receipt.unit, "bin"))
             check_unchanged(self._plan)
-            return self._publish(encoding, eod, joined)
+            return self._publish(eod, joined)
         except BaseException:
             joined.discard()
             raise
@@ -156,18 +143,14 @@ class _Run:
         with disk_told(self._request.prefix):
             return JoinedFile(self._folder / "joined.bin")
 
-    def _encode_missing(
-        self, encoding: Encoding, eod: tuple[str, int] | None, joined: JoinedFile
-    ) -> JoinedFile:
+    def _encode_missing(self, eod: tuple[str, int] | None, joined: JoinedFile) -> JoinedFile:
         """Encodes the units without a receipt; falls back from gigatoken when it must."""
-        wanted = encoding.choice
+        wanted, reason = self._request.encoder, "asked for"
         if wanted is EncoderChoice.TOKENIZERS and self._is_unproven():
             self._forget_gigatoken()
         if wanted is not EncoderChoice.TOKENIZERS:
-            encoding.choice = EncoderChoice.GIGATOKEN
-            encoding.reason = "ids compared with tokenizers"
             try:
-                self._encode_with(encoding, eod, joined)
+                self._encode_with(EncoderChoice.GIGATOKEN, eod, joined)
                 return joined
             except ParityError as error:
                 if wanted is EncoderChoice.GIGATOKEN:
@@ -177,21 +160,21 @@ class _Run:
                         rule="gigatoken is used where its ids are those of tokenizers",
                         do="write --encoder auto, which falls back to tokenizers",
                     ) from error
-                encoding.choice, encoding.reason = EncoderChoice.TOKENIZERS, str(error)
-                encoding.compared = 0
+                reason = str(error)
                 self._progress.note(f"encoder: tokenizers, since {error}")
             self._forget_gigatoken()
             joined.discard()
             joined = self._new_joined()
-        self._encode_with(encoding, eod, joined)
+        note_encoder(self._folder, EncoderChoice.TOKENIZERS, reason=reason, compared=0)
+        self._encode_with(EncoderChoice.TOKENIZERS, eod, joined)
         return joined
 
     def _encode_with(
-        self, encoding: Encoding, eod: tuple[str, int] | None, joined: JoinedFile
+        self, choice: EncoderChoice, eod: tuple[str, int] | None, joined: JoinedFile
     ) -> None:
         recipe = EncoderRecipe(
             tokenizer=self._request.tokenizer,
-            choice=encoding.choice,
+            choice=choice,
             special_text=self._request.special_text,
             eod_id=eod[1] if eod else None,
         )
@@ -202,7 +185,7 @@ class _Run:
         self._progress.start(self._plan.num_bytes, done=kept_bytes)
         gate = crew = None
         try:
-            if encoding.choice is EncoderChoice.GIGATOKEN:
+            if choice is EncoderChoice.GIGATOKEN:
                 gate = Gate(recipe.tokenizer, self._first_texts(), processes=workers - 1)
             encoder = Encoder(recipe)  # before the workers start: they share what it loaded
             if gate and workers < 2:
@@ -210,13 +193,11 @@ class _Run:
             crew = Crew(recipe, workers=workers, report=self._progress.advance)
             for receipt in crew.run(jobs):
                 self._done[receipt.unit] = receipt
-                encoding.compared += receipt.checked
                 self._join_ready(joined)
                 if gate:
                     gate.look(encoder)
             if gate:
                 self._finish(gate, encoder)
-                encoding.compared += gate.compared
         finally:
             for processes in (crew, gate):
                 if processes:
@@ -225,7 +206,12 @@ class _Run:
 
     def _finish(self, gate: Gate, encoder: Encoder) -> None:
         gate.finish(encoder)
-        mark_compared(self._folder)
+        note_encoder(
+            self._folder,
+            EncoderChoice.GIGATOKEN,
+            reason="ids compared with tokenizers",
+            compared=gate.compared,
+        )
 
     def _job(self, unit: Any) -> UnitJob:
         return UnitJob(
@@ -265,13 +251,10 @@ class _Run:
     def _ordered(self) -> list[Receipt]:
         return [self._done[unit.number] for unit in self._plan.units]
 
-    def _made_with(self) -> str:
-        return next((receipt.encoder for receipt in self._done.values()), EncoderChoice.TOKENIZERS)
-
     def _is_unproven(self) -> bool:
         """Whether parts of a killed run came from gigatoken before it had passed the gate."""
         made = {receipt.encoder for receipt in self._done.values()}
-        return EncoderChoice.GIGATOKEN in made and not is_compared(self._folder)
+        return EncoderChoice.GIGATOKEN in made - noted_encoders(self._folder).keys()
 
     def _forget_gigatoken(self) -> None:
         for number, receipt in list(self._done.items()):
@@ -329,9 +312,7 @@ class _Run:
         key = self._request.json_key
         return "" if key in names else nearest_name(key, names)
 
-    def _publish(
-        self, encoding: Encoding, eod: tuple[str, int] | None, joined: JoinedFile
-    ) -> dict[str, Any]:
+    def _publish(self, eod: tuple[str, int] | None, joined: JoinedFile) -> dict[str, Any]:
         receipts = self._ordered()
         parts = describe_parts(self._plan, receipts)
         sources = [{"name": s.name, "bytes": s.size_bytes} for s in self._plan.sources]
@@ -352,9 +333,7 @@ class _Run:
             "dropped": dict(sorted(drop_counts(receipts).items())),
             "made_by": {
                 "plan": self._plan.key,
-                "encoder": str(encoding.choice),
-                "encoder_reason": encoding.reason,
-                "documents_compared": encoding.compared,
+                **self._encoders(receipts),
                 "parts_kept_from_an_earlier_run": self._kept,
                 "packages": package_versions(),
             },
@@ -368,3 +347,14 @@ class _Run:
             lengths=lambda: unit_lengths(self._folder, receipts),
             manifest=manifest,
         )
+
+    def _encoders(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
+        """What encoded the parts and why, of this run and of earlier ones that were kept."""
+        made = sorted({receipt.encoder for receipt in receipts})
+        noted = noted_encoders(self._folder)
+        compared = sum(noted[name]["compared"] for name in made)
+        return {
+            "encoder": " and ".join(made),
+            "encoder_reason": "; ".join(noted[name]["reason"] for name in made),
+            "documents_compared": compared + sum(receipt.checked for receipt in receipts),
+        }

@@ -115,8 +115,7 @@ def encode_unit(
         for texts, dropped in _batches(job, receipt, encoder.refused, report):
             if not receipt.checked:
                 sample = [text for text in texts if len(text) <= CHECKED_CHARACTERS][-1:]
-                encoder.check(sample)
-                receipt.checked += len(sample)
+                receipt.checked += encoder.check(sample)
             writer.write(texts, dropped, encoder.encode(texts))
     return receipt
 

@@ -12,7 +12,7 @@ from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 PLAN = "plan.json"
-COMPARED = "compared"  # of parts whose run has passed the parity gate
+ENCODERS = "encoders.json"  # why parts were encoded as they were; gigatoken: its gate is passed
 REFUSED = "refused"  # of parts whose run ended with a refusal: no one is going to finish them
 
 
@@ -69,15 +69,22 @@ def mark_refused(folder: Path) -> None:
         (folder / REFUSED).touch()
 
 
-def mark_compared(folder: Path) -> None:
-    """Notes that gigatoken has passed the parity gate: parts that it encoded may be published."""
+def note_encoder(folder: Path, encoder: str, *, reason: str, compared: int) -> None:
+    """Notes why parts were encoded with an encoder, and how many documents its gate compared.
+
+    Parts that gigatoken encoded may be published once it is noted.
+    """
     with disk_told(folder):
-        (folder / COMPARED).touch()
+        write_json(
+            folder / ENCODERS,
+            {**noted_encoders(folder), encoder: {"reason": reason, "compared": compared}},
+        )
 
 
-def is_compared(folder: Path) -> bool:
-    """Whether a run of this plan has passed the parity gate."""
-    return (folder / COMPARED).exists()
+def noted_encoders(folder: Path) -> dict[str, Any]:
+    """Encoder -> reason and documents compared, as the runs of this plan noted them."""
+    file = folder / ENCODERS
+    return read_json(file) if file.is_file() else {}
 
 
 def _change(stated: dict[str, Any], now: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess.request import EncoderChoice, PreprocessRequest
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.publish import work_folder
-from frontload.recipes.errors import StageError
+from frontload.recipes.errors import RecipeError, StageError
 from tests.fault.test_preprocess_faults import alive, in_child, published
 from tests.unit.data_tools_preprocess.files import (
     EOD,
@@ -114,7 +114,7 @@ def test_right_parts_of_a_run_killed_before_its_gate_are_compared_and_kept(
     monkeypatch.setattr(crew, "encode_unit", None)  # would fail if anything were encoded again
     made_by = preprocess(request_of)["made_by"]
     assert (made_by["parts_kept_from_an_earlier_run"], made_by["encoder"]) == (3, "gigatoken")
-    assert made_by["documents_compared"] == len(TEXTS)
+    assert made_by["documents_compared"] == len(TEXTS) + 3  # and one of each part
     assert pair(request_of.output_prefix) == plain
 
 
@@ -126,6 +126,30 @@ def test_a_run_without_a_gate_trusts_no_part_that_never_passed_one(
     manifest = preprocess(replace(request_of, encoder=EncoderChoice.TOKENIZERS))
     assert manifest["made_by"]["parts_kept_from_an_earlier_run"] == 0
     assert pair(request_of.output_prefix) == plain
+
+
+@pytest.mark.parametrize("asked", [EncoderChoice.AUTO, EncoderChoice.TOKENIZERS])
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_a_run_that_finds_all_parts_says_what_encoded_them_and_why(
+    request_of: PreprocessRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    asked: EncoderChoice,
+    is_broken: bool,
+) -> None:
+    if is_broken:
+        break_gigatoken(monkeypatch)
+    with open(request_of.inputs[0], "a", encoding="utf-8") as corpus:
+        corpus.write("broken\n" * 3)
+    first = replace(request_of, workers=1, output_prefix=request_of.prefix.with_name("first"))
+    direct = preprocess(replace(first, max_bad_rate=0.5))
+    with pytest.raises(RecipeError, match="max-bad-rate"):
+        preprocess(request_of)
+    found = preprocess(replace(request_of, encoder=asked, max_bad_rate=0.5))["made_by"]
+    assert found["parts_kept_from_an_earlier_run"] == len(direct["parts"])
+    names = ("encoder", "encoder_reason", "documents_compared")
+    assert [found[name] for name in names] == [direct["made_by"][name] for name in names]
+    assert (found["documents_compared"] == 0) == is_broken
 
 
 def test_a_dead_gate_is_told_and_publishes_nothing(
