@@ -91,9 +91,8 @@ def layer_saved(model: Model, layer: Layer, cut: Cut, *, is_fp8: bool = False) -
 
 
 def _torch_norm(model: Model, cut: Cut) -> float:
-    """An RMS norm and the input of the linear after it. On a CPU F.rms_norm runs step by step in
-    float32: its input, its root, its result."""
-    return (8 * model.hidden_size + 4 + cut.size * model.hidden_size) / cut.outer_ranks
+    """An RMS norm (rms_norm.py: normalised tokens and root, float32) and the linear's input."""
+    return (4 * model.hidden_size + 4 + cut.size * model.hidden_size) / cut.outer_ranks
 
 
 def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
@@ -112,13 +111,13 @@ def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
     in_model_dtype = (
         (inner + conv + heads)  # the whole projection, held by the gate
         + 2 * conv  # the convolution's input and output
-        + 4 * inner  # y, the gate after silu, the normed y, the input of out_proj
+        + 3 * inner  # y, the gate after silu, the input of out_proj
     )
     in_float32 = (
         inner  # x after silu
         + (4 if cut.has_resets else 2) * both  # B and C in chunks; without what resets hide
         + chunk * groups  # scores
-        + 3 * inner  # the scan's inputs, its sums, the gated y
+        + 3 * inner  # the scan's inputs, its sums, the normed y
         + 4 * heads  # dt before and after softplus, its weights
         + groups  # roots of the gated norm
     )
