@@ -3,7 +3,8 @@
 Those imports are nine tenths of a short job's work. All else is as where Python is started afresh:
 each has its own id, session, signals, files and environment, and what it starts by `subprocess` as
 `python -m` of this project is forked from it in the same way. Some tests start Python itself, so
-that the commands stay proved: test_torchrun_job.py, test_runner_faults.py, test_launch_train.py.
+that the commands stay proved: test_torchrun_job.py, test_launch_train.py, one of
+test_runner_faults.py, and the smoke study.
 """
 
 import atexit
@@ -14,10 +15,12 @@ import gc
 import importlib
 import json
 import os
+import pickle
 import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -91,6 +94,36 @@ def start(
     return WarmProcess(_ask(request))
 
 
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function of a module says in a process of its own, which may start others.
+
+    Raises: what the function raised; AssertionError with the process's output if it died.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        asked = (function.__module__, function.__name__, arguments)
+        (folder / "asked").write_bytes(pickle.dumps(asked))
+        process = start("tests.warm", name, out=folder / "out")
+        code = process.wait()
+        said = (folder / "out").read_text(errors="replace")
+        assert code == 0, f"exit {code}\n{said[-4000:]}"
+        value, error = pickle.loads((folder / "value").read_bytes())
+    if error is not None:
+        raise error
+    return value
+
+
+def _answer_call(folder: Path) -> None:
+    module, name, arguments = pickle.loads((folder / "asked").read_bytes())
+    value, error = None, None
+    try:
+        value = getattr(importlib.import_module(module), name)(*arguments)
+    except Exception as raised:
+        traceback.print_exc()
+        error = raised
+    (folder / "value").write_bytes(pickle.dumps((value, error)))
+
+
 @functools.cache
 def _server() -> "subprocess.Popen[str]":
     path = os.pathsep.join([str(ROOT / ".imports"), str(ROOT)])
@@ -118,12 +151,17 @@ def _ask(request: dict[str, Any]) -> Any:
 
 
 def main() -> int:
-    """Imports what ranks import, then answers until stdin ends."""
+    """Imports what ranks import, then answers until stdin ends; with a folder, answers its call."""
+    if len(sys.argv) > 1:
+        _answer_call(Path(sys.argv[1]))
+        return 0
     from frontload.megatron_ext import cpu
 
+    gc.disable()  # a tenth of what is imported now, or more
     cpu.prepare()
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.enable()
     subprocess.Popen._execute_child = _fork_or_execute  # type: ignore[attr-defined]
     sys.modules[RENDEZVOUS].get_method_name = _name_of_caller  # type: ignore[attr-defined]
     gc.freeze()

@@ -1,7 +1,6 @@
 """A study's training stages on two ranks, started as `frontload run` starts them, against one."""
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -57,29 +56,16 @@ def train(root: Path, placement: Mapping[str, int]) -> dict[str, list[float]]:
     return found
 
 
-def train_apart(root: Path, **placement: int) -> dict[str, list[float]]:
-    """As `train`, in a process that starts warm, and with it its workers, agents and ranks."""
-    out, errors = root / "out", root / "errors"
-    words = ("tests.distributed.test_study_on_ranks", str(root / "store"), json.dumps(placement))
-    process = warm.start(*words, out=out, errors=errors)
-    assert process.wait() == 0, errors.read_text()[-4000:]
-    return json.loads(out.read_text().splitlines()[-1])
-
-
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    return train_apart(tmp_path_factory.mktemp("one"))
+    return warm.call(train, tmp_path_factory.mktemp("one"), {})
 
 
 @pytest.mark.parametrize("layout", [{}, {"pipeline_parallel": 2}], ids=["dp2", "pp2"])
 def test_a_study_on_two_ranks_trains_as_on_one(
     one_rank: dict[str, list[float]], tmp_path: Path, layout: dict[str, int]
 ) -> None:
-    found = train_apart(tmp_path, ranks_per_node=2, **layout)
+    found = warm.call(train, tmp_path, {"ranks_per_node": 2, **layout})
     assert set(found) == set(one_rank)
     for label, losses in found.items():
         assert losses == pytest.approx(one_rank[label], abs=TOLERANCE), label
-
-
-if __name__ == "__main__":
-    print(json.dumps(train(Path(sys.argv[1]), json.loads(sys.argv[2]))))
