@@ -1,13 +1,15 @@
 """Runs a function of a test file in processes that talk over gloo on this machine.
 
-The ranks are forked from a process that has imported the engine (warm.py).
+One fresh interpreter imports the engine and becomes the ranks by forking: the import is paid once.
 """
 
+import importlib
 import importlib.util
 import json
 import multiprocessing
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +19,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests import warm
+ROOT = Path(__file__).resolve().parents[1]
+ENGINE = (
+    "torch._dynamo",  # torch/_compile.py:47: else each rank imports it at its first optimizer
+    "frontload.megatron_ext.loop",
+)
 
 
 def run_on_ranks(
@@ -32,18 +38,18 @@ def run_on_ranks(
 
     Raises: AssertionError with the end of every rank's output when one fails; the others are ended.
     """
-    environment = {
+    environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "WORLD_SIZE": str(world),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / ".imports"), str(ROOT)]),
     }
     words = [str(file), function, json.dumps(arguments or {}), str(timeout_seconds)]
-    with tempfile.TemporaryDirectory() as folder:
-        out, errors = Path(folder) / "out", Path(folder) / "errors"
-        process = warm.start("tests.ranks", *words, out=out, errors=errors, environment=environment)
-        code = process.wait(timeout_seconds + 60.0)
-        assert code == 0, f"exit {code}\n{errors.read_text(errors='replace')[-3000:]}"
-        ranks: list[tuple[int | None, str]] = json.loads(out.read_text().splitlines()[-1])
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).resolve()), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr[-3000:]}"
+    ranks: list[tuple[int | None, str]] = json.loads(done.stdout.splitlines()[-1])
     if any(code for code, _ in ranks):
         shown = [
             f"--- rank {rank}, exit {code}\n{text[-3000:]}"
@@ -59,12 +65,17 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-# ---------------------------------------------------------------- the process that forks
+# ---------------------------------------------------------------- the interpreter that forks
 
 
 def _main() -> None:
     """Becomes WORLD_SIZE ranks, waits for them and prints how each ended and what it said."""
+    from frontload.megatron_ext import cpu
+
     file, function, arguments, timeout_seconds = sys.argv[1:]
+    cpu.prepare()
+    for name in ENGINE:
+        importlib.import_module(name)
     spec = importlib.util.spec_from_file_location("ranks_under_test", file)
     assert spec is not None and spec.loader is not None  # noqa: PT018
     module = importlib.util.module_from_spec(spec)

@@ -1,7 +1,6 @@
 """A study's training stages on two ranks, started as `frontload run` starts them, against one."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from frontload.launch.store import Store
 from frontload.recipes.placement import Placement
 from frontload.recipes.stage import Stage
 from frontload.recipes.study import load_study
-from tests import warm
 
 TOLERANCE = 1e-5  # fp32 sums in another order, over the steps below
 SMALL = ("pretraining.tokens=12_800", "sft.tokens=2_560")
@@ -40,11 +38,10 @@ def stages_below(wanted: set[str]) -> list[Stage]:
     return found[::-1]
 
 
-def train(root: Path, placement: Mapping[str, int]) -> dict[str, list[float]]:
+def train(store: Store, **placement: int) -> dict[str, list[float]]:
     """Losses of every training stage under a placement."""
     settings = Settings(placement=Placement(**placement), workers=1)
     stages = stages_below(set(TRAINED))
-    store = Store(root)
     summary = run_stages(stages, store, settings=settings, watcher=Silent())
     assert not summary.failed
     found = {}
@@ -58,14 +55,14 @@ def train(root: Path, placement: Mapping[str, int]) -> dict[str, list[float]]:
 
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
-    return warm.call(train, tmp_path_factory.mktemp("one"), {})
+    return train(Store(tmp_path_factory.mktemp("one")))
 
 
 @pytest.mark.parametrize("layout", [{}, {"pipeline_parallel": 2}], ids=["dp2", "pp2"])
 def test_a_study_on_two_ranks_trains_as_on_one(
     one_rank: dict[str, list[float]], tmp_path: Path, layout: dict[str, int]
 ) -> None:
-    found = warm.call(train, tmp_path, {"ranks_per_node": 2, **layout})
+    found = train(Store(tmp_path), ranks_per_node=2, **layout)
     assert set(found) == set(one_rank)
     for label, losses in found.items():
         assert losses == pytest.approx(one_rank[label], abs=TOLERANCE), label

@@ -1,18 +1,20 @@
 """Two agents of torchrun on loopback, as on two nodes: one is killed, another takes its place."""
 
 import json
+import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from frontload.launch import cli
-from tests import warm
 from tests.tiny_run import TinyData, write_longer_recipe, write_tiny_data
-from tests.warm import WarmProcess
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40
 
 
@@ -22,19 +24,24 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_agent(words: list[str], *, port: int, is_host: bool, log: Path) -> WarmProcess:
+def start_agent(
+    words: list[str], *, port: int, is_host: bool, log: Path
+) -> "subprocess.Popen[bytes]":
     """One node's agent, with one rank. The host of the rendezvous outlives the other."""
     conf = f"is_host={int(is_host)},keep_alive_interval=1,keep_alive_max_attempt=2,join_timeout=240"
     command = [
-        *("torchrun", "--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-id=two"),
+        *(sys.executable, "-m", "frontload.launch.torchrun", "torchrun"),
+        *("--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-id=two"),
         *("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", f"--rdzv-conf={conf}"),
         *("--local-addr=127.0.0.1", "--monitor-interval=0.1", "--shutdown-timeout=20"),
         *("--module", "--", "frontload.launch.cli", *words),
     ]
-    return warm.start("frontload.launch.torchrun", *command, out=log)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / ".imports"), "OMP_NUM_THREADS": "1"}
+    with log.open("wb") as file:
+        return subprocess.Popen(command, env=environment, stdout=file, stderr=file)
 
 
-def await_checkpoint(out: Path, agents: list[WarmProcess], logs: list[Path]) -> None:
+def await_checkpoint(out: Path, agents: list["subprocess.Popen[bytes]"], logs: list[Path]) -> None:
     """Returns once a checkpoint is there and a good part of the run is still ahead."""
     end = time.monotonic() + 240
     while not list((out / "work" / "first" / "scratch").glob("step-*[0-9]")):

@@ -24,7 +24,6 @@ from frontload.launch.store import Store, Ticket, check_content  # noqa: E402
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError  # noqa: E402
 from frontload.recipes.placement import Placement  # noqa: E402
 from frontload.recipes.stage import Stage  # noqa: E402
-from tests import warm  # noqa: E402
 
 
 class Silent:
@@ -336,7 +335,7 @@ def test_a_stage_runs_on_every_rank_and_is_published_once(tmp_path: Path) -> Non
 
 def test_one_failed_rank_fails_the_stage_with_its_message(tmp_path: Path) -> None:
     stage = Stage(kind="sft", label="x", recipe=toy("x", does="raise").recipe)
-    (error,) = warm.call(run_ranks, stage, tmp_path).failed.values()
+    (error,) = run_ranks(stage, tmp_path).failed.values()
     assert isinstance(error, StageError)
     log = Store(tmp_path).telemetry_file(Ticket.of(stage), "log")
     assert "a planted error of rank 1" in log.read_text()
@@ -345,7 +344,7 @@ def test_one_failed_rank_fails_the_stage_with_its_message(tmp_path: Path) -> Non
 
 def test_a_rank_that_refuses_tells_its_own_four_parts(tmp_path: Path) -> None:
     stage = Stage(kind="sft", label="x", recipe=toy("x", does="refuse").recipe)
-    (error,) = warm.call(run_ranks, stage, tmp_path).failed.values()
+    (error,) = run_ranks(stage, tmp_path).failed.values()
     assert isinstance(error, RecipeError)
     assert (error.asked, error.rule, error.do) == ("placement", "planted", "write 1")
     assert not (tmp_path / stage.folder).exists()

@@ -1,7 +1,9 @@
 """Training that is killed, or finds damaged input, ends in the same bytes or in a message."""
 
 import errno
+import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,6 @@ import pytest
 from frontload.megatron_ext.stages import pretrain, sft
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError
 from frontload.recipes.placement import Placement
-from tests import warm
 from tests.training_inputs import (
     BATCH,
     PlainWorkspace,
@@ -25,6 +26,7 @@ from tests.training_inputs import (
 )
 
 STEPS = 5
+ROOT = Path(__file__).resolve().parents[2]
 SAVE_ALWAYS = Placement(checkpoint_every_seconds=0.0)
 
 
@@ -72,8 +74,17 @@ def test_sigkill_at_any_moment_ends_in_the_same_bytes(
     whole: dict[str, Any], tmp_path: Path
 ) -> None:
     work = workspace(tmp_path)
-    words = ("tests.fault.test_training_faults", str(whole["root"] / "inputs"), str(tmp_path))
-    process = warm.start(*words, out=tmp_path / "said")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tests.training_inputs import *\n"
+        "from frontload.megatron_ext.stages import pretrain\n"
+        "inputs = {p.name: p for p in Path(sys.argv[1]).iterdir()}\n"
+        "work = workspace(Path(sys.argv[2]), placement=Placement(checkpoint_every_seconds=0.0))\n"
+        f"pretrain(tiny_pretrain({STEPS * BATCH}), inputs, work)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / '.imports'}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", script, str(whole["root"] / "inputs"), str(tmp_path)]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if list(work.scratch.glob("step-*[0-9]")):
@@ -159,10 +170,3 @@ def test_rerun_over_a_half_filled_workspace(whole: dict[str, Any], tmp_path: Pat
     (work.path / "weights").mkdir()
     pretrain(tiny_pretrain(STEPS * BATCH), whole["inputs"], work)
     assert published(work) == published(whole["work"])
-
-
-if __name__ == "__main__":
-    found = {path.name: path for path in Path(sys.argv[1]).iterdir()}
-    pretrain(
-        tiny_pretrain(STEPS * BATCH), found, workspace(Path(sys.argv[2]), placement=SAVE_ALWAYS)
-    )

@@ -10,10 +10,9 @@ from frontload.megatron_ext.memory import GIB
 from frontload.megatron_ext.stack import layer_specs
 from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE
 from frontload.recipes.errors import StageError
-from tests import warm
 from tests.gpu import speed, train
 from tests.gpu.compare import load_model
-from tests.gpu.findings import COULD_NOT_RUN, MEASURED, PASS, CouldNotRun, Finding
+from tests.gpu.findings import COULD_NOT_RUN, MEASURED, PASS, CouldNotRun
 from tests.gpu.proof import KERNELS
 from tests.gpu.speed import Job
 
@@ -100,24 +99,22 @@ FAST = ("model.pattern=M*-", "pretraining.precision=fp32", "placement.workers=1"
 LONGER = ("pretraining.tokens=128_000", "synthesis.base_tokens=130_000")  # 150 and 100 steps
 
 
-def train_tiny(*overrides: str) -> list[Finding]:
-    return list(train.train_500(H200, "single_gpu_tiny", (*FAST, *overrides)))
-
-
 def test_the_study_trains_through_its_own_stages() -> None:
-    (found,) = warm.call(train_tiny, *LONGER)
+    (found,) = train.train_500(H200, "single_gpu_tiny", (*FAST, *LONGER))
     assert found.result == PASS, found.figure
     assert found.check.startswith("250 steps of the study")
     assert "placement.kernels=torch" in found.figure
 
 
 def test_a_study_that_learns_nothing_fails() -> None:
-    (found,) = warm.call(train_tiny, "pretraining.learning_rate=1.0e-9")
+    slow = (*FAST, "pretraining.learning_rate=1.0e-9")
+    (found,) = train.train_500(H200, "single_gpu_tiny", slow)
     assert found.result == "fail", found.figure
     nan = train.compare_losses([1.0, float("nan")], bound=2.0, words="")
     assert nan.result == "fail"
 
 
 def test_a_stage_that_fails_is_told() -> None:
+    wild = (*FAST, "pretraining.learning_rate=1.0e30")
     with pytest.raises(StageError, match="step 2"):
-        warm.call(train_tiny, "pretraining.learning_rate=1.0e30")
+        list(train.train_500(H200, "single_gpu_tiny", wild))

@@ -7,6 +7,7 @@ end: every byte at one layout, every loss where the number of ranks changed on t
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -17,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests import warm
 from tests.soak.faulty_rank import RENDEZVOUS_PLACES, SAVE_PLACES
 from tests.tiny_run import TinyData, artifact_bytes, write_longer_recipe, write_tiny_data
 
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, SAVE_EVERY = 40, 4
 HANG_SECONDS, PAUSE_SECONDS = 5.0, 120.0
 MOST_SECONDS = 600.0  # of one job
@@ -83,6 +84,17 @@ class Bench:
         )
         self.data: TinyData = write_tiny_data(root / "data", self.recipe)
         self._whole: dict[str, Path] = {}
+        self._server = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.soak.warm_agent"],
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join([str(ROOT / ".imports"), str(ROOT)]),
+                "OMP_NUM_THREADS": "1",
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def whole(self, layout: str) -> Path:
         """The artifact of the run that nothing disturbs."""
@@ -131,12 +143,18 @@ class Bench:
             "FRONTLOAD_FAULTS_LOG": str(log),
         }
         said = out.with_name(f"{out.name}.said")
-        agent = warm.start("frontload.launch.torchrun", *command, environment=environment, out=said)
-        try:
-            return agent.wait(MOST_SECONDS)
-        except subprocess.TimeoutExpired:
-            agent.kill()
-            return agent.wait()
+        request = {"command": command, "environment": environment, "said": str(said)}
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps({**request, "seconds": MOST_SECONDS}) + "\n")
+        self._server.stdin.flush()
+        return int(json.loads(self._server.stdout.readline()))
+
+    def close(self) -> None:
+        """Ends the process that the agents are forked from."""
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
@@ -261,6 +279,7 @@ def main() -> int:
             cells = (number, plan.name, plan.moment, plan.layout, saves, done.restarts)
             end = "; ".join(done.wrong) or same
             print("|", " | ".join(map(str, cells)), f"| {done.seconds:.0f} | {end} |", flush=True)
+        bench.close()
     print(f"{time.monotonic() - began:.0f} s in all, with the undisturbed runs")
     print(f"{asked.rounds - failed} of {asked.rounds} rounds right, seed {asked.seed}")
     return 1 if failed else 0
