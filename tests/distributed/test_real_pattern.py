@@ -7,7 +7,7 @@ the first. Loss and gradient norm say whether forward and backward are those of 
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -24,6 +24,9 @@ from tests.training_inputs import (
     write_blend,
     write_pack,
 )
+
+if TYPE_CHECKING:
+    from frontload.megatron_ext.engine import Engine
 
 pytestmark = pytest.mark.slow
 
@@ -84,14 +87,17 @@ def placement(name: str) -> Placement:
     )
 
 
-def take_steps(place: Placement, samples: Any, *, num_steps: int = 1) -> list[tuple[float, float]]:
-    """Loss and gradient norm of each step from drawn weights."""
-    from frontload.megatron_ext.engine import build_engine, train_step
+def take_steps(engine: "Engine", samples: Any, *, num_steps: int = 1) -> list[tuple[float, float]]:
+    """Loss and gradient norm of each step from drawn weights.
+
+    An engine that took steps before has their moments still: they say nothing of a first step's
+    loss and gradient.
+    """
+    from frontload.megatron_ext.engine import train_step
     from frontload.megatron_ext.schedule import learning_rate
     from frontload.megatron_ext.stack import initialise_weights
 
     recipe = pretraining()
-    engine = build_engine(recipe.model, recipe.training, place)
     initialise_weights(engine.module, recipe.model, recipe.training.seed)
     engine.optimizer.reload_model_params()
     found = []
@@ -104,20 +110,21 @@ def take_steps(place: Placement, samples: Any, *, num_steps: int = 1) -> list[tu
 
 
 def steps_of(root: Path, places: dict[str, Placement]) -> dict[str, list[tuple[float, float]]]:
-    """Both kinds of data under each placement."""
+    """Both kinds of data under each placement, with the engine that was built for it."""
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
     from frontload.megatron_ext.datasets import BlendSamples, PackSamples
+    from frontload.megatron_ext.engine import build_engine
 
     inputs = {path.name: path for path in (root / "inputs").iterdir()}
-    found = {}
+    blend, pack = BlendSamples(inputs["blend"], inputs), PackSamples(root / "pack", SEQUENCE)
+    recipe, found = pretraining(), {}
     for name, place in places.items():
-        steps = STEPS if name == "alone" else 1
-        found[name] = take_steps(place, BlendSamples(inputs["blend"], inputs), num_steps=steps)
+        engine = build_engine(recipe.model, recipe.training, place)
+        found[name] = take_steps(engine, blend, num_steps=STEPS if name == "alone" else 1)
         if name in PACKED or name == "alone":
-            samples = PackSamples(root / "pack", SEQUENCE)
-            found[f"packed {name}"] = take_steps(place, samples)
+            found[f"packed {name}"] = take_steps(engine, pack)
     return found
 
 

@@ -116,10 +116,14 @@ def request(found: dict[str, list[Path]], tabulated: Path, out: Path) -> ReportR
     )
 
 
-def test_the_report_is_one_page_that_needs_no_network(
-    found: dict[str, list[Path]], tabulated: Path, tmp_path: Path
-) -> None:
-    page = write_report(request(found, tabulated, tmp_path / "a" / "out"))
+@pytest.fixture(scope="module")
+def page(
+    found: dict[str, list[Path]], tabulated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return write_report(request(found, tabulated, tmp_path_factory.mktemp("report") / "a" / "out"))
+
+
+def test_the_report_is_one_page_that_needs_no_network(page: Path, tabulated: Path) -> None:
     text = page.read_text()
     assert not re.search(r"<(script|link|img|iframe)\b|@import|url\((?!#)", text)
     outside = re.findall(r'(?:href|src)="([^"#][^"]*)"', text)
@@ -137,14 +141,12 @@ def test_the_report_is_one_page_that_needs_no_network(
 
 
 def test_the_report_of_the_same_study_has_the_same_bytes(
-    found: dict[str, list[Path]], tabulated: Path, tmp_path: Path
+    found: dict[str, list[Path]], tabulated: Path, page: Path, tmp_path: Path
 ) -> None:
-    pages = [
-        write_report(request(found, tabulated, tmp_path / name / "out")) for name in ("a", "b")
-    ]
-    assert pages[0].read_bytes() == pages[1].read_bytes()
-    for figure in sorted((pages[0].parent / "figures").iterdir()):
-        assert figure.read_bytes() == (pages[1].parent / "figures" / figure.name).read_bytes()
+    again = write_report(request(found, tabulated, tmp_path / "b" / "out"))
+    assert again.read_bytes() == page.read_bytes()
+    for figure in sorted((page.parent / "figures").iterdir()):
+        assert figure.read_bytes() == (again.parent / "figures" / figure.name).read_bytes()
 
 
 def test_a_study_of_own_data_says_what_the_held_out_loss_says(
