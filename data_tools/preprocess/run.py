@@ -351,7 +351,8 @@ class _Run:
     def _encoders(self, receipts: Sequence[Receipt]) -> dict[str, Any]:
         """What encoded the parts and why, of this run and of earlier ones that were kept."""
         made = sorted({receipt.encoder for receipt in receipts})
-        noted = noted_encoders(self._folder)
+        unknown = {name: {"reason": "not noted", "compared": 0} for name in made}
+        noted = unknown | noted_encoders(self._folder)  # an older version noted nothing
         compared = sum(noted[name]["compared"] for name in made)
         return {
             "encoder": " and ".join(made),

@@ -152,6 +152,20 @@ def test_a_run_that_finds_all_parts_says_what_encoded_them_and_why(
     assert (found["documents_compared"] == 0) == is_broken
 
 
+def test_parts_of_a_version_that_noted_nothing_are_published(
+    request_of: PreprocessRequest, plain: tuple[bytes, ...]
+) -> None:
+    with open(request_of.inputs[0], "a", encoding="utf-8") as corpus:
+        corpus.write("broken\n" * 3)
+    asked = replace(request_of, encoder=EncoderChoice.TOKENIZERS)
+    with pytest.raises(RecipeError, match="max-bad-rate"):
+        preprocess(asked)
+    (work_folder(asked.output_prefix) / "encoders.json").unlink()
+    made_by = preprocess(replace(asked, max_bad_rate=0.5))["made_by"]
+    assert (made_by["encoder"], made_by["encoder_reason"]) == ("tokenizers", "not noted")
+    assert pair(asked.output_prefix) == plain
+
+
 def test_a_dead_gate_is_told_and_publishes_nothing(
     request_of: PreprocessRequest, plain: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
