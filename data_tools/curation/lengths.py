@@ -36,6 +36,6 @@ def choose_encoder(tokenizer: Path, sample: Sequence[str]) -> tuple[EncoderChoic
 def _encoder(tokenizer: Path, choice: EncoderChoice) -> Encoder:
     """Texts that spell added tokens are left to `tokenizers`, so nothing is refused here."""
     recipe = EncoderRecipe(
-        tokenizer=tokenizer, choice=choice, special_text=SpecialText.ENCODE, eod_id=None
+        tokenizer=tokenizer, choice=choice, special_text=SpecialText.ENCODE, eod=None
     )
     return Encoder(recipe)

@@ -4,6 +4,7 @@ Killed at any moment and run again it goes on: finished units are kept, the byte
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ class _Run:
             tokenizer=self._request.tokenizer,
             choice=choice,
             special_text=self._request.special_text,
-            eod_id=eod[1] if eod else None,
+            eod=eod,
         )
         missing = [unit for unit in self._plan.units if unit.number not in self._done]
         workers = min(self._request.workers, len(missing))
@@ -184,10 +185,13 @@ class _Run:
         kept_bytes = self._plan.num_bytes - sum(unit.stop - unit.start for unit in missing)
         self._progress.start(self._plan.num_bytes, done=kept_bytes)
         gate = crew = None
+        first: list[str] = []
         try:
             if choice is EncoderChoice.GIGATOKEN:
-                gate = Gate(recipe.tokenizer, self._first_texts(), processes=workers - 1)
+                first = self._first_texts()
+                gate = Gate(recipe.tokenizer, first, processes=workers - 1)
             encoder = Encoder(recipe)  # before the workers start: they share what it loaded
+            recipe = replace(recipe, joins=encoder.can_join(first))
             if gate and workers < 2:
                 self._finish(gate, encoder)
             crew = Crew(recipe, workers=workers, report=self._progress.advance)

@@ -12,7 +12,7 @@ import orjson
 import xxhash
 
 from frontload.data_tools.files import read_json
-from frontload.data_tools.preprocess.encoder import Encoded, Encoder
+from frontload.data_tools.preprocess.encoder import Encoded, Encoder, utf8_bytes
 from frontload.data_tools.preprocess.plan import Source, Unit
 from frontload.data_tools.preprocess.vocabulary import Spellings, as_json
 from frontload.data_tools.publish import disk_told
@@ -113,10 +113,12 @@ def encode_unit(
     encoder.renew()
     with _UnitWriter(job, receipt) as writer:
         for texts, dropped in _batches(job, receipt, encoder.refused, report):
+            encoded = encoder.encode(texts)
             if not receipt.checked:
-                sample = [text for text in texts if len(text) <= CHECKED_CHARACTERS][-1:]
-                receipt.checked += encoder.check(sample)
-            writer.write(texts, dropped, encoder.encode(texts))
+                receipt.checked += encoder.check_encoded(
+                    texts, encoded, most_characters=CHECKED_CHARACTERS
+                )
+            writer.write(encoded, dropped)
     return receipt
 
 
@@ -143,7 +145,7 @@ class _UnitWriter:
                 self._streams[kind] = open(self._temporary(kind), "wb")
         return self
 
-    def write(self, texts: list[str], dropped: list[Dropped], encoded: Encoded) -> None:
+    def write(self, encoded: Encoded, dropped: list[Dropped]) -> None:
         """Adds the documents and drops of one batch."""
         receipt = self._receipt
         data = encoded.tokens.data
@@ -151,9 +153,9 @@ class _UnitWriter:
             self._streams["bin"].write(data)
         self._digest.update(data)
         self._lengths.frombytes(encoded.lengths.tobytes())
-        receipt.documents += len(texts)
+        receipt.documents += len(encoded.lengths)
         receipt.tokens += len(encoded.tokens)
-        receipt.text_bytes += sum(map(_utf8_bytes, texts))
+        receipt.text_bytes += encoded.text_bytes
         for row in dropped:
             receipt.dropped[row.reason] = receipt.dropped.get(row.reason, 0) + 1
             if len(receipt.examples) < EXAMPLES:
@@ -182,10 +184,6 @@ class _UnitWriter:
         self._receipt.bin_xxh3 = self._digest.hexdigest()
         self._receipt.lengths_xxh3 = xxhash.xxh3_128(lengths).hexdigest()
         self._temporary("json").write_text(as_json(asdict(self._receipt)))
-
-
-def _utf8_bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
 
 
 def _reject(row: Dropped) -> str:
@@ -306,7 +304,7 @@ def _table_text(row: dict[str, Any] | Reason, job: UnitJob, spellings: Spellings
     text = take_text(row, job.json_key)
     if isinstance(text, Reason):
         return text
-    if _utf8_bytes(text) > job.max_row_bytes:
+    if utf8_bytes(text) > job.max_row_bytes:
         return Reason.OVER_SIZE
     return Reason.SPECIAL_TOKEN if spellings.found_in(text) else text
 

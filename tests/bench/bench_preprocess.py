@@ -2,9 +2,11 @@
 
 Megatron's flow is that of tools/preprocess_data.py at Megatron-LM d98e8a6: a pool of two processes,
 `imap` over lines in chunks of 32, `json.loads`, one `encode` a text, IndexedDatasetBuilder in the
-parent. The fast flow is that of tools/preprocess_data_fast.py: `encode_files`, then the builder
-document by document. Packages are imported before any clock runs. Every variant is timed in a fork,
-where gigatoken falls back to one thread unless it is told not to: it is told to take two.
+parent. The fast flow is gigatoken's `encode_files`, then the builder of megatron-core 0.19.2, a
+document at a time. "In one write" is that of tools/preprocess_data_fast.py at the same commit:
+its builder takes all documents at once (`add_documents`, not in 0.19.2 yet) and holds all tokens in
+memory. Packages are imported before any clock runs. Every variant is timed in a fork, where
+gigatoken falls back to one thread unless it is told not to: it is told to take two.
 
     python tests/bench/bench_preprocess.py [FOLDER] [--megabytes 100] [--rounds 3] [--scaling]
         [--skip-megatron]
@@ -157,6 +159,18 @@ def encode_files_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
     builder.finalize(f"{prefix}.idx")
 
 
+def one_write_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
+    source = gigatoken.JsonlFileSource([corpus], field="text")
+    encoded = gigatoken.Tokenizer(tokenizer).encode_files(source, parallel=True)
+    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
+    flat = np.asarray(encoded.layout.content.data).astype(builder.dtype)
+    offsets = np.asarray(encoded.layout.offsets.data)
+    builder.data_file.write(np.insert(flat, offsets[1:], 0).tobytes())
+    builder.sequence_lengths.extend((np.diff(offsets) + 1).tolist())
+    builder.document_indices.extend(range(1, len(offsets)))
+    builder.finalize(f"{prefix}.idx")
+
+
 def ours(corpus: Path, tokenizer: Path, prefix: Path) -> dict:
     return preprocess(
         PreprocessRequest(
@@ -224,6 +238,9 @@ def compare(folder: Path, *, megabytes: float, rounds: int, skips_megatron: bool
         "Megatron's flow (tokenizers)": lambda p: lambda: megatron_flow(corpus, tokenizer, p),
         "gigatoken encode_files + builder": lambda p: (
             lambda: encode_files_flow(corpus, tokenizer, p)
+        ),
+        "gigatoken encode_files, in one write": lambda p: (
+            lambda: one_write_flow(corpus, tokenizer, p)
         ),
         "bare gigatoken, one thread": lambda p: bare_encode(corpus, tokenizer, parallel=False),
         "bare gigatoken, two threads": lambda p: bare_encode(corpus, tokenizer, parallel=True),

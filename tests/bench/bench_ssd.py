@@ -69,7 +69,7 @@ def products(shape: dict[str, int]) -> Callable[[], None]:
     return run
 
 
-def compare(shape: dict[str, int], *, rounds: int) -> None:
+def compare(shape: dict[str, int], *, rounds: int, calls: int = 1) -> None:
     tensors = [tensor.requires_grad_() for tensor in draw(shape)]
     size = (shape["B"], shape["S"])
     ids = (torch.rand(size) < 1 / 40).long().cumsum(1)
@@ -87,6 +87,7 @@ def compare(shape: dict[str, int], *, rounds: int) -> None:
             "its matrix products alone": products(shape),
         },
         rounds=rounds,
+        calls=calls,
     )
     words = " ".join(f"{letter}={number}" for letter, number in shape.items())
     show(f"scan, forward and backward, {words} (Q: chunk; goal 15)", timings, base="recurrence",
@@ -111,5 +112,5 @@ def laptop_shape() -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    compare(laptop_shape(), rounds=20)
+    compare(laptop_shape(), rounds=20, calls=10)  # one takes 2 ms: too short for a clock
     compare({"B": 16, "S": 256, "H": 8, "E": 32, "G": 1, "N": 32, "Q": 32}, rounds=3)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,6 +24,7 @@ from tests.unit.data_tools_preprocess.files import (
     expected_pair,
     pair,
     write_texts,
+    wrong_library,
 )
 
 PART_BYTES = 8192  # many parts of a small file
@@ -132,12 +132,7 @@ def test_other_ids_from_gigatoken_at_any_place_fall_back_to_the_same_bytes(
     texts = documents(700, seed=2)
     texts[at] += " odd one"
     corpus = write_texts(tmp_path / "corpus.jsonl", texts)
-    right = encoders.fast_encoder
-
-    def wrong(vocabulary: object) -> Callable[[str], np.ndarray]:
-        encode = right(vocabulary)  # type: ignore[arg-type]
-        return lambda text: encode(text)[:-1] if text.endswith("odd one") else encode(text)
-
+    wrong = wrong_library(encoders.fast_encoder, lambda text: text.endswith("odd one"))
     monkeypatch.setattr(encoders, "fast_encoder", wrong)
     manifest = preprocess(replace(request_for(corpus, tmp_path / "P", foreign), workers=workers))
     assert manifest["made_by"]["encoder"] == "tokenizers"
@@ -151,12 +146,7 @@ def test_a_part_whose_sample_differs_late_in_the_run_falls_back(
     """Past the first 1,000 documents one document of each part is still compared."""
     texts = [*documents(1200, seed=2), *(f"odd {text}" for text in documents(400, seed=3))]
     corpus = write_texts(tmp_path / "corpus.jsonl", texts)
-    right = encoders.fast_encoder
-
-    def wrong(vocabulary: object) -> Callable[[str], np.ndarray]:
-        encode = right(vocabulary)  # type: ignore[arg-type]
-        return lambda text: encode(text)[:-1] if text.startswith("odd") else encode(text)
-
+    wrong = wrong_library(encoders.fast_encoder, lambda text: text.startswith("odd"))
     monkeypatch.setattr(encoders, "fast_encoder", wrong)
     manifest = preprocess(request_for(corpus, tmp_path / "P", foreign))
     assert manifest["made_by"]["encoder"] == "tokenizers"
