@@ -57,7 +57,7 @@ class Encoder:
         self._end = np.array([recipe.eod[1]] if recipe.eod else [], dtype=self.vocabulary.dtype)
         self.refused = refused_spellings(self.vocabulary, recipe.special_text)
         self._doubtful = doubtful_spellings(self.vocabulary, recipe.special_text)
-        self._fast: Callable[[str], np.ndarray] | None = None
+        self._fast: Callable[..., np.ndarray] | None = None
         if recipe.choice is EncoderChoice.GIGATOKEN:
             self._fast = fast_encoder(self.vocabulary)
         self._resident = _resident_bytes()  # with what a fork shares with its parent
