@@ -100,7 +100,7 @@ def _openthoughts3(row: dict[str, Any], rules: Rules) -> Converted:
     turns: list[Turn] = []
     for message in listed:
         role, text = (message.get(name) if isinstance(message, dict) else None for name in names)
-        if role not in ROLES or not isinstance(text, str):
+        if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
             return Drop(reason="a message without a known role and a text", detail=repr(role)[:80])
         if text.strip() or ROLES[role] != SYSTEM:
             turns.append(Turn(role=ROLES[role], text=text))

@@ -123,6 +123,8 @@ class Encoder:
         """
         if self._fast is None or self._recipe.eod is None:
             return False
+        if not stands_alone(self._recipe.eod[0], self.vocabulary.added):
+            return False
         texts = [
             text
             for text in (*PROBES, *texts)
@@ -202,6 +204,19 @@ def doubtful_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spe
     """The added tokens that a text may spell: gigatoken does not strip around them as asked."""
     dropped = vocabulary.special if special_text is SpecialText.DROP else ()
     return Spellings(set(vocabulary.added) - set(dropped))
+
+
+def stands_alone(end: str, added: Sequence[str]) -> bool:
+    """Whether a text before `end` leaves it where it is: behind "a#", "##" is found one too early.
+
+    A token that begins in the text and ends in `end` or behind it would be taken first. One that is
+    not added is a word like others: it may melt into its neighbours.
+    """
+    return end in added and not any(
+        (token != end and end in token)
+        or any(token.endswith(end[:size]) for size in range(1, min(len(end), len(token))))
+        for token in added
+    )
 
 
 def utf8_bytes(text: str) -> int:

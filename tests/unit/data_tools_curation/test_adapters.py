@@ -144,6 +144,10 @@ def test_an_unclosed_think_is_flagged_or_dropped_as_the_recipe_says() -> None:
             openthoughts("2", conversations=[{"from": "tool", "value": "x"}]),
             "a message without a known role and a text",
         ),
+        (
+            openthoughts("2", conversations=[{"from": ["human"], "value": "x"}]),
+            "a message without a known role and a text",
+        ),
     ],
 )
 def test_openthoughts_rows_that_are_no_conversation(row: dict[str, Any], why: str) -> None:

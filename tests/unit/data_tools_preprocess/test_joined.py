@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from frontload.data_tools.preprocess import encoder as encoders
-from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe
+from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, stands_alone
 from frontload.data_tools.preprocess.request import (
     EncoderChoice,
     PreprocessRequest,
@@ -123,6 +123,40 @@ def test_a_tokenizer_with_its_own_ways_at_the_edges_keeps_the_bytes(
     preprocess(request_for(tokenizer, corpus, tmp_path / "P"))
     plain = expected_pair(tmp_path / "plain", tokenizer, texts, eod=0)
     assert pair(tmp_path / "P") == pair(plain)
+
+
+@pytest.mark.parametrize("end", ["##", "#-#", "~~"])
+def test_an_end_that_could_be_found_too_early_keeps_the_bytes(
+    foreign: Path, tmp_path: Path, end: str
+) -> None:
+    """`a#` and the end `##` are `a`, `##`, `#` from the left; past what the gate compares."""
+    library = Tokenizer.from_file(str(foreign))
+    library.add_special_tokens([end])
+    library.save(str(tmp_path / "tokenizer.json"))
+    odd = [f"{text}{end[:size]}" for text in documents(80, seed=3) for size in (0, len(end) - 1)]
+    texts = [*documents(1200, seed=2), *odd, "plain", "and one that is compared"]
+    corpus = write_texts(tmp_path / "corpus.jsonl", texts)
+    request = request_for(tmp_path / "tokenizer.json", corpus, tmp_path / "P")
+    preprocess(replace(request, eod_token=end, part_bytes=1 << 26))
+    number = library.token_to_id(end)
+    plain = expected_pair(tmp_path / "plain", tmp_path / "tokenizer.json", texts, eod=number)
+    assert pair(tmp_path / "P") == pair(plain)
+
+
+@pytest.mark.parametrize(
+    ("end", "others", "alone"),
+    [
+        ("<|endoftext|>", ["<|pad|>", "<", "endoftext|>"], True),
+        ("</s>", ["<s>", "<unk>", "##"], True),
+        ("</s>", ["a<"], False),
+        ("</s>", ["a</s>"], False),
+        ("</s>", ["</s>\n"], False),
+        ("##", [], False),
+    ],
+)
+def test_which_ends_stand_alone(end: str, others: list[str], alone: bool) -> None:
+    assert stands_alone(end, [end, *others]) == alone
+    assert not stands_alone(end, others)  # no added token: a word like others
 
 
 @pytest.mark.parametrize("workers", [1, 2])
