@@ -66,7 +66,7 @@ def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
             return folder
     names = [path.parent.name for path in folders]
     raise RecipeError(
-        f"convert to-hf {asked}",
+        f"{command} {asked}",
         found=f"no such folder, and no such checkpoint in {store.root}",
         rule="a checkpoint is named by its folder, its key or its label",
         do=nearest(name, names) if names else "run the study first, or give its --store",

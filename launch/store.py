@@ -53,9 +53,19 @@ class Ticket:
 
 
 class Store:
-    """A folder of finished artifacts. Paths are made when needed, never by looking."""
+    """A folder of finished artifacts. Paths are made when needed, never by looking.
+
+    Raises: RecipeError if `root` is there and is no folder.
+    """
 
     def __init__(self, root: Path) -> None:
+        if root.exists() and not root.is_dir():
+            raise RecipeError(
+                f"store {root}",
+                found="it is not a folder",
+                rule="a store is a folder of artifacts, which a run makes if it is missing",
+                do="name another with --store",
+            )
         self.root = root
 
     def find(self, kind: str, key: str) -> Path | None:

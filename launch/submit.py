@@ -16,6 +16,7 @@ from frontload.launch.train_job import render_train
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
 from frontload.recipes.placement import Placement
+from frontload.recipes.placement_budgets import check_placement
 from frontload.recipes.rl_budgets import check_grpo
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.recipes.train_budgets import check_train
@@ -162,7 +163,9 @@ def load_placement(name: str, overrides: Sequence[str]) -> Loaded[Placement]:
     Raises: RecipeError for an unknown name, and for what the placement itself has wrong.
     """
     path = _named(name, "placements", asked=f"--placement {name}", what="placement")
-    return load_recipe(path, Placement, overrides=overrides)
+    loaded = load_recipe(path, Placement, overrides=overrides)
+    check_placement(loaded, loaded.value)
+    return loaded
 
 
 def _named(name: str, folder: str, *, asked: str, what: str) -> Path:

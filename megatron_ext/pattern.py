@@ -1,5 +1,6 @@
 """The layer pattern: its letters, and how a model splits over ranks. No torch."""
 
+from dataclasses import fields
 from enum import Enum
 
 from frontload.recipes.errors import RecipeError
@@ -54,9 +55,9 @@ def parse_pattern(pattern: str) -> tuple[Layer, ...]:
 
 
 def check_model(model: Model) -> None:
-    """Checks the numbers of a model against each other.
+    """Checks the numbers of a model, alone and against each other.
 
-    Raises: RecipeError naming the two fields that do not fit.
+    Raises: RecipeError naming the field, or the two fields that do not fit.
     """
     parse_pattern(model.pattern)
     for name, of in (
@@ -70,6 +71,15 @@ def check_model(model: Model) -> None:
                 found=f"is {count} with model.{of} {groups}",
                 rule=f"{of} must divide {name}",
                 do=f"change one of them (divisors of {count}: {_divisors(count)})",
+            )
+    for field in fields(model):
+        size = getattr(model, field.name)
+        if type(size) in (int, float) and not size > 0:
+            raise RecipeError(
+                f"model.{field.name}",
+                found=f"is {size}",
+                rule="sizes of a model are above 0",
+                do="change it",
             )
 
 

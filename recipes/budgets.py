@@ -6,8 +6,8 @@ from math import lcm
 
 from frontload.recipes.artifact import CORPUS_SETS
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.gpus import KINDS
 from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.placement_budgets import check_placement
 from frontload.recipes.schema import ReasoningWriter
 from frontload.recipes.study_rl import check_rl
 from frontload.recipes.study_schema import StudyRecipe, TrainingKnobs
@@ -35,7 +35,7 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
             rule="a study has at least one seed",
             do="write 1 or more",
         )
-    _check_placement(loaded)
+    check_placement(loaded, recipe.placement, under="placement.")
     _check_corpus(loaded)
     _check_mixes(loaded)
     _check_model(loaded)
@@ -70,26 +70,6 @@ def _at_least(loaded: Loaded[StudyRecipe], path: str, *, value: float, least: in
         raise loaded.refuse(
             path, found=f"is {value:g}", rule=f"it is {least} or more", do="change it"
         )
-
-
-def _check_placement(loaded: Loaded[StudyRecipe]) -> None:
-    """Counts of ranks are counts; whether a model divides by them is `megatron_ext.layout`."""
-    placement = loaded.value.placement
-    for knob in ("num_nodes", "ranks_per_node", "threads_per_rank", "tensor_parallel"):
-        _at_least(loaded, f"placement.{knob}", value=getattr(placement, knob), least=1)
-    for knob in ("pipeline_parallel", "context_parallel", "stages_per_gpu"):
-        _at_least(loaded, f"placement.{knob}", value=getattr(placement, knob), least=1)
-    for knob in ("workers", "micro_batch_sequences"):
-        _at_least(loaded, f"placement.{knob}", value=getattr(placement, knob), least=0)
-    if placement.gpus is not None:
-        _choice(loaded, "placement.gpus.kind", value=placement.gpus.kind, names=tuple(KINDS))
-        if not 0.0 < placement.gpus.kernel_mfu <= 1.0:
-            raise loaded.refuse(
-                "placement.gpus.kernel_mfu",
-                found=f"is {placement.gpus.kernel_mfu}",
-                rule="a share of the peak rate lies above 0 and at most at 1",
-                do="write e.g. 0.06",
-            )
 
 
 def _check_corpus(loaded: Loaded[StudyRecipe]) -> None:

@@ -286,6 +286,13 @@ def _override(tree: Tree, text: str) -> Tree:
             rule="an override is a dotted path into the study, an equals sign and a value",
             do="write e.g. `sft.learning_rate=1.0e-5`",
         )
+    if not raw.strip():
+        raise RecipeError(
+            f"{COMMAND_LINE}: {path}",
+            found="no value after the equals sign",
+            rule="an override sets one value",
+            do=f"write it, e.g. {path}=null or {path}=[]",
+        )
     value = _parse(raw, lambda _mark: COMMAND_LINE, whole=COMMAND_LINE)
     return _set(tree, path.split("."), value, asked=path)
 

@@ -30,7 +30,7 @@ FILES = ("--prompts", "prompts.jsonl", "--validation", "held.jsonl")
         (("grpo_tny", "--model", "empty", *FILES), "write 'grpo_tiny'"),
         (("grpo_tiny", "--model", "empty", *FILES[:2]), "--validation"),
         (("grpo_tiny", *FILES), "--model"),
-        (("grpo_tiny", "--model", "none", *FILES), "a checkpoint is named by its folder"),
+        (("grpo_tiny", "--model", "none", *FILES), "rl --model none: no such folder"),
         (("grpo_tiny", "--model", "checkpoint", *FILES), "with --tokenizer"),
         (
             ("grpo_tiny", "--model", "empty", "--tokenizer", "prompts.jsonl", *FILES),
