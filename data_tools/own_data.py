@@ -53,11 +53,12 @@ def expand_files(patterns: Sequence[str], *, field: str) -> list[Path]:
         found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))
         found = [file for file in found if file.is_file()]
         if not found:
+            is_folder = Path(pattern).is_dir()
             raise RecipeError(
                 f"own.{field}: {pattern}",
-                found="no such file",
+                found="a folder" if is_folder else "no such file",
                 rule="every pattern names at least one file, seen from the folder of the command",
-                do="correct the path",
+                do=f"write e.g. {Path(pattern, '*')}" if is_folder else "correct the path",
             )
         files.extend(found)
     repeated = [str(file) for file, count in Counter(files).items() if count > 1]
@@ -107,9 +108,11 @@ def write_own_corpus(recipe: OwnData, folder: Path) -> None:
         )
     num_base = write_rows(corpus_set(folder, "base"), _base_rows(recipe, dropped))
     if num_base == 0:
+        counts = [f"{name} {count}" for name, count in dropped.items() if name.startswith("base:")]
         raise RecipeError(
             "own.base_files",
-            found=f"no text in {', '.join(recipe.base_files)}; dropped {dict(dropped)}",
+            found=f"no text in {', '.join(recipe.base_files)}"
+            + (f" (dropped {', '.join(counts)})" if counts else ""),
             rule="the base text holds at least one document",
             do="name files that hold text",
         )

@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.store import Store, read_manifest
+from frontload.launch.store import Store, check_content, read_manifest
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
 
@@ -53,7 +53,7 @@ def convert_from_hf(options: argparse.Namespace) -> int:
 def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
     """A folder as it is named, or the built checkpoint of the store with this key or label.
 
-    Raises: RecipeError if there is none.
+    Raises: RecipeError if there is none; ArtifactError if its bytes are not those published.
     """
     if Path(asked).is_dir():
         return Path(asked)
@@ -63,6 +63,7 @@ def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
     for folder in (path.parent for path in folders):
         label, _, key = folder.name.rpartition("-")
         if name in (folder.name, key, label) or label == f"{name}-seed1":
+            check_content(folder)
             return folder
     names = [path.parent.name for path in folders]
     raise RecipeError(

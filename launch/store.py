@@ -166,6 +166,13 @@ def check_sizes(folder: Path, key: str) -> None:
     Raises: ArtifactError naming the file.
     """
     manifest = read_manifest(folder)
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(
+            f"artifact {folder}",
+            found=f"its manifest is of format {manifest.get('format')}",
+            rule=f"this version reads format {FORMAT}",
+            do="use the version that wrote it, or another folder with --store",
+        )
     if manifest.get("key") != key:
         raise _torn(folder, f"its manifest is of key {manifest.get('key')}")
     for name, entry in manifest["files"].items():

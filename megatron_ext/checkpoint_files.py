@@ -23,13 +23,14 @@ def check_whole(folder: Path) -> None:
     """
     asked = f"checkpoint {folder}"
     do = "delete the artifact by its key and run the study again"
+    need: dict[str, int] = {}
     try:
         table = pickle.loads((folder / METADATA).read_bytes())
-    except (OSError, pickle.UnpicklingError, EOFError) as error:
+        stored = list(table.storage_data.values())
+    except Exception as error:  # damaged bytes are a program to pickle: it may end in any of them
         rule = f"a checkpoint has a readable {METADATA}"
         raise ArtifactError(asked, found=first_line(error), rule=rule, do=do) from error
-    need: dict[str, int] = {}
-    for item in table.storage_data.values():
+    for item in stored:
         end = item.offset + item.length
         need[item.relative_path] = max(need.get(item.relative_path, 0), end)
     for name, size in sorted(need.items()):

@@ -233,8 +233,10 @@ def test_a_wrong_field_is_refused(
 
 def test_bad_base_files_are_refused(own: OwnData, tmp_path: Path) -> None:
     (tmp_path / "empty.md").write_text("\n\n")
-    with pytest.raises(RecipeError, match="own.base_files: no text in"):
+    with pytest.raises(RecipeError, match="own.base_files: no text in .*empty.md; the base text"):
         write(own, tmp_path, base_files=(str(tmp_path / "empty.md"),))
+    with pytest.raises(RecipeError, match="own.base_files: .*: a folder; .* write e.g. .*/\\*"):
+        write(own, tmp_path, base_files=(str(tmp_path),))
     (tmp_path / "latin.md").write_bytes(b"fine\ncaf\xe9\n")
     with pytest.raises(RecipeError, match="latin.md:2: byte 0xe9 at column 4"):
         write(own, tmp_path, base_files=(str(tmp_path / "latin.md"),))

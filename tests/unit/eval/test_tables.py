@@ -149,6 +149,17 @@ def test_the_report_of_the_same_study_has_the_same_bytes(
         assert figure.read_bytes() == (again.parent / "figures" / figure.name).read_bytes()
 
 
+def test_on_a_narrow_page_a_figure_scrolls_and_its_letters_stay_readable(page: Path) -> None:
+    """A point of a figure's text is never less than a pixel."""
+    text = page.read_text()
+    drawn = re.search(r"figure svg {[^}]*min-width: (\d+)px", text)
+    assert drawn
+    assert re.search(r"figure {[^}]*overflow-x: auto", text)
+    widths = re.findall(r'<svg[^>]* width="([\d.]+)pt"', text)
+    assert len(widths) >= 4
+    assert int(drawn[1]) >= max(map(float, widths))
+
+
 def test_a_study_of_own_data_says_what_the_held_out_loss_says(
     tmp_path: Path,
 ) -> None:

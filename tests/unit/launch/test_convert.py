@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
+from frontload.launch.store import FORMAT, digest_file
 from frontload.megatron_ext.checkpoint_files import read_model, write_model
 from frontload.megatron_ext.convert_checkpoint import StoredTensors
 from tests.training_inputs import tiny_model
@@ -13,7 +14,18 @@ from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_token
 
 
 def publish(folder: Path, inputs: dict[str, str]) -> Path:
-    (folder / "manifest.json").write_text(json.dumps({"inputs": inputs, "files": {}}))
+    """Writes the folder's manifest, as a store does."""
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "sha256": digest_file(path),
+            "size_bytes": path.stat().st_size,
+        }
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+    key = folder.name.rpartition("-")[2]
+    manifest = {"format": FORMAT, "key": key, "inputs": inputs, "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
@@ -88,3 +100,23 @@ def test_without_a_manifest_the_tokenizer_must_be_named(
     assert "--tokenizer" in capsys.readouterr().err
     assert cli.main([*words, "--tokenizer", str(tmp_path / "tokenizer.json")]) == 0
     assert (tmp_path / "hf" / "chat_template.jinja").is_file()
+
+
+def test_a_checkpoint_whose_bytes_changed_is_not_exported(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = next((store / "sft/lmq-seed1-aaa/weights").glob("*.distcp"))
+    data.write_bytes(data.read_bytes()[:-1] + b"\x7f")
+    out = tmp_path / "hf"
+    assert cli.main(["convert", "to-hf", "lmq", str(out), "--store", str(store)]) == 2
+    assert "are not those that were published" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_table_of_other_bytes_is_told(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = store / "sft/lmq-seed1-aaa"
+    (folder / "weights/.metadata").write_text("garbage\n")
+    assert cli.main(["convert", "to-hf", str(folder), str(tmp_path / "hf"), "--store", str(store)])
+    assert "a checkpoint has a readable .metadata" in capsys.readouterr().err

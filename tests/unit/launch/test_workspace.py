@@ -7,6 +7,7 @@ import pytest
 
 from frontload.launch.store import Store, Ticket, check_content, digest_file, read_manifest
 from frontload.launch.workspace import METRICS, LiveWorkspace
+from frontload.recipes.errors import ArtifactError
 from frontload.recipes.placement import Placement
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import Stage
@@ -121,6 +122,15 @@ def test_an_artifact_is_found_by_key_under_any_label(tmp_path: Path) -> None:
     folder = store.publish(TICKET)
     other = Stage(kind=STAGE.kind, label="another-name", recipe=STAGE.recipe)
     assert store.find(other.kind, other.key) == folder
+
+
+def test_an_artifact_of_another_format_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    open_workspace(tmp_path)
+    manifest = store.publish(TICKET) / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 9'))
+    with pytest.raises(ArtifactError, match="its manifest is of format 9; this version reads"):
+        store.find(STAGE.kind, STAGE.key)
 
 
 def test_before_the_rename_nothing_is_there(
