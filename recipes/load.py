@@ -108,7 +108,7 @@ def read_tree(path: Path, kind: Any, *, seen: tuple[Path, ...]) -> Tree:
     tree = _expand(Tree(value=entries, place=tree.place), kind, path)
     if parent is None:
         return tree
-    above = _find_parent(path, parent)
+    above = _find_parent(path, parent, kind)
     if above in (*seen, path.resolve()):
         raise RecipeError(
             f"{parent.place}: extends",
@@ -199,15 +199,21 @@ def _tree(node: yaml.Node, place: str, place_of: Any) -> Tree:
     return Tree(value=entries, place=place)
 
 
-def _find_parent(path: Path, parent: Tree) -> Path:
+def _find_parent(path: Path, parent: Tree, kind: Any) -> Path:
     name = parent.value if isinstance(parent.value, str) else ""
-    for candidate in (
+    places = [
         path.parent / name if name.endswith(".yaml") else path.parent / f"{name}.yaml",
         RECIPES / path.parent.name / f"{name}.yaml",
         *(RECIPES / folder / f"{name}.yaml" for folder in PARENT_FOLDERS),
-    ):
-        if name and candidate.is_file() and candidate.resolve() != path.resolve():
-            return candidate.resolve()
+    ]
+    there = [
+        place.resolve()
+        for place in places
+        if name and place.is_file() and place.resolve() != path.resolve()
+    ]
+    if there:
+        beside = there[0].parent == path.parent.resolve()
+        return there[0] if beside else next((f for f in there if _is_of(f, kind)), there[0])
     names = sorted(found.stem for found in path.parent.glob("*.yaml") if found != path)
     raise RecipeError(
         f"{parent.place}: extends",
@@ -215,6 +221,12 @@ def _find_parent(path: Path, parent: Tree) -> Path:
         rule="`extends` names one parent, without .yaml",
         do=nearest(name, names),
     )
+
+
+def _is_of(path: Path, kind: Any) -> bool:
+    """Whether a file has keys of `kind` only: a curation and a blend may share a name."""
+    entries = _compose(path).value
+    return isinstance(entries, dict) and entries.keys() <= {"extends", *_fields(kind)}
 
 
 # ---------------------------------------------------------------- merging

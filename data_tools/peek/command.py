@@ -102,7 +102,9 @@ def _print_counts(console: Console, file: Path) -> None:
     console.print(json.dumps(shown, indent=1, sort_keys=True))
 
 
-def _wanted(arguments: argparse.Namespace, total: int) -> range:
+def _wanted(console: Console, arguments: argparse.Namespace, total: int) -> range:
+    if arguments.rows and arguments.first >= total:
+        console.print(f"  nothing from {arguments.first} on: there are {total}, counted from 0")
     return range(min(arguments.first, total), min(arguments.first + arguments.rows, total))
 
 
@@ -112,8 +114,10 @@ def _show_file(
     """Rows of a file; with a tokenizer, conversations as its template says them, targets marked."""
     expand_inputs([str(file)], asked_by="PATH")
     template = load_template(arguments.template, tokenizer) if tokenizer else None
-    last = arguments.first + arguments.rows
-    for row in islice(read_rows(file), arguments.first, last):
+    rows = iter(read_rows(file))
+    passed = sum(1 for _ in islice(rows, arguments.first))
+    row = None
+    for row in islice(rows, arguments.rows):
         if isinstance(row, BadRow):
             console.print(f"  row {row.number}: {row.reason}")
             continue
@@ -128,6 +132,8 @@ def _show_file(
         texts = [(piece.text, piece.is_target) for piece in parts if not isinstance(piece, dict)]
         console.print(f"row {row.number}")
         console.print(masked_text(texts, has_colour=console.is_terminal))
+    if row is None:
+        _wanted(console, arguments, passed)
 
 
 def _show_sets(
@@ -146,7 +152,7 @@ def _show_documents(
     console: Console, prefix: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
 ) -> None:
     reader = IndexedReader(prefix)
-    for number in _wanted(arguments, reader.num_documents):
+    for number in _wanted(console, arguments, reader.num_documents):
         ids = reader.document(number).tolist()
         console.print(f"{number}: {_cut(tokenizer.decode(ids) if tokenizer else str(ids))}")
 
@@ -157,7 +163,7 @@ def _show_pack(
     """Samples in training order, each conversation of a row with its targets marked."""
     tokens, mask = IndexedReader(folder / "tokens"), IndexedReader(folder / "loss_mask")
     order = read_array(folder / "order.npy", np.int64)
-    for sample in _wanted(arguments, len(order)):
+    for sample in _wanted(console, arguments, len(order)):
         row = int(order[sample])
         first, last = (int(number) for number in tokens.document_indices[row : row + 2])
         console.print(f"sample {sample}: row {row}, {last - first} conversations")
@@ -182,7 +188,7 @@ def _show_blend(console: Console, folder: Path, arguments: argparse.Namespace) -
             do="give them with --index",
         )
     folders = sources_in_store(indexes, tokenizer=arguments.tokenizer)
-    for number in _wanted(arguments, plan["num_samples"]):
+    for number in _wanted(console, arguments, plan["num_samples"]):
         console.print(_cut(explain_sample(folder, folders, number=number).to_text()))
 
 

@@ -74,6 +74,20 @@ def test_rows_of_a_file_are_shown_as_their_template_says_them(
         run("peek", made / "chats.jsonl", "--rows", -1)
 
 
+def test_a_first_row_behind_the_last_is_told(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    for first in (2, 7):
+        assert run("peek", tmp_path / "rows.jsonl", "--first", first) == 0
+        told = f"nothing from {first} on: there are 2, counted from 0"
+        assert told in capsys.readouterr().out
+    assert run("peek", made / "P.bin", "--first", 9999) == 0
+    assert "nothing from 9999 on: there are" in capsys.readouterr().out
+    assert run("peek", tmp_path / "rows.jsonl", "--first", 1) == 0
+    assert "nothing" not in capsys.readouterr().out
+
+
 def test_parquet_rows_are_shown(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import pyarrow
     from pyarrow import parquet

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from frontload.recipes.blend_schema import BlendRecipe
+from frontload.recipes.curation import Curation
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import load_recipe
 from frontload.recipes.placement import Placement
@@ -216,3 +218,10 @@ def test_a_file_that_a_child_names_replaces_its_parents_whole(tmp_path: Path) ->
     (tmp_path / "changed.yaml").write_text("extends: mine\nplacement: {threads_per_rank: 2}\n")
     placement = load_recipe(tmp_path / "changed.yaml", StudyRecipe).value.placement
     assert placement == Placement(threads_per_rank=2)
+
+
+def test_a_parent_that_shares_its_name_is_the_one_of_the_childs_kind(tmp_path: Path) -> None:
+    """recipes/curations and recipes/blends both hold a gsm8k.yaml."""
+    mine = write(tmp_path, "extends: gsm8k\nseed: 7\n", "mine.yaml")
+    assert load_recipe(mine, BlendRecipe).value.seed == 7
+    assert load_recipe(mine, Curation).value.seed == 7
