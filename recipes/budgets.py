@@ -7,7 +7,7 @@ from math import lcm
 from frontload.recipes.artifact import CORPUS_SETS
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded, nearest
-from frontload.recipes.placement_budgets import check_placement
+from frontload.recipes.placement_budgets import at_least, check_placement
 from frontload.recipes.schema import ReasoningWriter
 from frontload.recipes.study_rl import check_rl
 from frontload.recipes.study_schema import StudyRecipe, TrainingKnobs
@@ -62,13 +62,6 @@ def _share(loaded: Loaded[StudyRecipe], path: str, *, value: float, top: float =
     if not 0.0 <= value <= top:
         raise loaded.refuse(
             path, found=f"is {value}", rule=f"a share lies between 0 and {top:g}", do="change it"
-        )
-
-
-def _at_least(loaded: Loaded[StudyRecipe], path: str, *, value: float, least: int) -> None:
-    if value < least:
-        raise loaded.refuse(
-            path, found=f"is {value:g}", rule=f"it is {least} or more", do="change it"
         )
 
 
@@ -223,7 +216,7 @@ def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
                 rule="a decay of Adam lies in [0, 1)",
                 do="write e.g. 0.9",
             )
-    _at_least(loaded, f"{section}.weight_decay", value=knobs.weight_decay, least=0)
+    at_least(loaded, f"{section}.weight_decay", value=knobs.weight_decay, least=0)
     for knob in (*POSITIVE, "adam_epsilon", "clip_grad"):
         value = getattr(knobs, knob)
         if value <= 0:

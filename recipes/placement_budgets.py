@@ -21,9 +21,9 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
     Raises: RecipeError with the place, the value and the rule.
     """
     for knob in COUNTS:
-        _at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=1)
+        at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=1)
     for knob in SIZES:
-        _at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=0)
+        at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=0)
     gpus = placement.gpus
     if gpus is None:
         return
@@ -51,10 +51,11 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
             do="write e.g. 50.0",
         )
     for knob in ("reserved_gib", "dollars_per_hour"):
-        _at_least(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), least=0)
+        at_least(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), least=0)
 
 
-def _at_least(loaded: Loaded[Any], path: str, *, value: float, least: int) -> None:
+def at_least(loaded: Loaded[Any], path: str, *, value: float, least: int) -> None:
+    """Refuses a number below `least`, naming its place."""
     if value < least:
         raise loaded.refuse(
             path, found=f"is {value:g}", rule=f"it is {least} or more", do="change it"

@@ -102,9 +102,13 @@ def _print_counts(console: Console, file: Path) -> None:
     console.print(json.dumps(shown, indent=1, sort_keys=True))
 
 
-def _wanted(console: Console, arguments: argparse.Namespace, total: int) -> range:
+def _tell_end(console: Console, arguments: argparse.Namespace, total: int) -> None:
     if arguments.rows and arguments.first >= total:
         console.print(f"  nothing from {arguments.first} on: there are {total}, counted from 0")
+
+
+def _wanted(console: Console, arguments: argparse.Namespace, total: int) -> range:
+    _tell_end(console, arguments, total)
     return range(min(arguments.first, total), min(arguments.first + arguments.rows, total))
 
 
@@ -133,7 +137,7 @@ def _show_file(
         console.print(f"row {row.number}")
         console.print(masked_text(texts, has_colour=console.is_terminal))
     if row is None:
-        _wanted(console, arguments, passed)
+        _tell_end(console, arguments, passed)
 
 
 def _show_sets(

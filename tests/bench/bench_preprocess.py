@@ -148,24 +148,26 @@ def megatron_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
         builder.finalize(f"{prefix}.idx")
 
 
-def encode_files_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
+def encode_files(corpus: Path, tokenizer: Path) -> tuple[np.ndarray, np.ndarray]:
+    """All ids end to end, and where each document begins and the last one ends."""
     source = gigatoken.JsonlFileSource([corpus], field="text")
     encoded = gigatoken.Tokenizer(tokenizer).encode_files(source, parallel=True)
+    layout = encoded.layout  # views: a loop over awkward's rows would slow the peer down
+    return np.asarray(layout.content.data), np.asarray(layout.offsets.data)
+
+
+def encode_files_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
+    flat, offsets = encode_files(corpus, tokenizer)
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
-    flat = np.asarray(encoded.layout.content.data)  # the builder's loop with awkward's rows is
-    offsets = np.asarray(encoded.layout.offsets.data)  # slower still: the peer is given views
     for start, end in zip(offsets[:-1], offsets[1:], strict=True):
         builder.add_document(np.append(flat[start:end], 0), [int(end - start) + 1])
     builder.finalize(f"{prefix}.idx")
 
 
 def one_write_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
-    source = gigatoken.JsonlFileSource([corpus], field="text")
-    encoded = gigatoken.Tokenizer(tokenizer).encode_files(source, parallel=True)
+    flat, offsets = encode_files(corpus, tokenizer)
     builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
-    flat = np.asarray(encoded.layout.content.data).astype(builder.dtype)
-    offsets = np.asarray(encoded.layout.offsets.data)
-    builder.data_file.write(np.insert(flat, offsets[1:], 0).tobytes())
+    builder.data_file.write(np.insert(flat.astype(builder.dtype), offsets[1:], 0).tobytes())
     builder.sequence_lengths.extend((np.diff(offsets) + 1).tolist())
     builder.document_indices.extend(range(1, len(offsets)))
     builder.finalize(f"{prefix}.idx")

@@ -9,8 +9,10 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from frontload.data_tools.indexed import IndexedWriter
+from frontload.data_tools.preprocess.request import PreprocessRequest
 
 EOD = "<|endoftext|>"
+PART_BYTES = 8192  # many parts of a small file
 WORDS = ["the", "of", "and", "def", "return", "import", "class", "self", "data", "model"]
 WORDS += ["caf\u00e9", "na\u00efve", "\u4e2d\u6587", "x", "=", "1", "(", ")", ":", "\n\n"]
 
@@ -24,6 +26,17 @@ def write_texts(file: Path, texts: list[str]) -> Path:
     rows = (json.dumps({"text": text, "n": 1}, ensure_ascii=False) + "\n" for text in texts)
     file.write_text("".join(rows), encoding="utf-8")
     return file
+
+
+def request_for(corpus: Path, prefix: Path, tokenizer: Path) -> PreprocessRequest:
+    return PreprocessRequest(
+        inputs=[corpus],
+        output_prefix=prefix,
+        tokenizer=tokenizer,
+        append_eod=True,
+        eod_token=EOD,
+        part_bytes=PART_BYTES,
+    )
 
 
 def train_foreign(file: Path) -> Path:

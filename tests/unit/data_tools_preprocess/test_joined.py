@@ -12,17 +12,14 @@ from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, stands_alone
-from frontload.data_tools.preprocess.request import (
-    EncoderChoice,
-    PreprocessRequest,
-    SpecialText,
-)
+from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
 from frontload.data_tools.preprocess.run import preprocess
 from tests.unit.data_tools_preprocess.files import (
     EOD,
     documents,
     expected_pair,
     pair,
+    request_for,
     write_texts,
 )
 
@@ -64,17 +61,6 @@ def changed(tokenizer: Path, file: Path, change: Callable[[Tokenizer], object]) 
     change(library)
     library.save(str(file))
     return file
-
-
-def request_for(tokenizer: Path, corpus: Path, prefix: Path) -> PreprocessRequest:
-    return PreprocessRequest(
-        inputs=[corpus],
-        output_prefix=prefix,
-        tokenizer=tokenizer,
-        append_eod=True,
-        eod_token=EOD,
-        part_bytes=8192,
-    )
 
 
 @settings(max_examples=500, deadline=None)
@@ -120,7 +106,7 @@ def test_a_tokenizer_with_its_own_ways_at_the_edges_keeps_the_bytes(
     assert Encoder(recipe_of(tokenizer)).can_join([]) == joins  # the probes alone tell
     texts = [f"{space}{text}{space}" for text in documents(80, seed=4) for space in ("", " ", "\n")]
     corpus = write_texts(tmp_path / "corpus.jsonl", texts)
-    preprocess(request_for(tokenizer, corpus, tmp_path / "P"))
+    preprocess(request_for(corpus, tmp_path / "P", tokenizer))
     plain = expected_pair(tmp_path / "plain", tokenizer, texts, eod=0)
     assert pair(tmp_path / "P") == pair(plain)
 
@@ -136,7 +122,7 @@ def test_an_end_that_could_be_found_too_early_keeps_the_bytes(
     odd = [f"{text}{end[:size]}" for text in documents(80, seed=3) for size in (0, len(end) - 1)]
     texts = [*documents(1200, seed=2), *odd, "plain", "and one that is compared"]
     corpus = write_texts(tmp_path / "corpus.jsonl", texts)
-    request = request_for(tmp_path / "tokenizer.json", corpus, tmp_path / "P")
+    request = request_for(corpus, tmp_path / "P", tmp_path / "tokenizer.json")
     preprocess(replace(request, eod_token=end, part_bytes=1 << 26))
     number = library.token_to_id(end)
     plain = expected_pair(tmp_path / "plain", tmp_path / "tokenizer.json", texts, eod=number)
@@ -188,7 +174,7 @@ def test_a_library_that_errs_only_when_texts_are_joined(
         return harmed
 
     monkeypatch.setattr(encoders, "fast_encoder", wrong)
-    request = request_for(foreign, corpus, tmp_path / "P")
+    request = request_for(corpus, tmp_path / "P", foreign)
     manifest = preprocess(replace(request, workers=workers))
     assert pair(tmp_path / "P") == pair(expected_pair(tmp_path / "plain", foreign, texts, eod=0))
     used = "tokenizers" if harm == "lose an id" else "gigatoken"

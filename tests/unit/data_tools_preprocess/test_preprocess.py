@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.preprocess import encoder as encoders
-from frontload.data_tools.preprocess.request import EncoderChoice, PreprocessRequest, Shard
+from frontload.data_tools.preprocess.request import EncoderChoice, Shard
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.tokenizer import END, TextTokenizer
 from frontload.recipes.errors import RecipeError
@@ -23,22 +23,10 @@ from tests.unit.data_tools_preprocess.files import (
     documents,
     expected_pair,
     pair,
+    request_for,
     write_texts,
     wrong_library,
 )
-
-PART_BYTES = 8192  # many parts of a small file
-
-
-def request_for(corpus: Path, prefix: Path, tokenizer: Path) -> PreprocessRequest:
-    return PreprocessRequest(
-        inputs=[corpus],
-        output_prefix=prefix,
-        tokenizer=tokenizer,
-        append_eod=True,
-        eod_token=EOD,
-        part_bytes=PART_BYTES,
-    )
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
