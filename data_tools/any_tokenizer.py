@@ -20,10 +20,11 @@ class AnyTokenizer:
         self.library = library
         library.no_truncation()  # a file may ask for 512 tokens: documents would lose their ends
         library.no_padding()
-        added = library.get_added_tokens_decoder()
-        self.added_tokens = tuple(token.content for token in added.values())
+        decoder = library.get_added_tokens_decoder()
+        self.added = {number: token for number, token in decoder.items() if token.content}
+        self.added_tokens = tuple(token.content for token in self.added.values())
         self.special_tokens = {
-            token.content: number for number, token in added.items() if token.special
+            token.content: number for number, token in self.added.items() if token.special
         }
 
     @cached_property

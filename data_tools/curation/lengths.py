@@ -27,14 +27,16 @@ class TokenCounter:
 def choose_encoder(tokenizer: Path, sample: Sequence[str]) -> tuple[EncoderChoice, str]:
     """(gigatoken, "") when it gives the sample the ids of `tokenizers`, else (tokenizers, why)."""
     try:
-        _encoder(tokenizer, EncoderChoice.GIGATOKEN).check(sample)
+        encoder = _encoder(tokenizer, EncoderChoice.GIGATOKEN)
+        encoder.check_spelled()
+        encoder.check(sample)
     except ParityError as error:
         return EncoderChoice.TOKENIZERS, str(error)
     return EncoderChoice.GIGATOKEN, ""
 
 
 def _encoder(tokenizer: Path, choice: EncoderChoice) -> Encoder:
-    """Texts that spell added tokens are left to `tokenizers`, so nothing is refused here."""
+    """Texts may spell special tokens here: none is refused."""
     recipe = EncoderRecipe(
         tokenizer=tokenizer, choice=choice, special_text=SpecialText.ENCODE, eod=None
     )

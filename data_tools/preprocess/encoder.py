@@ -1,8 +1,8 @@
 """Texts to one array of token ids, by `tokenizers` or by gigatoken, the same ids either way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from frontload.data_tools.preprocess.added import (
+    Watch,
+    doubtful_spellings,
+    new_watch,
+    probes_of_spelled,
+    refused_spellings,
+    stands_alone,
+)
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
-from frontload.data_tools.preprocess.vocabulary import Spellings, Vocabulary, load_vocabulary
+from frontload.data_tools.preprocess.vocabulary import Vocabulary, load_vocabulary
 
 GROWTH_BYTES = 256 << 20  # ours: two workers and the parent stay under 1 GiB
 PROBES = (  # ours: beginnings and ends that a tokenizer could take for a neighbour's
@@ -35,6 +43,7 @@ class Encoded:
     tokens: np.ndarray
     lengths: np.ndarray
     text_bytes: int  # of the texts in UTF-8
+    refused: tuple[int, ...] = ()  # the texts, counted from 0, that gave no document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,66 +64,96 @@ class Encoder:
         self.vocabulary = load_vocabulary(recipe.tokenizer)
         self._recipe = recipe
         self._end = np.array([recipe.eod[1]] if recipe.eod else [], dtype=self.vocabulary.dtype)
-        self.refused = refused_spellings(self.vocabulary, recipe.special_text)
+        self._refused = refused_spellings(self.vocabulary, recipe.special_text)
         self._doubtful = doubtful_spellings(self.vocabulary, recipe.special_text)
         self._fast: Callable[..., np.ndarray] | None = None
+        self._watch: Watch | None = None
         if recipe.choice is EncoderChoice.GIGATOKEN:
             self._fast = fast_encoder(self.vocabulary)
+        if recipe.joins:
+            self._watch = self._new_watch()
         self._resident = _resident_bytes()  # with what a fork shares with its parent
 
     def encode(self, texts: Sequence[str]) -> Encoded:
-        """The ids of texts that `refused` did not find.
+        """The ids of the texts that spell no token that they may not spell.
 
         Raises: ParityError when gigatoken fails.
         """
-        if not texts:
-            nothing = np.zeros(0, self.vocabulary.dtype)
-            return Encoded(tokens=nothing, lengths=np.zeros(0, np.int32), text_bytes=0)
-        if self._fast is None:
-            return self._end_to_end(texts, _arrays(self.vocabulary, texts))
-        if self._doubtful:
-            doubtful = [self._doubtful.found_in(text) for text in texts]
-            if any(doubtful):
-                return self._end_to_end(texts, self._encode_by_turns(texts, doubtful, self._fast))
-        if self._recipe.joins and (joined := self._encode_joined(texts, self._fast)):
+        if self._watch and texts and (joined := self._encode_joined(texts, self._watch)):
             return joined
-        return self._end_to_end(texts, self._encode_fast(texts, self._fast))
-
-    def _end_to_end(self, texts: Sequence[str], parts: list[np.ndarray]) -> Encoded:
+        refused = [number for number, text in enumerate(texts) if self._refused.found_in(text)]
+        texts = _without(texts, refused)
+        if self._fast is None:
+            parts = _arrays(self.vocabulary, texts)
+        else:
+            parts = [self._encode_one(text, self._fast) for text in texts]
         lengths = np.fromiter(map(len, parts), np.int32, len(parts)) + np.int32(len(self._end))
         if len(self._end):
             parts = list(chain.from_iterable((part, self._end) for part in parts))
-        tokens = np.concatenate(parts, dtype=self.vocabulary.dtype, casting="unsafe")
-        return Encoded(tokens=tokens, lengths=lengths, text_bytes=sum(map(utf8_bytes, texts)))
+        return self._end_to_end(parts, lengths, texts=texts, refused=refused)
 
-    def _encode_by_turns(
-        self, texts: Sequence[str], doubtful: Sequence[bool], encode: Callable[..., np.ndarray]
-    ) -> list[np.ndarray]:
-        """A text that spells an added token by `tokenizers`, every other by gigatoken."""
-        return [
-            _arrays(self.vocabulary, [text])[0] if is_doubtful else _guarded(encode, text)
-            for text, is_doubtful in zip(texts, doubtful, strict=True)
-        ]
+    def _end_to_end(
+        self,
+        parts: Sequence[np.ndarray],
+        lengths: np.ndarray,
+        *,
+        texts: Sequence[str],
+        refused: Sequence[int],
+    ) -> Encoded:
+        dtype = self.vocabulary.dtype
+        nothing = np.zeros(0, dtype)
+        return Encoded(
+            tokens=np.concatenate(parts or [nothing], dtype=dtype, casting="unsafe"),
+            lengths=lengths,
+            text_bytes=sum(map(utf8_bytes, texts)),
+            refused=tuple(refused),
+        )
 
-    def _encode_joined(
-        self, texts: Sequence[str], encode: Callable[..., np.ndarray]
-    ) -> Encoded | None:
+    def _encode_one(self, text: str, encode: Callable[..., np.ndarray]) -> np.ndarray:
+        if self._doubtful.found_in(text):
+            return _arrays(self.vocabulary, [text])[0]
+        return _guarded(encode, text)
+
+    def _encode_joined(self, texts: Sequence[str], watch: Watch) -> Encoded | None:
         """The texts as one, which costs a fifth less; None where they cannot be told apart again.
 
         A text that spells the end of a document itself makes one end too many.
         """
         assert self._recipe.eod is not None, "only texts with ends are joined"
+        assert self._fast is not None, "only gigatoken is given texts as one"
         end = self._recipe.eod[0].encode()
         joined = end.join([*map(str.encode, texts), b""])
-        found = _guarded(encode, joined)
-        ends = np.flatnonzero(found == self._recipe.eod[1])
+        ids = _guarded(self._fast, joined)
+        places = watch.places(ids)
+        is_end = ids[places] == self._recipe.eod[1]
+        ends = places[is_end]
         if len(ends) != len(texts):
             return None
-        return Encoded(
-            tokens=found.astype(self.vocabulary.dtype),
+        encoded = Encoded(
+            tokens=ids.astype(self.vocabulary.dtype),
             lengths=np.diff(ends, prepend=-1).astype(np.int32),
             text_bytes=len(joined) - len(texts) * len(end),
         )
+        if len(ends) == len(places):
+            return encoded
+        suspects = np.unique(np.searchsorted(ends, places[~is_end])).tolist()
+        return self._look_again(texts, encoded, suspects)
+
+    def _look_again(
+        self, texts: Sequence[str], encoded: Encoded, suspects: Sequence[int]
+    ) -> Encoded:
+        """Leaves out what is refused, and replaces what gigatoken is not trusted with."""
+        refused = [number for number in suspects if self._refused.found_in(texts[number])]
+        doubtful = [number for number in suspects if self._doubtful.found_in(texts[number])]
+        if not (refused or doubtful):
+            return encoded
+        parts = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
+        for number in doubtful:
+            ids = _arrays(self.vocabulary, [texts[number]])[0]
+            parts[number] = np.concatenate([ids, self._end])
+        parts, texts = _without(parts, refused), _without(texts, refused)
+        lengths = np.fromiter(map(len, parts), np.int32, len(parts))
+        return self._end_to_end(parts, lengths, texts=texts, refused=refused)
 
     def can_join(self, texts: Sequence[str]) -> bool:
         """Whether gigatoken gives these texts, and our probes, the same ids as one text.
@@ -125,28 +164,31 @@ class Encoder:
             return False
         if not stands_alone(self._recipe.eod[0], self.vocabulary.added):
             return False
-        texts = [
-            text
-            for text in (*PROBES, *texts)
-            if not (self._doubtful.found_in(text) or self.refused.found_in(text))
-        ]
+        texts = [*PROBES, *texts]
         try:
-            joined = self._encode_joined(texts, self._fast)
-            apart = self._end_to_end(texts, self._encode_fast(texts, self._fast))
+            watch = self._new_watch()
+            joined = self._encode_joined(texts, watch) if watch else None
+            apart = self.encode(texts)
         except ParityError:
             return False  # what the gate makes of it is its own
         return joined is not None and (
             np.array_equal(joined.tokens, apart.tokens)
             and np.array_equal(joined.lengths, apart.lengths)
+            and joined.refused == apart.refused
         )
 
-    def _encode_fast(
-        self, texts: Sequence[str], encode: Callable[..., np.ndarray]
-    ) -> list[np.ndarray]:
-        try:
-            return [encode(text) for text in texts]
-        except BaseException as error:  # a panic of the library is no Exception
-            raise _as_parity_error(error) from error
+    def _new_watch(self) -> Watch | None:
+        assert self._recipe.eod is not None, "only texts with ends are joined"
+        assert self._fast is not None, "only gigatoken is given texts as one"
+        encode = partial(_guarded, self._fast)
+        return new_watch(self.vocabulary, self._recipe.special_text, self._recipe.eod[1], encode)
+
+    def check_spelled(self) -> None:
+        """Compares gigatoken with `tokenizers` on the added tokens that it is trusted with.
+
+        Raises: ParityError.
+        """
+        self.check(probes_of_spelled(self.vocabulary, self._recipe.special_text))
 
     def check(self, texts: Sequence[str]) -> None:
         """Compares gigatoken with `tokenizers` on the texts that it would be given.
@@ -168,6 +210,7 @@ class Encoder:
         """
         if self._fast is None:
             return 0
+        texts = _without(texts, encoded.refused)
         for number in range(len(texts) - 1, -1, -1):
             text = texts[number]
             if len(text) <= most_characters and not self._doubtful.found_in(text):
@@ -192,30 +235,6 @@ class Encoder:
             fast_encoder.cache_clear()
             self._fast = None
             self._fast = fast_encoder(self.vocabulary)
-
-
-def refused_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spellings:
-    """What no text may spell: the special tokens, unless they are to be encoded."""
-    return Spellings(vocabulary.special if special_text is SpecialText.DROP else ())
-
-
-def doubtful_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spellings:
-    """The added tokens that a text may spell: gigatoken does not strip around them as asked."""
-    dropped = vocabulary.special if special_text is SpecialText.DROP else ()
-    return Spellings(set(vocabulary.added) - set(dropped))
-
-
-def stands_alone(end: str, added: Sequence[str]) -> bool:
-    """Whether a text before `end` leaves it where it is: behind "a#", "##" is found one too early.
-
-    A token that begins in the text and ends in `end` or behind it would be taken first. One that is
-    not added is a word like others: it may melt into its neighbours.
-    """
-    return end in added and not any(
-        (token != end and end in token)
-        or any(token.endswith(end[:size]) for size in range(1, min(len(end), len(token))))
-        for token in added
-    )
 
 
 def utf8_bytes(text: str) -> int:
@@ -260,6 +279,13 @@ def _as_parity_error(error: BaseException) -> BaseException:
     if isinstance(error, KeyboardInterrupt | SystemExit | MemoryError):
         return error
     return ParityError(f"gigatoken failed: {' '.join(str(error).split())[:200]}")
+
+
+def _without(items: Sequence[Any], numbers: Collection[int]) -> Sequence[Any]:
+    if not numbers:
+        return items
+    left_out = set(numbers)
+    return [item for number, item in enumerate(items) if number not in left_out]
 
 
 def _arrays(vocabulary: Vocabulary, texts: Sequence[str]) -> list[Any]:

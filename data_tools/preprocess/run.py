@@ -11,14 +11,9 @@ from typing import Any
 
 from frontload.data_tools.document import nearest_name
 from frontload.data_tools.indexed import bin_file, idx_file
+from frontload.data_tools.preprocess.added import doubtful_spellings, refused_spellings
 from frontload.data_tools.preprocess.crew import Crew
-from frontload.data_tools.preprocess.encoder import (
-    Encoder,
-    EncoderRecipe,
-    ParityError,
-    doubtful_spellings,
-    refused_spellings,
-)
+from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ParityError
 from frontload.data_tools.preprocess.gate import Gate
 from frontload.data_tools.preprocess.plan import FORMAT, Plan, check_unchanged, make_plan
 from frontload.data_tools.preprocess.progress import Progress, quiet
@@ -41,7 +36,7 @@ from frontload.data_tools.preprocess.unit import (
     Receipt,
     UnitJob,
     read_receipt,
-    sample_texts,
+    read_texts,
     unit_file,
 )
 from frontload.data_tools.preprocess.vocabulary import (
@@ -191,6 +186,7 @@ class _Run:
                 first = self._first_texts()
                 gate = Gate(recipe.tokenizer, first, processes=workers - 1)
             encoder = Encoder(recipe)  # before the workers start: they share what it loaded
+            encoder.check_spelled()
             recipe = replace(recipe, joins=encoder.can_join(first))
             if gate and workers < 2:
                 self._finish(gate, encoder)
@@ -231,10 +227,11 @@ class _Run:
         """The documents that the parity gate compares: the first 1,000 of this run, 100 whole."""
         refused = refused_spellings(self._vocabulary, self._request.special_text)
         doubtful = doubtful_spellings(self._vocabulary, self._request.special_text)
-        batches = (sample_texts(self._job(unit), refused) for unit in self._plan.units)
+        found = chain.from_iterable(read_texts(self._job(unit)) for unit in self._plan.units)
+        documents = (text for text in found if not refused.found_in(text))
         texts: list[str] = []
         left = COMPARED_BYTES
-        for number, text in enumerate(islice(chain.from_iterable(batches), COMPARED_DOCUMENTS)):
+        for number, text in enumerate(islice(documents, COMPARED_DOCUMENTS)):
             if doubtful.found_in(text):
                 continue  # goes through `tokenizers` anyway
             texts.append(text if number < WHOLE_DOCUMENTS else text[:COMPARED_CHARACTERS])

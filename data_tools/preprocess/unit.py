@@ -3,8 +3,9 @@
 import base64
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,7 +15,7 @@ import xxhash
 from frontload.data_tools.files import read_json
 from frontload.data_tools.preprocess.encoder import Encoded, Encoder, utf8_bytes
 from frontload.data_tools.preprocess.plan import Source, Unit
-from frontload.data_tools.preprocess.vocabulary import Spellings, as_json
+from frontload.data_tools.preprocess.vocabulary import as_json
 from frontload.data_tools.publish import disk_told
 from frontload.data_tools.raw.inputs import Format
 from frontload.data_tools.raw.lines import (
@@ -71,6 +72,25 @@ class Dropped:
     num_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Texts that may be encoded, the numbers of their rows in the unit, and the rows dropped."""
+
+    texts: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    raw: Callable[[int], bytes]
+    """The bytes of the row with that number."""
+
+    def all_dropped(self, refused: Iterable[int]) -> list[Dropped]:
+        """The drops in order, with those texts, counted from 0, that spell a special token."""
+        found = list(self.dropped)
+        for number in (self.numbers[at] for at in refused):
+            raw = self.raw(number)
+            found.append(Dropped(number, Reason.SPECIAL_TOKEN, raw, len(raw)))
+        return sorted(found, key=lambda row: row.number)
+
+
 def unit_file(folder: Path, number: int, kind: str) -> Path:
     """A file of a unit: `bin`, `lengths`, `rejects` or, written last, `json`."""
     return folder / f"unit-{number:06d}.{kind}"
@@ -112,13 +132,13 @@ def encode_unit(
     receipt = Receipt(unit=job.unit.number, encoder=encoder_name)
     encoder.renew()
     with _UnitWriter(job, receipt) as writer:
-        for texts, dropped in _batches(job, receipt, encoder.refused, report):
-            encoded = encoder.encode(texts)
+        for batch in _batches(job, receipt, report):
+            encoded = encoder.encode(batch.texts)
             if not receipt.checked:
                 receipt.checked += encoder.check_encoded(
-                    texts, encoded, most_characters=CHECKED_CHARACTERS
+                    batch.texts, encoded, most_characters=CHECKED_CHARACTERS
                 )
-            writer.write(encoded, dropped)
+            writer.write(encoded, batch.all_dropped(encoded.refused))
     return receipt
 
 
@@ -194,26 +214,24 @@ def _reject(row: Dropped) -> str:
     return as_json({"row": row.number, "reason": row.reason, "bytes": row.num_bytes, **raw})
 
 
-def _batches(
-    job: UnitJob, receipt: Receipt, spellings: Spellings, report: Callable[[int], object]
-) -> Iterator[tuple[list[str], list[Dropped]]]:
-    """Texts and drops of a unit, some rows at a time; counts lines and rows in the receipt."""
+def _batches(job: UnitJob, receipt: Receipt, report: Callable[[int], object]) -> Iterator[Batch]:
+    """The rows of a unit, some at a time; counts lines and rows in the receipt."""
     unit, source = job.unit, job.source
     if source.format is Format.PARQUET:
-        yield from _table_batches(job, receipt, spellings, report)
+        yield from _table_batches(job, receipt, report)
         receipt.source_xxh3 = file_xxh3(source.file, start=unit.start, stop=unit.stop)
         return
     if source.format is Format.JSONL:
         digest = xxhash.xxh3_128()
         reader = RangeReader(source.file, start=unit.start, stop=unit.stop, seen=digest.update)
         try:
-            yield from _line_batches(job, receipt, spellings, _reported(reader, report))
+            yield from _line_batches(job, receipt, _reported(reader, report))
         finally:
             reader.close()
         receipt.source_xxh3 = digest.hexdigest()
         return
     with open_packed(source.file, source.format, report=report) as read:
-        yield from _line_batches(job, receipt, spellings, read)
+        yield from _line_batches(job, receipt, read)
     receipt.source_xxh3 = file_xxh3(source.file)
 
 
@@ -226,20 +244,20 @@ def _reported(read: Callable[[int], bytes], report: Callable[[int], object]) -> 
     return reported
 
 
-def _line_batches(
-    job: UnitJob, receipt: Receipt, spellings: Spellings, read: Callable[[int], bytes]
-) -> Iterator[tuple[list[str], list[Dropped]]]:
-    key, loads, refused = job.json_key, orjson.loads, spellings.found_in
+def _line_batches(job: UnitJob, receipt: Receipt, read: Callable[[int], bytes]) -> Iterator[Batch]:
+    key, loads = job.json_key, orjson.loads
     at_file_start = job.unit.start == 0
     for lines in split_lines(read, max_row_bytes=job.max_row_bytes):
-        texts: list[str] = []
-        dropped: list[Dropped] = []
+        first = receipt.lines + 1
+        batch = Batch(raw=partial(_line, lines, first))
+        texts, numbers = batch.texts, batch.numbers
         blank = 0
-        for number, line in enumerate(lines, start=receipt.lines + 1):
+        for number, line in enumerate(lines, start=first):
             try:
                 text = loads(line)[key]  # type: ignore[arg-type]
-                if type(text) is str and text and not (text.isspace() or refused(text)):
+                if type(text) is str and text and not text.isspace():
                     texts.append(text)
+                    numbers.append(number)
                     continue
             except (ValueError, KeyError, TypeError):
                 pass
@@ -247,14 +265,20 @@ def _line_batches(
             found = _look_again(line, key, is_first=at_file_start and number == 1)
             if found is None:
                 blank += 1
-            elif isinstance(found, Reason) or refused(found):
-                reason = found if isinstance(found, Reason) else Reason.SPECIAL_TOKEN
-                dropped.append(_dropped(number, reason, line))
+            elif isinstance(found, Reason):
+                batch.dropped.append(_dropped(number, found, line))
             else:
                 texts.append(found)
+                numbers.append(number)
         receipt.lines += len(lines)
         receipt.rows += len(lines) - blank
-        yield texts, dropped
+        yield batch
+
+
+def _line(lines: Sequence[bytes | memoryview | OverSizeLine], first: int, number: int) -> bytes:
+    line = lines[number - first]
+    assert not isinstance(line, OverSizeLine), "a line that is over size gives no text"
+    return bytes(line)
 
 
 def _look_again(line: bytes | OverSizeLine, key: str, *, is_first: bool) -> str | Reason | None:
@@ -272,44 +296,51 @@ def _dropped(number: int, reason: Reason, line: bytes | OverSizeLine) -> Dropped
 
 
 def _table_batches(
-    job: UnitJob, receipt: Receipt, spellings: Spellings, report: Callable[[int], object]
-) -> Iterator[tuple[list[str], list[Dropped]]]:
+    job: UnitJob, receipt: Receipt, report: Callable[[int], object]
+) -> Iterator[Batch]:
     from frontload.data_tools.raw.parquet import batch_rows, open_table, read_batches
 
     first, end = job.unit.row_groups or (0, 0)
     share = (job.unit.stop - job.unit.start) // max(end - first, 1)
     with open_table(job.source.file) as table:
         for group in range(first, end):
-            for batch in read_batches(
+            for found in read_batches(
                 job.source.file, table, row_group=group, columns=[job.json_key]
             ):
-                texts: list[str] = []
+                texts: dict[int, str] = {}
                 dropped: list[Dropped] = []
-                for row in batch_rows(batch):
-                    receipt.lines += 1
-                    text = _table_text(row, job, spellings)
+                for number, row in enumerate(batch_rows(found), start=receipt.lines + 1):
+                    text = _table_text(row, job)
                     if isinstance(text, Reason):
                         raw = b"" if isinstance(row, Reason) else shown_bytes(row[job.json_key])
-                        dropped.append(Dropped(receipt.lines, text, raw, len(raw)))
+                        dropped.append(Dropped(number, text, raw, len(raw)))
                     else:
-                        texts.append(text)
+                        texts[number] = text
+                receipt.lines += len(texts) + len(dropped)
                 receipt.rows = receipt.lines
-                yield texts, dropped
+                yield Batch(
+                    texts=list(texts.values()),
+                    numbers=list(texts),
+                    dropped=dropped,
+                    raw=partial(_cell, texts),
+                )
             report(share)
 
 
-def _table_text(row: dict[str, Any] | Reason, job: UnitJob, spellings: Spellings) -> str | Reason:
+def _cell(texts: Mapping[int, str], number: int) -> bytes:
+    return shown_bytes(texts[number])
+
+
+def _table_text(row: dict[str, Any] | Reason, job: UnitJob) -> str | Reason:
     if isinstance(row, Reason):
         return row
     text = take_text(row, job.json_key)
     if isinstance(text, Reason):
         return text
-    if utf8_bytes(text) > job.max_row_bytes:
-        return Reason.OVER_SIZE
-    return Reason.SPECIAL_TOKEN if spellings.found_in(text) else text
+    return Reason.OVER_SIZE if utf8_bytes(text) > job.max_row_bytes else text
 
 
-def sample_texts(job: UnitJob, spellings: Spellings) -> Iterator[str]:
-    """The texts of a unit without those spellings, read without writing anything."""
-    for texts, _ in _batches(job, Receipt(unit=job.unit.number), spellings, lambda num_bytes: None):
-        yield from texts
+def read_texts(job: UnitJob) -> Iterator[str]:
+    """The texts of a unit, read without writing anything."""
+    for batch in _batches(job, Receipt(unit=job.unit.number), lambda num_bytes: None):
+        yield from batch.texts

@@ -8,8 +8,10 @@ its builder takes all documents at once (`add_documents`, not in 0.19.2 yet) and
 memory. Packages are imported before any clock runs. Every variant is timed in a fork, where
 gigatoken falls back to one thread unless it is told not to: it is told to take two.
 
+With --reasoning each document stands in <think> and </think>, which the tokenizer has added.
+
     python tests/bench/bench_preprocess.py [FOLDER] [--megabytes 100] [--rounds 3] [--scaling]
-        [--skip-megatron]
+        [--skip-megatron] [--reasoning]
 """
 
 import argparse
@@ -35,7 +37,7 @@ import gigatoken
 import numpy as np
 import psutil
 from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from frontload.data_tools.preprocess import run as preprocess_run
 from frontload.data_tools.preprocess.request import PreprocessRequest
@@ -116,6 +118,20 @@ def train(file: Path, corpus: Path) -> Path:
         library.train_from_iterator(texts, trainer)
     library.save(str(file))
     return file
+
+
+def as_reasoning(corpus: Path, tokenizer: Path) -> tuple[Path, Path]:
+    """The same documents in think tags, and the tokenizer with these tags added, not special."""
+    tags = ("<think>", "</think>")
+    thinking, adding = (file.with_name(f"reasoning-{file.name}") for file in (corpus, tokenizer))
+    library = Tokenizer.from_file(str(tokenizer))
+    library.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
+    library.save(str(adding))
+    with open(corpus, encoding="utf-8") as rows, open(thinking, "w", encoding="utf-8") as out:
+        for row in map(json.loads, rows):
+            row["text"] = f"{tags[0]}\n{row['text']}\n{tags[1]}\n\n"
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return thinking, adding
 
 
 class MegatronEncoder:
@@ -225,12 +241,9 @@ def timed(prepare: Callable[[], Callable[[], object]]) -> tuple[float, float]:
     return wall, cpu
 
 
-def compare(folder: Path, *, megabytes: float, rounds: int, skips_megatron: bool) -> None:
+def compare(corpus: Path, tokenizer: Path, *, rounds: int, skips_megatron: bool) -> None:
     """Interleaved rounds of all variants on one corpus; ratios of medians, wall and CPU."""
-    corpus = write_corpus(folder / f"corpus-{megabytes:g}.jsonl", megabytes)
-    tokenizer = train(
-        folder / "tokenizer-32000.json", write_corpus(folder / "corpus-100.jsonl", 100)
-    )
+    folder = corpus.parent
     num_bytes = num_texts = 0
     with open(corpus, "rb") as stream:
         for line in stream:
@@ -278,11 +291,8 @@ def compare(folder: Path, *, megabytes: float, rounds: int, skips_megatron: bool
             print(f"{mine} against {theirs}: {wall:.2f} x by wall, {cpu:.2f} x by CPU time")
 
 
-def scaling(folder: Path) -> None:
+def scaling(folder: Path, tokenizer: Path) -> None:
     """Seconds and peak memory of the command at 10, 100 and 1000 MB."""
-    tokenizer = train(
-        folder / "tokenizer-32000.json", write_corpus(folder / "corpus-100.jsonl", 100)
-    )
     print(f"\n{'MB':>6s} {'wall s':>7s} {'CPU s':>7s} {'CPU ms/MB':>10s} {'peak MiB, tree':>15s}")
     for megabytes in (10, 100, 1000):
         corpus = write_corpus(folder / f"corpus-{megabytes}.jsonl", megabytes)
@@ -326,18 +336,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scaling", action="store_true", help="10, 100, 1000 MB and memory")
     parser.add_argument("--skip-megatron", action="store_true", help="7 minutes for 1000 MB")
+    parser.add_argument("--reasoning", action="store_true", help="documents in think tags")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.gettempdir()) / "frontload-bench-preprocess"
     folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = train(
+        folder / "tokenizer-32000.json", write_corpus(folder / "corpus-100.jsonl", 100)
+    )
     if options.scaling:
-        scaling(folder)
+        scaling(folder, tokenizer)
     else:
-        compare(
-            folder,
-            megabytes=options.megabytes,
-            rounds=options.rounds,
-            skips_megatron=options.skip_megatron,
-        )
+        corpus = write_corpus(folder / f"corpus-{options.megabytes:g}.jsonl", options.megabytes)
+        if options.reasoning:
+            corpus, tokenizer = as_reasoning(corpus, tokenizer)
+        compare(corpus, tokenizer, rounds=options.rounds, skips_megatron=options.skip_megatron)
     sys.stdout.flush()
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from frontload.data_tools.preprocess import encoder as encoders
-from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, stands_alone
+from frontload.data_tools.preprocess.added import stands_alone
+from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
 from frontload.data_tools.preprocess.run import preprocess
 from tests.unit.data_tools_preprocess.files import (
