@@ -27,12 +27,12 @@ from frontload.data_tools.curation.example import (
 from frontload.data_tools.curation.filters import first_drop
 from frontload.data_tools.curation.inputs import InputFile, columns_to_read
 from frontload.data_tools.curation.items import Item, ItemIndex, Match, all_items, build_index
-from frontload.data_tools.curation.lengths import TokenCounter
 from frontload.data_tools.curation.sketch import band_keys, signatures
 from frontload.data_tools.curation.words import WordHasher
 from frontload.data_tools.own_data import normalise_question
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.raw.rows import BadRow, RawRow, read_rows
+from frontload.data_tools.text_encoder import TextEncoder
 from frontload.recipes.curation import Curation
 
 BATCH_ROWS = 256  # ours: with BATCH_CHARACTERS, decides messages between processes, not bytes
@@ -104,7 +104,7 @@ class Measurer:
         self.rules = {
             name: Rules.of(source, recipe.policy) for name, source in recipe.sources.items()
         }
-        self._counter = TokenCounter(Path(recipe.tokenizer), encoder)
+        self._counter = TextEncoder(Path(recipe.tokenizer), encoder)
         self._hasher = WordHasher(WORDS_SEED)
         self.items: list[Item] = []
         self.index: ItemIndex | None = None

@@ -24,7 +24,6 @@ from frontload.data_tools.curation.decontaminate import RemovalReport
 from frontload.data_tools.curation.describe import compose, drops_by_source
 from frontload.data_tools.curation.inputs import InputFile, Inputs
 from frontload.data_tools.curation.items import Match
-from frontload.data_tools.curation.lengths import choose_encoder
 from frontload.data_tools.curation.measure import (
     Measurer,
     cut_batches,
@@ -40,6 +39,7 @@ from frontload.data_tools.curation.workers import Workers, started_workers
 from frontload.data_tools.curation.write import Output, write_sets
 from frontload.data_tools.files import replacing
 from frontload.data_tools.publish import new_folder, publish_folder, workplace
+from frontload.data_tools.text_encoder import choose_encoder
 from frontload.recipes.artifact import write_json
 from frontload.recipes.curation import Curation
 from frontload.recipes.errors import RecipeError

@@ -7,11 +7,11 @@ every byte comes out the same.
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import batched
+from itertools import batched, chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from frontload.data_tools.packing.chat import ChatTemplate, load_template
 from frontload.data_tools.packing.encode import DROP, SPLIT, Counts, Encoded, Encoder, Rules
 from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
+from frontload.data_tools.preprocess.encoder import ParityError
+from frontload.data_tools.preprocess.request import EncoderChoice
+from frontload.data_tools.preprocess.vocabulary import load_vocabulary, package_versions
 from frontload.data_tools.publish import (
     check_place,
     clear,
@@ -33,11 +36,15 @@ from frontload.data_tools.publish import (
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
+from frontload.data_tools.text_encoder import TextEncoder, choose_encoder
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
 CHUNK_ROWS = 64  # ours: rows that a worker is handed; decides nothing but speed
+COMPARED_ROWS = 1000  # ours: the gate of gigatoken, of at most ...
+COMPARED_CHARACTERS = 1_000_000  # ours: ... these, half a second
+ENCODER = "encoder.json"
 POLICIES = (DROP, SPLIT)
 FORMAT = 2
 MOST_TOKENS = (1 << 31) - 2  # Megatron's .idx holds int32 lengths, and a row has one token more
@@ -75,7 +82,7 @@ def build_pack(
     """
     _check(request)
     files = expand_inputs(request.inputs, asked_by="FILE")
-    tokenizer = AnyTokenizer.load(request.tokenizer)
+    tokenizer = load_vocabulary(request.tokenizer).loaded
     template = load_template(request.template, tokenizer)
     plan = _plan(request, files, tokenizer, template)
     finished = _finished(request.output, plan)
@@ -102,9 +109,16 @@ def _write(
 ) -> Path:
     """The pack, whole, in a folder of the work folder."""
     dtype = token_dtype(plan["vocab_size"])
-    with Spill(work / "spill", dtype) as spill:
-        _encode_all(request, files, spill, progress)
-        counts, num_sequences = spill.counts, spill.num_sequences
+    made_by = _chosen(request, files, work)
+    while True:
+        try:
+            with Spill(work / "spill", dtype) as spill:
+                _encode_all(request, files, spill, made_by=made_by, progress=progress)
+                counts, num_sequences = spill.counts, spill.num_sequences
+            break
+        except ParityError as error:  # what gigatoken gave before is in doubt as well
+            made_by = _note_encoder(work, EncoderChoice.TOKENIZERS, reason=str(error))
+            new_folder(work / "spill")
     if not num_sequences:
         raise RecipeError(
             f"packing {', '.join(request.inputs)}",
@@ -113,8 +127,42 @@ def _write(
             do="look at the reasons: the files, --template or --sequence-tokens are wrong",
         )
     ready = new_folder(work / "pack")
-    write_rows(ready, SpillReader(work / "spill", dtype), plan=plan, counts=counts)
+    sequences = SpillReader(work / "spill", dtype)
+    write_rows(ready, sequences, plan=plan, counts=counts, made_by=made_by)
     return ready
+
+
+def _chosen(request: PackRequest, files: Sequence[Path], work: Path) -> dict[str, Any]:
+    """The encoder of this pack and why, as `made_by` says them; a killed run's choice stays."""
+    if (work / ENCODER).is_file():
+        return read_json(work / ENCODER)
+    choice, reason = choose_encoder(request.tokenizer, _sample(request, files))
+    return _note_encoder(work, choice, reason=reason or "ids compared with tokenizers")
+
+
+def _note_encoder(work: Path, choice: EncoderChoice, *, reason: str) -> dict[str, Any]:
+    made_by = {
+        "encoder": str(choice),
+        "encoder_reason": reason,
+        "packages": package_versions(),
+    }
+    write_json(work / ENCODER, made_by)
+    return made_by
+
+
+def _sample(request: PackRequest, files: Sequence[Path]) -> list[str]:
+    """The first texts that will be encoded."""
+    tokenizer = load_vocabulary(request.tokenizer).loaded
+    encoder = Encoder(tokenizer, load_template(request.template, tokenizer), _rules(request))
+    rows = islice(chain.from_iterable(map(read_rows, files)), COMPARED_ROWS)
+    texts: list[str] = []
+    left = COMPARED_CHARACTERS
+    for text in chain.from_iterable(map(encoder.texts, rows)):
+        texts.append(text[:left])
+        left -= len(text)
+        if left <= 0:
+            break
+    return texts
 
 
 def _dropped(counts: Counts) -> str:
@@ -214,12 +262,17 @@ def _enter_plan(work: Path, plan: dict[str, Any]) -> None:
 
 
 def _encode_all(
-    request: PackRequest, files: Sequence[Path], spill: Spill, progress: Progress
+    request: PackRequest,
+    files: Sequence[Path],
+    spill: Spill,
+    *,
+    made_by: Mapping[str, Any],
+    progress: Progress,
 ) -> None:
     """Encodes every shard that the spill does not hold yet."""
     rows = ((number, row) for number, file in enumerate(files) for row in read_rows(file))
     done, kept_shards = 0, spill.num_shards
-    with _encoding(request) as encode:
+    with _encoding(request, EncoderChoice(made_by["encoder"])) as encode:
         for number, shard in enumerate(batched(rows, SHARD_ROWS)):
             done += len(shard)
             if number >= kept_shards:
@@ -239,23 +292,25 @@ def _encode_all(
 
 
 @contextmanager
-def _encoding(request: PackRequest) -> Iterator[Callable[..., Any]]:
+def _encoding(request: PackRequest, choice: EncoderChoice) -> Iterator[Callable[..., Any]]:
     """A function from chunks of rows to what they give, in order, here or in a pool."""
     if request.workers == 1:
-        yield partial(map, partial(_encode_chunk, encoder=_encoder(request)))
+        yield partial(map, partial(_encode_chunk, encoder=_encoder(request, choice)))
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(request.workers, _start_worker, (request,)) as pool:
+    with context.Pool(request.workers, _start_worker, (request, choice)) as pool:
         yield partial(pool.imap, _encode_in_worker)
 
 
-def _encoder(request: PackRequest) -> Encoder:
-    tokenizer = AnyTokenizer.load(request.tokenizer)
-    return Encoder(tokenizer, load_template(request.template, tokenizer), _rules(request))
+def _encoder(request: PackRequest, choice: EncoderChoice) -> Encoder:
+    tokenizer = load_vocabulary(request.tokenizer).loaded
+    template = load_template(request.template, tokenizer)
+    ids = TextEncoder(request.tokenizer, choice).ids
+    return Encoder(tokenizer, template, _rules(request), ids=ids)
 
 
-def _start_worker(request: PackRequest) -> None:
-    _worker_state["encoder"] = _encoder(request)
+def _start_worker(request: PackRequest, choice: EncoderChoice) -> None:
+    _worker_state["encoder"] = _encoder(request, choice)
 
 
 def _encode_in_worker(rows: Sequence[RawRow | BadRow]) -> tuple[list[list[Encoded]], Counts]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.packing.build import POLICIES, PackRequest, build_pack
+from frontload.data_tools.preprocess.request import EncoderChoice
 
 
 def add_arguments(pack: argparse.ArgumentParser) -> None:
@@ -71,6 +72,9 @@ def report_lines(pack: Mapping[str, Any]) -> list[str]:
             )
         parts += [f"{number} dropped: {reason}" for reason, number in counts["dropped"].items()]
         lines.append(f"  {source}: {'; '.join(parts)}")
+    made_by = pack.get("made_by", {})  # packs of older versions do not say
+    if made_by.get("encoder") == EncoderChoice.TOKENIZERS:
+        lines.append(f"  encoded by tokenizers, since {made_by['encoder_reason']}")
     return lines
 
 

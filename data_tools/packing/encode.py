@@ -5,7 +5,7 @@ The mask never looks at an id: a template may end turns with the token that also
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,10 +65,18 @@ class Counts:
 
 
 class Encoder:
-    """Rows to sequences, by one template and tokenizer."""
+    """Rows to sequences, by one template and tokenizer. `ids` gives those of each text."""
 
-    def __init__(self, tokenizer: AnyTokenizer, template: ChatTemplate, rules: Rules) -> None:
-        self._tokenizer, self._template, self._rules = tokenizer, template, rules
+    def __init__(
+        self,
+        tokenizer: AnyTokenizer,
+        template: ChatTemplate,
+        rules: Rules,
+        *,
+        ids: Callable[[Sequence[str]], Sequence[Sequence[int] | np.ndarray]] | None = None,
+    ) -> None:
+        self._template, self._rules = template, rules
+        self._ids = ids or tokenizer.encode_batch
         special = [re.escape(token) for token in tokenizer.special_tokens if token]
         self._special = re.compile("|".join(special)) if special else None
 
@@ -101,6 +109,11 @@ class Encoder:
             found.append(sequences)
         return found
 
+    def texts(self, row: RawRow | BadRow) -> list[str]:
+        """The texts of a row that are encoded, none for a row that is dropped."""
+        pieces = self._pieces(row)
+        return [] if isinstance(pieces, str) else [piece.text for piece in pieces]
+
     def _source(self, row: RawRow | BadRow) -> str:
         if isinstance(row, BadRow):
             return row.file.name
@@ -122,7 +135,7 @@ class Encoder:
     def _encode(self, conversations: Sequence[list[Piece]]) -> list[Encoded]:
         """Each conversation as one sequence; its pieces are encoded apart."""
         pieces = [piece for pieces in conversations for piece in pieces]
-        ids = iter(self._tokenizer.encode_batch([piece.text for piece in pieces]))
+        ids = iter(self._ids([piece.text for piece in pieces]))
         found = []
         for conversation in conversations:
             parts = [(next(ids), piece.is_target) for piece in conversation]

@@ -25,7 +25,12 @@ FILES = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx", "order.np
 
 
 def write_rows(
-    folder: Path, sequences: SpillReader, *, plan: Mapping[str, Any], counts: Counts
+    folder: Path,
+    sequences: SpillReader,
+    *,
+    plan: Mapping[str, Any],
+    counts: Counts,
+    made_by: Mapping[str, Any],
 ) -> None:
     """Places every sequence and writes the pack; pack.json, with all digests, comes last."""
     row_tokens, seed = plan["sequence_tokens"] + 1, plan["seed"]
@@ -74,6 +79,7 @@ def write_rows(
         "num_samples": num_samples,
         "epochs": str(Fraction(num_samples, num_rows)),
         **{name: sorted(ids) for name, ids in edges.items()},
+        "made_by": dict(made_by),
         "files": {name: describe_file(folder / name) for name in FILES},
     }
     write_json(folder / "pack.json", pack)

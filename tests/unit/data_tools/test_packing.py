@@ -3,17 +3,24 @@
 import argparse
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from frontload.data_tools import text_encoder
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.cli import add_commands
 from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.packing import build
 from frontload.data_tools.packing.build import PackRequest, build_pack
 from frontload.data_tools.packing.chat import load_template
 from frontload.data_tools.packing.encode import Counts, Encoder, Rules
+from frontload.data_tools.packing.rows import FILES
+from frontload.data_tools.preprocess import encoder as encoders
+from frontload.data_tools.preprocess.request import EncoderChoice
+from frontload.data_tools.preprocess.vocabulary import Vocabulary
 from frontload.data_tools.raw.parse import RawRow
 from frontload.data_tools.render import encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer
@@ -208,6 +215,49 @@ def test_every_conversation_is_packed_once_and_traced(
     assert counts["efficiency"] > 0.97
     order = np.load(packed / "order.npy")
     assert len(order) == 2 * counts["rows"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_either_library_packs_the_same_bytes(
+    chatml: Path, rows: Path, packed: Path, tmp_path: Path, workers: int
+) -> None:
+    plain = tmp_path / "plain"
+    asked = request(chatml, plain, rows, epochs=2, workers=workers)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "choose_encoder", lambda *_: (EncoderChoice.TOKENIZERS, "a test"))
+        build_pack(asked)
+    used = [json.loads((folder / "pack.json").read_text())["made_by"] for folder in (packed, plain)]
+    assert [made_by["encoder"] for made_by in used] == ["gigatoken", "tokenizers"]
+    assert used[1]["encoder_reason"] == "a test"
+    for file in FILES:
+        assert (packed / file).read_bytes() == (plain / file).read_bytes()
+
+
+def test_other_ids_in_a_later_shard_pack_everything_again(
+    chatml: Path, rows: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind what is compared at the start, gigatoken loses an id: shards of it are thrown away."""
+    right = encoders.fast_encoder
+    calls = 0
+
+    def wrong(vocabulary: Vocabulary) -> Callable[[str], np.ndarray]:
+        def encode(text: str) -> np.ndarray:
+            nonlocal calls
+            calls += 1
+            ids = right(vocabulary)(text)
+            return ids[:-1] if calls > 9000 else ids
+
+        return encode
+
+    monkeypatch.setattr(encoders, "fast_encoder", wrong)
+    monkeypatch.setattr(text_encoder, "CHECK_EVERY", 1)
+    build_pack(request(chatml, tmp_path / "pack", rows, epochs=2))
+    assert calls > 9000
+    made_by = json.loads((tmp_path / "pack" / "pack.json").read_text())["made_by"]
+    assert made_by["encoder"] == "tokenizers"
+    assert "other ids than tokenizers" in made_by["encoder_reason"]
+    for file in FILES:
+        assert (packed / file).read_bytes() == (tmp_path / "pack" / file).read_bytes()
 
 
 def test_the_engine_reads_boundaries_as_resets(packed: Path) -> None:
