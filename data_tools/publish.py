@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frontload.recipes.artifact import sync_path
-from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.errors import ArtifactError, RecipeError, StageError
 
 LOCK = "lock"
 
@@ -91,6 +91,24 @@ def tidy(out: Path, *, asked: str) -> None:
     if work_folder(out).exists():
         with workplace(out, asked=asked):
             pass
+
+
+def check_there(sizes: Mapping[Path, int]) -> None:
+    """Refuses a finished output of which a file is gone or has another size than was written.
+
+    Its bytes are not read: that is for `frontload data verify`.
+
+    Raises: ArtifactError.
+    """
+    for file, size in sizes.items():
+        found = f"{file.stat().st_size} bytes" if file.is_file() else "there is no such file"
+        if found != f"{size} bytes":
+            raise ArtifactError(
+                f"finding {file}, made before",
+                found=found,
+                rule=f"a finished output is left as it is: {size} bytes, as its manifest states",
+                do="put the file back, or delete the output and run the same command again",
+            )
 
 
 def new_folder(folder: Path) -> Path:
