@@ -18,6 +18,7 @@ from frontload.data_tools.preprocess.vocabulary import Spellings, as_json
 from frontload.data_tools.publish import disk_told
 from frontload.data_tools.raw.inputs import Format
 from frontload.data_tools.raw.lines import (
+    HEAD_BYTES,
     OverSizeLine,
     RangeReader,
     open_packed,
@@ -274,23 +275,25 @@ def _dropped(number: int, reason: Reason, line: bytes | OverSizeLine) -> Dropped
 def _table_batches(
     job: UnitJob, receipt: Receipt, spellings: Spellings, report: Callable[[int], object]
 ) -> Iterator[tuple[list[str], list[Dropped]]]:
-    from frontload.data_tools.raw.parquet import batch_rows, open_table, read_batches
+    from frontload.data_tools.raw.parquet import BadCells, batch_rows, open_table, read_batches
 
+    key = job.json_key
     first, end = job.unit.row_groups or (0, 0)
     share = (job.unit.stop - job.unit.start) // max(end - first, 1)
     with open_table(job.source.file) as table:
         for group in range(first, end):
-            for batch in read_batches(
-                job.source.file, table, row_group=group, columns=[job.json_key]
-            ):
+            for batch in read_batches(job.source.file, table, row_group=group, columns=[key]):
                 texts: list[str] = []
                 dropped: list[Dropped] = []
                 for row in batch_rows(batch):
                     receipt.lines += 1
+                    if isinstance(row, BadCells):
+                        raw = row.raw
+                        dropped.append(Dropped(receipt.lines, Reason.INVALID_UTF8, raw, len(raw)))
+                        continue
                     text = _table_text(row, job, spellings)
                     if isinstance(text, Reason):
-                        raw = b"" if isinstance(row, Reason) else shown_bytes(row[job.json_key])
-                        dropped.append(Dropped(receipt.lines, text, raw, len(raw)))
+                        dropped.append(_dropped_cell(receipt.lines, text, row[key]))
                     else:
                         texts.append(text)
                 receipt.rows = receipt.lines
@@ -298,15 +301,21 @@ def _table_batches(
             report(share)
 
 
-def _table_text(row: dict[str, Any] | Reason, job: UnitJob, spellings: Spellings) -> str | Reason:
-    if isinstance(row, Reason):
-        return row
+def _table_text(row: dict[str, Any], job: UnitJob, spellings: Spellings) -> str | Reason:
     text = take_text(row, job.json_key)
     if isinstance(text, Reason):
         return text
     if utf8_bytes(text) > job.max_row_bytes:
         return Reason.OVER_SIZE
     return Reason.SPECIAL_TOKEN if spellings.found_in(text) else text
+
+
+def _dropped_cell(number: int, reason: Reason, value: object) -> Dropped:
+    """A table's drop: of text its bytes, of an over-size one the first; else what shows it."""
+    raw = value.encode() if isinstance(value, str) else shown_bytes(value)
+    return Dropped(
+        number, reason, raw[:HEAD_BYTES] if reason is Reason.OVER_SIZE else raw, len(raw)
+    )
 
 
 def sample_texts(job: UnitJob, spellings: Spellings) -> Iterator[str]:
