@@ -33,13 +33,13 @@ def made(built_room: Room, tmp_path_factory: pytest.TempPathFactory) -> Path:
     chats.insert(3, {"text": "no chat"})
     write_jsonl(folder / "chats.jsonl", chats)
     size = ("--sequence-tokens", 512, "--over-long", "drop", "--output", folder / "pack")
-    assert run("pack", folder / "chats.jsonl", "--tokenizer", chatml, *size) == 0
+    rule = ("--max-bad-rate", 0.5)
+    assert run("pack", folder / "chats.jsonl", "--tokenizer", chatml, *size, *rule) == 0
     rows = [{"text": f"w{n} w{n % 7} w3 w4 w5"} for n in range(40)]
     rows[4]["text"], rows[9]["text"] = "w1 <|end|> w2", " "
     write_jsonl(folder / "text.jsonl", rows)
     tokenizer = built_room.folder / "tokenizer"
     given = ("--input", folder / "text.jsonl", "--output-prefix", folder / "P")
-    rule = ("--max-bad-rate", 0.5)
     assert run("preprocess", *given, "--tokenizer", tokenizer, "--append-eod", *rule) == 0
     return folder
 
