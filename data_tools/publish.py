@@ -4,6 +4,7 @@ The lock is a file in that folder, held until the process ends, however it ends.
 leaves lies in NAME.work and nowhere else; the next run decides what of it is still good.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +17,7 @@ from frontload.recipes.artifact import sync_path
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError
 
 LOCK = "lock"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def work_folder(out: Path) -> Path:
@@ -73,7 +75,9 @@ def workplace(out: Path, *, asked: str) -> Iterator[Path]:
     try:
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL and not error.filename:
+                error.filename = str(out)  # the system names no file that was open
             if [path.name for path in folder.iterdir()] == [LOCK]:
                 _remove(folder)
             raise

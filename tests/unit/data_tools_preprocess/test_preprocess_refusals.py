@@ -173,6 +173,8 @@ def test_wrong_requests_are_refused_and_nothing_is_written(
     assert caught.value.exit_code == 2
     assert all((caught.value.asked, caught.value.found, caught.value.rule, caught.value.do))
     assert not [path for path in Path().glob("P*") if path.name != "P.work"]
+    has_parts = any(Path("P.work").glob("unit-*.json"))
+    assert Path("P.work").exists() == has_parts, "what a corrected command goes on from, or nothing"
     assert Path("a.jsonl").read_bytes() == given
 
 
