@@ -182,6 +182,16 @@ def test_only_samples_are_explained(built_room: Room) -> None:
         run("explain", built_room.folder / "mix-lmq", 0, "--tokenizer", tokenizer)
 
 
+def test_a_planned_blend_is_explained_by_phase(built_room: Room, tmp_path: Path) -> None:
+    blend = tmp_path / "blend"
+    for phase in ("first", "second"):
+        (blend / phase).mkdir(parents=True)
+        (blend / phase / "plan.json").write_text("{}")
+    (blend / "ledger.json").write_text('{"phases": [{"name": "first"}, {"name": "second"}]}')
+    with pytest.raises(RecipeError, match=f"name one of its phases: {blend}/first, {blend}/second"):
+        run("explain", blend, 0, "--tokenizer", built_room.folder / "tokenizer")
+
+
 def test_ids_are_not_read_with_another_tokenizer(made: Path, built_room: Room) -> None:
     ours, chatml = built_room.folder / "tokenizer", made / "chatml"
     for name, other in (("pack", ours), ("P", chatml)):
