@@ -11,6 +11,7 @@ from frontload.data_tools.artifact_kind import find_indexes, kind_of
 from frontload.data_tools.explain import explain_sample, sources_in_store
 from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.proof.phases import phase_folders
 from frontload.data_tools.proof.prefix import as_prefix, manifest_file
 from frontload.data_tools.provenance import Trail, origins
 from frontload.data_tools.raw.inputs import expand_inputs
@@ -56,7 +57,9 @@ def run_explain(arguments: argparse.Namespace) -> int:
             f"explain {path}",
             found=f"an artifact of kind {kind}",
             rule="samples are those of a blend or a pack, documents those of a prefix",
-            do="name one of these, or use `frontload explain sample N` for a study's store",
+            do=f"name one of its phases: {', '.join(map(str, phase_folders(path)))}"
+            if kind == "phases"
+            else "name one of these, or use `frontload explain sample N` for a study's store",
         )
     return 0
 

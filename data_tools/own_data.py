@@ -276,6 +276,13 @@ def _read_questions(recipe: OwnData, field: str, dropped: Counter[str]) -> list[
                 continue
             digest = hashlib.sha256(f"{recipe.seed}\n{normalise_question(texts[0])}".encode())
             questions.append(Question(row=found, rank=digest.hexdigest()))
+        if not num_rows:
+            raise RecipeError(
+                f"own.{field}: {file}",
+                found="no row",
+                rule="a file has rows, objects with a question and an answer",
+                do="fetch or write it again, or take it out of the list",
+            )
         if len(questions) == usable_before:
             raise RecipeError(
                 f"own.{field}: {file}",

@@ -4,6 +4,7 @@ The lock is a file in that folder, held until the process ends, however it ends.
 leaves lies in NAME.work and nowhere else; the next run decides what of it is still good.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -13,9 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frontload.recipes.artifact import sync_path
-from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.errors import ArtifactError, RecipeError, StageError
 
 LOCK = "lock"
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def work_folder(out: Path) -> Path:
@@ -73,7 +75,9 @@ def workplace(out: Path, *, asked: str) -> Iterator[Path]:
     try:
         try:
             yield folder
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL and not error.filename:
+                error.filename = str(out)  # the system names no file that was open
             if [path.name for path in folder.iterdir()] == [LOCK]:
                 _remove(folder)
             raise
@@ -91,6 +95,24 @@ def tidy(out: Path, *, asked: str) -> None:
     if work_folder(out).exists():
         with workplace(out, asked=asked):
             pass
+
+
+def check_there(sizes: Mapping[Path, int]) -> None:
+    """Refuses a finished output of which a file is gone or has another size than was written.
+
+    Its bytes are not read: that is for `frontload data verify`.
+
+    Raises: ArtifactError.
+    """
+    for file, size in sizes.items():
+        found = f"{file.stat().st_size} bytes" if file.is_file() else "there is no such file"
+        if found != f"{size} bytes":
+            raise ArtifactError(
+                f"finding {file}, made before",
+                found=found,
+                rule=f"a finished output is left as it is: {size} bytes, as its manifest states",
+                do="put the file back, or delete the output and run the same command again",
+            )
 
 
 def new_folder(folder: Path) -> Path:

@@ -55,6 +55,10 @@ class BlendRecipe:
     mixes: dict[str, BlendMix]
     phases: dict[str, PhaseKnobs]  # in the order of reading
 
+    @property
+    def batch_tokens(self) -> int:
+        return self.sequence_tokens * self.global_batch_sequences
+
 
 def load_blend(recipe: str, *, overrides: Sequence[str] = ()) -> Loaded[BlendRecipe]:
     """Loads the recipe of a blend by name (recipes/blends) or path, and checks it.
@@ -180,7 +184,7 @@ def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> N
             rule=f"{what} sum to {whole}" + (", the phase's tokens" if what == "parts" else ""),
             do=f"{'add' if total < whole else 'take away'} {abs(whole - total)}",
         )
-    batch = recipe.sequence_tokens * recipe.global_batch_sequences
+    batch = recipe.batch_tokens
     if phase.tokens < batch:
         raise loaded.refuse(
             f"{path}.tokens",

@@ -130,7 +130,8 @@ def plan_budget(loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size]) -> Budge
     used = dict.fromkeys(recipe.sources, 0)
     phases = []
     for name, phase in recipe.phases.items():
-        division = _divide(loaded, name, phase, sizes)
+        batches = _nearest(phase.tokens, recipe.batch_tokens)
+        division = _divide(loaded, phase, sizes, batches=batches)
         parts = []
         for source, (under, share, num_samples, target) in division.items():
             part = Part(
@@ -142,9 +143,13 @@ def plan_budget(loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size]) -> Budge
                 start_tokens=used[source],
                 one_epoch=sizes[source].tokens,
             )
-            _check_part(loaded, name, part, share=share)
-            used[source] = part.end_tokens
+            if not num_samples:
+                raise _no_sample(loaded, name, source, share=share)
+            if part.end_tokens > _allowed(recipe, part):
+                fits = _largest(loaded, phase, sizes, used=used, below=batches)
+                raise _too_long(loaded, name, part, fits=fits)
             parts.append(part)
+        used |= {part.source: part.end_tokens for part in parts}
         phases.append(PhaseBudget(name=name, target_tokens=phase.tokens, parts=tuple(parts)))
     return Budget(recipe=recipe, sizes=sizes, phases=tuple(phases))
 
@@ -168,13 +173,11 @@ def _given(phase: PhaseKnobs) -> dict[str, Fraction]:
 
 
 def _divide(
-    loaded: Loaded[BlendRecipe], phase_name: str, phase: PhaseKnobs, sizes: Mapping[str, Size]
+    loaded: Loaded[BlendRecipe], phase: PhaseKnobs, sizes: Mapping[str, Size], *, batches: int
 ) -> dict[str, tuple[str, Fraction, int, int]]:
-    """Source -> (name it is read under, exact share, samples, target tokens)."""
+    """Source -> (name it is read under, exact share, samples of so many batches, target tokens)."""
     recipe, given = loaded.value, _given(phase)
-    batch = recipe.global_batch_sequences
-    num_samples = _nearest(phase.tokens, recipe.sequence_tokens * batch) * batch
-    samples = apportion(num_samples, list(given.values()))
+    samples = apportion(batches * recipe.global_batch_sequences, list(given.values()))
     targets = apportion(phase.tokens, list(given.values()))
     found: dict[str, tuple[str, Fraction, int, int]] = {}
     for (name, share), own, target in zip(given.items(), samples, targets, strict=True):
@@ -186,16 +189,22 @@ def _divide(
             apportion(target, inside),
             strict=True,
         ):
-            if one == 0:
-                raise loaded.refuse(
-                    f"phases.{phase_name}",
-                    found=f"source {source} gets {float(share * weight):.2g} of"
-                    f" {num_samples} samples, which is none",
-                    rule="every source of a phase gets a whole sequence or more",
-                    do=f"raise the phase's tokens, or take {source} out",
-                )
             found[source] = (name, share * weight, one, goal)
     return found
+
+
+def _no_sample(
+    loaded: Loaded[BlendRecipe], phase_name: str, source: str, *, share: Fraction
+) -> RecipeError:
+    recipe = loaded.value
+    batches = _nearest(recipe.phases[phase_name].tokens, recipe.batch_tokens)
+    return loaded.refuse(
+        f"phases.{phase_name}",
+        found=f"source {source} gets {float(share):.2g} of"
+        f" {batches * recipe.global_batch_sequences} samples, which is none",
+        rule="every source of a phase gets a whole sequence or more",
+        do=f"raise the phase's tokens, or take {source} out",
+    )
 
 
 def _nearest(tokens: int, batch_tokens: int) -> int:
@@ -242,29 +251,64 @@ def _unknown(loaded: Loaded[BlendRecipe], source: str, what: str, size: Size) ->
     )
 
 
-def _check_part(
-    loaded: Loaded[BlendRecipe], phase_name: str, part: Part, *, share: Fraction
-) -> None:
-    """Refuses a window behind the source's cap, with the phase's budget that would fit."""
-    recipe, cap = loaded.value, loaded.value.sources[part.source].max_epochs
-    allowed = int(cap * part.one_epoch)
-    if part.end_tokens <= allowed:
-        return
+def _allowed(recipe: BlendRecipe, part: Part) -> int:
+    """Tokens of a part's source that all phases together may read."""
+    return int(recipe.sources[part.source].max_epochs * part.one_epoch)
+
+
+def _largest(
+    loaded: Loaded[BlendRecipe],
+    phase: PhaseKnobs,
+    sizes: Mapping[str, Size],
+    *,
+    used: Mapping[str, int],
+    below: int,
+) -> dict[str, int]:
+    """Tokens a name of the most whole batches that fit: with one more, some source's cap is passed.
+
+    Nothing when a source would be left without a sample.
+    """
+    recipe = loaded.value
+
+    def read(batches: int) -> dict[str, int]:
+        division = _divide(loaded, phase, sizes, batches=batches)
+        return {source: one * recipe.sequence_tokens for source, (_, _, one, _) in division.items()}
+
+    fits, beyond = 0, below
+    while beyond - fits > 1:
+        middle = (fits + beyond) // 2
+        is_within = all(
+            used[source] + tokens <= int(recipe.sources[source].max_epochs * sizes[source].tokens)
+            for source, tokens in read(middle).items()
+        )
+        fits, beyond = (middle, beyond) if is_within else (fits, middle)
+    found = read(fits)
+    if not all(found.values()):
+        return {}
+    return {name: sum(found[one] for one in members(recipe, name)) for name in _given(phase)}
+
+
+def _too_long(
+    loaded: Loaded[BlendRecipe], phase_name: str, part: Part, *, fits: Mapping[str, int]
+) -> RecipeError:
+    """The refusal of a window behind its source's cap, with the phase's budget that would fit."""
+    recipe, allowed = loaded.value, _allowed(loaded.value, part)
+    source = recipe.sources[part.source]
     left = max(allowed - part.start_tokens, 0)
-    fits = left // recipe.sequence_tokens * recipe.sequence_tokens
-    batch = recipe.sequence_tokens * recipe.global_batch_sequences
-    budget = max(0, int((fits - recipe.sequence_tokens) / share) // batch * batch)
     needed = Fraction(part.end_tokens, part.one_epoch)
-    is_once = recipe.sources[part.source].reading == "one_pass"
-    more = "make it repeatable" if is_once else f"raise max_epochs to {_up(needed)}"
-    raise loaded.refuse(
+    more = f"raise max_epochs to {_up(needed)}"
+    smaller = f"write phases.{phase_name}.tokens={sum(fits.values())}"
+    if recipe.phases[phase_name].parts is not None:
+        smaller += "".join(f" phases.{phase_name}.parts.{one}={n}" for one, n in fits.items())
+    return loaded.refuse(
         f"phases.{phase_name}",
         found=f"{part.tokens:_} tokens of {part.source} from {part.start_tokens:_} end at epoch"
         f" {float(needed):.3f} of {part.one_epoch:_} tokens",
-        rule=f"sources.{part.source}.max_epochs is {cap}: {allowed:_} tokens in all phases,"
-        f" {fits:_} of them left here",
-        do=(f"write phases.{phase_name}.tokens={budget}" if budget else "lower the share of it")
-        + f", {more}, or make the source larger",
+        rule=f"sources.{part.source}.max_epochs is {source.max_epochs}: {allowed:_} tokens in all"
+        f" phases, {left // recipe.sequence_tokens * recipe.sequence_tokens:_} of them left here",
+        do=(smaller if fits else "lower the share of it")
+        + f", {'make it repeatable' if source.reading == 'one_pass' else more},"
+        " or make the source larger",
     )
 
 

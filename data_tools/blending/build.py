@@ -14,7 +14,14 @@ from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.report import ledger_json
 from frontload.data_tools.blending.source import SourceIndex
 from frontload.data_tools.files import read_json
-from frontload.data_tools.publish import check_place, clear, publish_folder, tidy, workplace
+from frontload.data_tools.publish import (
+    check_place,
+    check_there,
+    clear,
+    publish_folder,
+    tidy,
+    workplace,
+)
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
@@ -104,6 +111,10 @@ def _is_there(out: Path, ledger: Mapping[str, Any]) -> bool:
     if not out.exists():
         return False
     if (out / LEDGER).is_file() and read_json(out / LEDGER) == json.loads(json.dumps(ledger)):
+        for phase in ledger["phases"]:
+            folder = out / phase["name"]
+            files = read_json(folder / MANIFEST)["files"]
+            check_there({folder / name: one["size_bytes"] for name, one in files.items()})
         return True
     raise RecipeError(
         f"--out {out}",

@@ -194,7 +194,7 @@ def _name(row: dict[str, Any]) -> str:
 
 def _no_text(row: dict[str, Any], field: str) -> Drop:
     if row.get(field) is None:
-        return Drop(reason=f"no field {field}")
+        return Drop(reason=f"field {field} is null" if field in row else f"no field {field}")
     return Drop(reason=f"field {field} is no text")
 
 

@@ -82,8 +82,8 @@ def _check_made(out: Path, key: str) -> None:
 
     Raises: RecipeError when it is another's; ArtifactError when a file is not what was written.
     """
-    manifest: dict[str, Any] = read_json(out / "manifest.json")
-    if manifest.get("key") != key:
+    manifest: Any = read_json(out / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("key") != key:
         raise RecipeError(
             f"--out {out}",
             found="the result of another recipe, or of other files",

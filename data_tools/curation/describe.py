@@ -65,10 +65,10 @@ def _spread(lengths: np.ndarray) -> dict[str, float]:
 def shown_composition(composition: dict[str, Any]) -> str:
     """The composition as lines of text: domains, sources, answer lengths, what was left out."""
     name, rows, tokens = (composition[part] for part in ("name", "rows", "tokens"))
-    lines = [
-        f"{name}: {rows:,} rows, {tokens:,} tokens, {composition['distinct_questions']:,}"
-        " distinct questions"
-    ]
+    texts = composition["rows_without_answer"]  # a text has no question: it counts as its own
+    what = "questions" if not texts else "texts" if texts == rows else "questions and texts"
+    distinct = composition["distinct_questions"]
+    lines = [f"{name}: {rows:,} rows, {tokens:,} tokens, {distinct:,} distinct {what}"]
     if composition["heldout_rows"]:
         lines.append(f"  held out: {composition['heldout_rows']:,} rows")
     for title, part in (("domain", "domains"), ("source", "members"), ("family", "families")):

@@ -61,8 +61,8 @@ class Inputs:
 def check_inputs(loaded: Loaded[Curation]) -> Inputs:
     """Finds and digests every file, and looks at the first row of each.
 
-    Raises: RecipeError for an unknown adapter, a missing, empty or doubly named file, a file
-            without the fields of its adapter, a tokenizer or a benchmark that is none.
+    Raises: RecipeError for an unknown adapter, a missing or doubly named file, a source without
+            a row, a file without its adapter's fields, a tokenizer or a benchmark that is none.
     """
     recipe = loaded.value
     named: dict[Path, tuple[str, Path]] = {}
@@ -75,6 +75,7 @@ def check_inputs(loaded: Loaded[Curation]) -> Inputs:
                 rule="a source has one file or more",
                 do="name a file or a glob",
             )
+        has_rows = False
         for file in expand_inputs(source.files, asked_by=f"sources.{name}.files"):
             if file.resolve() in named:
                 raise loaded.refuse(
@@ -84,7 +85,16 @@ def check_inputs(loaded: Loaded[Curation]) -> Inputs:
                     do="name it in one source; a set may have several sources",
                 )
             named[file.resolve()] = (name, file)
-            check_fields(file, adapter, Rules.of(source, recipe.policy), source=name)
+            rules = Rules.of(source, recipe.policy)
+            has_rows |= check_fields(file, adapter, rules, source=name)
+        if not has_rows:
+            files = [file.as_posix() for source, file in named.values() if source == name]
+            raise loaded.refuse(
+                f"sources.{name}.files",
+                found=f"no row in {', '.join(files[:3])}" + (", ..." if files[3:] else ""),
+                rule="a source has a row or more; one file of several may be empty",
+                do="fetch them again, or remove the source",
+            )
     tokenizer = _tokenizer(loaded)
     if recipe.decontamination is not None:
         all_items(recipe.decontamination)
@@ -138,17 +148,19 @@ def wanted_fields(adapter: Adapter, rules: Rules) -> tuple[tuple[str, ...], ...]
     return adapter.needs or ((rules.text_field,),)
 
 
-def check_fields(file: Path, adapter: Adapter, rules: Rules, *, source: str) -> None:
-    """Looks at the first readable row of a file.
+def check_fields(file: Path, adapter: Adapter, rules: Rules, *, source: str) -> bool:
+    """Looks at the first readable row of a file, and returns whether it has any row.
 
-    Raises: RecipeError when there is none, or when it has not the adapter's fields.
+    Raises: RecipeError when none of its first rows can be read, or the adapter's fields lack.
     """
     present = first_fields(file)
     if present is None:
+        if not has_rows(file):
+            return False
         raise RecipeError(
             f"sources.{source}.files: {file}",
-            found="no row" if not file.stat().st_size else "no row that can be read",
-            rule="every file has rows, objects with named fields",
+            found="no row that can be read",
+            rule="rows are objects with named fields",
             do="remove the file from the source, or fetch it again",
         )
     for names in wanted_fields(adapter, rules):
@@ -161,6 +173,17 @@ def check_fields(file: Path, adapter: Adapter, rules: Rules, *, source: str) -> 
                 do="name another adapter, or leave the file out"
                 + ("" if adapter.needs else "; plain_text reads the field `text_field`"),
             )
+    return True
+
+
+def has_rows(file: Path) -> bool:
+    """Whether a file has a row, readable or not."""
+    if file_format(file) is Format.PARQUET:
+        from frontload.data_tools.raw.parquet import open_table
+
+        with open_table(file) as table:
+            return table.metadata.num_rows > 0
+    return next(read_rows(file), None) is not None
 
 
 def first_fields(file: Path) -> tuple[str, ...] | None:

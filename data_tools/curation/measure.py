@@ -4,6 +4,7 @@ A row's result depends on the row and the recipe alone, so batches may be cut an
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -256,7 +257,10 @@ def raw_content(row: RawRow | BadRow) -> bytes:
     """JSON of a row as it was read; of a broken one its first bytes as text."""
     if isinstance(row, BadRow):
         return orjson.dumps(row.raw[:SHOWN_BYTES].decode("utf-8", "backslashreplace"))
-    return orjson.dumps(row.value, default=_shown)
+    try:
+        return orjson.dumps(row.value, default=_shown)
+    except TypeError:  # nested deeper than it writes, or a number over 64 bits: JSON, but as text
+        return orjson.dumps(json.dumps(row.value, default=_shown))
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -195,11 +195,18 @@ def _check_not_empty(chosen: dict[str, ChosenSet], table: Table) -> None:
         if not each.is_member.any():
             raise RecipeError(
                 f"sets.{name}",
-                found=f"no row left; left out {dict(each.dropped(sources, names))},"
-                f" dropped {drops_by_source(table.receipts)}",
+                found="no row left" + _told(each.dropped(sources, names), table.receipts),
                 rule="a set has at least one row",
                 do="change its rules, or remove it; what was measured is kept for the next run",
             )
+
+
+def _told(left_out: Mapping[str, int], receipts: list[dict[str, Any]]) -> str:
+    """The rows that are in no set, as a message says them."""
+    told = [f"{count} left out ({reason})" for reason, count in sorted(left_out.items())]
+    for source, counts in drops_by_source(receipts).items():
+        told += [f"{count} of {source} dropped ({reason})" for reason, count in counts.items()]
+    return "".join(f", {one}" for one in told)
 
 
 # ---------------------------------------------------------------- first pass

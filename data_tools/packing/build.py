@@ -19,7 +19,17 @@ from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import token_dtype
 from frontload.data_tools.packing.chat import ChatTemplate, load_template
-from frontload.data_tools.packing.encode import DROP, SPLIT, Counts, Encoded, Encoder, Rules
+from frontload.data_tools.packing.encode import (
+    DROP,
+    OVER_LONG,
+    SPLIT,
+    TURN_OVER_LONG,
+    Counts,
+    Encoded,
+    Encoder,
+    Rules,
+)
+from frontload.data_tools.packing.messages import UNCLOSED
 from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
 from frontload.data_tools.preprocess.encoder import ParityError
@@ -27,6 +37,7 @@ from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.preprocess.vocabulary import load_vocabulary, package_versions
 from frontload.data_tools.publish import (
     check_place,
+    check_there,
     clear,
     new_folder,
     publish_folder,
@@ -47,6 +58,10 @@ COMPARED_CHARACTERS = 1_000_000  # ours: ... these, half a second
 ENCODER = "encoder.json"
 POLICIES = (DROP, SPLIT)
 FORMAT = 2
+MAX_BAD_RATE = 0.01  # ours, as of `data preprocess`: a wrong template loses every row
+ROWS_TO_JUDGE = 10_000  # ours: rows after which a bad rate stops a run before its end
+CUT_OFF = frozenset({OVER_LONG, TURN_OVER_LONG, UNCLOSED})
+"""Drops that say how long an answer is, and that no mending of rows or options brings back."""
 MOST_TOKENS = (1 << 31) - 2  # Megatron's .idx holds int32 lengths, and a row has one token more
 
 Progress = Callable[[int, int], None]
@@ -67,6 +82,11 @@ class PackRequest:
     epochs: int
     seed: int
     workers: int
+    max_bad_rate: float = MAX_BAD_RATE
+
+
+class TooManyBad(RecipeError):
+    """More rows are bad than asked for; what was encoded is still good for a higher rate."""
 
 
 _worker_state: dict[str, Encoder] = {}  # the encoder of a worker process, set when it starts
@@ -92,6 +112,8 @@ def build_pack(
         _enter_plan(work, plan)
         try:
             ready = _write(request, files, plan=plan, work=work, progress=progress)
+        except TooManyBad:
+            raise
         except RecipeError:  # the input is wrong: there is nothing to go on from
             clear(work)
             raise
@@ -119,6 +141,7 @@ def _write(
         except ParityError as error:  # what gigatoken gave before is in doubt as well
             made_by = _note_encoder(work, EncoderChoice.TOKENIZERS, reason=str(error))
             new_folder(work / "spill")
+    _judge(request, counts)
     if not num_sequences:
         raise RecipeError(
             f"packing {', '.join(request.inputs)}",
@@ -165,9 +188,27 @@ def _sample(request: PackRequest, files: Sequence[Path]) -> list[str]:
     return texts
 
 
-def _dropped(counts: Counts) -> str:
+def _judge(request: PackRequest, counts: Counts) -> None:
+    """Stops a run that loses too many rows for another reason than their length.
+
+    Raises: TooManyBad.
+    """
+    rows = counts.rows.total()
+    bad = sum(n for name, n in counts.dropped.items() if name.partition("\t")[2] not in CUT_OFF)
+    if bad > rows * request.max_bad_rate:
+        raise TooManyBad(
+            f"--max-bad-rate {request.max_bad_rate:g}",
+            found=f"{bad} of {rows} rows cannot be used" + _dropped(counts, but=CUT_OFF),
+            rule="nothing is published when more rows than that are lost",
+            do="mend the rows or --template, or raise the rate and run again: what is encoded is"
+            " kept",
+        )
+
+
+def _dropped(counts: Counts, *, but: frozenset[str] = frozenset()) -> str:
     """The drops by source and reason, as a message says them; nothing when no row was read."""
     told = [(name.partition("\t"), number) for name, number in sorted(counts.dropped.items())]
+    told = [each for each in told if each[0][2] not in but]
     return "".join(f"; {number} of {source} dropped: {why}" for (source, _, why), number in told)
 
 
@@ -187,6 +228,13 @@ def _check(request: PackRequest) -> None:
             found=str(request.sequence_tokens),
             rule=f"lengths are stored in 32 bits, so a row has {MOST_TOKENS} tokens at most",
             do="write for example 32768",
+        )
+    if not 0 <= request.max_bad_rate <= 1:
+        raise RecipeError(
+            "--max-bad-rate",
+            found=str(request.max_bad_rate),
+            rule="it is a share of the rows, from 0 to 1",
+            do="write for example 0.01",
         )
     if request.over_long not in POLICIES:
         raise RecipeError(
@@ -235,12 +283,16 @@ def _rules(request: PackRequest) -> Rules:
 
 
 def _finished(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
-    """The pack.json of the same pack, when it is there."""
+    """The pack.json of the same pack, when it is there.
+
+    Raises: RecipeError when something else is; ArtifactError when a file is gone or cut since.
+    """
     if not output.exists():
         return None
     if (output / "pack.json").is_file():
         found = read_json(output / "pack.json")
-        if found.get("plan_sha256") == plan["plan_sha256"]:
+        if isinstance(found, dict) and found.get("plan_sha256") == plan["plan_sha256"]:
+            check_there({output / name: one["size_bytes"] for name, one in found["files"].items()})
             tidy(output, asked="--output")
             return found
         what = "a pack of other inputs or options"
@@ -288,6 +340,8 @@ def _encode_all(
                     for one in parts
                 )
                 spill.add_shard(named, counts)
+                if done >= ROWS_TO_JUDGE:
+                    _judge(request, spill.counts)
             progress(done, spill.num_sequences)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.packing.build import POLICIES, PackRequest, build_pack
+from frontload.data_tools.packing.build import MAX_BAD_RATE, POLICIES, PackRequest, build_pack
 from frontload.data_tools.preprocess.request import EncoderChoice
 
 
@@ -26,6 +26,14 @@ def add_arguments(pack: argparse.ArgumentParser) -> None:
     )
     pack.add_argument("--epochs", type=int, default=1, help="each in an order of its own (1)")
     pack.add_argument("--seed", type=int, default=1, help="of rows and their order (default 1)")
+    pack.add_argument(
+        "--max-bad-rate",
+        type=float,
+        default=MAX_BAD_RATE,
+        metavar="SHARE",
+        help="publish nothing when more rows than that are dropped, but for their length"
+        " (default %(default)s)",
+    )
     pack.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
     pack.set_defaults(run=run_pack)
 
@@ -45,6 +53,7 @@ def run_pack(arguments: argparse.Namespace) -> int:
             epochs=arguments.epochs,
             seed=arguments.seed,
             workers=arguments.workers,
+            max_bad_rate=arguments.max_bad_rate,
         ),
         progress=shown,
     )

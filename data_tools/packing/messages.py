@@ -7,6 +7,7 @@ from frontload.data_tools.curation.example import THINK, THINK_END, split_think
 from frontload.data_tools.raw.parse import Reason
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
+UNCLOSED = "unclosed <think>"
 Message = dict[str, str]
 """`role`, `content`, and of an assistant who thinks first `reasoning_content`."""
 
@@ -16,9 +17,9 @@ def read_messages(row: Mapping[str, Any]) -> list[Message] | str:
 
     What an assistant's text holds in a leading <think> becomes its `reasoning_content`.
     """
-    if "messages" in row:
+    if row.get("messages") is not None:  # null in a table whose other rows are dialogues
         return _checked(row["messages"])
-    if "question" in row:
+    if row.get("question") is not None:
         texts = {name: row.get(name) for name in ("question", "trace", "answer")}
         texts["trace"] = texts["trace"] or ""
         if not all(isinstance(text, str) for text in texts.values()):
@@ -27,7 +28,9 @@ def read_messages(row: Mapping[str, Any]) -> list[Message] | str:
         if texts["trace"].strip():
             answer["reasoning_content"] = texts["trace"]
         return _checked([{"role": USER, "content": texts["question"]}, answer])
-    return "plain text, no conversation" if "text" in row else str(Reason.MISSING_KEY)
+    if row.get("text") is not None:
+        return "plain text, no conversation"
+    return str(Reason.NULL_VALUE if {"messages", "question"} & set(row) else Reason.MISSING_KEY)
 
 
 def _checked(found: object) -> list[Message] | str:
@@ -62,7 +65,7 @@ def _message(turn: object) -> Message | str:
         return f"a turn of role {str(role)[:20]}"
     if role == ASSISTANT and not reasoning and THINK in content:
         if THINK_END not in content:
-            return "unclosed <think>"
+            return UNCLOSED
         reasoning, content = split_think(content)
     if not content.strip():
         return str(Reason.EMPTY)

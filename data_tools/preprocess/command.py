@@ -136,7 +136,7 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
     manifest = preprocess(request, progress=progress_for(sys.stderr))
     print(describe(request.prefix, manifest))
     if was_there:
-        print(f"{request.prefix} holds this very output: nothing done", file=sys.stderr)
+        _tell_kept(request.prefix)
         return 0
     seconds = time.monotonic() - began
     rate = manifest["text_bytes"] / seconds / 1e6
@@ -146,9 +146,21 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
 
 def run_merge(arguments: argparse.Namespace) -> int:
     """Joins shards."""
+    check_place(arguments.output_prefix, asked="--output-prefix")
+    was_there = manifest_file(arguments.output_prefix).is_file()
     manifest = merge(arguments.shards, output_prefix=arguments.output_prefix)
     print(describe(arguments.output_prefix, manifest))
+    if was_there:
+        _tell_kept(arguments.output_prefix)
     return 0
+
+
+def _tell_kept(prefix: Path) -> None:
+    print(
+        f"{prefix} holds this very output: nothing done, and its bytes not compared"
+        f" (`frontload data verify {prefix}` does)",
+        file=sys.stderr,
+    )
 
 
 def describe(prefix: Path, manifest: dict[str, Any]) -> str:

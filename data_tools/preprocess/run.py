@@ -52,7 +52,7 @@ from frontload.data_tools.preprocess.work import (
     note_encoder,
     noted_encoders,
 )
-from frontload.data_tools.publish import disk_told, work_folder, workplace
+from frontload.data_tools.publish import clear, disk_told, work_folder, workplace
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
@@ -94,7 +94,10 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
         try:
             manifest = run.encode_and_publish(eod)
         except RecipeError:
-            mark_refused(folder)
+            if any(folder.glob("unit-*.json")):
+                mark_refused(folder)
+            else:
+                clear(folder)  # a damaged or empty file: there is nothing to go on from
             raise
     return manifest
 

@@ -19,6 +19,7 @@ from frontload.data_tools.preprocess.vocabulary import as_json
 from frontload.data_tools.publish import disk_told
 from frontload.data_tools.raw.inputs import Format
 from frontload.data_tools.raw.lines import (
+    HEAD_BYTES,
     OverSizeLine,
     RangeReader,
     open_packed,
@@ -298,22 +299,24 @@ def _dropped(number: int, reason: Reason, line: bytes | OverSizeLine) -> Dropped
 def _table_batches(
     job: UnitJob, receipt: Receipt, report: Callable[[int], object]
 ) -> Iterator[Batch]:
-    from frontload.data_tools.raw.parquet import batch_rows, open_table, read_batches
+    from frontload.data_tools.raw.parquet import BadCells, batch_rows, open_table, read_batches
 
+    key = job.json_key
     first, end = job.unit.row_groups or (0, 0)
     share = (job.unit.stop - job.unit.start) // max(end - first, 1)
     with open_table(job.source.file) as table:
         for group in range(first, end):
-            for found in read_batches(
-                job.source.file, table, row_group=group, columns=[job.json_key]
-            ):
+            for found in read_batches(job.source.file, table, row_group=group, columns=[key]):
                 texts: dict[int, str] = {}
                 dropped: list[Dropped] = []
                 for number, row in enumerate(batch_rows(found), start=receipt.lines + 1):
+                    if isinstance(row, BadCells):
+                        raw = row.raw
+                        dropped.append(Dropped(number, Reason.INVALID_UTF8, raw, len(raw)))
+                        continue
                     text = _table_text(row, job)
                     if isinstance(text, Reason):
-                        raw = b"" if isinstance(row, Reason) else shown_bytes(row[job.json_key])
-                        dropped.append(Dropped(number, text, raw, len(raw)))
+                        dropped.append(_dropped_cell(number, text, row[key]))
                     else:
                         texts[number] = text
                 receipt.lines += len(texts) + len(dropped)
@@ -328,16 +331,22 @@ def _table_batches(
 
 
 def _cell(texts: Mapping[int, str], number: int) -> bytes:
-    return shown_bytes(texts[number])
+    return texts[number].encode()
 
 
-def _table_text(row: dict[str, Any] | Reason, job: UnitJob) -> str | Reason:
-    if isinstance(row, Reason):
-        return row
+def _table_text(row: dict[str, Any], job: UnitJob) -> str | Reason:
     text = take_text(row, job.json_key)
     if isinstance(text, Reason):
         return text
     return Reason.OVER_SIZE if utf8_bytes(text) > job.max_row_bytes else text
+
+
+def _dropped_cell(number: int, reason: Reason, value: object) -> Dropped:
+    """A table's drop: of text its bytes, of an over-size one the first; else what shows it."""
+    raw = value.encode() if isinstance(value, str) else shown_bytes(value)
+    return Dropped(
+        number, reason, raw[:HEAD_BYTES] if reason is Reason.OVER_SIZE else raw, len(raw)
+    )
 
 
 def read_texts(job: UnitJob) -> Iterator[str]:

@@ -7,7 +7,7 @@ from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import bin_file, idx_file
 from frontload.data_tools.preprocess.plan import Plan
 from frontload.data_tools.preprocess.request import manifest_file
-from frontload.data_tools.publish import clear, disk_told
+from frontload.data_tools.publish import check_there, clear, disk_told
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
@@ -23,12 +23,19 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
 
 
 def find_published(prefix: Path, key: str) -> dict[str, Any] | None:
-    """The manifest of an earlier run of the same plan, when it has published."""
+    """The manifest of an earlier run of the same plan, when it has published.
+
+    Raises: ArtifactError when a file of the pair is gone or cut since.
+    """
     if not manifest_file(prefix).is_file():
         return None
     manifest = read_json(manifest_file(prefix))
     same = isinstance(manifest, dict) and manifest.get("made_by", {}).get("plan") == key
-    return manifest if same else None
+    if not same:
+        return None
+    pair = {"bin": bin_file(prefix), "idx": idx_file(prefix)}
+    check_there({file: manifest.get(f"{part}_bytes", 0) for part, file in pair.items()})
+    return manifest
 
 
 def enter_plan(folder: Path, prefix: Path, plan: dict[str, Any]) -> None:

@@ -19,7 +19,12 @@ from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, wrong
 from frontload.data_tools.proof.pack import verify_pack
 from frontload.data_tools.proof.phases import phase_folders, prove_ledger
-from frontload.data_tools.proof.prefix import as_prefix, prove_index_folder, prove_prefix
+from frontload.data_tools.proof.prefix import (
+    as_prefix,
+    manifest_file,
+    prove_index_folder,
+    prove_prefix,
+)
 from frontload.data_tools.proof.sets import prove_sets
 from frontload.data_tools.proof.shown import drawn, show_documents
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -107,15 +112,28 @@ def _prove(
         checks = [] if kind == "sets" else _stored_digests(path, but=PAIRS.get(kind, ()))
         return [*checks, *_prove_content(path, kind, among=among, tokenizer=tokenizer)]
     except MISREAD as error:
-        shown = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-        name = MADE_OF.get(kind)
-        where = path / name if name else f"{path}.manifest.json"
-        return [*checks, Check(claim=DESCRIBED, found=shown, holds=False, where=str(where))]
+        return [*checks, _misread(path, kind, error)]
     except ArtifactError as error:
         if not wrong(checks):
             raise
         broken = Check(claim=error.asked, found=error.found, holds=False, where=error.rule)
         return [*checks, broken]
+
+
+def _misread(path: Path, kind: str, error: Exception) -> Check:
+    """What is said of a description that is not as its format asks."""
+    prefix = as_prefix(path)
+    described = path / MADE_OF[kind] if kind in MADE_OF else manifest_file(prefix or path)
+    files = [file for file in (described, path / "manifest.json") if file.is_file()]
+    for file in files:
+        if not isinstance(found := read_json(file), dict):
+            shown = f"JSON, but a {type(found).__name__}; it is an object with named fields"
+            return Check(claim=DESCRIBED, found=shown, holds=False, where=str(file))
+    shown = "a field of another type: " + " ".join(f"{type(error).__name__}: {error}".split())[:120]
+    if isinstance(error, KeyError):
+        shown = f"no field {error}"
+    where = " or ".join(map(str, files))
+    return Check(claim=DESCRIBED, found=shown, holds=False, where=where)
 
 
 def _prove_content(

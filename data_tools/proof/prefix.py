@@ -20,6 +20,7 @@ from frontload.recipes.errors import ArtifactError
 
 SUFFIXES = (".manifest.json", ".bin", ".idx")
 STATED = {
+    "append_eod": bool,
     "bin_bytes": int,
     "bin_sha256": str,
     "dtype": str,
@@ -28,7 +29,10 @@ STATED = {
     "num_documents": int,
     "num_tokens": int,
 }
-"""Fields of every manifest, with their types: without them nothing would be compared."""
+"""Fields of every manifest, with their types: without them nothing would be compared.
+
+With `append_eod` it states `eod_id` too.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,17 +149,17 @@ def prove_pair(
 
 def _misdescribed(prefix: Path, manifest: Mapping[str, Any]) -> list[Check]:
     """The fields that a manifest has to state and does not: what it leaves out is not compared."""
+    wanted = STATED | ({"eod_id": int} if manifest.get("append_eod") else {})
     return [
         check(f"manifest states {name}", found, False, where=f"{manifest_file(prefix)} {name}")
-        for name, kind in STATED.items()
+        for name, kind in wanted.items()
         if not isinstance(found := manifest.get(name), kind)
     ]
 
 
 def _end_of(manifest: Mapping[str, Any]) -> int | None:
-    if not manifest.get("append_eod"):
-        return None
-    return int(manifest.get("eod_id", END))
+    end = manifest.get("eod_id")
+    return end if manifest.get("append_eod") and isinstance(end, int) else None
 
 
 def _digest(manifest: Mapping[str, Any], part: str) -> FileDigest | None:

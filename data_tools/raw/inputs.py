@@ -36,20 +36,21 @@ def expand_inputs(patterns: Sequence[str], *, asked_by: str = "--input") -> tupl
     Raises: RecipeError for a pattern without a file, a folder, a file that cannot be read, that is
             named twice (also through a link), or whose suffix tells no format.
     """
-    named_by: dict[Path, str] = {}
+    named: dict[Path, Path] = {}
     files: list[Path] = []
     for pattern in map(str, patterns):
         for file in _matches(pattern, asked_by):
             _check_file(file, asked_by)
             real = file.resolve()
-            if real in named_by:
+            if real in named:
+                link = f", the same file as {named[real]}" if named[real] != file else ""
                 raise RecipeError(
                     f"{asked_by} {pattern}",
-                    found=f"{file}, which {asked_by} {named_by[real]} already named",
+                    found=f"{file}{link}, which is already named",
                     rule="a file is read once",
                     do="name it once; a source is repeated by giving it epochs in a blend",
                 )
-            named_by[real] = pattern
+            named[real] = file
             files.append(file)
     return tuple(files)
 

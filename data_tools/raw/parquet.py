@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,16 @@ def open_table(file: Path) -> Iterator[parquet.ParquetFile]:
 
 
 def check_columns(file: Path, table: parquet.ParquetFile, columns: Sequence[str]) -> None:
-    """Refuses columns that a table does not have."""
+    """Refuses columns that a table does not have, or has twice."""
     present = table.schema_arrow.names
     for column in columns:
+        if present.count(column) > 1:
+            raise RecipeError(
+                f"column {column!r} of {file}",
+                found=f"{present.count(column)} columns of that name",
+                rule="a name tells one column",
+                do="write the table again with a name for each column",
+            )
         if column not in present:
             raise RecipeError(
                 f"column {column!r} of {file}",
@@ -93,26 +101,55 @@ def read_table(
                     yield _row(file, number, value, max_row_bytes)
 
 
-def batch_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | Reason]:
-    """The rows of a batch as Python values; a row with a string that is no UTF-8 is a reason."""
+@dataclass(frozen=True, slots=True)
+class BadCells:
+    """A row of which a string is no UTF-8; `raw` is that string, or what the row can show."""
+
+    raw: bytes
+
+
+def batch_rows(batch: pyarrow.RecordBatch) -> list[dict[str, Any] | BadCells]:
+    """The rows of a batch as Python values; what Python cannot hold, as a time after 9999, as text.
+
+    A nanosecond is such a value too, where pandas is not installed.
+    """
     try:
         return batch.to_pylist()
-    except UnicodeDecodeError:
-        pass
-    rows: list[dict[str, Any] | Reason] = []
-    for number in range(batch.num_rows):
+    except (ValueError, OverflowError):  # of which UnicodeDecodeError is one
+        return [_slow_row(batch.slice(number, 1)) for number in range(batch.num_rows)]
+
+
+def _slow_row(batch: pyarrow.RecordBatch) -> dict[str, Any] | BadCells:
+    """A batch of one row, cell by cell."""
+    row: dict[str, Any] = {}
+    is_text = True
+    for name, cell in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            rows.extend(batch.slice(number, 1).to_pylist())
+            [row[name]] = cell.to_pylist()
         except UnicodeDecodeError:
-            rows.append(Reason.INVALID_UTF8)
-    return rows
+            row[name], is_text = _cell_bytes(cell), False
+        except (ValueError, OverflowError):
+            row[name] = cell.to_string(skip_new_lines=True)
+    if is_text:
+        return row
+    return BadCells(shown_bytes(row if len(row) > 1 else row[batch.schema.names[0]]))
+
+
+def _cell_bytes(cell: pyarrow.Array) -> bytes:
+    """The bytes of a string; of a list or struct, in which one is hidden, none."""
+    if isinstance(cell, pyarrow.DictionaryArray):
+        cell = cell.dictionary_decode()
+    try:
+        return cell.cast(pyarrow.large_binary())[0].as_py()
+    except pyarrow.ArrowException:
+        return b""
 
 
 def _row(
-    file: Path, number: int, value: dict[str, Any] | Reason, max_row_bytes: int
+    file: Path, number: int, value: dict[str, Any] | BadCells, max_row_bytes: int
 ) -> RawRow | BadRow:
-    if isinstance(value, Reason):
-        return BadRow(file, number, value, b"", 0)
+    if isinstance(value, BadCells):
+        return BadRow(file, number, Reason.INVALID_UTF8, value.raw, len(value.raw))
     size = text_bytes(value)
     if size > max_row_bytes:
         return BadRow(file, number, Reason.OVER_SIZE, shown_bytes(value)[:HEAD_BYTES], size)

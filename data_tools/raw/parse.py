@@ -20,6 +20,7 @@ class Reason(StrEnum):
     BROKEN_JSON = "broken JSON"
     NOT_AN_OBJECT = "not an object"
     MISSING_KEY = "missing key"
+    NULL_VALUE = "null value"
     WRONG_TYPE = "wrong type"
     INVALID_UTF8 = "invalid UTF-8"
     LONE_SURROGATE = "lone surrogate"
@@ -90,11 +91,13 @@ def has_lone_surrogate(value: object) -> bool:
 
 
 def take_text(row: dict[str, Any], key: str) -> str | Reason:
-    """The text in one field of a row, or why there is none; null counts as missing."""
+    """The text in one field of a row, or why there is none."""
     value = row.get(key)
     if isinstance(value, str):
         return Reason.EMPTY if not value or value.isspace() else value
-    return Reason.MISSING_KEY if value is None else Reason.WRONG_TYPE
+    if value is not None:
+        return Reason.WRONG_TYPE
+    return Reason.NULL_VALUE if key in row else Reason.MISSING_KEY
 
 
 def shown_bytes(value: object) -> bytes:

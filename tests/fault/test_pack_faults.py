@@ -127,8 +127,9 @@ def test_a_full_disk_publishes_nothing_and_goes_on_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="No space left") as caught:
             build_pack(asked)
+    assert caught.value.filename == str(asked.output), "what the command line names"
     assert not (tmp_path / "pack").exists()
     build_pack(asked)
     assert files_of(tmp_path / "pack") == whole

@@ -489,8 +489,33 @@ def test_a_missing_field_is_a_statement_that_does_not_hold(
     edit(copied / "pack" / "pack.json", lambda pack: pack.pop("rows"))
     assert run("verify", copied / "pack") == 1
     printed = capsys.readouterr().out
-    assert "WRONG its JSON has the fields and types of its format: KeyError: 'rows'" in printed
+    assert "WRONG its JSON has the fields and types of its format: no field 'rows'" in printed
     assert f"[{copied / 'pack' / 'pack.json'}]" in printed
+
+
+@pytest.mark.parametrize("written", ["[]", "null", '"words"', "3"])
+def test_a_description_that_is_no_object_is_told_as_such(
+    copied: Path, capsys: pytest.CaptureFixture[str], written: str
+) -> None:
+    for described in ("P/one.manifest.json", "pack/pack.json", "a/plan.json"):
+        file = copied / described
+        whole = file.read_bytes()
+        file.write_text(written)
+        path = copied / "P" / "one" if described.startswith("P") else file.parent
+        assert run("verify", path, copied / "index-base") == 1
+        printed = capsys.readouterr().out
+        assert f"JSON, but a {type(json.loads(written)).__name__}; it is an object" in printed
+        assert f"[{file}]" in printed
+        assert "Error" not in printed
+        file.write_bytes(whole)
+
+
+def test_a_manifest_without_the_end_of_documents_is_told(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit(copied / "P" / "one.manifest.json", lambda manifest: manifest.pop("eod_id"))
+    assert run("verify", copied / "P" / "one") == 1
+    assert "WRONG manifest states eod_id: None" in capsys.readouterr().out
 
 
 def test_shown_samples_are_the_documents_own_words(

@@ -19,7 +19,7 @@ from frontload.data_tools.preprocess.progress import Lines
 from frontload.data_tools.preprocess.request import PreprocessRequest, Shard
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.publish import work_folder
-from frontload.recipes.errors import FrontloadError, RecipeError, StageError
+from frontload.recipes.errors import ArtifactError, FrontloadError, RecipeError, StageError
 from tests.unit.data_tools_preprocess.files import EOD, documents, pair, train_foreign, write_texts
 
 TEXTS = documents(150, seed=4)
@@ -366,3 +366,27 @@ def test_a_finished_output_is_neither_redone_nor_overwritten(
     with pytest.raises(RecipeError, match="P.manifest.json is there, of another request or origin"):
         preprocess(replace(request, append_eod=False))
     assert not work_folder(request.output_prefix).exists()
+
+
+@pytest.mark.parametrize("part", ["bin", "idx"])
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+def test_an_output_that_lost_a_file_is_not_called_finished(
+    request_of: Callable[[str], PreprocessRequest], part: str, harm: str
+) -> None:
+    request = request_of("P")
+    shard = replace(request, shard=Shard(number=1, of=1))
+    merged = request.output_prefix.with_name("M")
+    runs = {request.prefix: lambda: preprocess(request)}
+    preprocess(shard)
+    runs[merged] = lambda: merge([shard.prefix], output_prefix=merged)
+    for prefix, run in runs.items():
+        manifest = run()
+        file = prefix.with_name(f"{prefix.name}.{part}")
+        data = file.read_bytes()
+        file.unlink() if harm == "gone" else file.write_bytes(data[:-1])
+        told = "no such file" if harm == "gone" else f"{len(data) - 1} bytes"
+        with pytest.raises(ArtifactError, match=rf"{file.name}, made before: .*{told}"):
+            run()
+        file.write_bytes(data)
+        assert run() == manifest
+        assert not work_folder(prefix).exists()

@@ -185,7 +185,7 @@ GOOD = json.dumps(question(1)) + "\n"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "broken.jsonl: 0 rows, none with a question and a final answer"),
+        ("", "broken.jsonl: no row; a file has rows, objects with a question and an answer; fetch"),
         ('{"question": "q", "answer": "no separator"}\n', "1 rows, none with a question"),
         ('{"question": "q", "answer": "steps #### "}\n', "1 rows, none with a question"),
         (GOOD + '{"question": "q", "answer\n', "broken.jsonl:2: not JSON"),

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from frontload.data_tools.preprocess.vocabulary import Vocabulary
 from frontload.data_tools.raw.parse import RawRow
 from frontload.data_tools.render import encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer
-from frontload.recipes.errors import RecipeError
+from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.data_tools.chats import CHATML, FORGETFUL, chatml_tokenizer, dialogue, long_tailed
 from tests.unit.data_tools.room import Room, write_jsonl
 from tests.unit.data_tools.test_render import BARE, WORKED
@@ -123,6 +124,8 @@ def test_our_own_template_gives_the_tokens_and_masks_of_the_study(built_room: Ro
         ({"messages": [{"role": "user", "content": 1}]}, "wrong type"),
         ({"text": "a book"}, "plain text, no conversation"),
         ({"prompt": "a"}, "missing key"),
+        ({"messages": None}, "null value"),
+        ({"messages": None, "text": "a book"}, "plain text, no conversation"),
         (dialogue("a", "b" * LONG), "longer than a row"),
     ],
 )
@@ -323,6 +326,7 @@ def test_the_command_says_what_became_of_every_row(
             "--sequence-tokens: 2147483648; lengths are stored in 32 bits",
         ),
         ({"epochs": 0}, "--epochs: 0"),
+        ({"max_bad_rate": 1.5}, "--max-bad-rate: 1.5"),
         ({"workers": 0}, "--workers: 0"),
         ({"template": Path("nowhere.jinja")}, "--template nowhere.jinja: there is no such file"),
         ({"inputs": ("nowhere.jsonl",)}, "FILE nowhere.jsonl: there is no such file"),
@@ -336,6 +340,53 @@ def test_what_cannot_be_packed_is_refused(
     with pytest.raises(RecipeError, match=told):
         build_pack(request(chatml, tmp_path / "pack", rows, **changes))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_of_questions_and_dialogues_is_read_by_what_is_not_null(chatml: Path) -> None:
+    """One schema for both kinds of rows: each has null where the other has its fields."""
+    asked = {"question": "1+1?", "trace": None, "answer": "2", "messages": None}
+    ((_, shown),), _ = parts_of(chatml, asked)
+    assert shown == GOLDEN["one turn"][1]
+    told = dialogue("1+1?", "2") | {"question": None, "trace": None, "answer": None}
+    ((_, shown),), _ = parts_of(chatml, told)
+    assert shown == GOLDEN["one turn"][1]
+
+
+def test_too_many_bad_rows_publish_nothing_and_a_higher_rate_goes_on(
+    chatml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lengths are no fault of the rows: neither over-long ones nor an answer cut off count."""
+    good = [dialogue(f"q{number}", "a") for number in range(96)]
+    cut = [dialogue("a", "b" * 5000), dialogue("a", "<think>and so")]
+    rows = write_jsonl(tmp_path / "rows.jsonl", [*good, *cut, {"text": "t"}, dialogue("a")])
+    asked = request(chatml, tmp_path / "pack", rows)
+    told = r"--max-bad-rate 0.01: 2 of 100 rows cannot be used; 1 of rows.jsonl dropped: it does"
+    with pytest.raises(RecipeError, match=told) as caught:
+        build_pack(asked)
+    assert "longer than" not in str(caught.value)
+    assert "unclosed" not in str(caught.value)
+    assert not (tmp_path / "pack").exists()
+    monkeypatch.setattr(Encoder, "encode", None)  # nothing is encoded again
+    assert build_pack(replace(asked, max_bad_rate=0.02))["conversations_packed"] == 96
+    assert not (tmp_path / "pack.work").exists()
+
+
+def test_a_wrong_file_stops_early(chatml: Path, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"text": "t"}] * 12_000)
+    with pytest.raises(RecipeError, match=r"10240 of 10240 rows cannot be used"):
+        build_pack(request(chatml, tmp_path / "pack", rows))
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+def test_a_pack_that_lost_a_file_is_not_called_finished(
+    chatml: Path, tmp_path: Path, harm: str
+) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", [dialogue("q", "a")] * 3)
+    build_pack(request(chatml, tmp_path / "pack", rows))
+    file = tmp_path / "pack" / "tokens.bin"
+    file.unlink() if harm == "gone" else file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match="tokens.bin, made before: .*; put the file back"):
+        build_pack(request(chatml, tmp_path / "pack", rows))
 
 
 def test_another_output_is_never_written_over(

@@ -33,13 +33,13 @@ def made(built_room: Room, tmp_path_factory: pytest.TempPathFactory) -> Path:
     chats.insert(3, {"text": "no chat"})
     write_jsonl(folder / "chats.jsonl", chats)
     size = ("--sequence-tokens", 512, "--over-long", "drop", "--output", folder / "pack")
-    assert run("pack", folder / "chats.jsonl", "--tokenizer", chatml, *size) == 0
+    rule = ("--max-bad-rate", 0.5)
+    assert run("pack", folder / "chats.jsonl", "--tokenizer", chatml, *size, *rule) == 0
     rows = [{"text": f"w{n} w{n % 7} w3 w4 w5"} for n in range(40)]
     rows[4]["text"], rows[9]["text"] = "w1 <|end|> w2", " "
     write_jsonl(folder / "text.jsonl", rows)
     tokenizer = built_room.folder / "tokenizer"
     given = ("--input", folder / "text.jsonl", "--output-prefix", folder / "P")
-    rule = ("--max-bad-rate", 0.5)
     assert run("preprocess", *given, "--tokenizer", tokenizer, "--append-eod", *rule) == 0
     return folder
 
@@ -180,6 +180,16 @@ def test_only_samples_are_explained(built_room: Room) -> None:
     tokenizer = built_room.folder / "tokenizer"
     with pytest.raises(RecipeError, match="an artifact of kind curate"):
         run("explain", built_room.folder / "mix-lmq", 0, "--tokenizer", tokenizer)
+
+
+def test_a_planned_blend_is_explained_by_phase(built_room: Room, tmp_path: Path) -> None:
+    blend = tmp_path / "blend"
+    for phase in ("first", "second"):
+        (blend / phase).mkdir(parents=True)
+        (blend / phase / "plan.json").write_text("{}")
+    (blend / "ledger.json").write_text('{"phases": [{"name": "first"}, {"name": "second"}]}')
+    with pytest.raises(RecipeError, match=f"name one of its phases: {blend}/first, {blend}/second"):
+        run("explain", blend, 0, "--tokenizer", built_room.folder / "tokenizer")
 
 
 def test_ids_are_not_read_with_another_tokenizer(made: Path, built_room: Room) -> None:

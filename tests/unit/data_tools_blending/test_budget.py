@@ -1,6 +1,7 @@
 """Budgets are spent exactly, windows follow each other, caps hold; refusals say what fits."""
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -230,6 +231,56 @@ def test_budgets_are_spent_exactly_and_windows_are_disjoint(
         assert sum(window.tokens for window in blend.windows) == phase.tokens
 
 
+def refusal_of(recipe: BlendRecipe, sizes: dict[str, Size]) -> RecipeError | None:
+    try:
+        plan_budget(Loaded(value=recipe, places={"": "made up"}), sizes)
+    except RecipeError as error:
+        return error
+    return None
+
+
+@settings(max_examples=200, deadline=None)
+@given(made=recipes(), cap=st.fractions(1, 3), has_parts=st.booleans())
+def test_the_budget_that_a_refusal_names_fits_and_one_batch_more_does_not(
+    made: tuple[Loaded[BlendRecipe], dict[str, Size]], cap: Fraction, has_parts: bool
+) -> None:
+    loaded, sizes = made
+    recipe = loaded.value
+    capped = {name: replace(one, max_epochs=cap) for name, one in recipe.sources.items()}
+    phases = dict(recipe.phases)
+    if has_parts:
+        phases = {name: in_parts(phase, phase.tokens) for name, phase in phases.items()}
+    recipe = replace(recipe, sources=capped, phases=phases)
+    error = refusal_of(recipe, sizes)
+    told = error and re.match(r"write phases\.(p\d)\.tokens=(\d+)", error.do)
+    if not (error and told):
+        return
+    name, tokens = told[1], int(told[2])
+    before = {each: phases[each] for each in sorted(phases) if each <= name}
+    more = tokens + recipe.batch_tokens
+    smaller, larger = replace(phases[name], tokens=tokens), replace(phases[name], tokens=more)
+    if has_parts:
+        shown = re.findall(r"phases\.p\d\.parts\.(\w+)=(\d+)", error.do)
+        smaller = replace(smaller, parts={one: int(part) for one, part in shown})
+        assert sum(smaller.parts.values()) == tokens
+        given = phases[name].parts
+        shares = [Fraction(part, phases[name].tokens) for part in given.values()]
+        samples = apportion(more // recipe.sequence_tokens, shares)
+        parts = [each * recipe.sequence_tokens for each in samples]
+        larger = replace(larger, parts=dict(zip(given, parts, strict=True)))
+    assert refusal_of(replace(recipe, phases=before | {name: smaller}), sizes) is None
+    refused = refusal_of(replace(recipe, phases=before | {name: larger}), sizes)
+    assert refused is not None
+    assert "end at epoch" in refused.found
+
+
+def in_parts(phase: PhaseKnobs, tokens: int) -> PhaseKnobs:
+    """The phase by parts in tokens instead of shares."""
+    assert phase.shares is not None
+    parts = apportion(tokens, list(phase.shares.values()))
+    return PhaseKnobs(tokens=tokens, parts=dict(zip(phase.shares, parts, strict=True)))
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     weights=st.lists(st.integers(1, 10**6), min_size=1, max_size=30), total=st.integers(0, 10**9)
@@ -252,7 +303,7 @@ def test_repeats_beyond_the_cap_are_refused_with_what_fits() -> None:
     assert "raise max_epochs to 6.67" in caught.value.do
     fits = int(caught.value.do.split("phases.second.tokens=")[1].split(",")[0])
     planned("paper_80_20_shq", "sources.shq.max_epochs=3", f"phases.second.tokens={fits}")
-    more = f"phases.second.tokens={fits + 2 * 736 * 8192}"
+    more = f"phases.second.tokens={fits + 736 * 8192}"
     with pytest.raises(RecipeError, match="end at epoch"):
         planned("paper_80_20_shq", "sources.shq.max_epochs=3", more)
     planned("paper_80_20_shq", "sources.shq.max_epochs=6.67")

@@ -205,6 +205,16 @@ def test_a_budget_beyond_the_indexes_is_refused(
     refused(capsys, tmp_path, "an index without tokens", recipe, *empty, "--out", tmp_path / "out")
 
 
+def test_a_blend_that_lost_a_file_is_not_called_finished(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, prefixes = write_recipe(tmp_path), write_sources(tmp_path)
+    words = (recipe, *given(prefixes), "--out", tmp_path / "out")
+    assert blend(*words) == 0
+    (tmp_path / "out" / "b" / "samples.npy").unlink()
+    refused(capsys, tmp_path, "samples.npy, made before: there is no such file", *words)
+
+
 def test_another_blend_at_the_same_place_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

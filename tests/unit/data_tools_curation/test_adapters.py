@@ -99,6 +99,7 @@ def test_a_text_without_a_reliable_marker_is_told_not_guessed(text: str) -> None
 def test_sft_rows_without_a_text() -> None:
     assert reason("nemotron_pretraining_sft", {"text": " \n"}) == "empty text"
     assert reason("nemotron_pretraining_sft", {"id": "x"}) == "no field text"
+    assert reason("nemotron_pretraining_sft", {"text": None}) == "field text is null"
     assert reason("nemotron_pretraining_sft", {"text": 3}) == "field text is no text"
 
 

@@ -24,7 +24,9 @@ def ready(bench: Workbench) -> Workbench:
         ("sources.own.adapter=gsm8", ("command line", "'gsm8'", "write 'gsm8k'")),
         ("sources.own.adapter=openthoughts3", ("r.jsonl", "conversations or messages")),
         ("sources.own.files=[none.jsonl]", ("sources.own.files", "no such file")),
-        ("sources.own.files=[empty.jsonl]", ("empty.jsonl", "no row")),
+        ("sources.own.files=[empty.jsonl]", ("sources.own.files: no row in empty.jsonl",)),
+        ("sources.own.files=[empty.jsonl, none.parquet]", ("no row in empty.jsonl, none.parquet",)),
+        ("sources.own.files=[r.jsonl, broken.jsonl]", ("broken.jsonl", "no row that can be read")),
         ("sources.own.files=[broken.jsonl]", ("broken.jsonl", "no row that can be read")),
         ("sources.own.files=[]", ("a source has one file or more",)),
         ('sources.own.domain=""', ("it is not guessed",)),
@@ -51,6 +53,7 @@ def ready(bench: Workbench) -> Workbench:
 )
 def test_a_wrong_recipe_is_refused(ready: Workbench, override: str, parts: tuple[str, ...]) -> None:
     ready.rows("empty.jsonl", [])
+    ready.rows("none.parquet", [])
     ready.rows("broken.jsonl", ["{", "[1]"])
     message = ready.refusal("mine.yaml", override, "--out", "out")
     for part in parts:
@@ -89,10 +92,21 @@ def test_a_set_without_a_row_is_refused_and_nothing_is_published(ready: Workbenc
     code, _, message = ready.run(*words)
     assert code == 2
     assert "no row left" in message
-    assert "own: answer of 9 tokens or fewer" in message
+    assert "2 left out (own: answer of 9 tokens or fewer)" in message
     assert not (ready.folder / "out").exists()
     code, _, message = ready.run("mine.yaml", "--out", "out")
     assert code == 0, message
+
+
+def test_a_source_with_an_empty_file_among_others_is_read(ready: Workbench) -> None:
+    ready.rows("empty.jsonl", [])
+    ready.rows("none.parquet", [])
+    files = "sources.own.files=[empty.jsonl, r.jsonl, none.parquet]"
+    code, text, progress = ready.run("mine.yaml", files, "--out", "out")
+    assert code == 0, progress
+    assert "own: 2 of 2 rows kept" in text
+    assert "file 1 of 3: empty.jsonl, 0 of 0 rows kept" in progress
+    assert "file 3 of 3: none.parquet, 0 of 0 rows kept" in progress
 
 
 def test_two_runs_at_one_folder(ready: Workbench) -> None:

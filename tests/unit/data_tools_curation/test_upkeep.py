@@ -1,5 +1,6 @@
 """What a long run meets: a dead worker, a file that changes, its own input named as output."""
 
+import json
 import os
 import random
 from pathlib import Path
@@ -13,7 +14,7 @@ from frontload.data_tools.curation.run import Pulse
 from frontload.data_tools.curation.workers import started_workers
 from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import StageError
-from tests.unit.data_tools_curation.workbench import Workbench
+from tests.unit.data_tools_curation.workbench import Workbench, read_jsonl
 
 RECIPE = (
     "sources: {own: {files: [r.jsonl], adapter: gsm8k, domain: math}}\n"
@@ -77,6 +78,19 @@ def test_rejects_never_replace_an_input(bench: Workbench) -> None:
     assert "holds no rejects" in bench.refusal(recipe, "--out", "out", "--rejects", recipe)
 
 
+@pytest.mark.parametrize(
+    "odd", ['"deep": ' + "[" * 300 + "]" * 300, f'"n": [NaN, {10**30}]'], ids=["deep", "large"]
+)
+def test_a_dropped_row_that_is_hard_to_write_is_kept_as_text(bench: Workbench, odd: str) -> None:
+    """JSON that is read, but that the fast library does not write: deep lists, large numbers."""
+    bad = '{"question": "q", "answer": "none", ' + odd + "}"
+    bench.rows("r.jsonl", [*ROWS, bad])
+    bench.curate(RECIPE, more=("--rejects", "rejects.jsonl"))
+    (row,) = read_jsonl(bench.folder / "rejects.jsonl")
+    assert row["reason"] == "no final answer after ####"
+    assert str(json.loads(row["content"])) == str(json.loads(bad))
+
+
 def test_special_tokens_of_the_template_are_dropped() -> None:
     drop = first_drop(Example(text="a <|end|> b", domain="web", family="text"))
     assert drop is not None
@@ -103,6 +117,24 @@ def test_a_long_file_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None
     assert told == ["file 1 of 2: a, 2,200 rows read, 200 a second"]
 
 
+def test_a_text_is_not_called_a_question(bench: Workbench) -> None:
+    bench.rows("r.jsonl", ROWS)
+    bench.rows("t.jsonl", [{"text": f"text {number}"} for number in range(4)])
+    recipe = bench.recipe(
+        "sources:\n  own: {files: [r.jsonl], adapter: gsm8k, domain: math}\n"
+        "  web: {files: [t.jsonl], adapter: plain_text, domain: web}\n"
+        "sets: {ask: {members: [own]}, base: {members: [web]}, all: {members: [ask, base]}}\n"
+    )
+    code, text, progress = bench.run(recipe, "--out", "out")
+    assert code == 0, progress
+    for told in (
+        "9 distinct questions\n",
+        "4 distinct texts\n",
+        "13 distinct questions and texts\n",
+    ):
+        assert told in text
+
+
 def test_what_is_printed_can_be_read(bench: Workbench) -> None:
     """Sets stand in the order of the recipe, with shares that add up, a histogram and drops."""
     draw = random.Random(3)
@@ -123,6 +155,7 @@ def test_what_is_printed_can_be_read(bench: Workbench) -> None:
         "own: 51 of 52 rows kept",
         "1  no final answer after ####",
         "math                                   50  100.0%",
+        " tokens, 50 distinct questions",
         "1  own: exact duplicate",
         "own: answer of 20 tokens or fewer",
         "###",

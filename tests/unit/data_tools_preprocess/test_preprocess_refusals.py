@@ -32,6 +32,7 @@ BAD_LINES = {
     Reason.BROKEN_JSON: b'{"text": "data',
     Reason.NOT_AN_OBJECT: b'["data"]',
     Reason.MISSING_KEY: b'{"body": "data"}',
+    Reason.NULL_VALUE: b'{"text": null}',
     Reason.WRONG_TYPE: b'{"text": ["data"]}',
     Reason.INVALID_UTF8: b'{"text": "\xff"}',
     Reason.LONE_SURROGATE: b'{"text": "\\ud800"}',
@@ -87,7 +88,7 @@ def test_more_bad_rows_than_allowed_stop_before_anything_is_published(
 ) -> None:
     file, _ = spoiled(tmp_path / "a.jsonl", good=800)
     words = ("--input", file, "--output-prefix", tmp_path / "P", "--tokenizer", foreign)
-    with pytest.raises(RecipeError, match=r"8 of 809 rows cannot.*a.jsonl:101 \(broken JSON\)"):
+    with pytest.raises(RecipeError, match=r"9 of 810 rows cannot.*a.jsonl:101 \(broken JSON\)"):
         frontload("preprocess", *words, "--max-bad-rate", "0.009")
     assert not list(tmp_path.glob("P.[bim]*"))
     assert frontload("preprocess", *words, "--max-bad-rate", "0.02") == 0  # goes on from the parts
@@ -172,6 +173,8 @@ def test_wrong_requests_are_refused_and_nothing_is_written(
     assert caught.value.exit_code == 2
     assert all((caught.value.asked, caught.value.found, caught.value.rule, caught.value.do))
     assert not [path for path in Path().glob("P*") if path.name != "P.work"]
+    has_parts = any(Path("P.work").glob("unit-*.json"))
+    assert Path("P.work").exists() == has_parts, "what a corrected command goes on from, or nothing"
     assert Path("a.jsonl").read_bytes() == given
 
 
@@ -322,6 +325,28 @@ def test_shards_of_a_spoiled_file_reject_the_same_rows(foreign: Path, tmp_path: 
         assert all(("part_start" in row) == (number == 2) for row in rows[:1])
     whole = [json.loads(line) for line in (tmp_path / "all").read_text().splitlines()]
     assert reasons == [(row["reason"], row["bytes"]) for row in whole]
+
+
+def test_rejects_of_a_table_hold_their_bytes(foreign: Path, tmp_path: Path) -> None:
+    cells = [b"good", None, b"caf\xff", f"a {EOD}".encode(), "\u00e9".encode() * 3000]
+    binary = pa.array(cells, pa.binary())
+    text = pa.Array.from_buffers(pa.string(), len(binary), binary.buffers())
+    pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
+    preprocess(
+        PreprocessRequest(
+            inputs=[tmp_path / "a.parquet"], output_prefix=tmp_path / "P", tokenizer=foreign,
+            max_row_bytes=5000, rejects=tmp_path / "rejects", max_bad_rate=1,
+        )
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "rejects").read_text().splitlines()]
+    assert [(row["row"], row["reason"], row["bytes"]) for row in rows] == [
+        (2, Reason.NULL_VALUE, 4),
+        (3, Reason.INVALID_UTF8, 4),
+        (4, Reason.SPECIAL_TOKEN, len(cells[3] or b"")),
+        (5, Reason.OVER_SIZE, 6000),
+    ]
+    assert base64.b64decode(rows[1]["base64"]) == cells[2]
+    assert rows[2]["text"].encode() == cells[3]
 
 
 def test_ending_the_workers_early_prints_no_trace(

@@ -32,8 +32,8 @@ def test_inputs_are_in_the_order_given_and_a_globs_own_sorted(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("patterns", "told"),
     [
-        (["a.jsonl", "*.jsonl"], "a.jsonl already named; a file is read once"),
-        (["a.jsonl", "link.jsonl"], "a file is read once"),
+        (["a.jsonl", "*.jsonl"], "a.jsonl, which is already named; a file is read once"),
+        (["a.jsonl", "link.jsonl"], "link.jsonl, the same file as a.jsonl, which is already named"),
         (["folder"], "a folder; inputs are files: .*; name the files in it"),
         (["nowhere.jsonl"], "there is no such file"),
         (["no*.jsonl"], "no file; every pattern names at least one file"),
@@ -113,7 +113,7 @@ def test_blank_lines_are_no_rows_but_count(tmp_path: Path) -> None:
         ({"text": " \n\t"}, Reason.EMPTY),
         ({"text": ""}, Reason.EMPTY),
         ({"body": "a"}, Reason.MISSING_KEY),
-        ({"text": None}, Reason.MISSING_KEY),
+        ({"text": None}, Reason.NULL_VALUE),
         ({"text": ["a"]}, Reason.WRONG_TYPE),
         ({"text": 3}, Reason.WRONG_TYPE),
     ],
@@ -198,6 +198,25 @@ def test_invalid_utf8_in_a_table_is_a_bad_row(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
     rows = list(read_rows(tmp_path / "a.parquet"))
     assert [getattr(row, "reason", "good") for row in rows] == ["good", Reason.INVALID_UTF8, "good"]
+    assert (rows[1].raw, rows[1].num_bytes) == (b"\xff\xfe", 2)  # type: ignore[union-attr]
+
+
+def test_what_python_cannot_hold_is_read_as_text(tmp_path: Path) -> None:
+    """A time after the year 9999: other columns, and the rows, are as good as they were."""
+    late = pa.array([0, 10**18], pa.timestamp("us"))
+    table = pa.table({"text": ["a", "b"], "at": late, "n": pa.array([{"at": 1}, None])})
+    pq.write_table(table, tmp_path / "a.parquet")
+    rows = list(read_rows(tmp_path / "a.parquet"))
+    assert [row.value["text"] for row in rows if isinstance(row, RawRow)] == ["a", "b"]
+    assert isinstance(rows[1], RawRow)
+    assert "out of range" in rows[1].value["at"]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(RecipeError, match="2 columns of that name"):
+        list(read_rows(tmp_path / "a.parquet", columns=["text"]))
 
 
 @pytest.mark.parametrize("write", WRITERS)
