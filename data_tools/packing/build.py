@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import batched, chain, islice
+from itertools import batched, chain
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.files import read_json
 from frontload.data_tools.indexed import token_dtype
 from frontload.data_tools.packing.chat import ChatTemplate, load_template
+from frontload.data_tools.packing.choice import chosen_encoder, note_encoder
 from frontload.data_tools.packing.encode import (
     DROP,
     OVER_LONG,
@@ -34,7 +35,7 @@ from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
 from frontload.data_tools.preprocess.encoder import ParityError
 from frontload.data_tools.preprocess.request import EncoderChoice
-from frontload.data_tools.preprocess.vocabulary import load_vocabulary, package_versions
+from frontload.data_tools.preprocess.vocabulary import load_vocabulary
 from frontload.data_tools.publish import (
     check_place,
     check_there,
@@ -47,15 +48,12 @@ from frontload.data_tools.publish import (
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
-from frontload.data_tools.text_encoder import TextEncoder, choose_encoder
+from frontload.data_tools.text_encoder import TextEncoder
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
 SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
 CHUNK_ROWS = 64  # ours: rows that a worker is handed; decides nothing but speed
-COMPARED_ROWS = 1000  # ours: the gate of gigatoken, of at most ...
-COMPARED_CHARACTERS = 1_000_000  # ours: ... these, half a second
-ENCODER = "encoder.json"
 POLICIES = (DROP, SPLIT)
 FORMAT = 2
 MAX_BAD_RATE = 0.01  # ours, as of `data preprocess`: a wrong template loses every row
@@ -131,7 +129,9 @@ def _write(
 ) -> Path:
     """The pack, whole, in a folder of the work folder."""
     dtype = token_dtype(plan["vocab_size"])
-    made_by = _chosen(request, files, work)
+    rows = chain.from_iterable(map(read_rows, files))
+    sample = _encoder(request, EncoderChoice.TOKENIZERS)
+    made_by = chosen_encoder(work, request.tokenizer, map(sample.texts, rows))
     while True:
         try:
             with Spill(work / "spill", dtype) as spill:
@@ -139,7 +139,7 @@ def _write(
                 counts, num_sequences = spill.counts, spill.num_sequences
             break
         except ParityError as error:  # what gigatoken gave before is in doubt as well
-            made_by = _note_encoder(work, EncoderChoice.TOKENIZERS, reason=str(error))
+            made_by = note_encoder(work, EncoderChoice.TOKENIZERS, reason=str(error))
             new_folder(work / "spill")
     _judge(request, counts)
     if not num_sequences:
@@ -153,39 +153,6 @@ def _write(
     sequences = SpillReader(work / "spill", dtype)
     write_rows(ready, sequences, plan=plan, counts=counts, made_by=made_by)
     return ready
-
-
-def _chosen(request: PackRequest, files: Sequence[Path], work: Path) -> dict[str, Any]:
-    """The encoder of this pack and why, as `made_by` says them; a killed run's choice stays."""
-    if (work / ENCODER).is_file():
-        return read_json(work / ENCODER)
-    choice, reason = choose_encoder(request.tokenizer, _sample(request, files))
-    return _note_encoder(work, choice, reason=reason or "ids compared with tokenizers")
-
-
-def _note_encoder(work: Path, choice: EncoderChoice, *, reason: str) -> dict[str, Any]:
-    made_by = {
-        "encoder": str(choice),
-        "encoder_reason": reason,
-        "packages": package_versions(),
-    }
-    write_json(work / ENCODER, made_by)
-    return made_by
-
-
-def _sample(request: PackRequest, files: Sequence[Path]) -> list[str]:
-    """The first texts that will be encoded."""
-    tokenizer = load_vocabulary(request.tokenizer).loaded
-    encoder = Encoder(tokenizer, load_template(request.template, tokenizer), _rules(request))
-    rows = islice(chain.from_iterable(map(read_rows, files)), COMPARED_ROWS)
-    texts: list[str] = []
-    left = COMPARED_CHARACTERS
-    for text in chain.from_iterable(map(encoder.texts, rows)):
-        texts.append(text[:left])
-        left -= len(text)
-        if left <= 0:
-            break
-    return texts
 
 
 def _judge(request: PackRequest, counts: Counts) -> None:

@@ -14,7 +14,7 @@ from frontload.data_tools import text_encoder
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.cli import add_commands
 from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.packing import build
+from frontload.data_tools.packing import choice
 from frontload.data_tools.packing.build import PackRequest, build_pack
 from frontload.data_tools.packing.chat import load_template
 from frontload.data_tools.packing.encode import Counts, Encoder, Rules
@@ -227,7 +227,7 @@ def test_either_library_packs_the_same_bytes(
     plain = tmp_path / "plain"
     asked = request(chatml, plain, rows, epochs=2, workers=workers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "choose_encoder", lambda *_: (EncoderChoice.TOKENIZERS, "a test"))
+        patch.setattr(choice, "choose_encoder", lambda *_: (EncoderChoice.TOKENIZERS, "a test"))
         build_pack(asked)
     used = [json.loads((folder / "pack.json").read_text())["made_by"] for folder in (packed, plain)]
     assert [made_by["encoder"] for made_by in used] == ["gigatoken", "tokenizers"]
