@@ -95,7 +95,7 @@ class AnyTokenizer:
         if digest not in (None, self.sha256()):
             raise RecipeError(
                 f"--tokenizer {self.file}",
-                found=f"sha256 {self.sha256()[:12]}; {description} states {digest[:12]}",
+                found=f"sha256 {self.sha256()[:12]}; {description} states {str(digest)[:12]}",
                 rule="ids are read with the tokenizer that gave them: another makes other text",
                 do="name that tokenizer",
             )

@@ -49,6 +49,44 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+Shape = type | tuple[type, ...] | dict[str, "Shape"] | list["Shape"]
+"""What JSON has to be: a type or one of some, an object's fields, a list's one kind of item."""
+
+
+def read_object(path: Path, shape: dict[str, Shape]) -> dict[str, Any]:
+    """Reads a JSON object that describes an artifact, and checks the fields that are read of it.
+
+    Raises: ArtifactError when it is missing, not JSON, or not of that shape.
+    """
+    value = read_json(path)
+    if found := _misfit(value, shape, at=""):
+        raise ArtifactError(
+            f"reading {path}",
+            found=found,
+            rule="a description has the fields of its format, and is never edited",
+            do="put the file back, or delete what it describes and make it again",
+        )
+    return value
+
+
+def _misfit(value: object, shape: Shape, *, at: str) -> str:
+    """The first place where a value is not of a shape, in words; nothing when it is."""
+    parts: list[tuple[object, Shape, str]] = []
+    kind = type(shape) if isinstance(shape, dict | list) else shape
+    if not isinstance(value, kind):
+        return f"{at or 'JSON that'} is a {type(value).__name__}"
+    if isinstance(shape, dict) and isinstance(value, dict):
+        for name in shape:
+            place = f"{at}.{name}".lstrip(".")
+            if name not in value:
+                return f"no field {place}"
+            parts.append((value[name], shape[name], place))
+    if isinstance(shape, list) and isinstance(value, list):
+        parts += [(one, shape[0], f"{at}.{number}") for number, one in enumerate(value)]
+    found = (_misfit(one, inner, at=place) for one, inner, place in parts)
+    return next(filter(None, found), "")
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Writes one array in numpy's .npy form."""
     with replacing(path) as stream:

@@ -12,12 +12,20 @@ from typing import Any
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.document import read_objects
-from frontload.data_tools.files import read_json
+from frontload.data_tools.files import Shape, read_object
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.proof.prefix import manifest_file
 from frontload.data_tools.raw.parse import RawRow
 from frontload.data_tools.raw.rows import read_rows
 from frontload.recipes.artifact import documents_file
+from frontload.recipes.errors import ArtifactError
+
+ORIGINS: dict[str, Shape] = {
+    "inputs": [{"name": str}],
+    "parts": [{"input": int, "documents": int, "lines": int}],
+    "json_key": str,
+}
+"""What is read of a manifest to find rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +67,9 @@ def origins(
         return _through_documents(documents_file(trail.documents), trail.corpus, numbers)
     if not manifest_file(trail.prefix).is_file():
         return {}
-    manifest = read_json(manifest_file(trail.prefix))
-    if "parts" not in manifest:
+    if "parts" not in read_object(manifest_file(trail.prefix), {}):
         return {}
+    manifest = read_object(manifest_file(trail.prefix), ORIGINS)
     found = {number: _in_parts(manifest, number) for number in numbers}
     by_name = {file.name: file for file in trail.inputs}
     reader = IndexedReader(trail.prefix)
@@ -117,14 +125,19 @@ def _in_parts(manifest: Mapping[str, Any], number: int) -> RowOrigin:
     lines_before: dict[int, int] = {}
     for part in manifest["parts"]:
         source = part["input"]
-        if number < first_document + part["documents"]:
+        if number < first_document + part["documents"] and source < len(manifest["inputs"]):
             row = lines_before.get(source, 0) + number - first_document + 1
             name = manifest["inputs"][source]["name"]
             spare = part["lines"] - part["documents"]
             return RowOrigin(file=name, row=row, last_row=row + spare)
         first_document += part["documents"]
         lines_before[source] = lines_before.get(source, 0) + part["lines"]
-    raise AssertionError(f"document {number} is behind the last part")
+    raise ArtifactError(
+        f"finding the row of document {number}",
+        found=f"a manifest whose parts hold {first_document} documents of its inputs",
+        rule="the parts of a manifest hold all documents of the .idx, each of one input",
+        do="look at both with `frontload data verify`; one of them was edited",
+    )
 
 
 def _narrowed(

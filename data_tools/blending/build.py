@@ -13,7 +13,7 @@ from frontload.data_tools.blending.budget import Budget
 from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.report import ledger_json
 from frontload.data_tools.blending.source import SourceIndex
-from frontload.data_tools.files import read_json
+from frontload.data_tools.files import read_json, read_object
 from frontload.data_tools.publish import (
     check_place,
     check_there,
@@ -78,7 +78,7 @@ def check_tokenizers(prefixes: Mapping[str, Path]) -> None:
     for name, prefix in prefixes.items():
         manifest = prefix.with_name(prefix.name + ".manifest.json")
         if manifest.is_file():
-            known[name] = str(read_json(manifest).get("tokenizer_sha256", ""))
+            known[name] = str(read_object(manifest, {}).get("tokenizer_sha256", ""))
     first = next((name for name in known if known[name]), None)
     for name, digest in known.items():
         if first is not None and digest and digest != known[first]:

@@ -173,7 +173,7 @@ def describe(prefix: Path, manifest: dict[str, Any]) -> str:
         f" {dropped:,} of {manifest['num_rows']:,} rows dropped",
         *(f"  dropped {count:,}: {reason}" for reason, count in manifest["dropped"].items()),
         f"  encoder {made_by['encoder']}: {made_by['encoder_reason']}"
-        f" ({made_by['documents_compared']:,} documents compared)",
+        f" ({made_by['documents_compared']:,} comparisons)",
     ]
     if not manifest["append_eod"]:
         lines.append("  documents do not end with EOD: Megatron usually wants --append-eod")

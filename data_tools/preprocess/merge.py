@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.files import read_json
+from frontload.data_tools.files import read_object
 from frontload.data_tools.indexed import IndexedReader, bin_file, idx_file
 from frontload.data_tools.preprocess.publish import (
+    MANIFEST,
     JoinedFile,
     describe_inputs,
     digests_of_file,
@@ -70,15 +71,15 @@ def _manifest(prefix: Path) -> dict[str, Any]:
             rule="a finished shard has a manifest",
             do="run its `preprocess --shard` to the end",
         )
-    manifest = read_json(file)
-    if not isinstance(manifest, dict) or not manifest.get("shard"):
+    manifest = read_object(file, MANIFEST)
+    if not manifest["shard"]:
         raise RecipeError(
             f"merging {prefix}",
             found="an output that is no shard",
             rule="the shards of one `preprocess --shard i/n` are merged",
             do="blend separate outputs with `frontload data blend`",
         )
-    return manifest
+    return read_object(file, {"shard": {"number": int, "of": int}})
 
 
 def _check_complete(prefixes: Sequence[Path], manifests: dict[Path, dict[str, Any]]) -> None:

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 from threading import Thread
+from types import NoneType
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from frontload.data_tools.digests import BlockDigests
-from frontload.data_tools.files import replacing
+from frontload.data_tools.files import Shape, replacing
 from frontload.data_tools.indexed import bin_file, idx_file, write_flat_index
 from frontload.data_tools.preprocess.plan import Plan
 from frontload.data_tools.preprocess.request import manifest_file
@@ -28,6 +29,26 @@ from frontload.recipes.artifact import write_json
 COPY_BYTES = 1 << 20
 SYNC_BYTES = 8 << 20  # ours: what the end may have to wait for, 20 ms of a disk of 400 MB/s
 LENGTHS_AT_A_TIME = 1 << 20
+PART: dict[str, Shape] = dict.fromkeys(("input", "start", "lines", "rows", "documents"), int)
+MANIFEST: dict[str, Shape] = {
+    **dict.fromkeys(("num_rows", "num_documents", "num_tokens", "text_bytes", "vocab_size"), int),
+    **dict.fromkeys(("bin_sha256", "idx_sha256", "tokenizer_sha256", "json_key", "dtype"), str),
+    **dict.fromkeys(("bin_bytes", "idx_bytes", "format", "max_row_bytes", "part_bytes"), int),
+    "append_eod": bool,
+    "eod_id": (int, NoneType),
+    "eod_token": (str, NoneType),
+    "special_text": str,
+    "dropped": dict,
+    "inputs": [{"name": str, "bytes": int}],
+    "parts": [{**PART, "xxh3": str}],
+    "shard": (dict, NoneType),
+    "made_by": {
+        **dict.fromkeys(("plan", "encoder", "encoder_reason"), str),
+        "documents_compared": int,
+        "packages": dict,
+    },
+}
+"""What is read of P.manifest.json."""
 
 
 class JoinedFile:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.files import read_json
+from frontload.data_tools.files import read_json, read_object
 from frontload.data_tools.indexed import bin_file, idx_file
 from frontload.data_tools.preprocess.plan import Plan
+from frontload.data_tools.preprocess.publish import MANIFEST
 from frontload.data_tools.preprocess.request import manifest_file
 from frontload.data_tools.publish import check_there, clear, disk_told
 from frontload.recipes.artifact import write_json
@@ -30,11 +31,12 @@ def find_published(prefix: Path, key: str) -> dict[str, Any] | None:
     if not manifest_file(prefix).is_file():
         return None
     manifest = read_json(manifest_file(prefix))
-    same = isinstance(manifest, dict) and manifest.get("made_by", {}).get("plan") == key
-    if not same:
+    made_by = manifest.get("made_by") if isinstance(manifest, dict) else None
+    if not isinstance(made_by, dict) or made_by.get("plan") != key:
         return None
+    manifest = read_object(manifest_file(prefix), MANIFEST)
     pair = {"bin": bin_file(prefix), "idx": idx_file(prefix)}
-    check_there({file: manifest.get(f"{part}_bytes", 0) for part, file in pair.items()})
+    check_there({file: manifest[f"{part}_bytes"] for part, file in pair.items()})
     return manifest
 
 

@@ -152,7 +152,8 @@ def open_packed(
                     f"reading {file} near byte {packed.tell()} of {packed.size()}",
                     found=f"a damaged or cut {codec} stream ({error})",
                     rule="a packed file is whole",
-                    do=f"test it with {codec} -t, fetch it again, or leave it out",
+                    do=f"test it with {codec} -t (gzip passes over what follows its end); fetch it"
+                    " again, pack it anew, or leave it out",
                 ) from error
 
         yield read

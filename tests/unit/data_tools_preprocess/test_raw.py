@@ -176,6 +176,14 @@ def test_a_cut_file_is_refused_with_its_name_and_place(
         assert caught.value.exit_code == 2
 
 
+def test_bytes_behind_the_end_of_a_packed_file_are_told_with_a_way_out(tmp_path: Path) -> None:
+    """`gzip -t` calls a file padded with zeros sound, so another way has to be named."""
+    file = write_gzip(tmp_path / "a.jsonl", DATA)
+    file.write_bytes(file.read_bytes() + bytes(512))
+    with pytest.raises(RecipeError, match="passes over what follows its end.*pack it anew"):
+        list(read_rows(file))
+
+
 def test_a_damaged_page_is_refused_by_row_group(tmp_path: Path) -> None:
     file = write_parquet(tmp_path / "a.jsonl", DATA)
     at = pq.ParquetFile(file).metadata.row_group(2).column(0).data_page_offset
