@@ -169,8 +169,15 @@ def loss_curves(panels: Sequence[Panel]) -> Any:
         _draw_panel(ax, panel)
         if panel.boundary is not None:
             ax.axvline(panel.boundary, color=INK, linewidth=0.9, linestyle=(0, (4, 3)))
-            top = ax.get_ylim()[1]
-            ax.text(panel.boundary, top, " reasoning data starts", va="top", color=INK, fontsize=8)
+            ax.annotate(
+                "reasoning data starts",
+                (panel.boundary, ax.get_ylim()[1]),
+                xytext=(4, 0),  # in points: a page drops the blanks a text begins with
+                textcoords="offset points",
+                va="top",
+                color=INK,
+                fontsize=8,
+            )
         ax.set_xlabel("samples", color=INK)
         _legend(ax, columns=3)
     axes[0].set_ylabel("loss, nats a token", color=INK)
@@ -188,7 +195,10 @@ def rl_curves(panels: Sequence[Panel]) -> Any:
     for ax in axes[max(0, len(panels) - RL_COLUMNS) : len(panels)]:
         ax.set_xlabel("step", color=INK)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, frameon=False, ncols=4, fontsize=8, loc="outside upper center")
+    legend = figure.legend(
+        handles, labels, frameon=False, ncols=4, fontsize=8, loc="outside upper center"
+    )
+    _ink(legend)
     return figure
 
 
@@ -233,5 +243,10 @@ def _legend(ax: Any, *, columns: int) -> None:
             columnspacing=1.2,
             handlelength=1.4,
         )
-        for text in legend.get_texts():
-            text.set_color(INK)
+        _ink(legend)
+
+
+def _ink(legend: Any) -> None:
+    """Gives a legend's words the ink, which a page turns into its own colour."""
+    for text in legend.get_texts():
+        text.set_color(INK)

@@ -185,7 +185,7 @@ def _parser(asked: Sequence[str]) -> _Parser:
     )
     one.add_argument("--study", help="the study a label belongs to")
     _add_store(one)
-    one.set_defaults(run=_later("frontload.launch.commands", "explain"))
+    one.set_defaults(run=_later("frontload.launch.explain", "explain"))
     _add_launch(choices)
     _add_train(choices)
     _add_rl(choices)

@@ -5,9 +5,12 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from frontload.launch.named import built_names, find_named, suggest
 from frontload.launch.store import Store, check_content, read_manifest
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import nearest
+
+CHECKPOINTS = ("sft", "pretrain", "grpo")
+"""The kinds of stages that leave a model."""
 
 
 def add_commands(commands: Any) -> None:
@@ -57,20 +60,16 @@ def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
     """
     if Path(asked).is_dir():
         return Path(asked)
-    kind, _, name = asked.rpartition("/")
-    kinds = (kind,) if kind else ("sft", "pretrain", "grpo")
-    folders = [path for one in kinds for path in sorted((store.root / one).glob("*/weights"))]
-    for folder in (path.parent for path in folders):
-        label, _, key = folder.name.rpartition("-")
-        if name in (folder.name, key, label) or label == f"{name}-seed1":
-            check_content(folder)
-            return folder
-    names = [path.parent.name for path in folders]
+    folder = find_named(store, asked, kinds=CHECKPOINTS)
+    if folder is not None and (folder / "weights").is_dir():
+        check_content(folder)
+        return folder
     raise RecipeError(
         f"{command} {asked}",
         found=f"no such folder, and no such checkpoint in {store.root}",
         rule="a checkpoint is named by its folder, its key or its label",
-        do=nearest(name, names) if names else "run the study first, or give its --store",
+        do=suggest(asked, built_names(store, kinds=CHECKPOINTS))
+        or "run the study first, or give its --store",
     )
 
 

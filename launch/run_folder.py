@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.launch.out_folder import check_out
 from frontload.launch.seat import Seat, describe_start
 from frontload.launch.store import MANIFEST, Store
 from frontload.recipes.artifact import write_json
@@ -49,10 +50,14 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Rank 0 holds the folder, so that no second run writes into it."""
+        """Rank 0 holds the folder, so that no second run writes into it.
+
+        Raises: RecipeError when the folder is none, can't be made, or another run holds it.
+        """
         if not self.seat.is_leader:
             yield
             return
+        check_out(self.out, what="a run")
         with Store(self.out).lock("run", wait_seconds=5.0):
             yield
 

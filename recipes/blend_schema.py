@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.limits import at_least, choice
 from frontload.recipes.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
 
 READINGS = ("one_pass", "repeatable")
@@ -90,7 +91,7 @@ def check_recipe(loaded: Loaded[BlendRecipe]) -> None:
         ("sequence_tokens", recipe.sequence_tokens, 1),
         ("global_batch_sequences", recipe.global_batch_sequences, 1),
     ):
-        _at_least(loaded, path, value=value, least=least)
+        at_least(loaded, path, value=value, least=least)
     for name, source in recipe.sources.items():
         _check_source(loaded, name, source)
     for name, mix in recipe.mixes.items():
@@ -111,9 +112,9 @@ def members(recipe: BlendRecipe, name: str) -> tuple[str, ...]:
 def _check_source(loaded: Loaded[BlendRecipe], name: str, source: SourceKnobs) -> None:
     path = f"sources.{name}"
     _check_name(loaded, path, name)
-    _choice(loaded, f"{path}.reading", value=source.reading, names=READINGS)
+    choice(loaded, f"{path}.reading", value=source.reading, names=READINGS)
     for knob in ("declared_tokens", "declared_samples"):
-        _at_least(loaded, f"{path}.{knob}", value=getattr(source, knob), least=0)
+        at_least(loaded, f"{path}.{knob}", value=getattr(source, knob), least=0)
     if source.max_epochs <= 0 or (source.reading == "one_pass" and source.max_epochs > 1):
         raise loaded.refuse(
             f"{path}.max_epochs",
@@ -125,7 +126,7 @@ def _check_source(loaded: Loaded[BlendRecipe], name: str, source: SourceKnobs) -
 
 def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
     path = f"mixes.{name}"
-    _choice(loaded, f"{path}.weighting", value=mix.weighting, names=WEIGHTINGS)
+    choice(loaded, f"{path}.weighting", value=mix.weighting, names=WEIGHTINGS)
     if name in loaded.value.sources:
         raise loaded.refuse(
             path,
@@ -141,7 +142,7 @@ def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
             do="name each source once",
         )
     for place, member in enumerate(mix.members):
-        _choice(loaded, f"{path}.members.{place}", value=member, names=tuple(loaded.value.sources))
+        choice(loaded, f"{path}.members.{place}", value=member, names=tuple(loaded.value.sources))
 
 
 def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> None:
@@ -159,7 +160,7 @@ def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> N
     names = (*recipe.mixes, *recipe.sources)
     taken: dict[str, str] = {}
     for one, amount in given.items():
-        _choice(loaded, f"{path}.{what}.{one}", value=one, names=names)
+        choice(loaded, f"{path}.{what}.{one}", value=one, names=names)
         if amount <= 0:
             raise loaded.refuse(
                 f"{path}.{what}.{one}",
@@ -201,21 +202,4 @@ def _check_name(loaded: Loaded[BlendRecipe], path: str, name: str) -> None:
             found=f"is called '{name}'",
             rule="names of sources and phases are file names: a-z, 0-9, _ and -",
             do="rename it",
-        )
-
-
-def _choice(loaded: Loaded[BlendRecipe], path: str, *, value: str, names: Sequence[str]) -> None:
-    if value not in names:
-        raise loaded.refuse(
-            path,
-            found=f"'{value}' is not known",
-            rule="it is one of " + (", ".join(names) or "none"),
-            do=nearest(value, tuple(names)),
-        )
-
-
-def _at_least(loaded: Loaded[BlendRecipe], path: str, *, value: int, least: int) -> None:
-    if value < least:
-        raise loaded.refuse(
-            path, found=f"is {value}", rule=f"it is at least {least}", do=f"write {least} or more"
         )

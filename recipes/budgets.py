@@ -6,8 +6,10 @@ from math import lcm
 
 from frontload.recipes.artifact import CORPUS_SETS
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import Loaded, nearest
-from frontload.recipes.placement_budgets import at_least, check_placement
+from frontload.recipes.floors import check_floors
+from frontload.recipes.limits import at_least, choice, distinct
+from frontload.recipes.load import Loaded
+from frontload.recipes.placement_budgets import check_placement
 from frontload.recipes.schema import ReasoningWriter
 from frontload.recipes.study_rl import check_rl
 from frontload.recipes.study_schema import StudyRecipe, TrainingKnobs
@@ -20,6 +22,7 @@ TOKENIZERS = ("word", "byte_bpe")
 MODEL_FLAGS = ("pattern", "tie_embeddings")
 POSITIVE = ("sequence_tokens", "global_batch_sequences", "tokens", "learning_rate")
 TOLERANCE = 1e-9  # of a sum of shares written in decimals
+MOST_SEEDS = 100  # each is the whole study again; the plan of 100,000 filled the memory
 
 
 def check_study(loaded: Loaded[StudyRecipe]) -> None:
@@ -28,13 +31,14 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     Raises: RecipeError with the place, the value, the rule and the nearest number that fits.
     """
     recipe = loaded.value
-    if recipe.seeds < 1:
+    if not 1 <= recipe.seeds <= MOST_SEEDS:
         raise loaded.refuse(
             "seeds",
             found=f"is {recipe.seeds}",
-            rule="a study has at least one seed",
-            do="write 1 or more",
+            rule=f"a study has at least one seed, and at most {MOST_SEEDS}",
+            do=f"write 1 to {MOST_SEEDS}",
         )
+    check_floors(loaded)
     check_placement(loaded, recipe.placement, under="placement.")
     _check_corpus(loaded)
     _check_mixes(loaded)
@@ -46,16 +50,6 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     _check_epochs(loaded)
     _check_suites(loaded)
     check_rl(loaded)
-
-
-def _choice(loaded: Loaded[StudyRecipe], path: str, *, value: str, names: tuple[str, ...]) -> None:
-    if value not in names:
-        raise loaded.refuse(
-            path,
-            found=f"'{value}' is not known",
-            rule="it must be one of " + ", ".join(names),
-            do=nearest(value, names),
-        )
 
 
 def _share(loaded: Loaded[StudyRecipe], path: str, *, value: float, top: float = 1.0) -> None:
@@ -111,18 +105,25 @@ def _check_mixes(loaded: Loaded[StudyRecipe]) -> None:
     mixes = tuple(recipe.mixes)
     for name, mix in recipe.mixes.items():
         for member in mix.members:
-            _choice(loaded, f"mixes.{name}.members", value=member, names=members)
+            choice(loaded, f"mixes.{name}.members", value=member, names=members)
         for member, share in mix.share_of_member.items():
             path = f"mixes.{name}.share_of_member.{member}"
-            _choice(loaded, path, value=member, names=mix.members)
+            choice(loaded, path, value=member, names=mix.members)
             _share(loaded, path, value=share)
+    for path, listed in (
+        ("arms", recipe.arms),
+        ("ratio_arms", recipe.ratio_arms),
+        ("sft.mixes", recipe.sft.mixes),
+        ("sft.cells", recipe.sft.cells),
+    ):
+        distinct(loaded, path, names=listed)
     for path, mix in _mixes_used(recipe):
-        _choice(loaded, path, value=mix, names=mixes)
+        choice(loaded, path, value=mix, names=mixes)
     arms = tuple(
         [*recipe.arms, *(_ratio_name(arm.mix, arm.base_share) for arm in recipe.ratio_arms)]
     )
     for place, cell in enumerate(recipe.sft.cells):
-        _choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
+        choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
         if cell.multiplier < 1:
             raise loaded.refuse(
                 f"sft.cells.{place}.multiplier",
@@ -147,7 +148,7 @@ def _ratio_name(mix: str, base_share: float) -> str:
 
 def _check_model(loaded: Loaded[StudyRecipe]) -> None:
     recipe, model = loaded.value, loaded.value.model
-    _choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
+    choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
     for field in fields(model):
         if field.name not in MODEL_FLAGS and getattr(model, field.name) <= 0:
             raise loaded.refuse(
@@ -203,8 +204,8 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
 
 def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
     knobs: TrainingKnobs = getattr(loaded.value, section)
-    _choice(loaded, f"{section}.schedule", value=knobs.schedule, names=SCHEDULES)
-    _choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
+    choice(loaded, f"{section}.schedule", value=knobs.schedule, names=SCHEDULES)
+    choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
     for knob in ("warmup_share", "decay_share", "final_learning_rate_share"):
         _share(loaded, f"{section}.{knob}", value=getattr(knobs, knob))
     for knob in ("adam_beta1", "adam_beta2"):

@@ -12,10 +12,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.overrides import read_overrides, set_override
 from frontload.recipes.scalars import convert_scalar, describe
+from frontload.recipes.tree import COMMAND_LINE, Tree, compose
 
 RECIPES = Path(__file__).resolve().parent
 """The recipes that ship with the project: models, placements, studies."""
@@ -30,19 +30,7 @@ PARENT_FOLDERS = (
 )
 """Where a parent is looked for that is not beside its child."""
 
-COMMAND_LINE = "command line"
 SHOWN_NAMES = 12  # of a list of valid names in a message
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tree:
-    """A YAML value before conversion, with the place it was written."""
-
-    value: "str | list[Tree] | dict[str, Tree]"
-    place: str  # "file:line" or "command line"
-    tag: str = ""  # what YAML 1.1 would make of a scalar: "str", "int", "float", "bool", "null"
-    is_quoted: bool = False
-    is_file: bool = False  # the content of a file that was named: whole, so nothing is below it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +74,8 @@ def load_recipe[T](path: Path, kind: type[T], *, overrides: Sequence[str] = ()) 
     Raises: RecipeError in four parts for anything that is not exactly what `kind` declares.
     """
     tree = read_tree(path, kind, seen=())
-    for override in overrides:
-        tree = _expand(_override(tree, override), kind, path)
+    for override in read_overrides(overrides):
+        tree = _expand(set_override(tree, override), kind, path)
     places: dict[str, str] = {}
     value = _convert(tree, kind, "", places=places)
     return Loaded(value=value, places=places)
@@ -95,7 +83,7 @@ def load_recipe[T](path: Path, kind: type[T], *, overrides: Sequence[str] = ()) 
 
 def read_tree(path: Path, kind: Any, *, seen: tuple[Path, ...]) -> Tree:
     """Reads `path` and merges it over its `extends` parent."""
-    tree = _compose(path)
+    tree = compose(path)
     if not isinstance(tree.value, dict):
         raise RecipeError(
             tree.place,
@@ -119,15 +107,6 @@ def read_tree(path: Path, kind: Any, *, seen: tuple[Path, ...]) -> Tree:
     return _merge(read_tree(above, kind, seen=(*seen, path.resolve())), tree, kind)
 
 
-def shown(path: Path) -> str:
-    """A path as people write it: relative to the current folder where that is shorter."""
-    path = path.resolve()
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 def find_recipe(folder: str, name: str, *, beside: Path | None = None) -> Path | None:
     """`name` in `folder` of the recipes beside a user's file, else of those that ship."""
     roots = [RECIPES] if beside is None else [beside, RECIPES]
@@ -145,60 +124,6 @@ def recipe_names(folder: str) -> list[str]:
 # ---------------------------------------------------------------- reading
 
 
-def _compose(path: Path) -> Tree:
-    file = shown(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise RecipeError(
-            file,
-            found=f"cannot be read ({reason})",
-            rule="a recipe is a UTF-8 YAML file",
-            do="check the path",
-        ) from error
-    return _parse(text, lambda mark: f"{file}:{mark.line + 1}", whole=f"{file}:1")
-
-
-def _parse(text: str, place_of: Any, *, whole: str) -> Tree:
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise RecipeError(
-            place_of(mark) if mark else whole,
-            found=str(getattr(error, "problem", error)),
-            rule="the text must be YAML",
-            do="check indentation, quotes and colons near this line",
-        ) from error
-    if node is None:
-        return Tree(value={}, place=whole)
-    return _tree(node, place_of(node.start_mark), place_of)
-
-
-def _tree(node: yaml.Node, place: str, place_of: Any) -> Tree:
-    if isinstance(node, yaml.ScalarNode):
-        tag = node.tag.rsplit(":", 1)[-1]
-        return Tree(
-            value=node.value, place=place, tag=tag, is_quoted=node.style in ("'", '"', "|", ">")
-        )
-    if isinstance(node, yaml.SequenceNode):
-        items = [_tree(item, place_of(item.start_mark), place_of) for item in node.value]
-        return Tree(value=items, place=place)
-    entries: dict[str, Tree] = {}
-    for key_node, value_node in typing.cast(yaml.MappingNode, node).value:
-        where, key = place_of(key_node.start_mark), str(key_node.value)
-        if key in entries:
-            raise RecipeError(
-                f"{where}: {key}",
-                found=f"set twice, first at {entries[key].place}",
-                rule="a key is set once in a mapping",
-                do="remove one of the two lines",
-            )
-        entries[key] = _tree(value_node, where, place_of)
-    return Tree(value=entries, place=place)
-
-
 def _find_parent(path: Path, parent: Tree, kind: Any) -> Path:
     name = parent.value if isinstance(parent.value, str) else ""
     places = [
@@ -214,18 +139,20 @@ def _find_parent(path: Path, parent: Tree, kind: Any) -> Path:
     if there:
         beside = there[0].parent == path.parent.resolve()
         return there[0] if beside else next((f for f in there if _is_of(f, kind)), there[0])
-    names = sorted(found.stem for found in path.parent.glob("*.yaml") if found != path)
+    names = {found.stem for found in path.parent.glob("*.yaml") if found != path}
+    shipped = (found for folder in PARENT_FOLDERS for found in (RECIPES / folder).glob("*.yaml"))
+    names.update(found.stem for found in shipped if _is_of(found, kind))
     raise RecipeError(
         f"{parent.place}: extends",
-        found=f"'{name}' is not a recipe beside {path.name}",
+        found=f"'{name}' is not a recipe beside {path.name}, and none that ships",
         rule="`extends` names one parent, without .yaml",
-        do=nearest(name, names),
+        do=nearest(name.removesuffix(".yaml"), sorted(names)),
     )
 
 
 def _is_of(path: Path, kind: Any) -> bool:
     """Whether a file has keys of `kind` only: a curation and a blend may share a name."""
-    entries = _compose(path).value
+    entries = compose(path).value
     return isinstance(entries, dict) and entries.keys() <= {"extends", *_fields(kind)}
 
 
@@ -285,44 +212,6 @@ def _expand(tree: Tree, kind: Any, path: Path) -> Tree:
             )
         named = read_tree(found, _strip_optional(kinds[item.name]), seen=())
         entries[item.name] = dataclasses.replace(named, is_file=True)
-    return Tree(value=entries, place=tree.place)
-
-
-def _override(tree: Tree, text: str) -> Tree:
-    """Sets the dotted path of `a.b.c=value`; unknown paths are found by the conversion."""
-    path, equals, raw = text.partition("=")
-    if not equals or not path or not all(path.split(".")):
-        raise RecipeError(
-            f"{COMMAND_LINE}: {text}",
-            found="no `path=value`",
-            rule="an override is a dotted path into the study, an equals sign and a value",
-            do="write e.g. `sft.learning_rate=1.0e-5`",
-        )
-    if not raw.strip():
-        raise RecipeError(
-            f"{COMMAND_LINE}: {path}",
-            found="no value after the equals sign",
-            rule="an override sets one value",
-            do=f"write it, e.g. {path}=null or {path}=[]",
-        )
-    value = _parse(raw, lambda _mark: COMMAND_LINE, whole=COMMAND_LINE)
-    return _set(tree, path.split("."), value, asked=path)
-
-
-def _set(tree: Tree, parts: list[str], value: Tree, *, asked: str) -> Tree:
-    if not isinstance(tree.value, dict):
-        raise RecipeError(
-            f"{COMMAND_LINE}: {asked}",
-            found=f"'{parts[0]}' is asked of {describe(tree.value, tree.is_quoted)} ({tree.place})",
-            rule="a dotted path goes through mappings",
-            do="set the whole value instead",
-        )
-    entries = dict(tree.value)
-    if len(parts) == 1:
-        entries[parts[0]] = value
-    else:
-        below = entries.get(parts[0], Tree(value={}, place=COMMAND_LINE))
-        entries[parts[0]] = _set(below, parts[1:], value, asked=asked)
     return Tree(value=entries, place=tree.place)
 
 

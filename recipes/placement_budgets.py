@@ -3,12 +3,18 @@
 from typing import Any
 
 from frontload.recipes.gpus import KINDS
+from frontload.recipes.limits import all_at_least, at_least
 from frontload.recipes.load import Loaded, nearest
 from frontload.recipes.placement import Placement
+from frontload.recipes.upkeep import Upkeep
 
 COUNTS = ("num_nodes", "ranks_per_node", "threads_per_rank", "tensor_parallel")
 COUNTS += ("pipeline_parallel", "context_parallel", "stages_per_gpu")
 SIZES = ("workers", "micro_batch_sequences", "checkpoint_every_seconds")
+RL_COUNTS = ("rollout_tensor_parallel", "rollout_sequences", "rollout_batched_tokens")
+RL_COUNTS += ("agent_workers", "reward_workers", "checkpoints_kept", "ray_cpus")
+LEAST_SPIKE_WINDOW = 8  # ours: a median of fewer losses says nothing
+LEAST_PAUSE_SECONDS = 1.0  # it is a time limit of collectives too
 SHARES = ("kernel_mfu", "link_share")
 
 
@@ -24,6 +30,8 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
         at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=1)
     for knob in SIZES:
         at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=0)
+    check_upkeep(loaded, placement.upkeep, under=f"{under}upkeep.")
+    all_at_least(loaded, f"{under}rl", of=placement.rl, least=dict.fromkeys(RL_COUNTS, 1))
     gpus = placement.gpus
     if gpus is None:
         return
@@ -54,9 +62,29 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
         at_least(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), least=0)
 
 
-def at_least(loaded: Loaded[Any], path: str, *, value: float, least: int) -> None:
-    """Refuses a number below `least`, naming its place."""
-    if value < least:
+def check_upkeep(loaded: Loaded[Any], upkeep: Upkeep, *, under: str) -> None:
+    """Refuses an upkeep that no run can have.
+
+    Raises: RecipeError with the place, the value and the rule.
+    """
+    for knob in ("checkpoint_every_steps", "keep_every_steps", "rank_log_every_steps"):
+        at_least(loaded, f"{under}{knob}", value=getattr(upkeep, knob), least=0)
+    at_least(loaded, f"{under}keep_last", value=upkeep.keep_last, least=1)
+    at_least(loaded, f"{under}hang_seconds", value=upkeep.hang_seconds, least=0.0)
+    least = max(LEAST_PAUSE_SECONDS, upkeep.hang_seconds)
+    at_least(loaded, f"{under}pause_seconds", value=upkeep.pause_seconds, least=least)
+    if upkeep.spike_window_steps == 0:
+        return
+    at_least(
+        loaded,
+        f"{under}spike_window_steps",
+        value=upkeep.spike_window_steps,
+        least=LEAST_SPIKE_WINDOW,
+    )
+    if upkeep.spike_deviations <= 0.0:
         raise loaded.refuse(
-            path, found=f"is {value:g}", rule=f"it is {least} or more", do="change it"
+            f"{under}spike_deviations",
+            found=f"is {upkeep.spike_deviations:g} with a window of {upkeep.spike_window_steps}",
+            rule="a look-out for spikes says how far above the median one is",
+            do="write e.g. 10.0, or spike_window_steps: 0",
         )

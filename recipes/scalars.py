@@ -5,6 +5,7 @@ YAML 1.1 reads 3e-4 as text, 1:30 as 90, 0777 as 511 and `on` as true; none of t
 
 import re
 from fractions import Fraction
+from math import isfinite
 from typing import Any
 
 _INTEGER = re.compile(r"[+-]?(0|[1-9](_?[0-9])*)")
@@ -52,8 +53,8 @@ def _to_int(text: str, found: str) -> Any:
 
 
 def _to_float(text: str, found: str) -> Any:
-    if _DECIMAL.fullmatch(text):
-        return float(text.replace("_", ""))
+    if _DECIMAL.fullmatch(text) and isfinite(number := float(text.replace("_", ""))):
+        return number
     return found, "it must be a finite decimal number", "write e.g. 0.05 or 3.0e-4"
 
 

@@ -3,14 +3,14 @@
 from collections import Counter
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.limits import choice
+from frontload.recipes.load import Loaded
+from frontload.recipes.placement_budgets import check_upkeep
 from frontload.recipes.precision import PRECISIONS
 from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 
 SCHEDULES = ("cosine", "wsd", "constant")
 TOLERANCE = 1e-9  # of a sum of shares written in decimals
-LEAST_SPIKE_WINDOW = 8  # ours: a median of fewer losses says nothing
-LEAST_PAUSE_SECONDS = 1.0  # it is a time limit of collectives too
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 Train = Loaded[PretrainRecipe] | Loaded[SftRecipe]
@@ -31,10 +31,10 @@ def check_train(loaded: Train) -> None:
             rule=f"the model's max_sequence_tokens is {recipe.model.max_sequence_tokens}",
             do="lower it, or raise model.max_sequence_tokens",
         )
-    _choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
+    choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
     _check_optimizer(loaded)
     _check_schedule(loaded)
-    _check_upkeep(loaded)
+    check_upkeep(loaded, recipe.upkeep, under="upkeep.")
     if isinstance(recipe, PretrainRecipe):
         _check_phases(loaded, recipe)
     else:
@@ -47,16 +47,6 @@ def _between(
     if value < low or (high is not None and value > high):
         rule = f"it is {low:g} or more" if high is None else f"it lies from {low:g} to {high:g}"
         raise loaded.refuse(path, found=f"is {value:g}", rule=rule, do="change it")
-
-
-def _choice(loaded: Train, path: str, *, value: str, names: tuple[str, ...]) -> None:
-    if value not in names:
-        raise loaded.refuse(
-            path,
-            found=f"'{value}' is not known",
-            rule="it is one of " + ", ".join(names),
-            do=nearest(value, names),
-        )
 
 
 def _check_optimizer(loaded: Train) -> None:
@@ -85,7 +75,7 @@ def _check_optimizer(loaded: Train) -> None:
 
 def _check_schedule(loaded: Train) -> None:
     shape = loaded.value.schedule
-    _choice(loaded, "schedule.kind", value=shape.kind, names=SCHEDULES)
+    choice(loaded, "schedule.kind", value=shape.kind, names=SCHEDULES)
     for knob in ("warmup_share", "decay_share"):
         _between(loaded, f"schedule.{knob}", value=getattr(shape, knob), low=0.0, high=1.0)
     if shape.kind != "wsd" and shape.decay_share:
@@ -101,28 +91,6 @@ def _check_schedule(loaded: Train) -> None:
             found=f"warmup_share + decay_share is {shape.warmup_share + shape.decay_share:g}",
             rule="together they are at most 1",
             do="lower one of them",
-        )
-
-
-def _check_upkeep(loaded: Train) -> None:
-    upkeep = loaded.value.upkeep
-    for knob in ("checkpoint_every_steps", "keep_every_steps", "rank_log_every_steps"):
-        _between(loaded, f"upkeep.{knob}", value=getattr(upkeep, knob), low=0)
-    _between(loaded, "upkeep.keep_last", value=upkeep.keep_last, low=1)
-    _between(loaded, "upkeep.hang_seconds", value=upkeep.hang_seconds, low=0.0)
-    least = max(LEAST_PAUSE_SECONDS, upkeep.hang_seconds)
-    _between(loaded, "upkeep.pause_seconds", value=upkeep.pause_seconds, low=least)
-    if upkeep.spike_window_steps == 0:
-        return
-    _between(
-        loaded, "upkeep.spike_window_steps", value=upkeep.spike_window_steps, low=LEAST_SPIKE_WINDOW
-    )
-    if upkeep.spike_deviations <= 0.0:
-        raise loaded.refuse(
-            "upkeep.spike_deviations",
-            found=f"is {upkeep.spike_deviations:g} with a window of {upkeep.spike_window_steps}",
-            rule="a look-out for spikes says how far above the median one is",
-            do="write e.g. 10.0, or spike_window_steps: 0",
         )
 
 

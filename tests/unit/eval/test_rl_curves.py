@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 from frontload.eval import figures
@@ -49,4 +50,7 @@ def test_the_figure_has_every_panel_and_no_run_gives_none(tmp_path: Path) -> Non
     )
     for title in PANELS.values():
         assert title in svg
+    words = re.findall(r'<text[^>]*style="([^"]*)"', svg)
+    assert len(words) > len(PANELS)
+    assert all("fill: currentColor" in style for style in words), "black is unread on a dark page"
     assert (tmp_path / "rl.png").stat().st_size > 1000

@@ -107,7 +107,10 @@ def request(found: dict[str, list[Path]], tabulated: Path, out: Path) -> ReportR
         out_dir=out,
         tabulate_folder=tabulated,
         evaluations=found,
-        checkpoints={"trunk-seed1": log, "ldq-seed1": log, "ldq+shq-x1-seed1": log},
+        checkpoints={
+            label: log
+            for label in ("trunk-seed1", "ldq-seed1", "base+shq-x1-seed1", "ldq+shq-x1-seed1")
+        },
         blends={},
         packs={},
         recipe_text="a: <b> & c",
@@ -158,6 +161,30 @@ def test_on_a_narrow_page_a_figure_scrolls_and_its_letters_stay_readable(page: P
     widths = re.findall(r'<svg[^>]* width="([\d.]+)pt"', text)
     assert len(widths) >= 4
     assert int(drawn[1]) >= max(map(float, widths))
+
+
+def test_printed_nothing_lies_behind_a_scroll_bar(page: Path) -> None:
+    printed = page.read_text().partition("@media print {")[2].partition("</style>")[0]
+    assert re.search(r"\.scroll, figure, pre {[^}]*overflow: visible", printed)
+    assert re.search(r"figure svg {[^}]*min-width: 0", printed)
+
+
+def test_words_over_a_figure_do_not_begin_with_a_blank_that_a_page_drops(page: Path) -> None:
+    words = re.findall(r"<text[^>]*>([^<]*)</text>", page.read_text())
+    assert "reasoning data starts" in words
+    assert all(word == word.lstrip() for word in words)
+
+
+def test_only_a_study_of_several_seeds_speaks_of_other_seeds(page: Path, tmp_path: Path) -> None:
+    assert "Faint lines: other seeds." in page.read_text()
+    found = evaluations(tmp_path / "study", seeds=1, per_family=2)
+    recipe, inputs = tabulate_recipe(found)
+    work = workspace(tmp_path / "tables")
+    tabulate(recipe, inputs, work)
+    text = write_report(request(found, work.path, tmp_path / "out" / "out")).read_text()
+    assert "Pretraining loss on all tokens" in text
+    assert "SFT loss on answer tokens" in text
+    assert "other seeds" not in text
 
 
 def test_a_study_of_own_data_says_what_the_held_out_loss_says(

@@ -113,6 +113,21 @@ def test_a_checkpoint_whose_bytes_changed_is_not_exported(
     assert not out.exists()
 
 
+def test_a_label_that_two_checkpoints_have_is_not_guessed(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same cell of another recipe lies beside the first, under the same label."""
+    other = store / "sft/lmq-seed1-eee"
+    other.mkdir()
+    write_checkpoint(other, tiny_model())
+    publish(other, {"start": "ddd", "pack": "bbb"})
+    out = tmp_path / "hf"
+    assert cli.main(["convert", "to-hf", "sft/lmq-seed1", str(out), "--store", str(store)]) == 2
+    assert "2 are called so: sft/lmq-seed1-aaa, sft/lmq-seed1-eee" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.main(["convert", "to-hf", "eee", str(out), "--store", str(store)]) == 0
+
+
 def test_a_table_of_other_bytes_is_told(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from frontload.launch import run_folder
 from frontload.launch.run_folder import RunFolder
 from frontload.launch.seat import Seat
-from frontload.recipes.errors import ArtifactError, Stopped
+from frontload.recipes.errors import ArtifactError, RecipeError, Stopped
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -40,3 +40,14 @@ def test_a_stage_published_in_time_is_seen_though_a_stop_was_asked(tmp_path: Pat
         return True
 
     second_rank(tmp_path).publish("first", stop_asked=stop_asked)
+
+
+@pytest.mark.parametrize("below", ["", "/further"])
+def test_a_run_in_what_is_no_folder_is_told_of_its_own_option(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("mine")
+    out = Path(f"{tmp_path}/file{below}")
+    folder = RunFolder(command="rl", name="grpo_tiny", out=out, seat=Seat())
+    with pytest.raises(RecipeError, match="not a folder") as found, folder.held():
+        pass
+    assert found.value.asked == f"--out {out}"
+    assert (tmp_path / "file").read_text() == "mine"

@@ -163,6 +163,19 @@ def test_an_unknown_parent_names_the_nearest_one(tmp_path: Path) -> None:
     assert "laptop_like" in error.do
 
 
+def test_a_parent_that_ships_is_suggested_too(tmp_path: Path) -> None:
+    path = write(tmp_path, "extends: laptop.yaml\n", "mine.yaml")
+    with pytest.raises(RecipeError) as found:
+        load_recipe(path, StudyRecipe)
+    assert found.value.do == "write 'laptop'"
+
+
+def test_a_key_that_is_no_word_is_refused_with_its_line(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, GOOD + "? [a, b]\n: 1\n"))
+    assert error.asked.endswith("one.yaml:8")
+    assert "a list or a mapping" in error.found
+
+
 def test_a_circle_of_parents_is_refused(tmp_path: Path) -> None:
     write(tmp_path, "extends: two\n" + GOOD)
     error = refusal(write(tmp_path, "extends: one\n", "two.yaml"))
@@ -172,13 +185,38 @@ def test_a_circle_of_parents_is_refused(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- overrides
 
 
-def test_overrides_win_over_the_file_and_later_ones_over_earlier(tmp_path: Path) -> None:
+def test_overrides_win_over_the_file_and_a_part_over_its_whole(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    value = load_recipe(
-        path, Outer, overrides=["inner.steps=7", "inner.rate=1e-5", "inner.steps=8", "shares.x=0.1"]
-    ).value
-    assert (value.inner.steps, value.inner.rate) == (8, 1e-5)
+    whole = "inner={rate: 0.5, steps: 7}"
+    value = load_recipe(path, Outer, overrides=[whole, "inner.steps=8", "shares.x=0.1"]).value
+    assert (value.inner.steps, value.inner.rate) == (8, 0.5)
     assert value.shares == {"x": 0.1, "y": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "found"),
+    [
+        (["inner.steps=7", "is_on=false", "inner.steps=8"], "set twice"),
+        (["inner.steps=7", "inner={rate: 0.5, steps: 8}"], "undoes inner.steps"),
+    ],
+)
+def test_an_override_that_undoes_another_is_refused(
+    tmp_path: Path, overrides: list[str], found: str
+) -> None:
+    error = refusal(write(tmp_path, GOOD), *overrides)
+    assert error.asked == f"command line: {overrides[-1]}"
+    assert error.found == found
+
+
+def test_a_value_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, "name: &name [*name]\n"))
+    assert error.asked.endswith("one.yaml:1")
+    assert "an alias of a value that holds this one" in error.found
+
+
+def test_a_number_too_large_for_a_float_is_refused(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, GOOD), "inner.rate=1e400")
+    assert "finite" in error.rule
 
 
 @pytest.mark.parametrize(
@@ -186,6 +224,8 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier(tmp_path: Path)
     [
         ("inner.stps=7", "command line: inner.stps", "write 'steps'"),
         ("iner.steps=7", "command line: iner", "write 'inner'"),
+        ("inner.steps=\t7", "command line: inner.steps", "check indentation"),
+        ("inner.steps=7\x07", "command line: inner.steps", "check indentation"),
         ("inner.steps=lots", "command line: inner.steps", "digits"),
         ("name.first=7", "command line: name.first", "whole value"),
         ("inner.steps", "command line: inner.steps", "sft.learning_rate=1.0e-5"),

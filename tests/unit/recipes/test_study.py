@@ -167,6 +167,22 @@ def test_a_pinned_key_that_moves_is_an_error() -> None:
     ("overrides", "asked", "said"),
     [
         (["seeds=0"], "seeds", "at least one"),
+        (["seeds=100_000"], "seeds", "write 1 to 100"),
+        (["arms=[base, shq, ldq, base]"], "arms.3", "base stands there twice"),
+        (["sft.mixes=[shq, shq]"], "sft.mixes.1", "shq stands there twice"),
+        (["synthesis.base_tokens=0"], "synthesis.base_tokens", "1 or more"),
+        (["synthesis.items_per_family=-5"], "synthesis.items_per_family", "1 or more"),
+        (["synthesis.choice_items=-5"], "synthesis.choice_items", "0 or more"),
+        (["synthesis.shq.tokens=0"], "synthesis.shq.tokens", "1 or more"),
+        (["tokenizer.vocab_size=0"], "tokenizer.vocab_size", "1 or more"),
+        (["mixes.alf.min_answer_tokens=-1"], "mixes.alf.min_answer_tokens", "0 or more"),
+        (["evaluation.sft.temperature=-0.5"], "evaluation.sft.temperature", "0 or more"),
+        (["evaluation.sft.max_new_tokens=0"], "evaluation.sft.max_new_tokens", "1 or more"),
+        (["evaluation.base.num_shots=-1"], "evaluation.base.num_shots", "0 or more"),
+        (["evaluation.min_effect=-1.0"], "evaluation.min_effect", "0 or more"),
+        (["rl.prompts.families.add=-0.5"], "rl.prompts.families.add", "0 or more"),
+        (["placement.rl.ray_cpus=0"], "placement.rl.ray_cpus", "1 or more"),
+        (["placement.upkeep.keep_last=0"], "placement.upkeep.keep_last", "1 or more"),
         (["synthesis.shq.families.chain=0.5"], "synthesis.shq.families", "sums to 1.1"),
         (["synthesis.ldq.wrong_share=1.5"], "synthesis.ldq.wrong_share", "between 0 and 1"),
         (["synthesis.ldq.long_share=0.9"], "synthesis.ldq.short_share", "at most 1"),
@@ -215,6 +231,12 @@ def test_parts_that_do_not_fit_are_refused(overrides: list[str], asked: str, sai
     error = refusal(*overrides)
     assert asked in error.asked
     assert said in str(error)
+
+
+@pytest.mark.parametrize("rows", [-5, 0])
+def test_a_study_of_own_data_holds_questions_out(rows: int) -> None:
+    with pytest.raises(RecipeError, match=rf"own.heldout_rows: is {rows}; it is 1 or more"):
+        load_study("own_data", overrides=[f"own.heldout_rows={rows}"])
 
 
 @pytest.mark.parametrize("section", ["pretraining", "sft"])

@@ -1,0 +1,127 @@
+"""The command `explain`: why a key is what it is, and where a training sample came from."""
+
+import argparse
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from frontload.launch import show
+from frontload.launch.cli import FIRST_PHASE
+from frontload.launch.crew import Crew
+from frontload.launch.named import ambiguous, built_names, find_named, suggest
+from frontload.launch.plan import Entry, plan_study
+from frontload.launch.settle import settle
+from frontload.launch.store import Store, read_manifest
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.load import nearest
+from frontload.recipes.stage import Stage
+from frontload.recipes.study import load_study
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Explains a key or label, or a training sample."""
+    store = Store(options.store)
+    if options.what[0] == "sample":
+        return _explain_sample(options, store)
+    what = options.what[0]
+    _refuse_unread(options)
+    planned = _planned(options, store)
+    entry = _find_entry(planned, what)
+    if entry is not None:
+        folder = store.find(entry.stage.kind, entry.stage.key)
+    else:
+        folder = find_named(store, what)
+    if folder is None and entry is None:
+        names = sorted({*built_names(store), *(one.stage.folder for one in planned)})
+        raise RecipeError(
+            f"explain {what}",
+            found=f"no such key or label in {store.root}",
+            rule="a key is the end of a folder's name, a label its start",
+            do=suggest(what, names) or "add --study STUDY for what is not built",
+        )
+    stage = entry.stage if entry else None
+    print("\n".join(show.explain_lines(stage, folder, entry)))
+    return 0
+
+
+def _refuse_unread(options: argparse.Namespace) -> None:
+    """Words that would change nothing are a misunderstanding."""
+    if len(options.what) > 1:
+        raise RecipeError(
+            "explain " + " ".join(options.what),
+            found=f"{len(options.what)} names",
+            rule="one key or label is explained at a time, or `sample N`",
+            do=f"frontload explain {options.what[0]}",
+        )
+    if options.overrides and not options.study:
+        raise RecipeError(
+            f"explain {options.what[0]} {options.overrides[0]}",
+            found="an override without a study",
+            rule="an override changes a study, and what is built is not changed",
+            do="add --study STUDY, or leave the override out",
+        )
+
+
+def _planned(options: argparse.Namespace, store: Store) -> Sequence[Entry]:
+    """The stages of --study, built or not; none without it."""
+    if not options.study:
+        return ()
+    study = load_study(options.study, overrides=options.overrides, settle=settle)
+    return plan_study(study, store, crew=Crew(workers=1)).entries
+
+
+def _find_entry(planned: Sequence[Entry], what: str) -> Entry | None:
+    exact = [entry for entry in planned if what in _names(entry.stage)]
+    found = exact or [entry for entry in planned if f"{what}-seed1" in _names(entry.stage)]
+    if len(found) > 1:
+        raise ambiguous(what, [entry.stage.folder for entry in found])
+    return found[0] if found else None
+
+
+def _names(stage: Stage) -> tuple[str, ...]:
+    plain = (stage.key, stage.label, f"{stage.label}-{stage.key}")
+    return (*plain, *(f"{stage.kind}/{name}" for name in plain))
+
+
+def _explain_sample(options: argparse.Namespace, store: Store) -> int:
+    if len(options.what) != 2 or not options.what[1].isdigit():
+        raise RecipeError(
+            "explain sample",
+            found=" ".join(options.what),
+            rule="a sample is a number within a blend",
+            do="write e.g. `frontload explain sample 17 --blend ldq-seed1`",
+        )
+    asked = options.blend or FIRST_PHASE
+    folder = find_named(store, f"blend/{asked.removeprefix('blend/')}")
+    if folder is None:
+        names = [path.name for path in (store.root / "blend").glob("*")]
+        raise RecipeError(
+            f"explain sample --blend {asked}",
+            found=f"no such blend in {store.root}",
+            rule="--blend is the key or label of a built blend",
+            do=nearest(asked, names)
+            if names
+            else "give the store of a run with --store, or run the study first",
+        )
+    origins: Any = importlib.import_module("frontload.data_tools.explain")
+    sources = _sources(store, folder)
+    folders = origins.sources_in_store(sources["index"], tokenizer=sources["tokenizer"])
+    found = origins.explain_sample(folder, folders, number=int(options.what[1]))
+    further = "" if options.blend else "; another is read with --blend KEY-OR-LABEL"
+    print(f"blend/{folder.name}{further}")
+    print(found.to_text())
+    return 0
+
+
+def _sources(store: Store, blend: Path) -> dict[str, Any]:
+    """Index of each source of a blend, and the tokenizer, through the manifests."""
+    found: dict[str, Any] = {"index": {}, "tokenizer": None}
+    for role, key in read_manifest(blend)["inputs"].items():
+        index = None if role == "before" else store.find("index", key)
+        if index is None:
+            continue
+        inputs = read_manifest(index)["inputs"]
+        found["index"][role] = index
+        found["tokenizer"] = store.find("tokenizer", inputs["tokenizer"])
+    return found

@@ -1,0 +1,109 @@
+"""YAML text to trees: every value with the place it was written, nothing converted yet."""
+
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frontload.recipes.errors import RecipeError
+
+COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """A YAML value before conversion, with the place it was written."""
+
+    value: "str | list[Tree] | dict[str, Tree]"
+    place: str  # "file:line" or "command line"
+    tag: str = ""  # what YAML 1.1 would make of a scalar: "str", "int", "float", "bool", "null"
+    is_quoted: bool = False
+    is_file: bool = False  # the content of a file that was named: whole, so nothing is below it
+
+
+def shown(path: Path) -> str:
+    """A path as people write it: relative to the current folder where that is shorter."""
+    path = path.resolve()
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def compose(path: Path) -> Tree:
+    """Reads one YAML file.
+
+    Raises: RecipeError with the line for what is not YAML, or says a key twice.
+    """
+    file = shown(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise RecipeError(
+            file,
+            found=f"cannot be read ({reason})",
+            rule="a recipe is a UTF-8 YAML file",
+            do="check the path",
+        ) from error
+    return parse(text, lambda mark: f"{file}:{mark.line + 1}", whole=f"{file}:1")
+
+
+def parse(text: str, place_of: Any, *, whole: str, asked: str = "") -> Tree:
+    """The tree of a YAML text; `asked` is the path of an override, which a message names."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = place_of(mark) if mark else whole
+        raise RecipeError(
+            f"{place}: {asked}" if asked else place,
+            found=str(getattr(error, "problem", None) or getattr(error, "reason", error)),
+            rule="the text must be YAML",
+            do="check indentation, quotes and colons near this line",
+        ) from error
+    if node is None:
+        return Tree(value={}, place=whole)
+    return _tree(node, place_of(node.start_mark), place_of)
+
+
+def _tree(node: yaml.Node, place: str, place_of: Any, *, above: tuple[yaml.Node, ...] = ()) -> Tree:
+    if node in above:
+        raise RecipeError(
+            place,
+            found="an alias of a value that holds this one",
+            rule="a value does not hold itself",
+            do="write the value out instead of `*name`",
+        )
+    above = (*above, node)
+    if isinstance(node, yaml.ScalarNode):
+        tag = node.tag.rsplit(":", 1)[-1]
+        return Tree(
+            value=node.value, place=place, tag=tag, is_quoted=node.style in ("'", '"', "|", ">")
+        )
+    if isinstance(node, yaml.SequenceNode):
+        items = [
+            _tree(item, place_of(item.start_mark), place_of, above=above) for item in node.value
+        ]
+        return Tree(value=items, place=place)
+    entries: dict[str, Tree] = {}
+    for key_node, value_node in typing.cast(yaml.MappingNode, node).value:
+        where, key = place_of(key_node.start_mark), key_node.value
+        if not isinstance(key, str):
+            raise RecipeError(
+                where,
+                found="a key that is a list or a mapping",
+                rule="a key is one word",
+                do="write `key: value` lines",
+            )
+        if key in entries:
+            raise RecipeError(
+                f"{where}: {key}",
+                found=f"set twice, first at {entries[key].place}",
+                rule="a key is set once in a mapping",
+                do="remove one of the two lines",
+            )
+        entries[key] = _tree(value_node, where, place_of, above=above)
+    return Tree(value=entries, place=place)
