@@ -346,7 +346,7 @@ def refused(tmp_path: Path, old: str, new: str, *overrides: str) -> RecipeError:
         ("tokens: 480", "tokens: 5", 13, "one batch of 1 sequences or more; write at least 16"),
         ("lmq: {mem", "shq: {mem", 10, "'shq' is a source too"),
         ("  a: {", "  a/b: {", 12, "is called 'a/b'"),
-        ("seed: 3", "seed: -3", 2, "is -3; it is at least 0"),
+        ("seed: 3", "seed: -3", 2, "is -3; it is 0 or more"),
     ],
 )
 def test_a_wrong_recipe_names_its_line(
