@@ -5,11 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from frontload.data_tools.preprocess.encoder import Encoded, Encoder, EncoderRecipe, ParityError
+from frontload.data_tools.preprocess.encoder import (
+    CHECKED_CHARACTERS,
+    Encoded,
+    Encoder,
+    EncoderRecipe,
+    ParityError,
+)
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
 
 CHECK_EVERY = 4 << 20  # ours: of as many characters one text is compared, 0.3% of the time
-CHECKED_CHARACTERS = 20_000  # ours: of at most this length, 10 ms
 
 
 class TextEncoder:

@@ -1,4 +1,4 @@
-"""The two rules that most values have: a least number, and a choice of names."""
+"""The rules that most values have: a least number, a choice of names, nothing twice in a list."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

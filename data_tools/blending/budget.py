@@ -145,9 +145,10 @@ def plan_budget(loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size]) -> Budge
             )
             if not num_samples:
                 raise _no_sample(loaded, name, source, share=share)
-            if part.end_tokens > _allowed(recipe, part):
+            allowed = _allowed(recipe, source, sizes[source])
+            if part.end_tokens > allowed:
                 fits = _largest(loaded, phase, sizes, used=used, below=batches)
-                raise _too_long(loaded, name, part, fits=fits)
+                raise _too_long(loaded, name, part, allowed=allowed, fits=fits)
             parts.append(part)
         used |= {part.source: part.end_tokens for part in parts}
         phases.append(PhaseBudget(name=name, target_tokens=phase.tokens, parts=tuple(parts)))
@@ -251,9 +252,9 @@ def _unknown(loaded: Loaded[BlendRecipe], source: str, what: str, size: Size) ->
     )
 
 
-def _allowed(recipe: BlendRecipe, part: Part) -> int:
-    """Tokens of a part's source that all phases together may read."""
-    return int(recipe.sources[part.source].max_epochs * part.one_epoch)
+def _allowed(recipe: BlendRecipe, source: str, size: Size) -> int:
+    """Tokens of a source that all phases together may read."""
+    return int(recipe.sources[source].max_epochs * size.tokens)
 
 
 def _largest(
@@ -278,7 +279,7 @@ def _largest(
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
         is_within = all(
-            used[source] + tokens <= int(recipe.sources[source].max_epochs * sizes[source].tokens)
+            used[source] + tokens <= _allowed(recipe, source, sizes[source])
             for source, tokens in read(middle).items()
         )
         fits, beyond = (middle, beyond) if is_within else (fits, middle)
@@ -289,10 +290,15 @@ def _largest(
 
 
 def _too_long(
-    loaded: Loaded[BlendRecipe], phase_name: str, part: Part, *, fits: Mapping[str, int]
+    loaded: Loaded[BlendRecipe],
+    phase_name: str,
+    part: Part,
+    *,
+    allowed: int,
+    fits: Mapping[str, int],
 ) -> RecipeError:
     """The refusal of a window behind its source's cap, with the phase's budget that would fit."""
-    recipe, allowed = loaded.value, _allowed(loaded.value, part)
+    recipe = loaded.value
     source = recipe.sources[part.source]
     left = max(allowed - part.start_tokens, 0)
     needed = Fraction(part.end_tokens, part.one_epoch)

@@ -45,6 +45,7 @@ from frontload.data_tools.publish import (
     tidy,
     workplace,
 )
+from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, ROWS_TO_JUDGE, check_bad_rate
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
@@ -56,8 +57,6 @@ SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
 CHUNK_ROWS = 64  # ours: rows that a worker is handed; decides nothing but speed
 POLICIES = (DROP, SPLIT)
 FORMAT = 2
-MAX_BAD_RATE = 0.01  # ours, as of `data preprocess`: a wrong template loses every row
-ROWS_TO_JUDGE = 10_000  # ours: rows after which a bad rate stops a run before its end
 CUT_OFF = frozenset({OVER_LONG, TURN_OVER_LONG, UNCLOSED})
 """Drops that say how long an answer is, and that no mending of rows or options brings back."""
 MOST_TOKENS = (1 << 31) - 2  # Megatron's .idx holds int32 lengths, and a row has one token more
@@ -196,13 +195,7 @@ def _check(request: PackRequest) -> None:
             rule=f"lengths are stored in 32 bits, so a row has {MOST_TOKENS} tokens at most",
             do="write for example 32768",
         )
-    if not 0 <= request.max_bad_rate <= 1:
-        raise RecipeError(
-            "--max-bad-rate",
-            found=str(request.max_bad_rate),
-            rule="it is a share of the rows, from 0 to 1",
-            do="write for example 0.01",
-        )
+    check_bad_rate(request.max_bad_rate)
     if request.over_long not in POLICIES:
         raise RecipeError(
             "--over-long",

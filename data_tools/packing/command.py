@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.packing.build import MAX_BAD_RATE, POLICIES, PackRequest, build_pack
+from frontload.data_tools.packing.build import POLICIES, PackRequest, build_pack
 from frontload.data_tools.preprocess.request import EncoderChoice
+from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 
 
 def add_arguments(pack: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import progress_for
 from frontload.data_tools.preprocess.request import (
-    MAX_BAD_RATE,
     EncoderChoice,
     PreprocessRequest,
     SpecialText,
@@ -20,6 +19,7 @@ from frontload.data_tools.preprocess.request import (
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.preprocess.slurm import array_script
 from frontload.data_tools.publish import check_place
+from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 
 

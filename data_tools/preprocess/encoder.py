@@ -26,6 +26,7 @@ PROBES = (  # ours: beginnings and ends that a tokenizer could take for a neighb
     *("a", " a", "a ", "a  ", "  a", "\n", "a\n", "a \n\n", "\na", "\t", " \n ", "-", "--", "."),
     *("'s", "s'", "1", "12", "12 3", "<", "<|", "|>", "aB", "\u00e9", "\u65e5", "\u200b", "\u00a0"),
 )
+CHECKED_CHARACTERS = 20_000  # ours: at most so long is a text that is compared later, 10 ms
 PAGE_BYTES = 4096  # of /proc/self/statm on x86 and on most ARM kernels; larger pages renew later
 
 
@@ -201,8 +202,8 @@ class Encoder:
         for text, expected in zip(texts, self.vocabulary.reference(texts), strict=True):
             self.compare(text, ids_digest(expected))
 
-    def check_encoded(self, texts: Sequence[str], encoded: Encoded, *, most_characters: int) -> int:
-        """Compares the ids of the last text of at most that length with those of `tokenizers`.
+    def check_encoded(self, texts: Sequence[str], encoded: Encoded) -> int:
+        """Compares the ids of the last text that is not too long with those of `tokenizers`.
 
         Returns: how many were compared, one or none.
 
@@ -213,7 +214,7 @@ class Encoder:
         texts = _without(texts, encoded.refused)
         for number in range(len(texts) - 1, -1, -1):
             text = texts[number]
-            if len(text) <= most_characters and not self._doubtful.found_in(text):
+            if len(text) <= CHECKED_CHARACTERS and not self._doubtful.found_in(text):
                 stop = int(encoded.lengths[: number + 1].sum(dtype=np.int64)) - len(self._end)
                 start = stop - int(encoded.lengths[number]) + len(self._end)
                 [expected] = self.vocabulary.reference([text])

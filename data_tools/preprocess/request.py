@@ -6,10 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from frontload.data_tools.publish import check_place
+from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, check_bad_rate
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 from frontload.recipes.errors import RecipeError
-
-MAX_BAD_RATE = 0.01  # ours: web text loses less; a wrong --json-key loses every row
 
 
 class EncoderChoice(StrEnum):
@@ -100,13 +99,7 @@ def check_request(request: PreprocessRequest) -> None:
             rule="at least one process encodes",
             do="write 1 or more",
         )
-    if not 0 <= request.max_bad_rate <= 1:
-        raise RecipeError(
-            "--max-bad-rate",
-            found=str(request.max_bad_rate),
-            rule="it is a share of the rows, from 0 to 1",
-            do="write for example 0.01",
-        )
+    check_bad_rate(request.max_bad_rate)
     if request.max_row_bytes < 1:
         raise RecipeError(
             "--max-row-bytes",

@@ -53,6 +53,7 @@ from frontload.data_tools.preprocess.work import (
     noted_encoders,
 )
 from frontload.data_tools.publish import clear, disk_told, work_folder, workplace
+from frontload.data_tools.raw.bad_rate import ROWS_TO_JUDGE
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
@@ -61,7 +62,6 @@ COMPARED_DOCUMENTS = 1000  # ours: the parity gate, before anything of gigatoken
 WHOLE_DOCUMENTS = 100  # ours: of those, this many are compared to their end ...
 COMPARED_CHARACTERS = 1000  # ours: ... and the others so far: one second instead of two or more
 COMPARED_BYTES = 16 << 20  # ours: of long documents fewer are compared, 4 s on two cores
-ROWS_TO_JUDGE = 10_000  # ours: rows after which a bad rate stops a run before its end
 
 
 def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) -> dict[str, Any]:

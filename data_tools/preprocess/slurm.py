@@ -4,12 +4,12 @@ import shlex
 from pathlib import Path
 
 from frontload.data_tools.preprocess.request import (
-    MAX_BAD_RATE,
     EncoderChoice,
     PreprocessRequest,
     SpecialText,
     check_request,
 )
+from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 from frontload.recipes.errors import RecipeError
 

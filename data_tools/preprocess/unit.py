@@ -29,7 +29,6 @@ from frontload.data_tools.raw.parse import Reason, parse_line, shown_bytes, take
 
 BATCH_BYTES = 1 << 19  # ours: text encoded at a time; stays in the processor's cache
 EXAMPLES = 3  # bad rows that a receipt shows
-CHECKED_CHARACTERS = 20_000  # ours: one text a unit is compared, of at most this length (10 ms)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +135,7 @@ def encode_unit(
         for batch in _batches(job, receipt, report):
             encoded = encoder.encode(batch.texts)
             if not receipt.checked:
-                receipt.checked += encoder.check_encoded(
-                    batch.texts, encoded, most_characters=CHECKED_CHARACTERS
-                )
+                receipt.checked += encoder.check_encoded(batch.texts, encoded)
             writer.write(encoded, batch.all_dropped(encoded.refused))
     return receipt
 
