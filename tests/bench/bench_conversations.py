@@ -19,7 +19,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bench_preprocess import WORKERS, documents, timed, train, write_corpus
+from bench_preprocess import documents, timed, train, write_corpus
+from peer_megatron import WORKERS
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 

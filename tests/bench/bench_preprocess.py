@@ -1,12 +1,11 @@
 """Preprocessing against Megatron's flow, gigatoken's files and its bare encoder, in one run.
 
-Megatron's flow is that of tools/preprocess_data.py at Megatron-LM d98e8a6: a pool of two processes,
-`imap` over lines in chunks of 32, `json.loads`, one `encode` a text, IndexedDatasetBuilder in the
-parent. The fast flow is gigatoken's `encode_files`, then the builder of megatron-core 0.19.2, a
-document at a time. "In one write" is that of tools/preprocess_data_fast.py at the same commit:
-its builder takes all documents at once (`add_documents`, not in 0.19.2 yet) and holds all tokens in
-memory. Packages are imported before any clock runs. Every variant is timed in a fork, where
-gigatoken falls back to one thread unless it is told not to: it is told to take two.
+The peers are the files peer_*.py. Two tables:
+
+- as typed: `frontload data preprocess` and each peer as a command of its own, from start to exit,
+  with its imports. This is what its user waits for. A peer imports no more than it needs.
+- in process: packages are imported before any clock runs. Every variant is timed in a fork, where
+  gigatoken falls back to one thread unless it is told not to: it is told to take two.
 
 With --reasoning each document stands in <think> and </think>, which the tokenizer has added.
 
@@ -16,7 +15,6 @@ With --reasoning each document stands in <think> and </think>, which the tokeniz
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -27,16 +25,17 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 
 import awkward  # noqa: F401 - gigatoken loads it when it first returns a batch
-import gigatoken
-import numpy as np
 import psutil
-from megatron.core.datasets.indexed_dataset import DType, IndexedDatasetBuilder
+from peer_bare import bare_encode
+from peer_encode_files import encode_files_flow, one_write_flow
+from peer_megatron import WORKERS, megatron_flow
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from frontload.data_tools.preprocess import run as preprocess_run
@@ -44,8 +43,12 @@ from frontload.data_tools.preprocess.request import PreprocessRequest
 from frontload.data_tools.preprocess.run import preprocess
 
 EOD = "<|endoftext|>"
-WORKERS = 2
+MEGATRON = "Megatron's flow (tokenizers)"
 MEAN_LOG_CHARACTERS, SPREAD = 7.3, 1.0  # documents of 2.4 kB on average, as web text has
+
+
+Timed = Callable[[Path], tuple[float, float]]
+"""Runs a variant that writes to a prefix; its (wall, CPU) seconds."""
 
 
 def documents(seed: int) -> Iterator[str]:
@@ -134,61 +137,6 @@ def as_reasoning(corpus: Path, tokenizer: Path) -> tuple[Path, Path]:
     return thinking, adding
 
 
-class MegatronEncoder:
-    """What Megatron's Encoder does in a worker: class state, one text at a time."""
-
-    tokenizer: Tokenizer
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def start(self) -> None:
-        os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        MegatronEncoder.tokenizer = Tokenizer.from_file(str(self.file))
-
-    def encode(self, line: str) -> tuple[dict, dict, int]:
-        ids = MegatronEncoder.tokenizer.encode(json.loads(line)["text"]).ids
-        ids.append(0)
-        return {"text": ids}, {"text": [len(ids)]}, len(line)
-
-
-def megatron_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
-    encoder = MegatronEncoder(tokenizer)
-    with (
-        open(corpus, encoding="utf-8") as lines,
-        multiprocessing.get_context("fork").Pool(WORKERS, initializer=encoder.start) as pool,
-    ):
-        builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
-        for found, lengths, _ in pool.imap(encoder.encode, lines, 32):
-            builder.add_document(found["text"], lengths["text"])
-        builder.finalize(f"{prefix}.idx")
-
-
-def encode_files(corpus: Path, tokenizer: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All ids end to end, and where each document begins and the last one ends."""
-    source = gigatoken.JsonlFileSource([corpus], field="text")
-    encoded = gigatoken.Tokenizer(tokenizer).encode_files(source, parallel=True)
-    layout = encoded.layout  # views: a loop over awkward's rows would slow the peer down
-    return np.asarray(layout.content.data), np.asarray(layout.offsets.data)
-
-
-def encode_files_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
-    flat, offsets = encode_files(corpus, tokenizer)
-    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
-    for start, end in zip(offsets[:-1], offsets[1:], strict=True):
-        builder.add_document(np.append(flat[start:end], 0), [int(end - start) + 1])
-    builder.finalize(f"{prefix}.idx")
-
-
-def one_write_flow(corpus: Path, tokenizer: Path, prefix: Path) -> None:
-    flat, offsets = encode_files(corpus, tokenizer)
-    builder = IndexedDatasetBuilder(f"{prefix}.bin", dtype=DType.optimal_dtype(32_000))
-    builder.data_file.write(np.insert(flat.astype(builder.dtype), offsets[1:], 0).tobytes())
-    builder.sequence_lengths.extend((np.diff(offsets) + 1).tolist())
-    builder.document_indices.extend(range(1, len(offsets)))
-    builder.finalize(f"{prefix}.idx")
-
-
 def ours(corpus: Path, tokenizer: Path, prefix: Path) -> dict:
     return preprocess(
         PreprocessRequest(
@@ -208,13 +156,6 @@ def ours_without_gate(corpus: Path, tokenizer: Path, prefix: Path) -> None:
         ours(corpus, tokenizer, prefix)
     finally:
         preprocess_run.COMPARED_DOCUMENTS = compared
-
-
-def bare_encode(corpus: Path, tokenizer: Path, *, parallel: bool) -> Callable[[], object]:
-    """gigatoken alone, texts already in memory, nothing written."""
-    with open(corpus, "rb") as stream:
-        texts = [json.loads(line)["text"] for line in stream]
-    return lambda: gigatoken.Tokenizer(tokenizer).encode_batch(texts, parallel=parallel)
 
 
 def timed(prepare: Callable[[], Callable[[], object]]) -> tuple[float, float]:
@@ -241,51 +182,106 @@ def timed(prepare: Callable[[], Callable[[], object]]) -> tuple[float, float]:
     return wall, cpu
 
 
+def in_process(corpus: Path, tokenizer: Path) -> dict[str, Timed]:
+    """The variants as functions, each in a fork."""
+
+    def fork_of(flow: Callable[[Path, Path, Path], object]) -> Timed:
+        return lambda prefix: timed(lambda: lambda: flow(corpus, tokenizer, prefix))
+
+    def bare(*, parallel: bool) -> Timed:
+        return lambda prefix: timed(lambda: bare_encode(corpus, tokenizer, parallel=parallel))
+
+    return {
+        MEGATRON: fork_of(megatron_flow),
+        "gigatoken encode_files + builder": fork_of(encode_files_flow),
+        "gigatoken encode_files, in one write": fork_of(one_write_flow),
+        "bare gigatoken, one thread": bare(parallel=False),
+        "bare gigatoken, two threads": bare(parallel=True),
+        "ours": fork_of(ours),
+        "ours, gate of one document": fork_of(ours_without_gate),
+    }
+
+
+def as_typed(corpus: Path, tokenizer: Path) -> dict[str, Timed]:
+    """The variants as commands."""
+
+    def script(name: str) -> Timed:
+        file = Path(__file__).with_name(name)
+        return lambda prefix: timed_command([sys.executable, file, corpus, tokenizer, prefix])
+
+    return {
+        MEGATRON: script("peer_megatron.py"),
+        "gigatoken encode_files + builder": script("peer_encode_files.py"),
+        "bare gigatoken, two threads": script("peer_bare.py"),
+        "ours": lambda prefix: timed_command(our_command(corpus, tokenizer, prefix)),
+    }
+
+
+def timed_command(words: Sequence[object]) -> tuple[float, float]:
+    """(wall, CPU) seconds of a command, from start to exit."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        [str(word) for word in words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def our_command(corpus: Path, tokenizer: Path, prefix: Path) -> list[object]:
+    """`frontload data preprocess` as typed."""
+    words: list[object] = [Path(sys.executable).with_name("frontload"), "data", "preprocess"]
+    words += ["--input", corpus, "--output-prefix", prefix, "--tokenizer", tokenizer]
+    return [*words, "--append-eod", "--eod-token", EOD, "--workers", WORKERS]
+
+
 def compare(corpus: Path, tokenizer: Path, *, rounds: int, skips_megatron: bool) -> None:
     """Interleaved rounds of all variants on one corpus; ratios of medians, wall and CPU."""
-    folder = corpus.parent
     num_bytes = num_texts = 0
     with open(corpus, "rb") as stream:
         for line in stream:
             num_bytes += len(json.loads(line)["text"].encode())
             num_texts += 1
-    variants: dict[str, Callable[[Path], Callable[[], object]]] = {
-        "Megatron's flow (tokenizers)": lambda p: lambda: megatron_flow(corpus, tokenizer, p),
-        "gigatoken encode_files + builder": lambda p: (
-            lambda: encode_files_flow(corpus, tokenizer, p)
-        ),
-        "gigatoken encode_files, in one write": lambda p: (
-            lambda: one_write_flow(corpus, tokenizer, p)
-        ),
-        "bare gigatoken, one thread": lambda p: bare_encode(corpus, tokenizer, parallel=False),
-        "bare gigatoken, two threads": lambda p: bare_encode(corpus, tokenizer, parallel=True),
-        "ours": lambda p: lambda: ours(corpus, tokenizer, p),
-        "ours, gate of one document": lambda p: lambda: ours_without_gate(corpus, tokenizer, p),
-    }
+    print(f"\n{num_bytes / 1e6:.0f} MB of text, {num_texts} documents")
+    for title, find in (("as typed", as_typed), ("in process", in_process)):
+        variants = find(corpus, tokenizer)
+        if skips_megatron:
+            del variants[MEGATRON]
+        show(title, in_turns(variants, corpus.parent, rounds=rounds), num_bytes)
+
+
+def in_turns(
+    variants: dict[str, Timed], folder: Path, *, rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Name -> what each round took."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in variants}
-    digests: dict[str, bytes] = {}
+    digests: set[bytes] = set()
     for turn in range(rounds):
-        for name, call in variants.items():
-            if "(tokenizers)" in name and (skips_megatron or turn >= max(1, rounds // 3)):
+        for name, run in variants.items():
+            if name == MEGATRON and turn >= max(1, rounds // 3):
                 continue  # a minute for 100 MB: a third of the rounds
             os.sync()  # what the variant before wrote is not this one's to wait for
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 prefix = Path(temporary) / "P"
-                times[name].append(timed(lambda: call(prefix)))  # noqa: B023
+                times[name].append(run(prefix))
                 if (file := prefix.with_name("P.bin")).is_file():
-                    digests[name] = file.read_bytes()
-    assert len(set(digests.values())) == 1, "the variants wrote other bytes"
-    print(
-        f"\n{num_bytes / 1e6:.0f} MB of text, {num_texts} documents, load {os.getloadavg()[0]:.1f}"
-    )
-    print(f"{'':36s} {'wall s':>7s} {'MB/s':>6s} {'CPU s':>7s} {'runs':>5s}")
+                    digests.add(sha256(file.read_bytes()).digest())
+    assert len(digests) == 1, "the variants wrote other bytes"
+    return times
+
+
+def show(title: str, times: dict[str, list[tuple[float, float]]], num_bytes: int) -> None:
+    """Prints medians, their rates and the ratios to ours."""
+    print(f"\n{title + f', load {os.getloadavg()[0]:.1f}':36s} ", end="")
+    print(f"{'wall s':>7s} {'MB/s':>6s} {'CPU s':>7s} {'runs':>5s}")
     medians = {}
-    times = {name: found for name, found in times.items() if found}
     for name, found in times.items():
         wall, cpu = (statistics.median(part) for part in zip(*found, strict=True))
         medians[name] = (wall, cpu)
         print(f"{name:36s} {wall:7.2f} {num_bytes / wall / 1e6:6.0f} {cpu:7.2f} {len(found):5d}")
-    for mine in ("ours", "ours, gate of one document"):
+    for mine in [name for name in times if name.startswith("ours")]:
         for theirs in [name for name in times if not name.startswith("ours")]:
             wall, cpu = (b / a for a, b in zip(medians[mine], medians[theirs], strict=True))
             print(f"{mine} against {theirs}: {wall:.2f} x by wall, {cpu:.2f} x by CPU time")
@@ -308,11 +304,8 @@ def watched(corpus: Path, tokenizer: Path, prefix: Path) -> tuple[int, tuple[flo
 
     Memory is the sum of proportional set sizes: a page that processes share counts once.
     """
-    words = ["--input", corpus, "--output-prefix", prefix, "--tokenizer", tokenizer]
-    words += ["--append-eod", "--eod-token", EOD, "--workers", WORKERS]
-    command = [sys.executable, "-m", "frontload.launch.cli", "data", "preprocess"]
     began, peak = time.perf_counter(), 0
-    command += [str(word) for word in words]
+    command = [str(word) for word in our_command(corpus, tokenizer, prefix)]
     process = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     while process.poll() is None:
