@@ -45,7 +45,8 @@ def interleave(
             _keys(n, range(first, end), block=block, num_blocks=num_blocks, rank=int(rank[source]))
             for source, (n, first, end) in enumerate(zip(num_samples, firsts, ends, strict=True))
         ]
-        order = np.argsort(np.concatenate(keys))  # all keys differ: any sort gives this order
+        # all keys differ, so any sort gives this order; this one merges the sources' sorted runs
+        order = np.argsort(np.concatenate(keys), kind="stable")
         counts = [len(part) for part in keys]
         sources = np.repeat(np.arange(len(counts)), counts)
         numbers = np.concatenate([np.arange(f, e) for f, e in zip(firsts, ends, strict=True)])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frontload.data_tools.seeds import stream_bits
+from frontload.data_tools.seeds import order_of, stream_bits
 
 PIECE_DOCUMENTS = 1 << 24  # found: listing this many takes under 1 GiB
 DRAWN_AT_ONCE = 1 << 18  # stays in a core's cache
@@ -33,20 +33,16 @@ class Piece:
     """Documents that follow each other in an epoch; put in order only when somebody looks."""
 
     def __init__(self, documents: np.ndarray, draws: np.ndarray) -> None:
-        self.unordered = documents
+        self.documents = documents  # int32, ascending
         self._draws = draws
 
     def order(self) -> np.ndarray:
-        """The documents in stream order, int32 [documents of the piece]."""
-        order = np.argsort(self._draws)
-        drawn = self._draws[order]
-        if (drawn[1:] == drawn[:-1]).any():  # equal draws keep the documents' own order
-            order = np.argsort(self._draws, kind="stable")
-        return self.unordered[order]
+        """Places in `documents`, in stream order, int64 [documents of the piece]."""
+        return order_of(self._draws)
 
 
 def epoch_pieces(epoch: Epoch, *, piece_documents: int = PIECE_DOCUMENTS) -> Iterator[Piece]:
-    """The pieces whose orders, one behind the other, are `stream.epoch_order`."""
+    """The pieces whose documents in order, one behind the other, are `stream.epoch_order`."""
     num_pieces = max(1, -(-epoch.num_documents // piece_documents))
     bounds = [piece * 2**64 // num_pieces for piece in range(num_pieces + 1)]
     for low, high in zip(bounds, bounds[1:], strict=False):
@@ -60,10 +56,11 @@ def _draw_piece(epoch: Epoch, *, low: int, width: int) -> Piece:
     draws: list[np.ndarray] = []
     for first in range(0, epoch.num_documents, DRAWN_AT_ONCE):
         drawn = bits.random_raw(min(DRAWN_AT_ONCE, epoch.num_documents - first))
-        inside = slice(None)
-        if width < 2**64:
+        if width == 2**64:
+            inside = np.arange(len(drawn))
+        else:
             inside = np.flatnonzero(drawn - np.uint64(low) < np.uint64(width))
-        documents.append(np.arange(first, first + len(drawn), dtype=np.int32)[inside])
+        documents.append((inside + first).astype(np.int32))
         draws.append(drawn[inside])
     return Piece(_joined(documents, np.int32), _joined(draws, np.uint64))
 

@@ -20,8 +20,6 @@ from frontload.data_tools.blending.shuffle import PIECE_DOCUMENTS, Epoch, Piece,
 from frontload.data_tools.seeds import permutation
 from frontload.recipes.schema import Window
 
-LENGTHS_AT_ONCE = 1 << 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
@@ -39,7 +37,7 @@ class _Part:
     """Documents of one piece in stream order, with their lengths and their ends in the stream."""
 
     documents: np.ndarray  # int32
-    lengths: np.ndarray  # int64
+    lengths: np.ndarray  # of the dtype that was given
     ends: np.ndarray  # int64
     epoch: int
 
@@ -80,14 +78,14 @@ class Slice:
         documents, ends = part.documents[low:high], part.ends[low:high]
         if len(documents) == 0:
             return
-        starts = ends - part.lengths[low:high]
         if self._stream_start < 0:
-            self._stream_start = int(starts[0])
+            self._stream_start = int(ends[0] - part.lengths[low])
             self._offsets.append(np.zeros(1, dtype=np.int64))
         self._order.append(documents)
         self._offsets.append(ends - self._stream_start)
         self._listed += len(documents)
         if self._counts_repeats():
+            starts = ends - part.lengths[low:high]
             self._count_repeats(documents, starts, ends, part.epoch, num_documents)
 
     def _counts_repeats(self) -> bool:
@@ -155,7 +153,7 @@ def list_documents(
 ) -> None:
     """Runs through a source's stream once and lets every slice take its documents.
 
-    `lengths` has the tokens of each document, of any integer dtype; a mapped file will do.
+    `lengths` has the tokens of each document, of any signed dtype; a mapped file will do.
     """
     num_documents, one_epoch = len(lengths), total_tokens(lengths)
     epoch = min(one.first_epoch for one in slices)
@@ -164,12 +162,14 @@ def list_documents(
     while at <= last:
         pass_over = Epoch(source=source, epoch=epoch, seed=seed, num_documents=num_documents)
         for piece in epoch_pieces(pass_over, piece_documents=piece_documents):
-            end = at + _piece_tokens(piece, lengths)
-            takers = [one for one in slices if one.wants(at, end)]
-            if takers:
-                part = _ordered(piece, lengths, at=at, epoch=epoch)
+            found = lengths[piece.documents]  # ascending: a mapped file is read once, in order
+            end = at + total_tokens(found)
+            if takers := [one for one in slices if one.wants(at, end)]:
+                part = _ordered(piece, found, at=at, epoch=epoch)
                 for one in takers:
                     one.take(part, num_documents=num_documents)
+                del part
+            del piece, found  # before the next one is drawn
             at = end
             if at > last:
                 return
@@ -180,17 +180,10 @@ def total_tokens(lengths: np.ndarray) -> int:
     return int(lengths.sum(dtype=np.int64))
 
 
-def _piece_tokens(piece: Piece, lengths: np.ndarray) -> int:
-    documents = piece.unordered
-    return sum(
-        int(lengths[documents[at : at + LENGTHS_AT_ONCE]].sum(dtype=np.int64))
-        for at in range(0, len(documents), LENGTHS_AT_ONCE)
-    )
-
-
 def _ordered(piece: Piece, lengths: np.ndarray, *, at: int, epoch: int) -> _Part:
-    documents = piece.order()
-    found = lengths[documents].astype(np.int64, copy=False)
-    ends = np.cumsum(found, dtype=np.int64)
+    order = piece.order()
+    found = lengths[order]
+    ends = found.astype(np.int64)
+    np.cumsum(ends, out=ends)
     ends += at
-    return _Part(documents=documents, lengths=found, ends=ends, epoch=epoch)
+    return _Part(documents=piece.documents[order], lengths=found, ends=ends, epoch=epoch)

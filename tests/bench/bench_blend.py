@@ -69,7 +69,7 @@ def our_documents(num_documents: int) -> int:
     from frontload.data_tools.blending.shuffle import Epoch, epoch_pieces
 
     epoch = Epoch(source="base", epoch=0, seed=1, num_documents=num_documents)
-    return sum(len(piece.order()) for piece in epoch_pieces(epoch))
+    return sum(len(piece.documents[piece.order()]) for piece in epoch_pieces(epoch))
 
 
 def megatron_documents(num_documents: int) -> int:
