@@ -128,13 +128,13 @@ def _verify_documents(
             source["num_documents"],
             where=blend.field("sources", name, "num_documents"),
         ),
-        check(
-            f"{name}: document ids exist",
-            f"{order.min()} to {order.max()}",
-            bool(order.min() >= 0 and order.max() < len(lengths)),
-            where=array_place(order_file, order, (order < 0) | (order >= len(lengths))),
-        ),
+        check(f"{name}: documents are listed", len(order), len(order) > 0, where=order_file),
     ]
+    if len(order):
+        lowest, highest = int(order.min()), int(order.max())
+        found = array_place(order_file, order, (order < 0) | (order >= len(lengths)))
+        claim, exist = f"{name}: document ids exist", lowest >= 0 and highest < len(lengths)
+        checks.append(check(claim, f"{lowest} to {highest}", exist, where=found))
     if not all(one.holds for one in checks):
         return checks
     expected = np.concatenate([[0], np.cumsum(lengths[order])])
@@ -150,35 +150,40 @@ def _verify_documents(
     )
     if not is_as_long:
         return checks
-    return [*checks, *_verify_shuffles(blend, source, lengths=lengths)]
+    epochs = (expected[:-1] + source["stream_start"]) // one_epoch
+    return [*checks, *_verify_shuffles(blend, source, lengths=lengths, epochs=epochs)]
 
 
 def _verify_shuffles(
-    blend: BlendFiles, source: Mapping[str, Any], *, lengths: np.ndarray
+    blend: BlendFiles, source: Mapping[str, Any], *, lengths: np.ndarray, epochs: np.ndarray
 ) -> list[Check]:
-    """Each epoch lists the documents of its seeded shuffle, drawn again."""
+    """Each epoch lists the documents of its seeded shuffle, drawn again.
+
+    Shapes: epochs int64 [listed documents], rising: in which epoch each of them begins.
+    """
     name, one_epoch = source["name"], int(lengths.sum())
-    order, offsets = blend.order[name], blend.offsets[name]
-    order_file = blend.file(f"{name}.order")
+    order, order_file = blend.order[name], blend.file(f"{name}.order")
     checks: list[Check] = []
-    epochs = (offsets[:-1] + source["stream_start"]) // one_epoch
-    for epoch in np.unique(epochs):
-        listed = order[epochs == epoch]
-        shuffled = permutation(len(lengths), blend.plan["seed"], "blend", name, int(epoch))
-        skipped_tokens = max(0, source["stream_start"] - int(epoch) * one_epoch)
+    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+        first, end = np.searchsorted(epochs, [epoch, epoch + 1])
+        listed = order[first:end]
+        shuffled = permutation(len(lengths), blend.plan["seed"], "blend", name, epoch)
+        skipped_tokens = max(0, source["stream_start"] - epoch * one_epoch)
         skipped = int(np.searchsorted(np.cumsum(lengths[shuffled]), skipped_tokens, side="right"))
         expected = shuffled[skipped : skipped + len(listed)]
         is_off = np.ones(len(listed), dtype=bool)
         is_off[: len(expected)] = listed[: len(expected)] != expected
+        is_listed = np.zeros(len(lengths), dtype=bool)
+        is_listed[listed] = True
         place = np.zeros(len(order), dtype=bool)
-        place[epochs == epoch] = is_off
+        place[first:end] = is_off
         is_seed = is_off.mean() > MOSTLY
         where = blend.field("seed") if is_seed else array_place(order_file, order, place)
         checks.append(
             check(
                 f"{name}: epoch {epoch} is the seeded shuffle, no document twice",
                 f"{len(listed)} of {len(lengths)} documents",
-                not is_off.any() and len(np.unique(listed)) == len(listed),
+                not is_off.any() and np.count_nonzero(is_listed) == len(listed),
                 where=where,
             )
         )

@@ -285,12 +285,18 @@ def swap_documents(folder: Path) -> str:
     return f"{folder / 'base.offsets.npy'} byte {128 + 4 * 8}, row 4"
 
 
+def empty_order(folder: Path) -> str:
+    np.save(folder / "base.order.npy", np.zeros(0, np.int32))
+    return f"base: documents are listed: 0  [{folder / 'base.order.npy'}]"
+
+
 ON_BLEND = {
     "ledger edited": change_ledger,
     "seed edited": change_seed,
     "windows overlap": overlap_windows,
     "sample shifted": shift_sample,
     "documents swapped": swap_documents,
+    "no document listed": empty_order,
 }
 
 
