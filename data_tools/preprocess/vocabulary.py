@@ -12,7 +12,7 @@ import numpy as np
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.document import nearest_name
-from frontload.data_tools.indexed import token_dtype
+from frontload.data_tools.indexed import MOST_TOKENS, token_dtype
 from frontload.data_tools.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
@@ -73,6 +73,17 @@ class Vocabulary:
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of its ids in an index.
+
+        Raises: RecipeError when they do not fit into the widest.
+        """
+        if self.vocab_size > MOST_TOKENS:
+            raise RecipeError(
+                f"--tokenizer {self.file}",
+                found=f"a token with id {self.vocab_size - 1}",
+                rule=f"ids are stored in 32 bits, so they are below {MOST_TOKENS}",
+                do="mend the file: its ids are not those of a model",
+            )
         return token_dtype(self.vocab_size)
 
     def eod(self, named: str | None) -> tuple[str, int]:
