@@ -20,7 +20,7 @@ from frontload.data_tools.preprocess.added import (
     stands_alone,
 )
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
-from frontload.data_tools.preprocess.vocabulary import Vocabulary, load_vocabulary
+from frontload.data_tools.preprocess.vocabulary import Vocabulary, in_slices, load_vocabulary
 
 GROWTH_BYTES = 256 << 20  # ours: two workers and the parent stay under 1 GiB
 PROBES = (  # ours: beginnings and ends that a tokenizer could take for a neighbour's
@@ -201,8 +201,9 @@ class Encoder:
         if self._fast is None:
             return
         texts = [text for text in texts if not self._doubtful.found_in(text)]
-        for text, expected in zip(texts, self.vocabulary.reference(texts), strict=True):
-            self.compare(text, ids_digest(expected))
+        for some in in_slices(texts):
+            for text, expected in zip(some, self.vocabulary.reference(some), strict=True):
+                self.compare(text, ids_digest(expected))
 
     def check_encoded(self, texts: Sequence[str], encoded: Encoded) -> int:
         """Compares the ids of the last text that is not too long with those of `tokenizers`.

@@ -59,7 +59,8 @@ from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
 
 COMPARED_DOCUMENTS = 1000  # ours: the parity gate, before anything of gigatoken's is published
-WHOLE_DOCUMENTS = 100  # ours: of those, this many are compared to their end ...
+LONG_DOCUMENTS = 100  # ours: of those, this many are compared to their end, or so far ...
+LONG_CHARACTERS = 1 << 18  # ours: 130 MiB in ASCII: `tokenizers` takes 500 bytes a token
 COMPARED_CHARACTERS = 1000  # ours: ... and the others so far: one second instead of two or more
 COMPARED_BYTES = 16 << 20  # ours: of long documents fewer are compared, 4 s on two cores
 
@@ -227,7 +228,7 @@ class _Run:
         )
 
     def _first_texts(self) -> list[str]:
-        """The documents that the parity gate compares: the first 1,000 of this run, 100 whole."""
+        """The documents that the parity gate compares: the first 1,000 of this run, or parts."""
         refused = refused_spellings(self._vocabulary, self._request.special_text)
         doubtful = doubtful_spellings(self._vocabulary, self._request.special_text)
         found = chain.from_iterable(read_texts(self._job(unit)) for unit in self._plan.units)
@@ -237,7 +238,8 @@ class _Run:
         for number, text in enumerate(islice(documents, COMPARED_DOCUMENTS)):
             if doubtful.found_in(text):
                 continue  # goes through `tokenizers` anyway
-            texts.append(text if number < WHOLE_DOCUMENTS else text[:COMPARED_CHARACTERS])
+            is_long = number < LONG_DOCUMENTS
+            texts.append(text[: LONG_CHARACTERS if is_long else COMPARED_CHARACTERS])
             left -= len(texts[-1])
             if left <= 0:
                 break
@@ -279,7 +281,8 @@ class _Run:
         if rows and bad > rows * self._request.max_bad_rate and (is_end or rows >= ROWS_TO_JUDGE):
             raise RecipeError(
                 f"--max-bad-rate {self._request.max_bad_rate:g}",
-                found=f"{bad} of {rows} rows cannot be used ({reasons}), such as"
+                found=f"{bad} of {rows} rows{' of this shard' * bool(self._request.shard)} cannot"
+                f" be used ({reasons}), such as"
                 f" {self._examples(receipts)}",
                 rule="nothing is published when more rows than that are lost",
                 do=f"mend the rows or --json-key {self._request.json_key}, or raise the rate and"

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,8 @@ from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
 
 ANCHOR_CHARACTERS = 3  # ours: "<|e" is rare in text, "<" is not
+SLICE_TEXTS = 8  # ours: after as many a process of the gate sees that nobody reads
+SLICE_CHARACTERS = 1 << 18  # ours: as a text of the gate may have
 
 
 class Spellings:
@@ -135,6 +137,18 @@ def _load(path: Path, sha256: str) -> Vocabulary:
         reference=(TextTokenizer(loaded.library) if is_ours else loaded).encode_batch,
         is_ours=is_ours,
     )
+
+
+def in_slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts, some at a time: `tokenizers` holds all of a call's at once."""
+    first = characters = 0
+    for number, text in enumerate(texts):
+        characters += len(text)
+        if characters > SLICE_CHARACTERS and number > first or number - first == SLICE_TEXTS:
+            yield texts[first:number]
+            first, characters = number, len(text)
+    if first < len(texts):
+        yield texts[first:]
 
 
 def package_versions() -> dict[str, str]:

@@ -192,6 +192,33 @@ def test_shards_merge_to_the_bytes_of_the_whole(
     assert not (tmp_path / "M.work").exists()
 
 
+def test_each_shard_is_judged_by_its_own_rows_and_merge_tells_the_whole(
+    foreign: Path,
+    tmp_path: Path,
+    frontload: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Six bad rows of the last third are too many for it, and few for the whole."""
+    corpus = write_texts(tmp_path / "a.jsonl", documents(600))
+    with open(corpus, "a") as stream:
+        stream.write("no json\n" * 4 + '{"other": 1}\n' * 2)
+    request = replace(request_for(corpus, tmp_path / "P", foreign), max_bad_rate=0.02)
+    assert preprocess(replace(request, output_prefix=tmp_path / "whole"))["num_rows"] == 606
+    shards = [replace(request, shard=Shard(number=number, of=3)) for number in (1, 2, 3)]
+    for shard in shards[:2]:
+        preprocess(shard)
+    with pytest.raises(RecipeError, match="6 of [12].. rows of this shard cannot be used"):
+        preprocess(shards[2])
+    preprocess(replace(shards[2], max_bad_rate=0.1))
+    prefixes = [shard.prefix for shard in shards]
+    assert frontload("merge", *prefixes, "--output-prefix", tmp_path / "M") == 0
+    shown = capsys.readouterr().out
+    assert "6 of 606 rows dropped" in shown
+    assert "dropped 4 (0.66%): broken JSON" in shown
+    assert "dropped 2 (0.33%): missing key" in shown
+    assert pair(tmp_path / "M") == pair(tmp_path / "whole")
+
+
 def test_shards_that_do_not_belong_together_are_refused(
     corpus: Path, foreign: Path, tmp_path: Path, frontload: Callable[..., int]
 ) -> None:
