@@ -129,7 +129,7 @@ class _Run:
         try:
             if len(self._done) < len(self._plan.units) or self._is_unproven():
                 joined = self._encode_missing(eod, joined)
-            self._judge(self._ordered(), is_end=True)
+            self._judge(self._ordered())
             for receipt in self._ordered()[self._joined :]:
                 joined.append(unit_file(self._folder, receipt.unit, "bin"))
             check_unchanged(self._plan)
@@ -139,7 +139,7 @@ class _Run:
             raise
 
     def _new_joined(self) -> JoinedFile:
-        self._joined = 0
+        self._joined = self._joined_rows = self._joined_bad = 0
         with disk_told(self._request.prefix):
             return JoinedFile(self._folder / "joined.bin")
 
@@ -251,8 +251,14 @@ class _Run:
         while self._joined < len(units) and units[self._joined].number in self._done:
             with disk_told(self._request.prefix):
                 joined.append(unit_file(self._folder, units[self._joined].number, "bin"))
+            receipt = self._done[units[self._joined].number]
             self._joined += 1
-            self._judge([self._done[unit.number] for unit in units[: self._joined]], is_end=False)
+            self._joined_rows += receipt.rows
+            self._joined_bad += sum(receipt.dropped.values())
+            if self._joined_rows >= ROWS_TO_JUDGE and self._is_too_bad(
+                self._joined_bad, self._joined_rows
+            ):
+                self._judge([self._done[unit.number] for unit in units[: self._joined]])
 
     def _ordered(self) -> list[Receipt]:
         return [self._done[unit.number] for unit in self._plan.units]
@@ -269,8 +275,11 @@ class _Run:
                 del self._done[number]
         self._kept = len(self._done)
 
-    def _judge(self, receipts: Sequence[Receipt], *, is_end: bool) -> None:
-        """Stops a run whose first units, in order, lose too many rows.
+    def _is_too_bad(self, bad: int, rows: int) -> bool:
+        return bad > rows * self._request.max_bad_rate
+
+    def _judge(self, receipts: Sequence[Receipt]) -> None:
+        """Stops a run whose first units, in order, or all, lose too many rows or have none.
 
         Raises: RecipeError.
         """
@@ -278,7 +287,7 @@ class _Run:
         counts = drop_counts(receipts)
         bad = sum(counts.values())
         reasons = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-        if rows and bad > rows * self._request.max_bad_rate and (is_end or rows >= ROWS_TO_JUDGE):
+        if self._is_too_bad(bad, rows):
             raise RecipeError(
                 f"--max-bad-rate {self._request.max_bad_rate:g}",
                 found=f"{bad} of {rows} rows{' of this shard' * bool(self._request.shard)} cannot"
@@ -288,7 +297,7 @@ class _Run:
                 do=f"mend the rows or --json-key {self._request.json_key}, or raise the rate and"
                 " run again: finished parts are kept",
             )
-        if is_end and not sum(receipt.documents for receipt in receipts):
+        if not sum(receipt.documents for receipt in receipts):
             raise RecipeError(
                 f"preprocessing {', '.join(source.name for source in self._plan.sources)}",
                 found=f"no row to write of {rows} rows" + (f" ({reasons})" if reasons else ""),
