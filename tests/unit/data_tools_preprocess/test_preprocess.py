@@ -16,9 +16,12 @@ from tokenizers import Tokenizer
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess import run as run_module
+from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.request import EncoderChoice, Shard
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.preprocess.unit import Receipt
+from frontload.data_tools.proof.checks import wrong
+from frontload.data_tools.proof.prefix import prove_prefix
 from frontload.data_tools.tokenizer import END, TextTokenizer
 from frontload.recipes.errors import RecipeError
 from tests.unit.data_tools_preprocess.files import (
@@ -238,6 +241,28 @@ def test_each_shard_is_judged_by_its_own_rows_and_merge_tells_the_whole(
     assert "dropped 4 (0.66%): broken JSON" in shown
     assert "dropped 2 (0.33%): missing key" in shown
     assert pair(tmp_path / "M") == pair(tmp_path / "whole")
+
+
+def test_a_shard_without_a_document_is_one_of_the_whole(
+    corpus: Path, foreign: Path, tmp_path: Path
+) -> None:
+    """It was refused, so its whole could not be merged, though the run without shards passes."""
+    blank = tmp_path / "z.jsonl"
+    blank.write_text("\n" * 60_000)
+    request = replace(request_for(corpus, tmp_path / "P", foreign), inputs=[corpus, blank])
+    preprocess(replace(request, output_prefix=tmp_path / "whole"))
+    shards = [replace(request, shard=Shard(number=number, of=9)) for number in range(1, 10)]
+    assert [preprocess(shard)["num_documents"] for shard in shards][-1] == 0
+    merge([shard.prefix for shard in shards], output_prefix=tmp_path / "M")
+    assert pair(tmp_path / "M") == pair(tmp_path / "whole")
+    assert not wrong(prove_prefix(shards[-1].prefix))
+    alone = replace(request, inputs=[blank], output_prefix=tmp_path / "Q")
+    with pytest.raises(RecipeError, match="no row to write"):
+        preprocess(alone)
+    only = replace(alone, shard=Shard(number=1, of=1))
+    preprocess(only)
+    with pytest.raises(RecipeError, match="no document in any of them"):
+        merge([only.prefix], output_prefix=tmp_path / "N")
 
 
 def test_shards_that_do_not_belong_together_are_refused(
