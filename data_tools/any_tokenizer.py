@@ -40,7 +40,8 @@ class AnyTokenizer:
     def load(cls, path: Path) -> "AnyTokenizer":
         """Loads a tokenizer file, or the `tokenizer.json` of a folder.
 
-        Raises: RecipeError when it is missing or unreadable.
+        Raises: RecipeError when it is missing or unreadable, or a text's ids would be none or
+                others each time.
         """
         file = tokenizer_file(path) if path.is_dir() else path
         if not file.is_file():
@@ -59,6 +60,7 @@ class AnyTokenizer:
                 rule="a tokenizer is a tokenizer.json, or a folder that holds one",
                 do="save it again with `tokenizer.save_pretrained`, or name another",
             ) from error
+        _check_model(library, path)
         return cls(file, library)
 
     def sha256(self) -> str:
@@ -99,3 +101,20 @@ class AnyTokenizer:
                 rule="ids are read with the tokenizer that gave them: another makes other text",
                 do="name that tokenizer",
             )
+
+
+def _check_model(library: LibraryTokenizer, path: Path) -> None:
+    """Refuses a model that gives a text no ids, or other ones each time."""
+    found = do = ""
+    if dropout := getattr(library.model, "dropout", None):  # of BPE alone
+        found = f"dropout {dropout:g}: merges are left out at random"
+        do = 'write "dropout": null in its model, as it is outside of training'
+    if library.get_vocab_size(with_added_tokens=False) == 0:
+        found, do = "a model without a token", "name another, or train it on some text"
+    if found:
+        raise RecipeError(
+            f"--tokenizer {path}",
+            found=found,
+            rule="a tokenizer gives a text ids, and the same ones each time",
+            do=do,
+        )

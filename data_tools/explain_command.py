@@ -90,7 +90,7 @@ def _check_number(what: str, number: int, total: int) -> None:
             f"{what} {number}",
             found=f"there are {total}",
             rule="they are numbered from 0",
-            do=f"ask for 0 to {total - 1}",
+            do=f"ask for 0 to {total - 1}" if total else "name another artifact",
         )
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from frontload.recipes.errors import ArtifactError
 
+MEND = "put the file back, or delete what it belongs to and run the command that made it again"
+
 
 @contextmanager
 def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
@@ -38,14 +40,14 @@ def read_json(path: Path) -> Any:
             f"reading {path}",
             found="there is no such file",
             rule="a finished artifact holds all of its files",
-            do="delete the artifact's folder and run the stage again",
+            do=MEND,
         ) from error
     except ValueError as error:
         raise ArtifactError(
             f"reading {path}",
             found=f"not JSON ({error})",
             rule="the file is written whole and never edited",
-            do="delete the artifact's folder and run the stage again",
+            do=MEND,
         ) from error
 
 
@@ -64,7 +66,7 @@ def read_object(path: Path, shape: dict[str, Shape]) -> dict[str, Any]:
             f"reading {path}",
             found=found,
             rule="a description has the fields of its format, and is never edited",
-            do="put the file back, or delete what it describes and make it again",
+            do=MEND,
         )
     return value
 
@@ -105,13 +107,13 @@ def read_array(path: Path, dtype: type[np.generic]) -> np.ndarray:
             f"reading {path}",
             found=f"no readable array ({error})",
             rule="the file is one whole numpy array",
-            do="delete the artifact's folder and run the stage again",
+            do=MEND,
         ) from error
     if array.dtype != np.dtype(dtype):
         raise ArtifactError(
             f"reading {path}",
             found=f"dtype {array.dtype}",
             rule=f"the file holds {np.dtype(dtype)}",
-            do="delete the artifact's folder and run the stage again",
+            do=MEND,
         )
     return array

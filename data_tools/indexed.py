@@ -36,6 +36,7 @@ DTYPE_CODES: dict[int, np.dtype] = {
     8: np.dtype(np.uint16),
 }
 INDEX_CHUNK = 1 << 20  # ours: document numbers written at a time, 8 MiB
+MOST_TOKENS = 1 << 31  # of a vocabulary: Megatron's widest dtype is int32, and ids are 0 or more
 LARGEST_UINT16_VOCAB = 65500  # Megatron's DType.optimal_dtype: uint16 below, else int32
 
 

@@ -63,6 +63,23 @@ def make_folder(folder: Path, *, asked: str) -> None:
 
 
 @contextmanager
+def folders_above(out: Path, *, asked: str) -> Iterator[None]:
+    """Makes the folders that an output lies in; takes them away again when the block fails.
+
+    Raises: RecipeError where the file system makes none.
+    """
+    made = [folder for folder in out.absolute().parents if not folder.exists()]
+    try:
+        make_folder(out.absolute().parent, asked=asked)
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # not made, or somebody has put something into it meanwhile
+                folder.rmdir()
+        raise
+
+
+@contextmanager
 def workplace(out: Path, *, asked: str) -> Iterator[Path]:
     """Makes and locks the work folder of an output; removes it when the block ends well.
 

@@ -7,18 +7,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from frontload.data_tools.files import replacing
-from frontload.data_tools.publish import make_folder
+from frontload.data_tools.indexed import MOST_TOKENS
+from frontload.data_tools.publish import (
+    check_place,
+    clear,
+    disk_told,
+    folders_above,
+    new_folder,
+    publish_files,
+    publish_folder,
+    workplace,
+)
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, Reason, take_text
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.render import has_special_token
-from frontload.data_tools.tokenizer import train_byte_pairs
+from frontload.data_tools.tokenizer import TrainedTokenizer, train_byte_pairs
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
-
-MOST_TOKENS = 1 << 31
-"""Of a vocabulary: Megatron's widest index is int32, and ids are 0 or more."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,51 +72,83 @@ class Texts:
                     else:
                         yield text
 
+    def passed_over(self) -> str:
+        """The drops as JSON, by reason."""
+        return json.dumps(dict(self.dropped), sort_keys=True)
+
 
 def run_tokenizer(arguments: argparse.Namespace) -> int:
     """Writes FOLDER/tokenizer.json; the same files and options give the same bytes.
 
-    Raises: RecipeError when no row has text, or the vocabulary cannot be as large as asked for.
+    Raises: RecipeError when no row has text, the vocabulary cannot be as large as asked for, or
+            another run or tokenizer has the folder.
     """
-    file = tokenizer_file(arguments.out)
-    _check(arguments, file)
+    out: Path = arguments.out
+    _check(arguments)
     texts = Texts(
         files=expand_inputs(arguments.input),
         keys=arguments.json_key,
         max_rows=arguments.max_rows,
     )
+    with folders_above(out, asked="--out"):
+        check_place(out, asked="--out")
+        with workplace(out, asked="--out") as work:
+            clear(work)  # of a run that was killed
+            try:
+                trained = _train(texts, arguments)
+                is_new = _publish(trained.tokenizer.to_json(), work, out)
+            except BaseException:
+                clear(work)
+                raise
+    found = trained.tokenizer.vocab_size
+    print(f"{tokenizer_file(out)}: {found} tokens from {trained.texts} texts of {texts.rows} rows")
+    if not is_new:
+        print("it was there already, and was left as it is")
+    if found < arguments.vocab_size:
+        print(f"the texts have only {found} tokens to offer; {arguments.vocab_size} were asked for")
+    if texts.dropped:
+        print(f"passed over: {texts.passed_over()}")
+    return 0
+
+
+def _train(texts: Texts, arguments: argparse.Namespace) -> TrainedTokenizer:
     trained = train_byte_pairs(texts, vocab_size=arguments.vocab_size)
-    passed = json.dumps(dict(texts.dropped), sort_keys=True) if texts.dropped else ""
     if trained.texts == 0:
         raise RecipeError(
             f"--input {' '.join(arguments.input)}",
             found=f"{texts.rows} rows, none with text"
-            + (f"; passed over: {passed}" * bool(passed)),
+            + (f"; passed over: {texts.passed_over()}" if texts.dropped else ""),
             rule=f"at least one row has text in a field of --json-key {' '.join(texts.keys)}",
             do="correct --json-key or the files",
         )
-    make_folder(arguments.out, asked="--out")
-    text = trained.tokenizer.to_json()
-    if file.is_file() and file.read_text(encoding="utf-8") != text:
+    return trained
+
+
+def _publish(text: str, work: Path, out: Path) -> bool:
+    """Gives the tokenizer its name; False when this very one has it already."""
+    file = tokenizer_file(out)
+    if file.is_file():
+        if file.read_bytes() == text.encode():
+            return False
         raise RecipeError(
-            f"--out {arguments.out}",
+            f"--out {out}",
             found=f"{file}, another tokenizer",
             rule="ids that it gave stand in files, so a tokenizer is never written over",
             do="name another folder, or delete the file",
         )
-    with replacing(file, "w") as stream:
-        stream.write(text)
-    found = trained.tokenizer.vocab_size
-    print(f"{file}: {found} tokens from {trained.texts} texts of {texts.rows} rows")
-    if found < arguments.vocab_size:
-        print(f"the texts have only {found} tokens to offer; {arguments.vocab_size} were asked for")
-    if passed:
-        print(f"passed over: {passed}")
-    return 0
+    ready = new_folder(work / "ready")
+    with disk_told(file):
+        tokenizer_file(ready).write_text(text, encoding="utf-8")
+    if out.is_dir():
+        publish_files({tokenizer_file(ready): file})
+    else:
+        publish_folder(ready, out)
+    return True
 
 
-def _check(arguments: argparse.Namespace, file: Path) -> None:
+def _check(arguments: argparse.Namespace) -> None:
     """Refuses numbers and places before the files are read."""
+    file = tokenizer_file(arguments.out)
     if arguments.max_rows < 0:
         raise RecipeError(
             "--max-rows",

@@ -5,24 +5,23 @@ exact shares, members of a mix share the mix's, both by largest remainder: every
 sample of exact, and the parts add up. A phase's window begins where the phases before it ended.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from math import inf, nextafter
 
-from frontload.recipes.blend_schema import BlendMix, BlendRecipe, PhaseKnobs, members
+from frontload.data_tools.blending.division import (
+    Portion,
+    Size,
+    divide,
+    named_shares,
+    nearest_batches,
+)
+from frontload.data_tools.blending.proposal import most_tokens, what_would_pass
+from frontload.recipes.blend_schema import BlendRecipe, members
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded
 from frontload.recipes.schema import Blend, Window
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """How large one pass over a source is. 0 documents: unknown."""
-
-    tokens: int
-    documents: int
-    is_declared: bool  # by the recipe; else counted in an index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +114,7 @@ class Budget:
 
 def sources_read(recipe: BlendRecipe) -> list[str]:
     """The sources that some phase reads, in the order of the recipe."""
-    named = {name for phase in recipe.phases.values() for name in _given(phase)}
+    named = {name for phase in recipe.phases.values() for name in named_shares(phase)}
     read = {source for name in named for source in members(recipe, name)}
     return [source for source in recipe.sources if source in read]
 
@@ -127,194 +126,66 @@ def plan_budget(loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size]) -> Budge
             beyond a cap, with the number that would fit.
     """
     recipe = loaded.value
+    divisions = {name: _divided(loaded, name, sizes) for name in recipe.phases}
     used = dict.fromkeys(recipe.sources, 0)
     phases = []
-    for name, phase in recipe.phases.items():
-        batches = _nearest(phase.tokens, recipe.batch_tokens)
-        division = _divide(loaded, phase, sizes, batches=batches)
+    for name, division in divisions.items():
         parts = []
-        for source, (under, share, num_samples, target) in division.items():
+        for source, portion in division.items():
             part = Part(
                 source=source,
-                name=under,
-                target_tokens=target,
-                num_samples=num_samples,
+                name=portion.name,
+                target_tokens=portion.target_tokens,
+                num_samples=portion.num_samples,
                 sequence_tokens=recipe.sequence_tokens,
                 start_tokens=used[source],
                 one_epoch=sizes[source].tokens,
             )
-            if not num_samples:
-                raise _no_sample(loaded, name, source, share=share)
-            allowed = _allowed(recipe, source, sizes[source])
-            if part.end_tokens > allowed:
-                fits = _largest(loaded, phase, sizes, used=used, below=batches)
-                raise _too_long(loaded, name, part, allowed=allowed, fits=fits)
+            if part.end_tokens > most_tokens(recipe, source, sizes[source]):
+                raise _too_long(loaded, name, part, sizes=sizes)
             parts.append(part)
         used |= {part.source: part.end_tokens for part in parts}
-        phases.append(PhaseBudget(name=name, target_tokens=phase.tokens, parts=tuple(parts)))
+        target = recipe.phases[name].tokens
+        phases.append(PhaseBudget(name=name, target_tokens=target, parts=tuple(parts)))
     return Budget(recipe=recipe, sizes=sizes, phases=tuple(phases))
 
 
-def apportion(total: int, shares: Sequence[Fraction]) -> list[int]:
-    """Whole parts of `total` by shares that sum to 1, by largest remainder; ties to the first."""
-    exact = [total * share for share in shares]
-    parts = [int(one) for one in exact]
-    by_remainder = sorted(range(len(shares)), key=lambda place: parts[place] - exact[place])
-    for place in by_remainder[: total - sum(parts)]:
-        parts[place] += 1
-    return parts
-
-
-def _given(phase: PhaseKnobs) -> dict[str, Fraction]:
-    """What each name gets of a phase, as shares that sum to 1."""
-    if phase.shares is not None:
-        return phase.shares
-    assert phase.parts is not None
-    return {name: Fraction(tokens, phase.tokens) for name, tokens in phase.parts.items()}
-
-
-def _divide(
-    loaded: Loaded[BlendRecipe], phase: PhaseKnobs, sizes: Mapping[str, Size], *, batches: int
-) -> dict[str, tuple[str, Fraction, int, int]]:
-    """Source -> (name it is read under, exact share, samples of so many batches, target tokens)."""
-    recipe, given = loaded.value, _given(phase)
-    samples = apportion(batches * recipe.global_batch_sequences, list(given.values()))
-    targets = apportion(phase.tokens, list(given.values()))
-    found: dict[str, tuple[str, Fraction, int, int]] = {}
-    for (name, share), own, target in zip(given.items(), samples, targets, strict=True):
-        inside = _weights(loaded, name, sizes)
-        for source, weight, one, goal in zip(
-            members(recipe, name),
-            inside,
-            apportion(own, inside),
-            apportion(target, inside),
-            strict=True,
-        ):
-            found[source] = (name, share * weight, one, goal)
-    return found
-
-
-def _no_sample(
-    loaded: Loaded[BlendRecipe], phase_name: str, source: str, *, share: Fraction
-) -> RecipeError:
+def _divided(
+    loaded: Loaded[BlendRecipe], phase_name: str, sizes: Mapping[str, Size]
+) -> dict[str, Portion]:
+    """What each source gets of a phase; every one a sample or more."""
     recipe = loaded.value
-    batches = _nearest(recipe.phases[phase_name].tokens, recipe.batch_tokens)
-    return loaded.refuse(
-        f"phases.{phase_name}",
-        found=f"source {source} gets {float(share):.2g} of"
-        f" {batches * recipe.global_batch_sequences} samples, which is none",
-        rule="every source of a phase gets a whole sequence or more",
-        do=f"raise the phase's tokens, or take {source} out",
-    )
-
-
-def _nearest(tokens: int, batch_tokens: int) -> int:
-    """Whole batches nearest to a budget; the fewer of two that are as near."""
-    return -((batch_tokens - 2 * tokens) // (2 * batch_tokens))
-
-
-def _weights(loaded: Loaded[BlendRecipe], name: str, sizes: Mapping[str, Size]) -> list[Fraction]:
-    """Exact weights of the sources behind a name; they sum to 1."""
-    recipe = loaded.value
-    for source in members(recipe, name):
-        if sizes[source].tokens == 0:
-            raise _unknown(loaded, source, "tokens", sizes[source])
-    mix = recipe.mixes.get(name)
-    if mix is None:
-        return [Fraction(1)]
-    if mix.weighting == "equal":
-        return [Fraction(1, len(mix.members))] * len(mix.members)
-    counts = [_count(loaded, mix, source, sizes[source]) for source in mix.members]
-    return [Fraction(count, sum(counts)) for count in counts]
-
-
-def _count(loaded: Loaded[BlendRecipe], mix: BlendMix, source: str, size: Size) -> int:
-    if mix.weighting == "token":
-        return size.tokens
-    if size.documents == 0:
-        raise _unknown(loaded, source, "samples", size)
-    return size.documents
-
-
-def _unknown(loaded: Loaded[BlendRecipe], source: str, what: str, size: Size) -> RecipeError:
-    if not size.is_declared:
-        return loaded.refuse(
-            f"sources.{source}",
-            found="an index without tokens",
-            rule="a source that is read holds at least one token",
-            do="name another index, or take the source out",
-        )
-    return loaded.refuse(
-        f"sources.{source}.declared_{what}",
-        found="is 0, which says unknown, and no index was given",
-        rule=f"a plan needs the {what} of every source that it divides by",
-        do=f"write the number of {what}, or give --index {source}=PREFIX",
-    )
-
-
-def _allowed(recipe: BlendRecipe, source: str, size: Size) -> int:
-    """Tokens of a source that all phases together may read."""
-    return int(recipe.sources[source].max_epochs * size.tokens)
-
-
-def _largest(
-    loaded: Loaded[BlendRecipe],
-    phase: PhaseKnobs,
-    sizes: Mapping[str, Size],
-    *,
-    used: Mapping[str, int],
-    below: int,
-) -> dict[str, int]:
-    """Tokens a name of the most whole batches that fit: with one more, some source's cap is passed.
-
-    Nothing when a source would be left without a sample.
-    """
-    recipe = loaded.value
-
-    def read(batches: int) -> dict[str, int]:
-        division = _divide(loaded, phase, sizes, batches=batches)
-        return {source: one * recipe.sequence_tokens for source, (_, _, one, _) in division.items()}
-
-    fits, beyond = 0, below
-    while beyond - fits > 1:
-        middle = (fits + beyond) // 2
-        is_within = all(
-            used[source] + tokens <= _allowed(recipe, source, sizes[source])
-            for source, tokens in read(middle).items()
-        )
-        fits, beyond = (middle, beyond) if is_within else (fits, middle)
-    found = read(fits)
-    if not all(found.values()):
-        return {}
-    return {name: sum(found[one] for one in members(recipe, name)) for name in _given(phase)}
+    phase = recipe.phases[phase_name]
+    batches = nearest_batches(phase.tokens, recipe.batch_tokens)
+    division = divide(loaded, phase, sizes, batches=batches)
+    for source, portion in division.items():
+        if not portion.num_samples:
+            raise loaded.refuse(
+                f"phases.{phase_name}",
+                found=f"source {source} gets {float(portion.share):.2g} of"
+                f" {batches * recipe.global_batch_sequences} samples, which is none",
+                rule="every source of a phase gets a whole sequence or more",
+                do=f"raise the phase's tokens, or take {source} out",
+            )
+    return division
 
 
 def _too_long(
-    loaded: Loaded[BlendRecipe],
-    phase_name: str,
-    part: Part,
-    *,
-    allowed: int,
-    fits: Mapping[str, int],
+    loaded: Loaded[BlendRecipe], phase_name: str, part: Part, *, sizes: Mapping[str, Size]
 ) -> RecipeError:
-    """The refusal of a window behind its source's cap, with the phase's budget that would fit."""
+    """The refusal of a window behind its source's cap, with changes that mend the whole plan."""
     recipe = loaded.value
-    source = recipe.sources[part.source]
+    allowed = most_tokens(recipe, part.source, sizes[part.source])
     left = max(allowed - part.start_tokens, 0)
     needed = Fraction(part.end_tokens, part.one_epoch)
-    more = f"raise max_epochs to {_up(needed)}"
-    smaller = f"write phases.{phase_name}.tokens={sum(fits.values())}"
-    if recipe.phases[phase_name].parts is not None:
-        smaller += "".join(f" phases.{phase_name}.parts.{one}={n}" for one, n in fits.items())
     return loaded.refuse(
         f"phases.{phase_name}",
         found=f"{part.tokens:_} tokens of {part.source} from {part.start_tokens:_} end at epoch"
         f" {float(needed):.3f} of {part.one_epoch:_} tokens",
-        rule=f"sources.{part.source}.max_epochs is {source.max_epochs}: {allowed:_} tokens in all"
-        f" phases, {left // recipe.sequence_tokens * recipe.sequence_tokens:_} of them left here",
-        do=(smaller if fits else "lower the share of it")
-        + f", {'make it repeatable' if source.reading == 'one_pass' else more},"
-        " or make the source larger",
+        rule=f"sources.{part.source}.max_epochs is {recipe.sources[part.source].max_epochs}:"
+        f" {allowed:_} tokens in all phases,"
+        f" {left // recipe.sequence_tokens * recipe.sequence_tokens:_} of them left here",
+        do=what_would_pass(loaded, sizes, refused=phase_name),
     )
 
 
@@ -322,8 +193,3 @@ def _float_above(cap: Fraction) -> float:
     """The nearest float that does not forbid what the exact cap allows."""
     near = float(cap)
     return near if Fraction(near) >= cap else nextafter(near, inf)
-
-
-def _up(epochs: Fraction) -> str:
-    hundredths = -(-epochs.numerator * 100 // epochs.denominator)
-    return f"{hundredths / 100:g}"

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from frontload.data_tools.blending.budget import Budget, Size, plan_budget, sources_read
+from frontload.data_tools.blending.budget import Budget, plan_budget, sources_read
 from frontload.data_tools.blending.build import build_blend, check_tokenizers
+from frontload.data_tools.blending.division import Size
 from frontload.data_tools.blending.report import budget_text, ledger_json
 from frontload.data_tools.blending.source import SourceIndex, read_source
 from frontload.recipes.artifact import index_prefix

@@ -1,6 +1,6 @@
 """Evaluation items of the recipe's benchmarks, and the index of their runs of words."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,25 +77,37 @@ def read_items(name: str, benchmark: Benchmark) -> Iterator[Item]:
                     rule="every row of a benchmark is read, since a lost item is a leak",
                     do="mend the row",
                 )
-            texts = [text for field in benchmark.fields if (text := _text(row.value, field))]
-            if not texts:
-                fields = ", ".join(benchmark.fields)
-                raise RecipeError(
-                    f"{at}: {where}",
-                    found=f"fields {', '.join(sorted(row.value))}"
-                    + nearest_name(benchmark.fields[0], row.value),
-                    rule=f"an item has text in one of {fields}",
-                    do=f"name the field in {at}.fields",
-                )
-            own = _text(row.value, benchmark.name_field) if benchmark.name_field else ""
+            texts = _texts(row.value, benchmark.fields, asked=f"{at}: {where}", at=at)
+            own = row.value.get(benchmark.name_field) if benchmark.name_field else ""
+            own = own if isinstance(own, str) else ""
             yield Item(
                 benchmark=own or name, name=f"{file.name}:{row.number}", text="\n".join(texts)
             )
 
 
-def _text(row: dict[str, Any], field: str) -> str:
-    value = row.get(field)
-    return value if isinstance(value, str) else ""
+def _texts(row: dict[str, Any], fields: Sequence[str], *, asked: str, at: str) -> list[str]:
+    """The texts of an item's fields; null is as good as no field."""
+    named = ", ".join(fields)
+    there = {field: value for field in fields if (value := row.get(field)) is not None}
+    for field, value in there.items():
+        if not isinstance(value, str):
+            raise RecipeError(
+                asked,
+                found=f"{field} is {value!r:.40}, of type {type(value).__name__}",
+                rule=f"an item's {named} are text, since a lost item is a leak",
+                do=f"write it as text, or take {field} out of {at}.fields",
+            )
+    texts = [text for text in there.values() if text.strip()]
+    if not texts:
+        present = f"{', '.join(there)} without text" if there else ""
+        near = "" if present else nearest_name(fields[0], row)
+        raise RecipeError(
+            asked,
+            found=present or f"fields {', '.join(sorted(row)) or 'none'}{near}",
+            rule=f"an item has text in one of {named}",
+            do="mend the row" if present else f"name the field in {at}.fields",
+        )
+    return texts
 
 
 def all_items(rules: Decontamination) -> list[Item]:

@@ -19,7 +19,7 @@ from frontload.data_tools.files import read_array, read_json
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.packing.chat import load_template
 from frontload.data_tools.packing.messages import read_messages
-from frontload.data_tools.peek.masked import decoded, masked_text, open_console
+from frontload.data_tools.peek.masked import decoded, has_colour, masked_text, open_console
 from frontload.data_tools.proof.blend import prefix_of
 from frontload.data_tools.proof.prefix import as_prefix, manifest_file
 from frontload.data_tools.raw.inputs import FORMAT_OF_SUFFIX, expand_inputs
@@ -135,7 +135,7 @@ def _show_file(
             continue
         texts = [(piece.text, piece.is_target) for piece in parts if not isinstance(piece, dict)]
         console.print(f"row {row.number}")
-        console.print(masked_text(texts, has_colour=console.is_terminal))
+        console.print(masked_text(texts, is_coloured=has_colour(console)))
     if row is None:
         _tell_end(console, arguments, passed)
 
@@ -174,7 +174,7 @@ def _show_pack(
         for number in range(first, last):
             parts = decoded(tokens.sequence(number), mask.sequence(number), tokenizer)
             console.print(f"{number}: ", end="")
-            console.print(masked_text(_cut_parts(parts), has_colour=console.is_terminal))
+            console.print(masked_text(_cut_parts(parts), is_coloured=has_colour(console)))
 
 
 def _show_blend(console: Console, folder: Path, arguments: argparse.Namespace) -> None:

@@ -171,7 +171,10 @@ def describe(prefix: Path, manifest: dict[str, Any]) -> str:
         f"{prefix}.bin, .idx, .manifest.json: {manifest['num_documents']:,} documents,"
         f" {manifest['num_tokens']:,} tokens ({manifest['dtype']}),"
         f" {dropped:,} of {manifest['num_rows']:,} rows dropped",
-        *(f"  dropped {count:,}: {reason}" for reason, count in manifest["dropped"].items()),
+        *(
+            f"  dropped {count:,} ({count / max(manifest['num_rows'], 1):.2%}): {reason}"
+            for reason, count in manifest["dropped"].items()
+        ),
         f"  encoder {made_by['encoder']}: {made_by['encoder_reason']}"
         f" ({made_by['documents_compared']:,} comparisons)",
     ]

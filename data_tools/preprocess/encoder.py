@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import xxhash
 
 from frontload.data_tools.preprocess.added import (
@@ -19,7 +20,7 @@ from frontload.data_tools.preprocess.added import (
     stands_alone,
 )
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
-from frontload.data_tools.preprocess.vocabulary import Vocabulary, load_vocabulary
+from frontload.data_tools.preprocess.vocabulary import Vocabulary, in_slices, load_vocabulary
 
 GROWTH_BYTES = 256 << 20  # ours: two workers and the parent stay under 1 GiB
 PROBES = (  # ours: beginnings and ends that a tokenizer could take for a neighbour's
@@ -27,6 +28,7 @@ PROBES = (  # ours: beginnings and ends that a tokenizer could take for a neighb
     *("'s", "s'", "1", "12", "12 3", "<", "<|", "|>", "aB", "\u00e9", "\u65e5", "\u200b", "\u00a0"),
 )
 CHECKED_CHARACTERS = 20_000  # ours: at most so long is a text that is compared later, 10 ms
+MOST_IDS = 1 << 24  # ours: no vocabulary is near; gigatoken takes 16 bytes an id, used or not
 PAGE_BYTES = 4096  # of /proc/self/statm on x86 and on most ARM kernels; larger pages renew later
 
 
@@ -199,8 +201,9 @@ class Encoder:
         if self._fast is None:
             return
         texts = [text for text in texts if not self._doubtful.found_in(text)]
-        for text, expected in zip(texts, self.vocabulary.reference(texts), strict=True):
-            self.compare(text, ids_digest(expected))
+        for some in in_slices(texts):
+            for text, expected in zip(some, self.vocabulary.reference(some), strict=True):
+                self.compare(text, ids_digest(expected))
 
     def check_encoded(self, texts: Sequence[str], encoded: Encoded) -> int:
         """Compares the ids of the last text that is not too long with those of `tokenizers`.
@@ -261,12 +264,24 @@ def fast_encoder(vocabulary: Vocabulary) -> Callable[..., np.ndarray]:
 
     Raises: ParityError when gigatoken does not read the tokenizer.
     """
+    _check_ids(vocabulary)
     try:
         import gigatoken
 
         return gigatoken.Tokenizer.from_json(vocabulary.data).backend.encode
     except BaseException as error:
         raise _as_parity_error(error) from error
+
+
+def _check_ids(vocabulary: Vocabulary) -> None:
+    """Keeps files from gigatoken for which it would ask for more memory than there is, and abort.
+
+    Raises: ParityError for ids that no vocabulary reaches; of added tokens `tokenizers` may take
+            others than are stated.
+    """
+    stated = (token["id"] for token in orjson.loads(vocabulary.data).get("added_tokens") or ())
+    if max(stated, default=0) >= MOST_IDS or vocabulary.vocab_size > MOST_IDS:
+        raise ParityError(f"its file states an id of {MOST_IDS} or more")
 
 
 def _guarded(encode: Callable[..., np.ndarray], text: str | bytes) -> np.ndarray:

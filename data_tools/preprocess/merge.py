@@ -43,6 +43,13 @@ def merge(shards: Sequence[Path], *, output_prefix: Path) -> dict[str, Any]:
     ordered = sorted(manifests, key=lambda prefix: manifests[prefix]["shard"]["number"])
     _check_complete(prefixes, manifests)
     _check_alike(ordered, manifests)
+    if not any(manifest["num_documents"] for manifest in manifests.values()):
+        raise RecipeError(
+            f"merging {len(prefixes)} shards",
+            found="no document in any of them",
+            rule="at least one row has text",
+            do="check the files and --json-key of the shards",
+        )
     check_place(output_prefix, asked="--output-prefix")
     with workplace(output_prefix, asked="--output-prefix") as folder:
         digests = [[manifests[prefix][f"{part}_sha256"] for part in PAIR] for prefix in ordered]

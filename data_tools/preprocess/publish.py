@@ -192,8 +192,11 @@ def describe_inputs(
 ) -> list[dict[str, Any]]:
     """The inputs with the digest of their parts' digests, which of one part is the file's own."""
     described = []
+    digests_of: dict[int, list[str]] = {}
+    for part in parts:
+        digests_of.setdefault(part["input"], []).append(part["xxh3"])
     for number, source in enumerate(sources):
-        digests = [part["xxh3"] for part in parts if part["input"] == number]
+        digests = digests_of.get(number, [])
         whole = (
             digests[0]
             if len(digests) == 1

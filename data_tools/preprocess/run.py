@@ -59,7 +59,8 @@ from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import RecipeError
 
 COMPARED_DOCUMENTS = 1000  # ours: the parity gate, before anything of gigatoken's is published
-WHOLE_DOCUMENTS = 100  # ours: of those, this many are compared to their end ...
+LONG_DOCUMENTS = 100  # ours: of those, this many are compared to their end, or so far ...
+LONG_CHARACTERS = 1 << 18  # ours: 130 MiB in ASCII: `tokenizers` takes 500 bytes a token
 COMPARED_CHARACTERS = 1000  # ours: ... and the others so far: one second instead of two or more
 COMPARED_BYTES = 16 << 20  # ours: of long documents fewer are compared, 4 s on two cores
 
@@ -128,7 +129,7 @@ class _Run:
         try:
             if len(self._done) < len(self._plan.units) or self._is_unproven():
                 joined = self._encode_missing(eod, joined)
-            self._judge(self._ordered(), is_end=True)
+            self._judge(self._ordered())
             for receipt in self._ordered()[self._joined :]:
                 joined.append(unit_file(self._folder, receipt.unit, "bin"))
             check_unchanged(self._plan)
@@ -138,7 +139,7 @@ class _Run:
             raise
 
     def _new_joined(self) -> JoinedFile:
-        self._joined = 0
+        self._joined = self._joined_rows = self._joined_bad = 0
         with disk_told(self._request.prefix):
             return JoinedFile(self._folder / "joined.bin")
 
@@ -227,7 +228,7 @@ class _Run:
         )
 
     def _first_texts(self) -> list[str]:
-        """The documents that the parity gate compares: the first 1,000 of this run, 100 whole."""
+        """The documents that the parity gate compares: the first 1,000 of this run, or parts."""
         refused = refused_spellings(self._vocabulary, self._request.special_text)
         doubtful = doubtful_spellings(self._vocabulary, self._request.special_text)
         found = chain.from_iterable(read_texts(self._job(unit)) for unit in self._plan.units)
@@ -237,7 +238,8 @@ class _Run:
         for number, text in enumerate(islice(documents, COMPARED_DOCUMENTS)):
             if doubtful.found_in(text):
                 continue  # goes through `tokenizers` anyway
-            texts.append(text if number < WHOLE_DOCUMENTS else text[:COMPARED_CHARACTERS])
+            is_long = number < LONG_DOCUMENTS
+            texts.append(text[: LONG_CHARACTERS if is_long else COMPARED_CHARACTERS])
             left -= len(texts[-1])
             if left <= 0:
                 break
@@ -249,8 +251,14 @@ class _Run:
         while self._joined < len(units) and units[self._joined].number in self._done:
             with disk_told(self._request.prefix):
                 joined.append(unit_file(self._folder, units[self._joined].number, "bin"))
+            receipt = self._done[units[self._joined].number]
             self._joined += 1
-            self._judge([self._done[unit.number] for unit in units[: self._joined]], is_end=False)
+            self._joined_rows += receipt.rows
+            self._joined_bad += sum(receipt.dropped.values())
+            if self._joined_rows >= ROWS_TO_JUDGE and self._is_too_bad(
+                self._joined_bad, self._joined_rows
+            ):
+                self._judge([self._done[unit.number] for unit in units[: self._joined]])
 
     def _ordered(self) -> list[Receipt]:
         return [self._done[unit.number] for unit in self._plan.units]
@@ -267,8 +275,11 @@ class _Run:
                 del self._done[number]
         self._kept = len(self._done)
 
-    def _judge(self, receipts: Sequence[Receipt], *, is_end: bool) -> None:
-        """Stops a run whose first units, in order, lose too many rows.
+    def _is_too_bad(self, bad: int, rows: int) -> bool:
+        return bad > rows * self._request.max_bad_rate
+
+    def _judge(self, receipts: Sequence[Receipt]) -> None:
+        """Stops a run whose first units, in order, or all, lose too many rows or have none.
 
         Raises: RecipeError.
         """
@@ -276,16 +287,18 @@ class _Run:
         counts = drop_counts(receipts)
         bad = sum(counts.values())
         reasons = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-        if rows and bad > rows * self._request.max_bad_rate and (is_end or rows >= ROWS_TO_JUDGE):
+        if self._is_too_bad(bad, rows):
             raise RecipeError(
                 f"--max-bad-rate {self._request.max_bad_rate:g}",
-                found=f"{bad} of {rows} rows cannot be used ({reasons}), such as"
+                found=f"{bad} of {rows} rows{' of this shard' * bool(self._request.shard)} cannot"
+                f" be used ({reasons}), such as"
                 f" {self._examples(receipts)}",
                 rule="nothing is published when more rows than that are lost",
                 do=f"mend the rows or --json-key {self._request.json_key}, or raise the rate and"
                 " run again: finished parts are kept",
             )
-        if is_end and not sum(receipt.documents for receipt in receipts):
+        has_documents = any(receipt.documents for receipt in receipts)
+        if not has_documents and self._request.shard is None:  # of a shard `merge` judges
             raise RecipeError(
                 f"preprocessing {', '.join(source.name for source in self._plan.sources)}",
                 found=f"no row to write of {rows} rows" + (f" ({reasons})" if reasons else ""),

@@ -1,6 +1,7 @@
 """One unit of work: rows read, texts encoded, tokens written; a receipt, last, says it is whole."""
 
 import base64
+import json
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import IO, Any
 import orjson
 import xxhash
 
-from frontload.data_tools.files import read_json
 from frontload.data_tools.preprocess.encoder import Encoded, Encoder, utf8_bytes
 from frontload.data_tools.preprocess.plan import Source, Unit
 from frontload.data_tools.preprocess.vocabulary import as_json
@@ -97,11 +97,14 @@ def unit_file(folder: Path, number: int, kind: str) -> Path:
 
 
 def read_receipt(folder: Path, number: int) -> Receipt | None:
-    """The receipt of a finished unit whose files are still what it says, else None."""
-    file = unit_file(folder, number, "json")
-    if not file.is_file():
+    """The receipt of a finished unit whose files are still what it says, else None.
+
+    One that a power cut tore is none: the unit is encoded again.
+    """
+    try:
+        receipt = Receipt(**json.loads(unit_file(folder, number, "json").read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    receipt = Receipt(**read_json(file))
     stated = (("bin", receipt.bin_xxh3), ("lengths", receipt.lengths_xxh3))
     for kind, digest in stated:
         part = unit_file(folder, number, kind)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,12 +12,14 @@ import numpy as np
 
 from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.document import nearest_name
-from frontload.data_tools.indexed import token_dtype
+from frontload.data_tools.indexed import MOST_TOKENS, token_dtype
 from frontload.data_tools.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
 
 ANCHOR_CHARACTERS = 3  # ours: "<|e" is rare in text, "<" is not
+SLICE_TEXTS = 8  # ours: after as many a process of the gate sees that nobody reads
+SLICE_CHARACTERS = 1 << 18  # ours: as a text of the gate may have
 
 
 class Spellings:
@@ -73,6 +75,17 @@ class Vocabulary:
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of its ids in an index.
+
+        Raises: RecipeError when they do not fit into the widest.
+        """
+        if self.vocab_size > MOST_TOKENS:
+            raise RecipeError(
+                f"--tokenizer {self.file}",
+                found=f"a token with id {self.vocab_size - 1}",
+                rule=f"ids are stored in 32 bits, so they are below {MOST_TOKENS}",
+                do="mend the file: its ids are not those of a model",
+            )
         return token_dtype(self.vocab_size)
 
     def eod(self, named: str | None) -> tuple[str, int]:
@@ -124,6 +137,18 @@ def _load(path: Path, sha256: str) -> Vocabulary:
         reference=(TextTokenizer(loaded.library) if is_ours else loaded).encode_batch,
         is_ours=is_ours,
     )
+
+
+def in_slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts, some at a time: `tokenizers` holds all of a call's at once."""
+    first = characters = 0
+    for number, text in enumerate(texts):
+        characters += len(text)
+        if characters > SLICE_CHARACTERS and number > first or number - first == SLICE_TEXTS:
+            yield texts[first:number]
+            first, characters = number, len(text)
+    if first < len(texts):
+        yield texts[first:]
 
 
 def package_versions() -> dict[str, str]:

@@ -67,7 +67,7 @@ def prove_prefix(prefix: Path, *, tokenizer: AnyTokenizer | None = None) -> list
     checks: list[Check] = []
     if manifest_file(prefix).is_file():
         manifest = read_json(manifest_file(prefix))
-        checks += _misdescribed(prefix, manifest)
+        checks += _misdescribed(prefix, manifest) or _sums(prefix, manifest)
     else:
         checks.append(check("manifest", "none: counts and digests are not compared", True))
     if tokenizer and "tokenizer_sha256" in manifest:
@@ -79,6 +79,9 @@ def prove_prefix(prefix: Path, *, tokenizer: AnyTokenizer | None = None) -> list
                 where=tokenizer.file,
             )
         )
+        stated_size = manifest.get("vocab_size", tokenizer.vocab_size)
+        file = manifest_file(prefix)
+        checks.append(equal("vocab_size", stated_size, tokenizer.vocab_size, where=file))
     stated = Stated(
         num_documents=manifest.get("num_documents"),
         num_tokens=manifest.get("num_tokens"),
@@ -155,6 +158,25 @@ def _misdescribed(prefix: Path, manifest: Mapping[str, Any]) -> list[Check]:
         for name, kind in wanted.items()
         if not isinstance(found := manifest.get(name), kind)
     ]
+
+
+def _sums(prefix: Path, manifest: Mapping[str, Any]) -> list[Check]:
+    """Whether the counts of a manifest of `preprocess` follow from each other."""
+    file = manifest_file(prefix)
+    checks: list[Check] = []
+    if "parts" in manifest:
+        for name in ("rows", "documents", "tokens"):
+            found = sum(part[name] for part in manifest["parts"])
+            stated = manifest[f"num_{name}"]
+            checks.append(equal(f"{name} of the parts", found, stated, where=f"{file} parts"))
+    if "dropped" in manifest:
+        found = manifest["num_documents"] + sum(manifest["dropped"].values())
+        where = f"{file} dropped"
+        checks.append(equal("documents and drops", found, manifest["num_rows"], where=where))
+    if not manifest["append_eod"] and manifest.get("eod_id") is not None:
+        found = f"id {manifest['eod_id']}, but append_eod is false"
+        checks.append(check("end of document", found, False, where=f"{file} append_eod"))
+    return checks
 
 
 def _end_of(manifest: Mapping[str, Any]) -> int | None:

@@ -28,7 +28,7 @@ def counts_of(num_samples: int) -> list[int]:
     """Samples of each source: drawn shares, the largest about fifty times the smallest."""
     from fractions import Fraction
 
-    from frontload.data_tools.blending.budget import apportion
+    from frontload.data_tools.blending.division import apportion
 
     weights = [int(weight) for weight in np.geomspace(2, 100, NUM_SOURCES)]
     return apportion(num_samples, [Fraction(weight, sum(weights)) for weight in weights])

@@ -179,6 +179,17 @@ def miscounted(p: Path) -> str:
     return "tokens: "
 
 
+def edited(place: str, change: Callable[[dict], object]) -> Callable[[Path], str]:
+    """A manifest whose other counts are left as they were."""
+
+    def plant(p: Path) -> str:
+        file = p.with_name("one.manifest.json")
+        edit(file, change)
+        return f"{file} {place}"
+
+    return plant
+
+
 def emptied(p: Path) -> str:
     edit(p.with_name("one.manifest.json"), lambda manifest: manifest.clear())
     return f"{p}.manifest.json bin_sha256"
@@ -218,6 +229,10 @@ ON_PREFIX: dict[str, Callable[[Path], str]] = {
     "boundary moved (signed)": moved_boundary,
     "manifest miscounts": miscounted,
     "manifest emptied": emptied,
+    "manifest without its last part": edited("parts", lambda m: m["parts"].pop()),
+    "manifest miscounts rows": edited("dropped", lambda m: m.update(num_rows=5)),
+    "manifest hides a drop": edited("dropped", lambda m: m["dropped"].update(empty=2)),
+    "manifest says there is no end": edited("append_eod", lambda m: m.update(append_eod=False)),
 }  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 import argparse
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ import pytest
 
 from frontload.data_tools.cli import add_commands
 from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.peek.masked import masked_text
+from frontload.data_tools.peek.masked import has_colour, masked_text, open_console
 from frontload.recipes.errors import FrontloadError, RecipeError
 from frontload.recipes.schema import Blend, Window
 from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
 from tests.unit.data_tools.room import Room, write_jsonl
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*words: object) -> int:
@@ -56,9 +60,44 @@ def test_a_pack_is_shown_with_its_targets_in_brackets(
 
 
 def test_colour_takes_the_brackets_place() -> None:
-    shown = masked_text([("to say", False), ("said", True)], has_colour=True)
+    shown = masked_text([("to say", False), ("said", True)], is_coloured=True)
     assert shown.plain == "to saysaid"
     assert [str(span.style) for span in shown.spans] == ["dim", "bold green"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_seen"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"is_file": "1"}, False)],
+    ids=str,
+)
+def test_targets_stand_out_on_any_terminal(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], is_seen: bool
+) -> None:
+    """A dumb terminal shows neither colour nor bold: the mask was not to be seen there."""
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: "is_file" not in variables, raising=False)
+    assert has_colour(open_console()) == is_seen
+
+
+def test_a_reader_that_went_away_is_no_failure(made: Path) -> None:
+    """`frontload data peek ... | head -1` ended with 1, and a script under pipefail with it."""
+    asked = [str(made / "pack"), "--tokenizer", str(made / "chatml"), "--rows", "9"]
+    shown = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "frontload.launch.cli", "data", "peek", *asked],
+        env={"PYTHONPATH": str(ROOT / ".imports"), "PATH": "/usr/bin:/bin", "HOME": str(made)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert shown.stdout is not None
+    assert shown.stderr is not None
+    shown.stdout.close()
+    assert shown.stderr.read() == b""
+    assert shown.wait(60) == 0
+    shown.stderr.close()
 
 
 def test_rows_of_a_file_are_shown_as_their_template_says_them(

@@ -1,10 +1,12 @@
 """`frontload data tokenizer`: from raw rows to a tokenizer that the other commands load."""
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
+from frontload.data_tools.publish import work_folder, workplace
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.launch.cli import main
 
@@ -87,6 +89,62 @@ def test_another_tokenizer_is_never_written_over(
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == first
 
 
+def test_the_same_one_is_left_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    asked = ("--json-key", "question", "--vocab-size", "270")
+    made = tmp_path / "out" / "tokenizer.json"
+    assert train(file, tmp_path / "out", *asked) == 0
+    before = made.stat()
+    assert train(file, tmp_path / "out", *asked) == 0
+    assert "was left as it is" in capsys.readouterr().out
+    assert (made.stat().st_ino, made.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("has_folder", [False, True], ids=["new folder", "folder that is there"])
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    has_folder: bool,
+) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    out = tmp_path / "data" / "tokenizer"
+    if has_folder:
+        out.mkdir(parents=True)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "write_text", refuse)
+        assert train(file, out, "--json-key", "question", "--vocab-size", "270") == 1
+    assert "No space left on device" in capsys.readouterr().err
+    left = {path for path in tmp_path.rglob("*") if path != file}
+    assert left == ({out, out.parent} if has_folder else set())
+    assert train(file, out, "--json-key", "question", "--vocab-size", "270") == 0
+    assert [path.name for path in out.parent.iterdir()] == ["tokenizer"]
+
+
+def test_a_second_run_is_refused_while_the_first_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    with workplace(tmp_path / "out", asked="--out"):
+        assert train(file, tmp_path / "out", "--json-key", "question", "--vocab-size", "270") == 2
+    assert "another run is writing it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_run_left_is_cleared(tmp_path: Path) -> None:
+    file = write(tmp_path / "train.jsonl", list(ROWS))
+    ready = work_folder(tmp_path / "out") / "ready"
+    ready.mkdir(parents=True)
+    (ready / "tokenizer.json").write_text("half")
+    assert train(file, tmp_path / "out", "--json-key", "question", "--vocab-size", "270") == 0
+    assert TextTokenizer.load(tmp_path / "out").vocab_size == 270
+    assert not work_folder(tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -98,6 +156,7 @@ def test_another_tokenizer_is_never_written_over(
             '40 rows, none with text; passed over: {"none of the fields": 40}',
         ),
         (["--out", "train.jsonl"], "--out train.jsonl: a file; it is a folder"),
+        (["--out", "."], "a folder without a name in it"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -9,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.data_tools.blending.budget import Budget, Size, apportion, plan_budget
+from frontload.data_tools.blending.budget import Budget, plan_budget
+from frontload.data_tools.blending.division import Size, apportion
 from frontload.recipes.blend_schema import (
     BlendMix,
     BlendRecipe,
     PhaseKnobs,
     SourceKnobs,
+    check_recipe,
     load_blend,
 )
 from frontload.recipes.errors import RecipeError
@@ -239,39 +241,74 @@ def refusal_of(recipe: BlendRecipe, sizes: dict[str, Size]) -> RecipeError | Non
     return None
 
 
-@settings(max_examples=200, deadline=None)
-@given(made=recipes(), cap=st.fractions(1, 3), has_parts=st.booleans())
-def test_the_budget_that_a_refusal_names_fits_and_one_batch_more_does_not(
+def proposals(error: RecipeError) -> list[list[str]]:
+    """The overrides that each proposal of a refusal is made of, as they would be typed."""
+    found = [
+        re.findall(r"(?:phases|sources)\.[^ ,]+=[^ ,]+", each) for each in error.do.split(", or ")
+    ]
+    return [words for words in found if words]
+
+
+def applied(recipe: BlendRecipe, words: list[str]) -> BlendRecipe:
+    phases, sources = dict(recipe.phases), dict(recipe.sources)
+    for word in words:
+        path, _, value = word.partition("=")
+        what, name, knob, *part = path.split(".")
+        if what == "sources":
+            changed = Fraction(value) if knob == "max_epochs" else value
+            sources[name] = replace(sources[name], **{knob: changed})
+        elif part:
+            parts = phases[name].parts
+            assert parts is not None
+            phases[name] = replace(phases[name], parts=parts | {part[0]: int(value)})
+        else:
+            phases[name] = replace(phases[name], tokens=int(value))
+    return replace(recipe, phases=phases, sources=sources)
+
+
+@settings(max_examples=400, deadline=None)
+@given(made=recipes(), cap=st.fractions(Fraction(1, 8), 3), has_parts=st.booleans())
+def test_every_proposal_of_a_refusal_makes_the_whole_plan_pass(
     made: tuple[Loaded[BlendRecipe], dict[str, Size]], cap: Fraction, has_parts: bool
 ) -> None:
+    """Of a budget no batch more has room: the plan is refused again."""
     loaded, sizes = made
     recipe = loaded.value
-    capped = {name: replace(one, max_epochs=cap) for name, one in recipe.sources.items()}
+    reading = "one_pass" if cap <= 1 else "repeatable"
+    capped = {
+        name: replace(one, max_epochs=cap, reading=reading) for name, one in recipe.sources.items()
+    }
     phases = dict(recipe.phases)
     if has_parts:
         phases = {name: in_parts(phase, phase.tokens) for name, phase in phases.items()}
     recipe = replace(recipe, sources=capped, phases=phases)
     error = refusal_of(recipe, sizes)
-    told = error and re.match(r"write phases\.(p\d)\.tokens=(\d+)", error.do)
-    if not (error and told):
+    if error is None or "end at epoch" not in error.found:
         return
-    name, tokens = told[1], int(told[2])
-    before = {each: phases[each] for each in sorted(phases) if each <= name}
-    more = tokens + recipe.batch_tokens
-    smaller, larger = replace(phases[name], tokens=tokens), replace(phases[name], tokens=more)
-    if has_parts:
-        shown = re.findall(r"phases\.p\d\.parts\.(\w+)=(\d+)", error.do)
-        smaller = replace(smaller, parts={one: int(part) for one, part in shown})
-        assert sum(smaller.parts.values()) == tokens
-        given = phases[name].parts
-        shares = [Fraction(part, phases[name].tokens) for part in given.values()]
-        samples = apportion(more // recipe.sequence_tokens, shares)
-        parts = [each * recipe.sequence_tokens for each in samples]
-        larger = replace(larger, parts=dict(zip(given, parts, strict=True)))
-    assert refusal_of(replace(recipe, phases=before | {name: smaller}), sizes) is None
-    refused = refusal_of(replace(recipe, phases=before | {name: larger}), sizes)
+    told = proposals(error)
+    assert "max_epochs" in told[-1][-1]
+    for words in told:
+        mended = applied(recipe, words)
+        check_recipe(Loaded(value=mended, places={"": "made up"}))
+        assert refusal_of(mended, sizes) is None, words
+    changed = {word.split(".")[1] for words in told for word in words if ".tokens=" in word}
+    if len(changed) != 1:
+        return  # all phases by one factor, or more epochs only
+    (name,) = changed
+    fits = applied(recipe, told[0]).phases[name]
+    more = fits.tokens + recipe.batch_tokens
+    larger = replace(fits, tokens=more)
+    if fits.parts is not None:
+        assert sum(fits.parts.values()) == fits.tokens
+        larger = in_parts(replace(larger, shares=exact_shares(phases[name]), parts=None), more)
+    refused = refusal_of(replace(recipe, phases=phases | {name: larger}), sizes)
     assert refused is not None
     assert "end at epoch" in refused.found
+
+
+def exact_shares(phase: PhaseKnobs) -> dict[str, Fraction]:
+    assert phase.parts is not None
+    return {name: Fraction(part, phase.tokens) for name, part in phase.parts.items()}
 
 
 def in_parts(phase: PhaseKnobs, tokens: int) -> PhaseKnobs:
@@ -300,7 +337,7 @@ def test_repeats_beyond_the_cap_are_refused_with_what_fits() -> None:
         planned("paper_80_20_shq", "sources.shq.max_epochs=3")
     assert "end at epoch 6.667" in caught.value.found
     assert "36_000_000_000 tokens in all phases" in caught.value.rule
-    assert "raise max_epochs to 6.67" in caught.value.do
+    assert "or sources.shq.max_epochs=6.67, or make shq larger" in caught.value.do
     fits = int(caught.value.do.split("phases.second.tokens=")[1].split(",")[0])
     planned("paper_80_20_shq", "sources.shq.max_epochs=3", f"phases.second.tokens={fits}")
     more = f"phases.second.tokens={fits + 736 * 8192}"
@@ -314,9 +351,57 @@ def test_a_one_pass_source_is_not_read_again_in_a_later_phase() -> None:
     with pytest.raises(RecipeError) as caught:
         planned("paper_base", small)
     assert "from 600_000_954_368" in caught.value.found
-    assert "make it repeatable" in caught.value.do
-    with pytest.raises(RecipeError, match="0 of them left here; lower the share of it"):
-        planned("paper_base", "sources.base.declared_tokens=600_001_000_000")
+    again = "sources.base.reading=repeatable sources.base.max_epochs=1.12"
+    assert again in caught.value.do
+    planned("paper_base", small, *again.split())
+
+
+def test_a_later_phase_without_a_token_left_is_answered_with_less_of_an_earlier_one() -> None:
+    small = "sources.base.declared_tokens=600_001_000_000"
+    with pytest.raises(RecipeError, match="0 of them left here") as caught:
+        planned("paper_base", small)
+    ((less,), again) = proposals(caught.value)
+    assert less.startswith("phases.first.tokens=199")
+    planned("paper_base", small, less)
+    planned("paper_base", small, *again)
+
+
+def test_a_proposal_minds_the_phases_behind_the_refused_one(tmp_path: Path) -> None:
+    """The smaller budget of the first, as it was told before, left the second nothing to read."""
+    text = RECIPE.replace("tokens: 400", "tokens: 1600").replace("base: 0.6", "base: 3/5")
+    file = str(
+        write_recipe(tmp_path, text.replace("declared_tokens: 100_000", "declared_tokens: 1_500"))
+    )
+    with pytest.raises(RecipeError, match="phases.a") as caught:
+        planned(file)
+    smaller, more = proposals(caught.value)
+    assert smaller == ["phases.a.tokens=1200"]
+    planned(file, *smaller)
+    with pytest.raises(RecipeError, match="end at epoch"):
+        planned(file, "phases.a.tokens=1216")
+    assert more == ["sources.base.reading=repeatable", "sources.base.max_epochs=1.26"]
+    planned(file, *more)
+
+
+def test_sources_that_do_not_suffice_are_mended_together(tmp_path: Path) -> None:
+    small = ["sources.base.declared_tokens=500", "sources.shq.declared_tokens=8"]
+    file = str(write_recipe(tmp_path))
+    with pytest.raises(RecipeError, match="end at epoch") as caught:
+        planned(file, *small, "mixes.lmq.weighting=equal")
+    for words in proposals(caught.value):
+        planned(file, *small, "mixes.lmq.weighting=equal", *words)
+    assert "make base and shq larger" in caught.value.do
+
+
+def test_many_epochs_are_told_to_the_hundredth(tmp_path: Path) -> None:
+    """Six digits of 10000.64 would be less than what is read."""
+    file = str(write_recipe(tmp_path, RECIPE.replace("shares: {base: 1}", "shares: {shq: 1}")))
+    tiny = ["sources.shq.declared_tokens=101", "phases.a.tokens=123_456_784"]
+    tiny.append("mixes.lmq.weighting=equal")
+    with pytest.raises(RecipeError, match="end at epoch") as caught:
+        planned(file, *tiny)
+    *_, more = proposals(caught.value)
+    planned(file, *tiny, *more)
 
 
 def refused(tmp_path: Path, old: str, new: str, *overrides: str) -> RecipeError:

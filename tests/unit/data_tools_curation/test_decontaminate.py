@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -161,6 +162,30 @@ def test_items_of_the_study_are_read_and_reported_by_their_own_benchmark(bench: 
         "story_choice": 1,
         "story": 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"question": 5}, "question is 5, of type int; an item's question, context are text"),
+        ({"question": "a b c d e f g", "context": ["x"]}, "context is ['x'], of type list"),
+        ({"question": " ", "context": None}, "question without text; an item has text in one of"),
+        ({"questoin": "x"}, "fields questoin (nearest: 'questoin')"),
+        ({}, "fields none; an item has text in one of"),
+    ],
+    ids=str,
+)
+def test_an_item_of_which_a_field_is_lost_is_refused(
+    bench: Workbench, row: dict[str, object], told: str
+) -> None:
+    """A list beside a text was passed over; a number was told as a name that is not there."""
+    bench.rows("rows.jsonl", planted_rows()[0])
+    bench.rows("test.jsonl", [{"question": "a b c d e f g", "context": None}, row])
+    message = bench.refusal(
+        bench.recipe(BENCHMARKS.format(files="test.jsonl", more="")), "--out", "out"
+    )
+    assert "test.jsonl:2" in message
+    assert told in message
 
 
 def test_a_benchmark_that_cannot_be_read_whole_is_refused(bench: Workbench) -> None:

@@ -14,6 +14,7 @@ from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.request import Shard, manifest_file
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.provenance import Trail, origins
+from frontload.launch.cli import main
 from frontload.recipes.errors import ArtifactError, FrontloadError
 from tests.unit.data_tools_preprocess.files import request_for
 
@@ -76,3 +77,19 @@ def test_the_message_names_the_field(
     file.write_text(json.dumps(edit(json.loads(file.read_text()))))
     with pytest.raises(ArtifactError, match=told):
         readers["merge"]()
+
+
+@pytest.mark.parametrize("written", ['{"a"', "[1]", "{}"], ids=["torn", "list", "nothing"])
+def test_what_to_do_about_a_manifest_is_true_for_a_prefix(
+    shard: tuple[Path, dict[str, Callable[[], object]]],
+    written: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """P is no folder of an artifact, and no stage made it."""
+    file, _ = shard
+    file.write_text(written)
+    for command in ("verify", "merge"):
+        more = ["--output-prefix", str(file.parent / "M")] if command == "merge" else []
+        assert main(["data", command, str(file), *more]) != 0
+    shown = capsys.readouterr()
+    assert not {"stage", "folder"} & set(f"{shown.out} {shown.err}".split())
