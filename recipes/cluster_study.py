@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from frontload.recipes.blend_schema import BlendRecipe
+from frontload.recipes.limits import TOLERANCE, at_least
 from frontload.recipes.load import Loaded, nearest
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.recipes.study_schema import RlCell, SftCell
@@ -17,7 +18,6 @@ from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 PRETRAIN, SFT, CONVERT, GRPO = "pretrain", "sft", "convert", "grpo"
 ONCE = "1"
 NUM_PROMPT_FILES = 2
-TOLERANCE = 1e-9  # of a share written in decimals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +240,8 @@ def _check_cells(loaded: Loaded[ClusterStudy], recipes: Recipes) -> None:
                 do="mend the key or the budget",
             )
     packs = tuple(study.data.pack_epochs)
+    for mix, epochs in study.data.pack_epochs.items():
+        at_least(loaded, f"data.pack_epochs.{mix}", value=epochs, least=1)
     for place, mix in enumerate(study.sft.mixes):
         _known(loaded, f"sft.mixes.{place}", mix, packs)
     for place, cell in enumerate(study.sft.cells):

@@ -1,12 +1,19 @@
-"""The least number of each knob of a study that a run would stumble over long after the plan."""
+"""The ends of each knob of a study that a run would stumble over long after the plan."""
 
-from typing import Any
-
-from frontload.recipes.limits import all_at_least, at_least
+from frontload.recipes.artifact import FAMILIES
+from frontload.recipes.limits import (
+    LEAST_TEMPERATURE,
+    all_at_least,
+    at_least,
+    choice,
+    levels,
+    shares,
+)
 from frontload.recipes.load import Loaded
 from frontload.recipes.study_schema import StudyRecipe
 
 SYNTHESIS = {
+    "seed": 0,
     "base_tokens": 1,
     "items_per_family": 1,
     "hard_items_per_family": 0,
@@ -14,7 +21,7 @@ SYNTHESIS = {
     "heldout_documents_per_family": 0,
 }
 SUITE = {"temperature": 0, "max_new_tokens": 1, "num_shots": 0}
-PROMPTS = {"num_prompts": 1, "level_low": 0, "level_high": 0}
+OWN = {"seed": 0, "heldout_rows": 1}
 
 
 def check_floors(loaded: Loaded[StudyRecipe]) -> None:
@@ -29,22 +36,22 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
         for name in ("ldq", "shq"):
             writer = getattr(synthesis, name)
             at_least(loaded, f"synthesis.{name}.tokens", value=writer.tokens, least=1)
-            _shares(loaded, f"synthesis.{name}.families", writer.families)
     if recipe.own is not None:
-        all_at_least(loaded, "own", of=recipe.own, least={"heldout_rows": 1})
+        all_at_least(loaded, "own", of=recipe.own, least=OWN)
     all_at_least(loaded, "tokenizer", of=recipe.tokenizer, least={"vocab_size": 1})
     for name, mix in recipe.mixes.items():
         all_at_least(loaded, f"mixes.{name}", of=mix, least={"min_answer_tokens": 0})
-    _shares(loaded, "pretraining.max_epochs", recipe.pretraining.max_epochs)
     for name in ("base", "sft"):
         knobs = getattr(recipe.evaluation, name)
         all_at_least(loaded, f"evaluation.{name}", of=knobs, least=SUITE)
+        if knobs.temperature:
+            path = f"evaluation.{name}.temperature"
+            at_least(loaded, path, value=knobs.temperature, least=LEAST_TEMPERATURE)
     all_at_least(loaded, "evaluation", of=recipe.evaluation, least={"min_effect": 0})
     if recipe.rl is not None:
-        all_at_least(loaded, "rl.prompts", of=recipe.rl.prompts, least=PROMPTS)
-        _shares(loaded, "rl.prompts.families", recipe.rl.prompts.families)
-
-
-def _shares(loaded: Loaded[Any], path: str, found: dict[str, float]) -> None:
-    for name, value in found.items():
-        at_least(loaded, f"{path}.{name}", value=value, least=0)
+        prompts = recipe.rl.prompts
+        at_least(loaded, "rl.prompts.num_prompts", value=prompts.num_prompts, least=1)
+        for family in prompts.families:
+            choice(loaded, f"rl.prompts.families.{family}", value=family, names=FAMILIES)
+        shares(loaded, "rl.prompts.families", of=prompts.families, what="family")
+        levels(loaded, "rl.prompts", low=prompts.level_low, high=prompts.level_high)

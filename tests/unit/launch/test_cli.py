@@ -133,7 +133,8 @@ def test_looking_imports_no_torch(tmp_path: Path) -> None:
     script = (
         "import sys; from frontload.launch import cli;"
         f"code = cli.main(['plan', 'laptop', '--store', {str(tmp_path)!r}]);"
-        "heavy = [name for name in ('torch', 'megatron', 'transformers') if name in sys.modules];"
+        "names = ('torch', 'megatron', 'transformers', 'numpy');"
+        "heavy = [name for name in names if name in sys.modules];"
         "sys.exit(f'{heavy}' if heavy else code)"
     )
     done = subprocess.run(

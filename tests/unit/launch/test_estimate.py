@@ -138,7 +138,7 @@ def test_an_illegal_layout_is_refused_after_the_legal_ones(
         (("hybrid_9b", *PAPER), ["no such recipe", "hybrid_8b"]),
         (("grpo_8b", *PAPER), ["kind 'grpo'", "pretrain, sft"]),
         (("hybrid_8b", "--placement", "moon"), ["no such placement"]),
-        (("hybrid_8b", *PAPER, "placement.gpus.kind=h100"), ["is 'h100'", "write 'h100_sxm'"]),
+        (("hybrid_8b", *PAPER, "placement.gpus.kind=h100"), ["'h100' is not known", "h100_sxm"]),
         (("hybrid_8b", *PAPER, "placement.gpus.kernel_mfu=1.5"), ["kernel_mfu: is 1.5"]),
         (("hybrid_8b", *PAPER, "placement.gpus.link_share=0.0"), ["gpus.link_share: is 0"]),
         (("hybrid_8b", *PAPER, "placement.gpus.network_gbyte_per_second=0.0"),
