@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +69,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["plan", "smoke", "seeds=2", "--seeds", "3"], "seeds=3: set twice"),
         (["explain", "sample", "x", "--blend", "b"], "a sample is a number"),
         (["explain", "sample", "1", "--blend", "b"], "no such blend"),
-        (["report", "smoke"], "is not built"),
+        (["report", "smoke"], "stages are not built"),
         ([], "COMMAND"),
     ],
 )
@@ -120,6 +122,37 @@ def test_a_disk_that_takes_nothing_is_told_without_a_traceback(
     assert err.startswith("frontload: out/report.html: cannot be")
     assert do in err
     assert err.count(";") == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        (["report", "smoke", "--seeds", "2", "sft.learning_rate=4.0e-4"], "sft/base+shq-x1-seed2-"),
+        (["report", "mine.yaml", "--store", "a store"], "pretrain/ldq-seed1-"),
+        (["convert", "to-hf", "sft/lmq+shq-x1-seed3", "out"], "sft/lmq+shq-x1-seed3-"),
+        (["convert", "to-hf", "lmq+shq-x1-seed2+rl", "out"], "grpo/lmq+shq-x1-seed2+rl-"),
+        (["explain", "sample", "1", "--blend", "lmq-seed2"], "blend/lmq-seed2-"),
+        (["explain", "sample", "1", "--study", "smoke", "seeds=2"], "blend/trunk-seed2-"),
+        (["explain", "pretrain/ldq-seed4"], "pretrain/ldq-seed4-"),
+    ],
+)
+def test_a_hint_is_a_command_that_makes_what_is_missing(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str],
+    made: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("extends: smoke\nsft: {learning_rate: 2.0e-3}\n")
+    code, _, err = call(capsys, *asked)
+    assert code == 2
+    (hint,) = re.findall(r"`frontload run ([^`]*)`", err)
+    code, plan, _ = call(capsys, "plan", *shlex.split(hint))
+    assert code == 0
+    assert made in plan
+    code, wanted, _ = call(capsys, "plan", *asked[1:]) if asked[0] == "report" else (0, plan, "")
+    assert plan == wanted, "the same store, seeds and overrides"
 
 
 def test_other_faults_keep_their_traceback(
