@@ -1,5 +1,6 @@
 """The paper's hypotheses and claims, judged on our cells."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,6 +15,16 @@ SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
 NOT_TESTABLE = "not testable here"
 ONE_SEED = "one seed only"
+
+MEASURES = {
+    "pt.avg": "Average",
+    "sft.avg": "Average",
+    "rl.avg": "flat 8",
+    "flat8.avg": "flat 8",
+}
+"""Metric of an effect -> the name of that number in the tables; others have their column's name."""
+
+METRIC = re.compile(r"'((?:\w+\.)+\w+)'\)")
 
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, ONE_SEED, NOT_TESTABLE)
 
@@ -92,6 +103,12 @@ class Recomputed:
     ours: Shown | None
     missing: str  # "" or why ours is None
     note: str
+
+
+def measure_of(effect_formula: str) -> str:
+    """What an effect is a difference of, as the tables call it: `Average`, `flat 8`, `math`."""
+    names = [MEASURES.get(one, one.partition(".")[2]) for one in METRIC.findall(effect_formula)]
+    return " and ".join(dict.fromkeys(names))
 
 
 def judge(cells: Cells, *, min_effect: float) -> list[Verdict]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.files import read_json
+from frontload.eval.claims import measure_of
 from frontload.eval.results import GeneratedResult, read_results
 from frontload.eval.tables import label_of
 from frontload.eval.text_tables import Budget
@@ -37,6 +38,7 @@ class VerdictRow:
     """One hypothesis as it is printed."""
 
     row: Mapping[str, Any]
+    measure: str  # what its effect is a difference of
     tone: str  # css class of the verdict
     mark: Mark
 
@@ -89,6 +91,7 @@ class Page:
     questions: tuple[Question, ...]
     caveats: tuple[str, ...]
     num_seeds: int
+    rl_lead: str  # the lead after RL as it is judged, beside the Average of a figure; "" without
 
 
 TONES = {
@@ -127,6 +130,19 @@ def build_page(
         questions=tuple(sample_questions(evaluations)),
         caveats=tuple(caveats(num_seeds, cells)),
         num_seeds=num_seeds,
+        rl_lead=rl_lead(rows),
+    )
+
+
+def rl_lead(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence that tells the RL point of a figure from the number that H13 is judged on."""
+    row = next((one for one in rows if one["id"].startswith("H13")), None)
+    if row is None or row["effect"] is None:
+        return ""
+    effect = row["effect"]
+    return (
+        "The point after RL is in Average as well; H13 and H14 are judged on flat 8, the Avg. of "
+        f"T3 and RL, in which M_LMQ leads by {effect['value']:+.2f} +- {effect['se']:.2f}."
     )
 
 
@@ -250,7 +266,8 @@ def _verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
             high=at(None if value is None else value + reach_of),
             paper=at(row["paper_effect"]),
         )
-        made.append(VerdictRow(row=row, tone=_tone(row), mark=mark))
+        measure = measure_of(row["effect_formula"])
+        made.append(VerdictRow(row=row, measure=measure, tone=_tone(row), mark=mark))
     return made
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from frontload.eval.report import ReportRequest, write_report
+from frontload.eval.report_page import rl_lead
 from frontload.eval.stages import tabulate
 from frontload.eval.tables import cell_order, label_of
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -141,6 +142,25 @@ def test_the_report_is_one_page_that_needs_no_network(page: Path, tabulated: Pat
             assert (page.parent / "figures" / f"{name}.{ending}").stat().st_size > 1000
     for name in ("tables.json", "tables.md", "verdicts.json"):
         assert (page.parent / name).read_bytes() == (tabulated / name).read_bytes()
+
+
+def test_a_reader_is_told_the_number_of_each_verdict(page: Path, tabulated: Path) -> None:
+    text = page.read_text()
+    rows = json.loads((tabulated / "verdicts.json").read_text())["hypotheses"]
+    judged = sum(row["effect"] is not None for row in rows)
+    assert judged
+    assert len(re.findall(r'<span class="paper">in \w', text)) == judged
+    tables = page.with_name("tables.md").read_text()
+    (head,) = re.findall(r"^\|.*\| effect, points \|.*$", tables, re.M)
+    assert [word.strip() for word in head.split("|")][4] == "in"
+
+
+def test_the_point_after_rl_stands_beside_the_number_that_is_judged() -> None:
+    effect = {"value": 28.5, "se": 1.65}
+    rows = [{"id": "H13_rl_gap", "effect": effect}]
+    assert "judged on flat 8" in rl_lead(rows)
+    assert "leads by +28.50 +- 1.65" in rl_lead(rows)
+    assert rl_lead([{"id": "H13_rl_gap", "effect": None}]) == ""
 
 
 def test_the_report_of_the_same_study_has_the_same_bytes(
