@@ -117,9 +117,14 @@ def _check_mixes(loaded: Loaded[StudyRecipe]) -> None:
         distinct(loaded, path, names=listed)
     for path, mix in _mixes_used(recipe):
         choice(loaded, path, value=mix, names=mixes)
-    arms = tuple(
-        [*recipe.arms, *(_ratio_name(arm.mix, arm.base_share) for arm in recipe.ratio_arms)]
-    )
+        if path.startswith("sft.") and BASE in recipe.mixes[mix].members:
+            raise loaded.refuse(
+                path,
+                found=f"'{mix}' holds base text",
+                rule="SFT packs conversations: a question and its answer",
+                do="name a mix without the member base",
+            )
+    arms = _arm_names(loaded)
     for place, cell in enumerate(recipe.sft.cells):
         choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
         if cell.multiplier < 1:
@@ -137,6 +142,32 @@ def _mixes_used(recipe: StudyRecipe) -> list[tuple[str, str]]:
     used += [(f"sft.mixes.{place}", mix) for place, mix in enumerate(recipe.sft.mixes)]
     used += [(f"sft.cells.{place}.mix", cell.mix) for place, cell in enumerate(recipe.sft.cells)]
     return [*used, ("mixes", BASE)]
+
+
+def _arm_names(loaded: Loaded[StudyRecipe]) -> tuple[str, ...]:
+    """The arms by name, those off the grid last; each of them is another one."""
+    recipe = loaded.value
+    if not recipe.arms:
+        raise loaded.refuse(
+            "arms",
+            found="is empty",
+            rule="a study compares one pretraining or more",
+            do="write e.g. [base, ldq]",
+        )
+    names = list(recipe.arms)
+    for place, arm in enumerate(recipe.ratio_arms):
+        name = _ratio_name(arm.mix, arm.base_share)
+        if arm.mix == BASE or name in names:
+            raise loaded.refuse(
+                f"ratio_arms.{place}",
+                found="has the mix base" if arm.mix == BASE else f"is called {name} as another is",
+                rule="an arm off the grid has another share of base, to a percent, than any other",
+                do="name a mix of reasoning"
+                if arm.mix == BASE
+                else "write shares that differ by a percent or more",
+            )
+        names.append(name)
+    return tuple(names)
 
 
 def _ratio_name(mix: str, base_share: float) -> str:
@@ -252,14 +283,21 @@ def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
             rule="both phases have tokens: the share lies between 0 and 1, neither of them",
             do="write e.g. 0.6",
         )
-    share(loaded, "pretraining.base_share", value=knobs.base_share)
-    ratios = [knobs.base_share]
+    ratios = {"pretraining.base_share": knobs.base_share}
     for place, arm in enumerate(recipe.ratio_arms):
-        share(loaded, f"ratio_arms.{place}.base_share", value=arm.base_share)
-        ratios.append(arm.base_share)
+        ratios[f"ratio_arms.{place}.base_share"] = arm.base_share
+    for path, ratio in ratios.items():
+        if not 0.0 < ratio < 1.0:
+            raise loaded.refuse(
+                path,
+                found=f"is {ratio:g}",
+                rule="the second phase has base text and reasoning: the share lies between 0 and "
+                "1, neither of them",
+                do="write e.g. 0.8; `arms: [base]` is the control without reasoning",
+            )
     first = _fraction(knobs.first_phase_share)
     batches = first.denominator
-    sequences = lcm(*(((1 - first) * _fraction(ratio)).denominator for ratio in ratios))
+    sequences = lcm(*(((1 - first) * _fraction(ratio)).denominator for ratio in ratios.values()))
     size = knobs.sequence_tokens
     unit = lcm(size * knobs.global_batch_sequences * batches, size * sequences)
     if knobs.tokens % unit:

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from frontload.data_tools.synthetic import families
+from frontload.data_tools import own_items
+from frontload.data_tools.synthetic import families, items
+from frontload.data_tools.tokenizer import SPECIAL_TOKENS
 from frontload.launch.settle import settle
 from frontload.launch.submit import load_placement, load_training
+from frontload.recipes import floors
 from frontload.recipes.artifact import FAMILIES
 from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import RecipeError
@@ -28,6 +31,21 @@ def refused(load: Callable[[], Any]) -> str:
     [
         ("synthesis.seed=-1", "synthesis.seed: is -1; it is 0 or more"),
         ("synthesis.shq.families={chian: 1.0}", "'chian' is not known; it is one of chain"),
+        ("synthesis.items_per_family=10_001", "it is 10000 or less"),
+        ("synthesis.choice_items=10_001", "it is 10000 or less"),
+        ("tokenizer={kind: byte_bpe, vocab_size: 261}", "tokenizer.vocab_size: is 261; it is 262"),
+        ("evaluation.base.num_shots=4", "evaluation.base.num_shots: is 4; it is 3 or less"),
+        ("evaluation.sft.num_shots=1", "evaluation.sft.num_shots: is 1; it is 0 or less"),
+        ("arms=[]", "arms: is empty"),
+        ("pretraining.base_share=1.0", "pretraining.base_share: is 1; the second phase has base"),
+        ("pretraining.base_share=0.0", "pretraining.base_share: is 0; the second phase has base"),
+        ("ratio_arms=[{mix: lmq, base_share: 1.0}]", "ratio_arms.0.base_share: is 1"),
+        ("ratio_arms=[{mix: base, base_share: 0.6}]", "name a mix of reasoning"),
+        (
+            "ratio_arms=[{mix: lmq, base_share: 0.6}, {mix: lmq, base_share: 0.604}]",
+            "ratio_arms.1: is called lmq@60-40 as another is",
+        ),
+        ("sft.mixes=[base]", "sft.mixes.0: 'base' holds base text; SFT packs conversations"),
         ("synthesis.shq.families={}", "is empty; shares must sum to 1"),
         ("rl.prompts.families={chian: 1.0}", "write 'chain'"),
         ("rl.prompts.families.add=0.5", "rl.prompts.families: sums to 1.39; shares must sum to 1"),
@@ -139,6 +157,13 @@ def test_a_seed_of_a_curation_is_no_less_than_0() -> None:
 )
 def test_a_limit_in_seconds(text: str, seconds: int | None) -> None:
     assert limit_seconds(text) == seconds
+
+
+def test_limits_of_other_rooms_are_theirs() -> None:
+    assert families.MOST_DRAWS == floors.MOST_ITEMS
+    shown = {"synthesis": items.NUM_EXEMPLARS, "own": own_items.NUM_EXEMPLARS}
+    assert shown == floors.MOST_SHOTS
+    assert floors.LEAST_VOCABULARY["byte_bpe"] == 256 + len(SPECIAL_TOKENS)
 
 
 def test_the_families_that_recipes_know_are_those_that_are_written() -> None:
