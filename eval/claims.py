@@ -107,8 +107,8 @@ class Recomputed:
 
 def measure_of(effect_formula: str) -> str:
     """What an effect is a difference of, as the tables call it: `Average`, `flat 8`, `math`."""
-    names = [MEASURES.get(one, one.partition(".")[2]) for one in METRIC.findall(effect_formula)]
-    return " and ".join(dict.fromkeys(names))
+    metrics: list[str] = METRIC.findall(effect_formula)
+    return " and ".join(dict.fromkeys(MEASURES.get(one, one.partition(".")[2]) for one in metrics))
 
 
 def judge(cells: Cells, *, min_effect: float) -> list[Verdict]:
@@ -146,13 +146,20 @@ def verdicts_json(
 
 def rule_text(num_tested: int, *, min_effect: float) -> str:
     """How the verdicts were reached, in words."""
+    points = "point" if min_effect == 1.0 else "points"
+    tested = "1 hypothesis was" if num_tested == 1 else f"{num_tested} hypotheses were"
+    chance = (
+        f"{tested} tested: if none were true, about {num_tested * SIGNIFICANCE / 2:.1f} would "
+        "still read supported."
+        if num_tested
+        else "This study has the cells of no hypothesis, so none was tested."
+    )
     return (
-        f"Supported: every comparison of the hypothesis holds by more than {min_effect:g} points "
+        f"Supported: every comparison of the hypothesis holds by more than {min_effect:g} {points} "
         f"and its margin exceeds its error, t above the two-sided {SIGNIFICANCE:.0%} threshold of "
         "Student's t (1.96 or more; 4.3 when three seeds decide). The error joins the spread over "
         "training seeds with the spread over questions, paired by question. With one seed the "
-        f"verdict is withheld. {num_tested} hypotheses were tested: if none were true, about "
-        f"{num_tested * SIGNIFICANCE / 2:.1f} would still read supported."
+        f"verdict is withheld. {chance}"
     )
 
 

@@ -125,7 +125,7 @@ def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
     assert (form["num_hypotheses"], form["num_tested"]) == (18, 1)
     assert form["expected_supported_by_chance"] == 0.025
     assert sum(form["counts"].values()) == 18
-    assert "1 hypotheses were tested" in form["rule"]
+    assert "1 hypothesis was tested" in form["rule"]
 
 
 def test_a_verdict_says_which_number_of_the_tables_it_is_judged_on() -> None:
