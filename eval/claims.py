@@ -10,6 +10,7 @@ from frontload.eval.cells import Cells, MissingCell
 from frontload.eval.expressions import Expression, Finding
 from frontload.eval.paper import paper_claims
 from frontload.eval.stats import SIGNIFICANCE, SeededEstimate
+from frontload.eval.tables import label_of
 
 SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
@@ -171,7 +172,7 @@ def _judge(cells: Cells, row: Mapping[str, Any], min_effect: float) -> Verdict:
     except MissingCell as missing:
         return Verdict(
             verdict=NOT_TESTABLE,
-            detail=f"no {missing.metric} of {missing.cell}",
+            detail=_lack(missing),
             effect=None,
             holds=None,
             survives_bonferroni=None,
@@ -192,6 +193,12 @@ def _judge(cells: Cells, row: Mapping[str, Any], min_effect: float) -> Verdict:
         parts=tuple(_part(comparison) for comparison in finding.comparisons),
         **_constants(row),
     )
+
+
+def _lack(missing: MissingCell) -> str:
+    """What a study does not have, in the words of the tables."""
+    name = MEASURES.get(missing.metric, missing.metric.partition(".")[2])
+    return f"no {name} of {label_of(missing.cell)}"
 
 
 def _constants(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +254,7 @@ def _recompute(cells: Cells, row: Mapping[str, Any]) -> Recomputed:
         try:
             ours = Shown.of(Expression(formula).draws(cells).estimate())
         except MissingCell as error:
-            missing = f"no {error.metric} of {error.cell}"
+            missing = _lack(error)
     return Recomputed(
         id=row["id"],
         text=row["text"],

@@ -91,6 +91,7 @@ class Page:
     questions: tuple[Question, ...]
     caveats: tuple[str, ...]
     num_seeds: int
+    compared: Mapping[str, Sequence[str]]  # table of the paper -> the models in it, by our names
     rl_lead: str  # the lead after RL as it is judged, beside the Average of a figure; "" without
 
 
@@ -122,7 +123,7 @@ def build_page(
         budget=budget.sentence(),
         rule=verdicts["rule"],
         cards=tuple(_cards(rows)),
-        verdicts=tuple(_verdict_rows(rows)),
+        verdicts=tuple(verdict_rows(rows)),
         counts=verdicts["counts"],
         tables=tuple(table for table in tables["tables"] if table["id"] not in OWN_TABLES),
         own_tables=tuple(table for table in tables["tables"] if table["id"] in OWN_TABLES),
@@ -130,6 +131,10 @@ def build_page(
         questions=tuple(sample_questions(evaluations)),
         caveats=tuple(caveats(num_seeds, cells)),
         num_seeds=num_seeds,
+        compared={
+            table["id"]: list(dict.fromkeys(label_of(row["cell"]) for row in table["rows"]))
+            for table in tables["tables"]
+        },
         rl_lead=rl_lead(rows),
     )
 
@@ -239,16 +244,11 @@ def _tone(row: Mapping[str, Any]) -> str:
     return TONES[row["verdict"]]
 
 
-def _verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
-    reach = [
-        abs(value)
-        for row in rows
-        if row["effect"]
-        for value in (
-            abs(row["effect"]["value"]) + 1.96 * row["effect"]["se"],
-            row["paper_effect"] or 0.0,
-        )
-    ]
+def verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
+    """Every hypothesis with its place on one axis, which holds our intervals and the paper's."""
+    ours = [row["effect"] for row in rows if row["effect"]]
+    reach = [abs(effect["value"]) + 1.96 * effect["se"] for effect in ours]
+    reach += [abs(row["paper_effect"] or 0.0) for row in rows]
     span = max(reach, default=1.0) or 1.0
 
     def at(value: float | None) -> float | None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from frontload.eval.claims import Verdict, measure_of
-from frontload.eval.tables import Number, Table
+from frontload.eval.tables import Number, Table, label_of
 
 NOTHING = "-"
 MEASURED_IN = (
@@ -58,9 +58,7 @@ def tables_markdown(
 def table_text(table: Table) -> str:
     """One table with its caption, rule and notes."""
     if not any(any(row.ours) for row in table.rows):
-        body = "no cell of it in this study" + (
-            " (its recipe has no `rl`)." if table.id == "T3" else "."
-        )
+        body = f"No cell of it in this study: {', '.join(missing_cells(table))}."
     else:
         head = ["", *table.columns, "seeds"]
         rows = [
@@ -80,6 +78,11 @@ def table_text(table: Table) -> str:
     lines.append(textwrap.fill(f"Average: {table.average_rule}. Source: {table.source}.", 100))
     lines += [body, *[textwrap.fill(f"Note, {note}", 100) for note in notes]]
     return "\n\n".join(lines)
+
+
+def missing_cells(table: Table) -> list[str]:
+    """The models that a table of the paper compares, by our names."""
+    return list(dict.fromkeys(label_of(row.cell) for row in table.rows))
 
 
 def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str:

@@ -110,12 +110,12 @@ def test_an_effect_below_the_smallest_that_matters_is_not_supported() -> None:
 def test_missing_cells_are_not_testable() -> None:
     verdicts = judge(sft_cells({"pt:LDQ>sft:ALF": [0.5]}), min_effect=1.0)
     assert of(verdicts, "H13").verdict == of(verdicts, "H14").verdict == "not testable here"
-    assert of(verdicts, "H13").detail == "no rl.avg of pt:LMQ>sft:SHQ>rl:CrossThink"
+    assert of(verdicts, "H13").detail == "no flat 8 of M_LMQ + SFT[SHQ] + RL[CrossThink]"
     assert of(verdicts, "H10").verdict == "not testable here"
-    assert of(verdicts, "H10").detail == "no sft.avg of pt:LDQ>sft:LDQ"
+    assert of(verdicts, "H10").detail == "no Average of M_LDQ + SFT[LDQ]"
     claims = recompute(sft_cells({"pt:LDQ>sft:ALF": [0.5]}))
-    assert of(claims, "C01").missing == "no rl.avg of pt:LMQ>sft:SHQ>rl:CrossThink"
-    assert of(claims, "C20").missing == "no sft.avg of pt:LDQ>sft:LDQ"
+    assert of(claims, "C01").missing == "no flat 8 of M_LMQ + SFT[SHQ] + RL[CrossThink]"
+    assert of(claims, "C20").missing == "no Average of M_LDQ + SFT[LDQ]"
 
 
 def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
