@@ -58,7 +58,7 @@ def tables_markdown(
 def table_text(table: Table) -> str:
     """One table with its caption, rule and notes."""
     if not any(any(row.ours) for row in table.rows):
-        body = f"No cell of it in this study: {', '.join(missing_cells(table))}."
+        body = f"no cell of it in this study: {', '.join(missing_cells(table))}."
     else:
         head = ["", *table.columns, "seeds"]
         rows = [

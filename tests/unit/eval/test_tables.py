@@ -67,7 +67,7 @@ def test_m_res_is_the_mean_of_its_members_and_average_of_the_categories(tabulate
 def test_the_text_tables_say_what_the_study_lacks_and_the_budget(tabulated: Path) -> None:
     text = (tabulated / "tables.md").read_text()
     after_rl = "M_base + SFT[SHQ] + RL[CrossThink], M_LMQ + SFT[SHQ] + RL[CrossThink]"
-    assert f"No cell of it in this study: {after_rl}." in text
+    assert f"no cell of it in this study: {after_rl}." in text
     assert "0.38 to 1" in text
     assert text.isascii()
     for line in text.splitlines():
