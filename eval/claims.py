@@ -1,5 +1,6 @@
 """The paper's hypotheses and claims, judged on our cells."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,11 +10,22 @@ from frontload.eval.cells import Cells, MissingCell
 from frontload.eval.expressions import Expression, Finding
 from frontload.eval.paper import paper_claims
 from frontload.eval.stats import SIGNIFICANCE, SeededEstimate
+from frontload.eval.tables import label_of
 
 SUPPORTED = "supported"
 NOT_SUPPORTED = "not supported"
 NOT_TESTABLE = "not testable here"
 ONE_SEED = "one seed only"
+
+MEASURES = {
+    "pt.avg": "Average",
+    "sft.avg": "Average",
+    "rl.avg": "flat 8",
+    "flat8.avg": "flat 8",
+}
+"""Metric of an effect -> the name of that number in the tables; others have their column's name."""
+
+METRIC = re.compile(r"'((?:\w+\.)+\w+)'\)")
 
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, ONE_SEED, NOT_TESTABLE)
 
@@ -94,6 +106,12 @@ class Recomputed:
     note: str
 
 
+def measure_of(effect_formula: str) -> str:
+    """What an effect is a difference of, as the tables call it: `Average`, `flat 8`, `math`."""
+    metrics: list[str] = METRIC.findall(effect_formula)
+    return " and ".join(dict.fromkeys(MEASURES.get(one, one.partition(".")[2]) for one in metrics))
+
+
 def judge(cells: Cells, *, min_effect: float) -> list[Verdict]:
     """A verdict for every hypothesis of claims.json, in its order."""
     hypotheses = paper_claims()["hypotheses"]
@@ -129,13 +147,20 @@ def verdicts_json(
 
 def rule_text(num_tested: int, *, min_effect: float) -> str:
     """How the verdicts were reached, in words."""
+    points = "point" if min_effect == 1.0 else "points"
+    tested = "1 hypothesis was" if num_tested == 1 else f"{num_tested} hypotheses were"
+    chance = (
+        f"{tested} tested: if none were true, about {num_tested * SIGNIFICANCE / 2:.1f} would "
+        "still read supported."
+        if num_tested
+        else "This study has the cells of no hypothesis, so none was tested."
+    )
     return (
-        f"Supported: every comparison of the hypothesis holds by more than {min_effect:g} points "
+        f"Supported: every comparison of the hypothesis holds by more than {min_effect:g} {points} "
         f"and its margin exceeds its error, t above the two-sided {SIGNIFICANCE:.0%} threshold of "
         "Student's t (1.96 or more; 4.3 when three seeds decide). The error joins the spread over "
         "training seeds with the spread over questions, paired by question. With one seed the "
-        f"verdict is withheld. {num_tested} hypotheses were tested: if none were true, about "
-        f"{num_tested * SIGNIFICANCE / 2:.1f} would still read supported."
+        f"verdict is withheld. {chance}"
     )
 
 
@@ -147,7 +172,7 @@ def _judge(cells: Cells, row: Mapping[str, Any], min_effect: float) -> Verdict:
     except MissingCell as missing:
         return Verdict(
             verdict=NOT_TESTABLE,
-            detail=f"no {missing.metric} of {missing.cell}",
+            detail=_lack(missing),
             effect=None,
             holds=None,
             survives_bonferroni=None,
@@ -168,6 +193,12 @@ def _judge(cells: Cells, row: Mapping[str, Any], min_effect: float) -> Verdict:
         parts=tuple(_part(comparison) for comparison in finding.comparisons),
         **_constants(row),
     )
+
+
+def _lack(missing: MissingCell) -> str:
+    """What a study does not have, in the words of the tables."""
+    name = MEASURES.get(missing.metric, missing.metric.partition(".")[2])
+    return f"no {name} of {label_of(missing.cell)}"
 
 
 def _constants(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,7 +254,7 @@ def _recompute(cells: Cells, row: Mapping[str, Any]) -> Recomputed:
         try:
             ours = Shown.of(Expression(formula).draws(cells).estimate())
         except MissingCell as error:
-            missing = f"no {error.metric} of {error.cell}"
+            missing = _lack(error)
     return Recomputed(
         id=row["id"],
         text=row["text"],

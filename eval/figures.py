@@ -33,11 +33,12 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Curves over the same axis; a vertical line where the phase changes."""
+    """Curves over the same axis; a vertical line where the phase changes. A share begins at 0."""
 
     title: str
     curves: tuple[Curve, ...]
     boundary: float | None = None
+    is_share: bool = False
 
 
 def color_of(cell: str) -> str:
@@ -116,7 +117,7 @@ def gap_by_stage(gaps: Sequence[Mapping[str, Any]]) -> Any:
     """Each mix's lead over M_base before and after SFT: own suites, and the held-out loss."""
     figure, panels = new_figure(8.2, 3.1, columns=2)
     titles = {
-        "accuracy": "accuracy lead over M_base, points",
+        "accuracy": "lead over M_base in Average, points",
         "heldout": "held-out loss below M_base's, nats a token",
     }
     for ax, (measure, title) in zip(panels, titles.items(), strict=True):
@@ -212,6 +213,9 @@ def _draw_panel(ax: Any, panel: Panel) -> None:
             alpha=0.35 if curve.is_faint else 1.0,
             label=None if curve.is_faint else curve.label,
         )
+    lowest = min(value for curve in panel.curves for value in curve.values)
+    if panel.is_share or (lowest >= 0.0 and ax.get_ylim()[0] < 0.0):
+        ax.set_ylim(bottom=0.0)  # what is never below 0 has no axis there
     ax.set_title(panel.title, loc="left", color=INK, fontsize=9.5)
 
 

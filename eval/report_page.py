@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.files import read_json
+from frontload.eval.claims import measure_of
 from frontload.eval.results import GeneratedResult, read_results
 from frontload.eval.tables import label_of
 from frontload.eval.text_tables import Budget
@@ -37,6 +38,7 @@ class VerdictRow:
     """One hypothesis as it is printed."""
 
     row: Mapping[str, Any]
+    measure: str  # what its effect is a difference of
     tone: str  # css class of the verdict
     mark: Mark
 
@@ -89,6 +91,8 @@ class Page:
     questions: tuple[Question, ...]
     caveats: tuple[str, ...]
     num_seeds: int
+    compared: Mapping[str, Sequence[str]]  # table of the paper -> the models in it, by our names
+    rl_lead: str  # the lead after RL as it is judged, beside the Average of a figure; "" without
 
 
 TONES = {
@@ -119,7 +123,7 @@ def build_page(
         budget=budget.sentence(),
         rule=verdicts["rule"],
         cards=tuple(_cards(rows)),
-        verdicts=tuple(_verdict_rows(rows)),
+        verdicts=tuple(verdict_rows(rows)),
         counts=verdicts["counts"],
         tables=tuple(table for table in tables["tables"] if table["id"] not in OWN_TABLES),
         own_tables=tuple(table for table in tables["tables"] if table["id"] in OWN_TABLES),
@@ -127,6 +131,23 @@ def build_page(
         questions=tuple(sample_questions(evaluations)),
         caveats=tuple(caveats(num_seeds, cells)),
         num_seeds=num_seeds,
+        compared={
+            table["id"]: list(dict.fromkeys(label_of(row["cell"]) for row in table["rows"]))
+            for table in tables["tables"]
+        },
+        rl_lead=rl_lead(rows),
+    )
+
+
+def rl_lead(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The sentence that tells the RL point of a figure from the number that H13 is judged on."""
+    row = next((one for one in rows if one["id"].startswith("H13")), None)
+    if row is None or row["effect"] is None:
+        return ""
+    effect = row["effect"]
+    return (
+        "The point after RL is in Average as well; H13 and H14 are judged on flat 8, the Avg. of "
+        f"T3 and RL, in which M_LMQ leads by {effect['value']:+.2f} +- {effect['se']:.2f}."
     )
 
 
@@ -223,16 +244,11 @@ def _tone(row: Mapping[str, Any]) -> str:
     return TONES[row["verdict"]]
 
 
-def _verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
-    reach = [
-        abs(value)
-        for row in rows
-        if row["effect"]
-        for value in (
-            abs(row["effect"]["value"]) + 1.96 * row["effect"]["se"],
-            row["paper_effect"] or 0.0,
-        )
-    ]
+def verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
+    """Every hypothesis with its place on one axis, which holds our intervals and the paper's."""
+    ours = [row["effect"] for row in rows if row["effect"]]
+    reach = [abs(effect["value"]) + 1.96 * effect["se"] for effect in ours]
+    reach += [abs(row["paper_effect"] or 0.0) for row in rows]
     span = max(reach, default=1.0) or 1.0
 
     def at(value: float | None) -> float | None:
@@ -250,7 +266,8 @@ def _verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
             high=at(None if value is None else value + reach_of),
             paper=at(row["paper_effect"]),
         )
-        made.append(VerdictRow(row=row, tone=_tone(row), mark=mark))
+        measure = measure_of(row["effect_formula"])
+        made.append(VerdictRow(row=row, measure=measure, tone=_tone(row), mark=mark))
     return made
 
 

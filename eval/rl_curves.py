@@ -21,6 +21,9 @@ PANELS = {
 }
 """Metric -> title. A group whose answers all score alike teaches nothing."""
 
+SHARES = ("train/reward", "train/degenerate_group_share", "train/clip_share")
+"""Those between 0 and 1; the reward is the share of answers that are right and well formed."""
+
 
 def rl_panels(checkpoints: Mapping[str, Path]) -> list[Panel]:
     """A panel a metric, a curve a run, seeds after the first drawn faint; empty without RL."""
@@ -53,5 +56,5 @@ def rl_panels(checkpoints: Mapping[str, Path]) -> list[Panel]:
                 )
             )
         if curves:
-            panels.append(Panel(title=title, curves=tuple(curves)))
+            panels.append(Panel(title=title, curves=tuple(curves), is_share=metric in SHARES))
     return panels

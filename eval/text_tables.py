@@ -4,10 +4,15 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from frontload.eval.claims import Verdict
-from frontload.eval.tables import Number, Table
+from frontload.eval.claims import Verdict, measure_of
+from frontload.eval.tables import Number, Table, label_of
 
 NOTHING = "-"
+MEASURED_IN = (
+    "`in` names the number that an effect is a difference of. Average: the mean of the category "
+    "means. flat 8, on which RL is judged as in T3: the mean of all benchmarks but instruction "
+    "following (Avg. in T3 and RL)."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +50,15 @@ def tables_markdown(
         "seeds and questions. `no answer %`: generations without a final answer."
     )
     parts += [table_text(table) for table in tables]
-    parts += ["## Verdicts", textwrap.fill(rule, 100), verdicts_text(verdicts)]
+    parts += ["## Verdicts", textwrap.fill(rule, 100)]
+    parts += [textwrap.fill(MEASURED_IN, 100), verdicts_text(verdicts)]
     return "\n\n".join(parts) + "\n"
 
 
 def table_text(table: Table) -> str:
     """One table with its caption, rule and notes."""
     if not any(any(row.ours) for row in table.rows):
-        body = "no cell of it in this study" + (
-            " (its recipe has no `rl`)." if table.id == "T3" else "."
-        )
+        body = f"no cell of it in this study: {', '.join(missing_cells(table))}."
     else:
         head = ["", *table.columns, "seeds"]
         rows = [
@@ -76,6 +80,11 @@ def table_text(table: Table) -> str:
     return "\n\n".join(lines)
 
 
+def missing_cells(table: Table) -> list[str]:
+    """The models that a table of the paper compares, by our names."""
+    return list(dict.fromkeys(label_of(row.cell) for row in table.rows))
+
+
 def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str:
     """`41.2 +-2.1 (52.70)`, with what is missing left out."""
     text = NOTHING if ours is None else f"{ours.value:.{decimals}f} +-{ours.se:.{decimals}f}"
@@ -84,7 +93,7 @@ def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str
 
 def verdicts_text(verdicts: Sequence[Verdict]) -> str:
     """One line a hypothesis."""
-    head = ["", "hypothesis", "effect, points", "t", "n", "paper", "verdict", "detail"]
+    head = ["", "hypothesis", "effect, points", "in", "t", "n", "paper", "verdict", "detail"]
     return grid_text(head, [_verdict_row(verdict) for verdict in verdicts])
 
 
@@ -96,6 +105,7 @@ def _verdict_row(verdict: Verdict) -> list[str]:
         verdict.id.split("_")[0],
         verdict.name,
         NOTHING if effect is None else f"{effect.value:+.2f} +-{effect.se:.2f}",
+        measure_of(verdict.effect_formula),
         t,
         f"{verdict.num_seeds} x {verdict.num_items}" if effect else NOTHING,
         paper,

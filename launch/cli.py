@@ -36,7 +36,18 @@ STUDY_COMMANDS = (
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are four-part messages."""
+    """An argument parser whose complaints are four-part messages; no flag is abbreviated."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings, allow_abbrev=False)
+        self._typed: Sequence[str] = ()
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Any = None, namespace: Any = None
+    ) -> Any:
+        """As argparse has it, with the words kept for a message about them."""
+        self._typed = () if args is None else args
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         choice = re.search(
@@ -57,20 +68,31 @@ class _Parser(argparse.ArgumentParser):
                 rule="commands are " + ", ".join(names),
                 do=nearest(choice[2], names),
             )
-        unknown = re.search(r"unrecognized arguments: (\S+)", message)
-        if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            raise RecipeError(
-                f"{self._place()} {unknown[1]}".strip(),
-                found=f"'{unknown[1]}' is not understood",
-                rule="arguments are those of `" + self.prog + " --help`",
-                do=nearest(unknown[1].split("=")[0], flags),
-            )
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        if message.startswith("unrecognized arguments: "):
+            raise self._unknown(message.split()[2], flags)
+        if message.startswith("the following arguments are required"):
+            typed = [word.partition("=")[0] for word in self._typed if word.startswith("--")]
+            unknown = next((word for word in typed if word not in (*flags, "--")), None)
+            if unknown:  # most likely one that is required, misspelt
+                raise self._unknown(unknown, flags)
         raise RecipeError(
             self._place() or "command line",
             found=message,
             rule="arguments are those of `" + self.prog + " --help`",
             do="change the command",
+        )
+
+    def _unknown(self, word: str, flags: Sequence[str]) -> RecipeError:
+        asked = word.partition("=")[0]
+        begun = [flag for flag in flags if flag.startswith(asked)] if asked.startswith("--") else []
+        return RecipeError(
+            f"{self._place()} {word}".strip(),
+            found=f"'{word}' is not understood",
+            rule="arguments are those of `" + self.prog + " --help`, each written out",
+            do="write " + " or ".join(f"'{flag}'" for flag in begun)
+            if begun
+            else nearest(asked, flags),
         )
 
     def _place(self) -> str:

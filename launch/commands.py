@@ -6,13 +6,14 @@ from pathlib import Path
 from frontload.launch import cluster_show, reporting, show
 from frontload.launch.cluster_plan import ClusterPlan, is_cluster_study, load_cluster_plan
 from frontload.launch.crew import Crew, check_crew, find_crew
+from frontload.launch.made_by import run_command
 from frontload.launch.out_folder import check_out
 from frontload.launch.plan import Plan, plan_study
 from frontload.launch.progress import Progress
 from frontload.launch.runner import Settings, Summary, run_stages
 from frontload.launch.settle import settle
 from frontload.launch.store import Store, check_content
-from frontload.recipes.errors import RecipeError
+from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.study import Study, load_study
 
 
@@ -73,6 +74,17 @@ def report(options: argparse.Namespace) -> int:
     """Writes the report of a finished study."""
     _refuse_cluster_study(options)
     found, store, _ = _planned(options)
+    if found.missing:
+        command = run_command(
+            options.study, store, seeds=options.seeds, overrides=options.overrides
+        )
+        raise ArtifactError(
+            f"report of study {found.study.name}",
+            found=f"{len(found.missing)} of {len(found.entries)} stages are not built in "
+            f"{store.root}, the first {found.missing[0].stage.folder}",
+            rule="a report is written from a finished study",
+            do=f"run `{command}` first",
+        )
     return _report(found.study, store, _out(options), utilisation=None, is_forced=True)
 
 

@@ -5,6 +5,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from frontload.launch.made_by import find_maker
 from frontload.launch.named import built_names, find_named, suggest
 from frontload.launch.store import Store, check_content, read_manifest
 from frontload.recipes.errors import RecipeError
@@ -68,8 +69,10 @@ def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
         f"{command} {asked}",
         found=f"no such folder, and no such checkpoint in {store.root}",
         rule="a checkpoint is named by its folder, its key or its label",
-        do=suggest(asked, built_names(store, kinds=CHECKPOINTS))
-        or "run the study first, or give its --store",
+        do=f"give the store of its run with --store, or run `{maker.command(store)}` first"
+        if (maker := find_maker(asked, store, kinds=CHECKPOINTS))
+        else suggest(asked, built_names(store, kinds=CHECKPOINTS))
+        or "give the store of its run with --store",
     )
 
 

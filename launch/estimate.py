@@ -18,6 +18,7 @@ from frontload.megatron_ext.census import (
 )
 from frontload.megatron_ext.layouts import Estimate, Refused, estimate_layout, search_layouts
 from frontload.megatron_ext.pattern import Layer, check_model, parse_pattern
+from frontload.recipes.budgets import check_study
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import find_recipe, load_recipe, nearest, recipe_names
 from frontload.recipes.precision import find_precision, refuse_mixing
@@ -27,6 +28,7 @@ from frontload.recipes.study_schema import StudyRecipe
 TRAINING = ("pretrain", "sft")
 PARTS = ("pretraining", "sft")
 PRECISION = "precision."
+LONGEST = 8_192  # of a bare model: the paper's
 
 
 def add_arguments(one: argparse.ArgumentParser) -> None:
@@ -39,7 +41,11 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     )
     one.add_argument("--placement", required=True, help="a name, or a path ending in .yaml")
     one.add_argument("--part", choices=PARTS, default=PARTS[0], help="which part of a study")
-    one.add_argument("--sequence-tokens", type=int, default=8_192, help="of a bare model")
+    one.add_argument(
+        "--sequence-tokens",
+        type=int,
+        help=f"of a bare model; {LONGEST:_}, or as many as it takes, if not given",
+    )
     one.add_argument("--batch-sequences", type=int, default=768, help="of a bare model")
     one.add_argument("--tokens", type=int, help="budget in tokens, instead of the recipe's")
     one.add_argument("--precision", help="instead of the recipe's; bf16 for a bare model")
@@ -114,12 +120,14 @@ def read_workload(options: argparse.Namespace, overrides: list[str]) -> Workload
         found: Any = load_training(options.recipe, overrides).value
         tokens, model = found.total_tokens, found.model
     elif folder == "studies":
-        study = load_recipe(path, StudyRecipe, overrides=overrides).value
+        loaded = load_recipe(path, StudyRecipe, overrides=overrides)
+        check_study(loaded)
+        study = loaded.value
         found, model = getattr(study, options.part), study.model
         tokens = found.tokens
     else:
         model = load_recipe(path, Model, overrides=overrides).value
-        found, tokens = _bare(options), 0
+        found, tokens = _bare(options, model), 0
     workload = Workload(
         name=path.stem,
         model=model,
@@ -155,10 +163,21 @@ def layer_costs(model: Model, sequence_tokens: int) -> tuple[LayerCost, ...]:
     return (*found, _cost("output and norm", 1, output, work=output_work(model).total))
 
 
-def _bare(options: argparse.Namespace) -> argparse.Namespace:
-    """The batch of a model that is named alone: the flags'."""
+def _bare(options: argparse.Namespace, model: Model) -> argparse.Namespace:
+    """The batch of a model that is named alone: the flags'.
+
+    Raises: RecipeError for a sequence that is longer than the model takes.
+    """
+    asked, longest = options.sequence_tokens, model.max_sequence_tokens
+    if asked is not None and asked > longest:
+        raise RecipeError(
+            f"estimate {options.recipe} --sequence-tokens",
+            found=f"is {asked}",
+            rule=f"the model's max_sequence_tokens is {longest}",
+            do=f"write at most {longest}, or add max_sequence_tokens={asked}",
+        )
     return argparse.Namespace(
-        sequence_tokens=options.sequence_tokens,
+        sequence_tokens=min(LONGEST, longest) if asked is None else asked,
         global_batch_sequences=options.batch_sequences,
         precision="bf16",
         reset_at_document_boundaries=True,

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from frontload.launch.estimate_answer import Answer
+from frontload.launch.show import show_number
 from frontload.megatron_ext.census import count_parameters
 from frontload.megatron_ext.gemms import Gemm, list_gemms
 from frontload.megatron_ext.layouts import Estimate, Refused
@@ -26,7 +27,8 @@ def show(answer: Answer, *, num_layouts: int, gemms: bool) -> None:
     workload, placement = answer.workload, answer.placement
     tokens = workload.sequence_tokens * workload.global_batch_sequences
     console.print(
-        f"[bold]{workload.name}[/bold] on {placement.name}: {placement.world_size} ranks, batch "
+        f"[bold]{workload.name}[/bold] on {placement.name}: "
+        f"{show_number(placement.world_size, 'rank')}, batch "
         f"{workload.global_batch_sequences} x {workload.sequence_tokens} = {tokens:,} tokens, "
         f"{answer.precision.name}"
     )
@@ -91,10 +93,11 @@ def _costs(answer: Answer) -> Table:
 
 def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
     placement, batching = asked.placement, asked.batching
+    micro = batching.num_micro_batches
     kept = f"{placement.kernels} layers" + (", recomputed" if placement.recompute else "")
     console.print(
         f"tensor {placement.tensor_parallel} x pipeline {placement.pipeline_parallel} x data "
-        f"{batching.data_parallel}: {batching.num_micro_batches} micro-batches of "
+        f"{batching.data_parallel}: {micro} micro-batch{'' if micro == 1 else 'es'} of "
         f"{batching.micro_sequences}; {kept}"
     )
     console.print(_memory(asked))

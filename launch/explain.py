@@ -9,13 +9,13 @@ from typing import Any
 from frontload.launch import show
 from frontload.launch.cli import FIRST_PHASE
 from frontload.launch.crew import Crew
+from frontload.launch.made_by import find_maker, run_command, stage_names
 from frontload.launch.named import ambiguous, built_names, find_named, suggest
 from frontload.launch.plan import Entry, plan_study
 from frontload.launch.settle import settle
 from frontload.launch.store import Store, read_manifest
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import nearest
-from frontload.recipes.stage import Stage
 from frontload.recipes.study import load_study
 
 
@@ -34,11 +34,17 @@ def explain(options: argparse.Namespace) -> int:
         folder = find_named(store, what)
     if folder is None and entry is None:
         names = sorted({*built_names(store), *(one.stage.folder for one in planned)})
+        maker = None if options.study else find_maker(what, store)
         raise RecipeError(
             f"explain {what}",
-            found=f"no such key or label in {store.root}",
+            found=f"no such key or label in {store.root}"
+            + (f", and none in study {options.study}" if options.study else ""),
             rule="a key is the end of a folder's name, a label its start",
-            do=suggest(what, names) or "add --study STUDY for what is not built",
+            do=f"add --study {maker.study}"
+            + (f" seeds={maker.seeds}" if maker.seeds else "")
+            + f" to ask before it is built; `{maker.command(store)}` makes it"
+            if maker
+            else suggest(what, names) or "add --study STUDY for what is not built",
         )
     stage = entry.stage if entry else None
     print("\n".join(show.explain_lines(stage, folder, entry)))
@@ -72,16 +78,11 @@ def _planned(options: argparse.Namespace, store: Store) -> Sequence[Entry]:
 
 
 def _find_entry(planned: Sequence[Entry], what: str) -> Entry | None:
-    exact = [entry for entry in planned if what in _names(entry.stage)]
-    found = exact or [entry for entry in planned if f"{what}-seed1" in _names(entry.stage)]
+    exact = [entry for entry in planned if what in stage_names(entry.stage)]
+    found = exact or [entry for entry in planned if f"{what}-seed1" in stage_names(entry.stage)]
     if len(found) > 1:
         raise ambiguous(what, [entry.stage.folder for entry in found])
     return found[0] if found else None
-
-
-def _names(stage: Stage) -> tuple[str, ...]:
-    plain = (stage.key, stage.label, f"{stage.label}-{stage.key}")
-    return (*plain, *(f"{stage.kind}/{name}" for name in plain))
 
 
 def _explain_sample(options: argparse.Namespace, store: Store) -> int:
@@ -93,17 +94,7 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
             do="write e.g. `frontload explain sample 17 --blend ldq-seed1`",
         )
     asked = options.blend or FIRST_PHASE
-    folder = find_named(store, f"blend/{asked.removeprefix('blend/')}")
-    if folder is None:
-        names = [path.name for path in (store.root / "blend").glob("*")]
-        raise RecipeError(
-            f"explain sample --blend {asked}",
-            found=f"no such blend in {store.root}",
-            rule="--blend is the key or label of a built blend",
-            do=nearest(asked, names)
-            if names
-            else "give the store of a run with --store, or run the study first",
-        )
+    folder = _find_blend(options, store, asked=f"blend/{asked.removeprefix('blend/')}")
     origins: Any = importlib.import_module("frontload.data_tools.explain")
     sources = _sources(store, folder)
     folders = origins.sources_in_store(sources["index"], tokenizer=sources["tokenizer"])
@@ -112,6 +103,32 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
     print(f"blend/{folder.name}{further}")
     print(found.to_text())
     return 0
+
+
+def _find_blend(options: argparse.Namespace, store: Store, *, asked: str) -> Path:
+    """The built blend of this name: that of --study, or the only one in the store."""
+    entry = _find_entry(_planned(options, store), asked)
+    if entry is not None:
+        folder = store.find(entry.stage.kind, entry.stage.key)
+        makes = run_command(options.study, store, overrides=options.overrides)
+    else:
+        folder = None if options.study else find_named(store, asked)
+        maker = None if options.study or folder else find_maker(asked, store)
+        makes = maker.command(store) if maker else ""
+    if folder is not None:
+        return folder
+    names = [path.name for path in (store.root / "blend").glob("*")]
+    raise RecipeError(
+        f"explain sample --blend {asked.removeprefix('blend/')}",
+        found=f"no such blend in {store.root}"
+        + (f" of study {options.study}" if options.study else ""),
+        rule="--blend is the key or label of a built blend",
+        do=f"give the store of a run with --store, or run `{makes}` first"
+        if makes
+        else nearest(asked.removeprefix("blend/"), names)
+        if names
+        else "give the store of a run with --store",
+    )
 
 
 def _sources(store: Store, blend: Path) -> dict[str, Any]:

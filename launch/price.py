@@ -45,6 +45,9 @@ GPU_FIXED_SECONDS = {"pretrain": 6.0, "sft": 6.0, "evaluate": 12.0}
 and kernels loaded; of an evaluation, the steps of generation too, which launching bounds and not
 arithmetic, and grading. Assumed: never run on a GPU."""
 
+OWN_TOKENS = 1_000_000
+"""Taken for the size of a user's own files, which are not tokenised to price them."""
+
 TERA = 1e12
 
 LIKE_SIZE = 4.0
@@ -76,7 +79,8 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         return tokens, flops, flops
     if stage.kind == "evaluate":
         model = stage.inputs["checkpoint"].recipe.model
-        tokens = _items(stage.inputs["corpus"], recipe) * recipe.max_new_tokens
+        answer = min(recipe.max_new_tokens, model.max_sequence_tokens)
+        tokens = _items(stage.inputs["corpus"], recipe) * answer
         flops = tokens * forward_flops_per_token(model, model.max_sequence_tokens)
         return tokens, flops, flops
     if stage.kind == "grpo":
@@ -168,7 +172,7 @@ def _corpus_tokens(stage: Stage) -> int:
         corpus = corpus.inputs.get("corpus") or corpus.inputs["documents"]
     synthesis = corpus.recipe
     if not isinstance(synthesis, schema.Synthesis):
-        return 1_000_000  # a user's files are not opened to price them
+        return OWN_TOKENS
     sizes = {
         "base": synthesis.base_tokens,
         "ldq": synthesis.ldq.tokens,

@@ -22,7 +22,7 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
     Raises: ArtifactError if a stage is not built.
     """
     report: Any = importlib.import_module("frontload.eval.report")
-    folders = {stage.key: _folder(study, store, stage) for stage in study.stages}
+    folders = {stage.key: _folder(store, stage) for stage in study.stages}
 
     def of_kind(*kinds: str) -> dict[str, Path]:
         return {s.label: folders[s.key] for s in study.stages if s.kind in kinds}
@@ -64,13 +64,13 @@ def recipe_text(study: Study) -> str:
     return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
 
 
-def _folder(study: Study, store: Store, stage: Stage) -> Path:
+def _folder(store: Store, stage: Stage) -> Path:
     found = store.find(stage.kind, stage.key)
     if found is None:
         raise ArtifactError(
-            f"report of study {study.name}",
-            found=f"{stage.folder} is not built",
+            f"report, {stage.folder}",
+            found=f"is gone from {store.root}",
             rule="a report is written from a finished study",
-            do=f"run `frontload run {study.name} --store {store.root}` first",
+            do="run the same command again",
         )
     return found

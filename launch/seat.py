@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from frontload.launch.slurm import SECRET
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
+from frontload.recipes.slurm_budgets import SECRET
 
 TOLD_PREFIXES = ("CUDA", "GLOO", "MASTER_", "NCCL", "NVTE", "OMP", "SLURM", "TORCH", "UCX")
 PACKAGES = ("torch", "megatron-core", "transformer-engine", "mamba-ssm", "causal-conv1d", "numpy")

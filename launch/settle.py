@@ -1,10 +1,19 @@
-"""What a checked study still needs before it is expanded: a layout that fits, its files' digest."""
+"""What a checked study still needs before it is expanded: what only other rooms can check of it.
+
+A layout that fits, a machine that has it, an RL that its trainer takes, the digest of its files.
+"""
 
 from frontload.launch.own_files import pin_own_files
+from frontload.megatron_ext.gemms import check_layers
 from frontload.megatron_ext.layout import cut_batch
+from frontload.recipes.cluster import TRANSFORMER_ENGINE
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded
+from frontload.recipes.placement import Placement
+from frontload.recipes.precision import find_precision
+from frontload.recipes.study_rl import grpo_recipe
 from frontload.recipes.study_schema import StudyRecipe
+from frontload.rl.guards import check_parts
 
 
 def settle(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
@@ -12,11 +21,39 @@ def settle(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
 
     Raises: RecipeError naming file, line and key of the layout or the file that does not fit.
     """
+    _check_machine(loaded)
     recipe = loaded.value
     for section in ("pretraining", "sft"):
+        knobs = getattr(recipe, section)
         try:
-            cut_batch(recipe.model, getattr(recipe, section), placement=recipe.placement)
+            cut_batch(recipe.model, knobs, placement=recipe.placement)
+            check_layers(recipe.placement, find_precision(knobs.precision))
         except RecipeError as error:
             path = error.asked.replace("training.", f"{section}.")
             raise loaded.refuse(path, found=error.found, rule=error.rule, do=error.do) from error
+    if recipe.rl is not None:
+        try:
+            check_parts(grpo_recipe(recipe.rl, recipe.model, seed=1), Placement())
+        except RecipeError as error:
+            asked = f"rl.{error.asked}"
+            raise loaded.refuse(asked, found=error.found, rule=error.rule, do=error.do) from error
     return pin_own_files(loaded)
+
+
+def _check_machine(loaded: Loaded[StudyRecipe]) -> None:
+    """A study is made on the machine of the command."""
+    placement = loaded.value.placement
+    if placement.num_nodes != 1:
+        raise loaded.refuse(
+            "placement.num_nodes",
+            found=f"is {placement.num_nodes}",
+            rule="the stages of a study run on one machine",
+            do="write 1",
+        )
+    if placement.kernels == TRANSFORMER_ENGINE and placement.gpus is None:
+        raise loaded.refuse(
+            "placement.kernels",
+            found=f"is {TRANSFORMER_ENGINE} in a placement without `gpus`",
+            rule="these layers need CUDA, and a placement without `gpus` shows a study none",
+            do="write torch, or add `gpus`",
+        )

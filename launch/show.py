@@ -6,21 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.launch.plan import BUILT, Entry, Plan
-from frontload.launch.price import Price
+from frontload.launch.price import OWN_TOKENS, Price
 from frontload.launch.progress import show_seconds
 from frontload.launch.runner import Summary
 from frontload.launch.store import Store, Ticket, read_manifest
 from frontload.recipes.stage import Stage
 
+UNITS = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 SHOWN_FAILURES = 5  # messages at the end of a run; each was shown when it came
 
 
 def show_count(number: float) -> str:
     """A count in short form: 4.10 M, 327 k, 12."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
+    for unit, size in UNITS:
+        if number >= 0.9995 * size:  # three digits: 999_600 is 1 M, not 1e+03 k
             return f"{number / size:.3g} {unit}"
-    return f"{number:g}"
+    return f"{number:.3g}"
 
 
 def show_price(price: Price) -> str:
@@ -72,18 +73,31 @@ def total_line(plan: Plan) -> str:
     prices = [entry.price for entry in plan.missing]
     total = sum(price.seconds for price in prices)
     measured = sum(price.seconds for price in prices if price.is_measured)
-    source = f" ({100 * measured / total:.0f}% of it at rates measured in this store)"
+    share = measured / total if total else 0.0
+    flops = show_count(sum(price.flops for price in prices))
+    flops += "FLOPs" if flops[-1].isalpha() else " FLOPs"
     cpu = sum(price.seconds for price in prices if not price.on_gpu)
     time = f"{show_seconds(cpu)} of CPU time"
-    where = f"{plan.workers} workers"
+    where = show_number(plan.workers, "worker")
     if plan.gpus:
         time = f"{show_seconds(total - cpu)} of GPU time, {time}"
-        where = f"{plan.gpus} GPU worker{'s' if plan.gpus > 1 else ''} and {where}"
+        where = f"{show_number(plan.gpus, 'GPU worker')} and {where}"
     return (
-        f"price: {show_count(sum(price.flops for price in prices))}FLOPs, {time}"
-        f"{source if total else ''}; about {show_seconds(plan.wall_seconds)} on {where}"
-        f"{_gpu_terms(plan)}"
+        f"price: {flops}, {time} ({100 * share:.0f}% of it at rates measured in this store); "
+        f"about {show_seconds(plan.wall_seconds)} on {where}{_gpu_terms(plan)}{_own_terms(plan)}"
     )
+
+
+def show_number(number: int, what: str) -> str:
+    """A number of things: 1 worker, 2 workers."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _own_terms(plan: Plan) -> str:
+    """That the size of a user's own files is a guess."""
+    if not any(entry.stage.kind == "import_own" for entry in plan.entries):
+        return ""
+    return f"; your own files are taken for {show_count(OWN_TOKENS)} tokens, whatever they hold"
 
 
 def _gpu_terms(plan: Plan) -> str:
@@ -124,13 +138,14 @@ def _state(entry: Entry, store: Store) -> tuple[str, str]:
 
 def summary_lines(summary: Summary) -> list[str]:
     """What a run did, and how busy the cores were."""
+    took = show_seconds(summary.wall_seconds)
     lines = [
-        f"made {len(summary.made)} stages in {show_seconds(summary.wall_seconds)}; stages used "
-        f"{summary.cpu_seconds:.1f} CPU s, {100 * summary.utilisation:.0f}% of {summary.cores} "
-        f"core{'s' if summary.cores > 1 else ''} x wall time"
+        f"made {show_number(len(summary.made), 'stage')} in {took}; stages used "
+        f"{summary.cpu_seconds:.1f} CPU s, {100 * summary.utilisation:.0f}% of "
+        f"{show_number(summary.cores, 'core')} x wall time"
     ]
     if summary.gpus:
-        workers = f"{summary.gpus} GPU worker{'s' if summary.gpus > 1 else ''}"
+        workers = show_number(summary.gpus, "GPU worker")
         lines[0] += f"; {workers} held a stage for {100 * summary.gpu_share:.0f}% of it"
     if summary.failed:
         lines.append(f"{len(summary.failed)} failed:")

@@ -6,7 +6,6 @@ trainer, and one that starts torchrun everywhere. A body uses what `PROLOGUE` de
 and leaves the exit status in `status`. Pure: starts nothing.
 """
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,7 @@ from frontload.recipes.cluster import Slurm
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
 
-TIME_LIMIT = re.compile(r"(?:(\d+)-)?(\d{1,2}):([0-5]\d):([0-5]\d)")
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
-HIGHEST_PORT = 65_535
 POLL_SECONDS = 1
-SIGNAL_LATE_SECONDS = 60  # Slurm sends its warning up to a minute late
-STEPS_TO_STOP = 3  # the head, the workers and the trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +32,9 @@ class ClusterJob:
 def job_script(job: ClusterJob, placement: Placement) -> str:
     """The whole text for sbatch.
 
-    Raises: RecipeError for a placement that Slurm would refuse, or that would not come back.
+    Raises: RecipeError for a placement without a `slurm` section, or a word that sbatch misreads.
     """
-    slurm = check_slurm(placement)
+    slurm = slurm_of(placement)
     _check_words(job)
     exports = {**job.environment, **slurm.environment}
     numbers = {
@@ -70,92 +63,19 @@ def job_script(job: ClusterJob, placement: Placement) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def check_slurm(placement: Placement) -> Slurm:
-    """The Slurm section of a placement, after its values were checked.
+def slurm_of(placement: Placement) -> Slurm:
+    """The Slurm section of a placement; its values were checked when it was loaded.
 
-    Raises: RecipeError for a missing section or a value that cannot be.
+    Raises: RecipeError for a placement without one.
     """
-    slurm = placement.slurm
-    if slurm is None:
+    if placement.slurm is None:
         raise RecipeError(
             f"placement {placement.name}",
             found="no `slurm` section",
             rule="a job for a cluster says how its nodes are asked for",
             do="choose a placement with one, e.g. --placement slurm",
         )
-    limit = limit_seconds(slurm.time_limit)
-    least = SIGNAL_LATE_SECONDS + STEPS_TO_STOP * slurm.stop_seconds
-    if not least <= slurm.requeue_seconds < limit:
-        raise RecipeError(
-            "placement.slurm.requeue_seconds",
-            found=f"{slurm.requeue_seconds} of a limit of {limit} seconds",
-            rule=f"the job is warned early enough to stop {STEPS_TO_STOP} steps of "
-            f"{slurm.stop_seconds} seconds each before its limit: {least} seconds or more",
-            do="change it, stop_seconds or time_limit",
-        )
-    if slurm.first_port < 1_024 or slurm.first_port + slurm.num_ports - 1 > HIGHEST_PORT:
-        raise RecipeError(
-            "placement.slurm.first_port",
-            found=f"ports {slurm.first_port} to {slurm.first_port + slurm.num_ports - 1}",
-            rule=f"ports of a job lie between 1024 and {HIGHEST_PORT}",
-            do="lower first_port or num_ports",
-        )
-    least_one = ("num_ports", "start_seconds", "stop_seconds", "max_failures")
-    if min(getattr(slurm, name) for name in least_one) < 1:
-        raise RecipeError(
-            "placement.slurm",
-            found=f"one of {', '.join(least_one)} is below 1",
-            rule="each is 1 or more",
-            do="raise it",
-        )
-    _check_texts(slurm)
-    return slurm
-
-
-def limit_seconds(text: str) -> int:
-    """Seconds of a limit written HH:MM:SS or D-HH:MM:SS.
-
-    Raises: RecipeError for another form; Slurm reads "30" as minutes and "1:30" as a minute.
-    """
-    match = TIME_LIMIT.fullmatch(text)
-    if match is None:
-        raise RecipeError(
-            "placement.slurm.time_limit",
-            found=f"is '{text}'",
-            rule="a limit is hours, minutes and seconds, with days in front if needed",
-            do='write e.g. "04:00:00" or "2-00:00:00" in quotes',
-        )
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def _check_texts(slurm: Slurm) -> None:
-    for name in slurm.environment:
-        if not NAME.fullmatch(name) or SECRET.search(name):
-            raise RecipeError(
-                f"placement.slurm.environment.{name}",
-                found="a secret" if SECRET.search(name) else "not a name of a variable",
-                rule="the script is printed and kept; secrets come from the shell that submits, "
-                "whose variables sbatch passes on",
-                do="remove it, and export it in your shell" if SECRET.search(name) else "rename it",
-            )
-    for line in slurm.header:
-        if not line.startswith("--") or not line.isprintable():
-            raise RecipeError(
-                "placement.slurm.header",
-                found=f"'{line}'",
-                rule="a line is one option of sbatch",
-                do="write e.g. --constraint=h100",
-            )
-    for knob in ("partition", "account", "container_image", "container_mounts", "shared_folder"):
-        text = getattr(slurm, knob)
-        if not text.isprintable() or " " in text:
-            raise RecipeError(
-                f"placement.slurm.{knob}",
-                found=f"'{text}'",
-                rule="sbatch and srun take it as one word",
-                do="write it without blanks",
-            )
+    return placement.slurm
 
 
 def _check_words(job: ClusterJob) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from frontload.launch.grpo_job import render_grpo
 from frontload.launch.rendered import Rendered
 from frontload.launch.train_job import render_train
+from frontload.megatron_ext.pattern import check_model
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
 from frontload.recipes.placement import Placement
@@ -139,6 +140,10 @@ def load_training(name: str, overrides: Sequence[str]) -> Loaded[Any]:
         check_grpo(loaded)
     else:
         check_train(loaded)
+    try:
+        check_model(loaded.value.model)
+    except RecipeError as error:
+        raise loaded.refuse(error.asked, found=error.found, rule=error.rule, do=error.do) from error
     return loaded
 
 

@@ -95,6 +95,11 @@ def sync_path(path: Path) -> None:
 
 
 CORPUS_SETS = ("base", "ldq", "shq", "own")
+FAMILIES = (
+    *("chain", "add", "story", "var", "stack", "queue", "branch"),
+    *("phase", "track", "fact", "write", "keep", "drop"),
+)
+"""Names of the reasoning families, in the order of data_tools/synthetic/families.py."""
 
 # Corpus (`synthesize`, `import_own`)
 #   base.jsonl                    {"id", "text"}

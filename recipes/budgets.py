@@ -4,10 +4,19 @@ from dataclasses import fields
 from fractions import Fraction
 from math import lcm
 
-from frontload.recipes.artifact import CORPUS_SETS
+from frontload.recipes.artifact import CORPUS_SETS, FAMILIES
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.floors import check_floors
-from frontload.recipes.limits import at_least, choice, distinct
+from frontload.recipes.limits import (
+    TOLERANCE,
+    at_least,
+    choice,
+    distinct,
+    levels,
+    schedule,
+    share,
+    shares,
+)
 from frontload.recipes.load import Loaded
 from frontload.recipes.placement_budgets import check_placement
 from frontload.recipes.schema import ReasoningWriter
@@ -15,13 +24,11 @@ from frontload.recipes.study_rl import check_rl
 from frontload.recipes.study_schema import StudyRecipe, TrainingKnobs
 
 BASE = "base"
-SCHEDULES = ("cosine", "wsd", "constant")
 PRECISIONS = ("fp32", "bf16")
 PATTERN_LETTERS = "M*-"
 TOKENIZERS = ("word", "byte_bpe")
 MODEL_FLAGS = ("pattern", "tie_embeddings")
 POSITIVE = ("sequence_tokens", "global_batch_sequences", "tokens", "learning_rate")
-TOLERANCE = 1e-9  # of a sum of shares written in decimals
 MOST_SEEDS = 100  # each is the whole study again; the plan of 100,000 filled the memory
 
 
@@ -52,13 +59,6 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     check_rl(loaded)
 
 
-def _share(loaded: Loaded[StudyRecipe], path: str, *, value: float, top: float = 1.0) -> None:
-    if not 0.0 <= value <= top:
-        raise loaded.refuse(
-            path, found=f"is {value}", rule=f"a share lies between 0 and {top:g}", do="change it"
-        )
-
-
 def _check_corpus(loaded: Loaded[StudyRecipe]) -> None:
     recipe = loaded.value
     if (recipe.synthesis is None) == (recipe.own is None):
@@ -73,16 +73,12 @@ def _check_corpus(loaded: Loaded[StudyRecipe]) -> None:
         return
     for name in ("ldq", "shq"):
         writer: ReasoningWriter = getattr(recipe.synthesis, name)
-        total = sum(writer.families.values())
-        if abs(total - 1.0) > TOLERANCE:
-            raise loaded.refuse(
-                f"synthesis.{name}.families",
-                found=f"sums to {total:.6g}",
-                rule="shares must sum to 1",
-                do="scale them or add the missing family",
-            )
-        for knob in ("long_share", "short_share", "wrong_share", "level_low", "level_high"):
-            _share(loaded, f"synthesis.{name}.{knob}", value=getattr(writer, knob))
+        for family in writer.families:
+            path = f"synthesis.{name}.families.{family}"
+            choice(loaded, path, value=family, names=FAMILIES)
+        shares(loaded, f"synthesis.{name}.families", of=writer.families, what="family")
+        for knob in ("long_share", "short_share", "wrong_share"):
+            share(loaded, f"synthesis.{name}.{knob}", value=getattr(writer, knob))
         if writer.long_share + writer.short_share > 1.0 + TOLERANCE:
             raise loaded.refuse(
                 f"synthesis.{name}.short_share",
@@ -90,13 +86,7 @@ def _check_corpus(loaded: Loaded[StudyRecipe]) -> None:
                 rule="together they are at most 1; the rest has no trace",
                 do="lower one of them",
             )
-        if writer.level_low > writer.level_high:
-            raise loaded.refuse(
-                f"synthesis.{name}.level_low",
-                found=f"{writer.level_low} is above level_high {writer.level_high}",
-                rule="the lowest difficulty is not above the highest",
-                do="swap them",
-            )
+        levels(loaded, f"synthesis.{name}", low=writer.level_low, high=writer.level_high)
 
 
 def _check_mixes(loaded: Loaded[StudyRecipe]) -> None:
@@ -104,12 +94,20 @@ def _check_mixes(loaded: Loaded[StudyRecipe]) -> None:
     members = ("base", "own") if recipe.own is not None else CORPUS_SETS[:3]
     mixes = tuple(recipe.mixes)
     for name, mix in recipe.mixes.items():
+        distinct(loaded, f"mixes.{name}.members", names=mix.members)
+        if not mix.members:
+            raise loaded.refuse(
+                f"mixes.{name}.members",
+                found="is empty",
+                rule="a mix is the union of one or more sets of the corpus",
+                do="name some of " + ", ".join(members),
+            )
         for member in mix.members:
             choice(loaded, f"mixes.{name}.members", value=member, names=members)
-        for member, share in mix.share_of_member.items():
+        for member, kept in mix.share_of_member.items():
             path = f"mixes.{name}.share_of_member.{member}"
             choice(loaded, path, value=member, names=mix.members)
-            _share(loaded, path, value=share)
+            share(loaded, path, value=kept, is_needed=True)
     for path, listed in (
         ("arms", recipe.arms),
         ("ratio_arms", recipe.ratio_arms),
@@ -119,9 +117,14 @@ def _check_mixes(loaded: Loaded[StudyRecipe]) -> None:
         distinct(loaded, path, names=listed)
     for path, mix in _mixes_used(recipe):
         choice(loaded, path, value=mix, names=mixes)
-    arms = tuple(
-        [*recipe.arms, *(_ratio_name(arm.mix, arm.base_share) for arm in recipe.ratio_arms)]
-    )
+        if path.startswith("sft.") and BASE in recipe.mixes[mix].members:
+            raise loaded.refuse(
+                path,
+                found=f"'{mix}' holds base text",
+                rule="SFT packs conversations: a question and its answer",
+                do="name a mix without the member base",
+            )
+    arms = _arm_names(loaded)
     for place, cell in enumerate(recipe.sft.cells):
         choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
         if cell.multiplier < 1:
@@ -139,6 +142,32 @@ def _mixes_used(recipe: StudyRecipe) -> list[tuple[str, str]]:
     used += [(f"sft.mixes.{place}", mix) for place, mix in enumerate(recipe.sft.mixes)]
     used += [(f"sft.cells.{place}.mix", cell.mix) for place, cell in enumerate(recipe.sft.cells)]
     return [*used, ("mixes", BASE)]
+
+
+def _arm_names(loaded: Loaded[StudyRecipe]) -> tuple[str, ...]:
+    """The arms by name, those off the grid last; each of them is another one."""
+    recipe = loaded.value
+    if not recipe.arms:
+        raise loaded.refuse(
+            "arms",
+            found="is empty",
+            rule="a study compares one pretraining or more",
+            do="write e.g. [base, ldq]",
+        )
+    names = list(recipe.arms)
+    for place, arm in enumerate(recipe.ratio_arms):
+        name = _ratio_name(arm.mix, arm.base_share)
+        if arm.mix == BASE or name in names:
+            raise loaded.refuse(
+                f"ratio_arms.{place}",
+                found="has the mix base" if arm.mix == BASE else f"is called {name} as another is",
+                rule="an arm off the grid has another share of base, to a percent, than any other",
+                do="name a mix of reasoning"
+                if arm.mix == BASE
+                else "write shares that differ by a percent or more",
+            )
+        names.append(name)
+    return tuple(names)
 
 
 def _ratio_name(mix: str, base_share: float) -> str:
@@ -204,10 +233,17 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
 
 def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
     knobs: TrainingKnobs = getattr(loaded.value, section)
-    choice(loaded, f"{section}.schedule", value=knobs.schedule, names=SCHEDULES)
+    schedule(
+        loaded,
+        kind_path=f"{section}.schedule",
+        under=f"{section}.",
+        kind=knobs.schedule,
+        warmup=knobs.warmup_share,
+        decay=knobs.decay_share,
+    )
     choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
-    for knob in ("warmup_share", "decay_share", "final_learning_rate_share"):
-        _share(loaded, f"{section}.{knob}", value=getattr(knobs, knob))
+    path = f"{section}.final_learning_rate_share"
+    share(loaded, path, value=knobs.final_learning_rate_share)
     for knob in ("adam_beta1", "adam_beta2"):
         value = getattr(knobs, knob)
         if not 0.0 <= value < 1.0:
@@ -247,14 +283,21 @@ def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
             rule="both phases have tokens: the share lies between 0 and 1, neither of them",
             do="write e.g. 0.6",
         )
-    _share(loaded, "pretraining.base_share", value=knobs.base_share)
-    shares = [knobs.base_share]
+    ratios = {"pretraining.base_share": knobs.base_share}
     for place, arm in enumerate(recipe.ratio_arms):
-        _share(loaded, f"ratio_arms.{place}.base_share", value=arm.base_share)
-        shares.append(arm.base_share)
+        ratios[f"ratio_arms.{place}.base_share"] = arm.base_share
+    for path, ratio in ratios.items():
+        if not 0.0 < ratio < 1.0:
+            raise loaded.refuse(
+                path,
+                found=f"is {ratio:g}",
+                rule="the second phase has base text and reasoning: the share lies between 0 and "
+                "1, neither of them",
+                do="write e.g. 0.8; `arms: [base]` is the control without reasoning",
+            )
     first = _fraction(knobs.first_phase_share)
     batches = first.denominator
-    sequences = lcm(*(((1 - first) * _fraction(share)).denominator for share in shares))
+    sequences = lcm(*(((1 - first) * _fraction(ratio)).denominator for ratio in ratios.values()))
     size = knobs.sequence_tokens
     unit = lcm(size * knobs.global_batch_sequences * batches, size * sequences)
     if knobs.tokens % unit:
@@ -297,10 +340,19 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
     """No source is asked for more passes than allowed, where its size is known beforehand."""
     recipe, knobs = loaded.value, loaded.value.pretraining
     second = knobs.tokens - round(knobs.tokens * knobs.first_phase_share)
+    for mix, allowed in knobs.max_epochs.items():
+        choice(loaded, f"pretraining.max_epochs.{mix}", value=mix, names=tuple(recipe.mixes))
+        if allowed <= 0.0:
+            raise loaded.refuse(
+                f"pretraining.max_epochs.{mix}",
+                found=f"is {allowed:g}",
+                rule="a mix may be read for more than 0 epochs",
+                do="write 1.0, or more to let it be repeated",
+            )
     budgets: dict[str, int] = {}
     grid = [(mix, 1.0 if mix == BASE else knobs.base_share) for mix in recipe.arms]
-    for mix, share in grid + [(arm.mix, arm.base_share) for arm in recipe.ratio_arms]:
-        base = round(second * share)
+    for mix, ratio in grid + [(arm.mix, arm.base_share) for arm in recipe.ratio_arms]:
+        base = round(second * ratio)
         budgets[BASE] = max(budgets.get(BASE, 0), knobs.tokens - second + base)
         if mix != BASE:
             budgets[mix] = max(budgets.get(mix, 0), second - base)
@@ -317,9 +369,12 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
         if size is not None and tokens > allowed * size:
             raise loaded.refuse(
                 f"pretraining.max_epochs.{mix}",
-                found=f"{tokens:_} tokens of a set of {size:_} are {tokens / size:.2f} epochs",
+                found=f"{tokens:_} tokens of a set of {size:_}"
+                + (f" are {tokens / size:.2f} epochs" if size else ""),
                 rule=f"at most {allowed:g} epochs of {mix} are allowed",
-                do=f"write at least {-(-100 * tokens // size) / 100:g}, or enlarge the set",
+                do=f"write at least {-(-100 * tokens // size) / 100:g}, or enlarge the set"
+                if size
+                else "enlarge the set",
             )
 
 

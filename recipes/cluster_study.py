@@ -4,11 +4,12 @@
 of its own, and its numbers stand in the recipes that it names: recipes/training, recipes/blends.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from frontload.recipes.blend_schema import BlendRecipe
+from frontload.recipes.limits import TOLERANCE, at_least, distinct
 from frontload.recipes.load import Loaded, nearest
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.recipes.study_schema import RlCell, SftCell
@@ -17,7 +18,6 @@ from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 PRETRAIN, SFT, CONVERT, GRPO = "pretrain", "sft", "convert", "grpo"
 ONCE = "1"
 NUM_PROMPT_FILES = 2
-TOLERANCE = 1e-9  # of a share written in decimals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,6 +240,14 @@ def _check_cells(loaded: Loaded[ClusterStudy], recipes: Recipes) -> None:
                 do="mend the key or the budget",
             )
     packs = tuple(study.data.pack_epochs)
+    lists: dict[str, Sequence[Any]] = {"sft.mixes": study.sft.mixes, "sft.cells": study.sft.cells}
+    lists |= {"rl.cells": study.rl.cells} if study.rl else {}
+    for path, listed in lists.items():
+        distinct(loaded, path, names=listed)
+    held = study.data.validation_prompts
+    at_least(loaded, "data.validation_prompts", value=held, least=0)
+    for mix, epochs in study.data.pack_epochs.items():
+        at_least(loaded, f"data.pack_epochs.{mix}", value=epochs, least=1)
     for place, mix in enumerate(study.sft.mixes):
         _known(loaded, f"sft.mixes.{place}", mix, packs)
     for place, cell in enumerate(study.sft.cells):

@@ -176,6 +176,7 @@ def _numbers(recipe: Curation) -> Numbered:
     divides = near.bands > 0 and near.permutations % near.bands == 0
     bands_rule = f"bands divide the {near.permutations} permutations"
     return [
+        ("seed", recipe.seed, recipe.seed >= 0, "a seed is 0 or more"),
         ("heldout_share", held, 0 <= held < 1, "a share from 0 to below 1"),
         ("duplicates.shingle_words", near.shingle_words, 0 < near.shingle_words <= 64, "1 to 64"),
         ("duplicates.permutations", near.permutations, 0 < near.permutations <= 1024, "1 to 1024"),

@@ -1,12 +1,20 @@
-"""The least number of each knob of a study that a run would stumble over long after the plan."""
+"""The ends of each knob of a study that a run would stumble over long after the plan."""
 
-from typing import Any
-
-from frontload.recipes.limits import all_at_least, at_least
+from frontload.recipes.artifact import FAMILIES
+from frontload.recipes.limits import (
+    LEAST_TEMPERATURE,
+    all_at_least,
+    at_least,
+    at_most,
+    choice,
+    levels,
+    shares,
+)
 from frontload.recipes.load import Loaded
 from frontload.recipes.study_schema import StudyRecipe
 
 SYNTHESIS = {
+    "seed": 0,
     "base_tokens": 1,
     "items_per_family": 1,
     "hard_items_per_family": 0,
@@ -14,7 +22,12 @@ SYNTHESIS = {
     "heldout_documents_per_family": 0,
 }
 SUITE = {"temperature": 0, "max_new_tokens": 1, "num_shots": 0}
-PROMPTS = {"num_prompts": 1, "level_low": 0, "level_high": 0}
+MOST_ITEMS = 10_000  # data_tools/synthetic/families.py MOST_DRAWS: no more are tried
+COUNTED = ("items_per_family", "hard_items_per_family", "choice_items")
+COUNTED += ("heldout_documents_per_family",)
+MOST_SHOTS = {"synthesis": 3, "own": 8}  # NUM_EXEMPLARS of data_tools: what an item holds
+LEAST_VOCABULARY = {"word": 1, "byte_bpe": 262}  # 256 bytes and 6 special tokens
+OWN = {"seed": 0, "heldout_rows": 1}
 
 
 def check_floors(loaded: Loaded[StudyRecipe]) -> None:
@@ -26,25 +39,34 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
     synthesis = recipe.synthesis
     if synthesis is not None:
         all_at_least(loaded, "synthesis", of=synthesis, least=SYNTHESIS)
+        for name in COUNTED:
+            value = getattr(synthesis, name)
+            at_most(loaded, f"synthesis.{name}", value=value, most=MOST_ITEMS)
         for name in ("ldq", "shq"):
             writer = getattr(synthesis, name)
             at_least(loaded, f"synthesis.{name}.tokens", value=writer.tokens, least=1)
-            _shares(loaded, f"synthesis.{name}.families", writer.families)
     if recipe.own is not None:
-        all_at_least(loaded, "own", of=recipe.own, least={"heldout_rows": 1})
-    all_at_least(loaded, "tokenizer", of=recipe.tokenizer, least={"vocab_size": 1})
+        all_at_least(loaded, "own", of=recipe.own, least=OWN)
+    tokenizer = recipe.tokenizer
+    least = LEAST_VOCABULARY.get(tokenizer.kind, 1)
+    at_least(loaded, "tokenizer.vocab_size", value=tokenizer.vocab_size, least=least)
     for name, mix in recipe.mixes.items():
         all_at_least(loaded, f"mixes.{name}", of=mix, least={"min_answer_tokens": 0})
-    _shares(loaded, "pretraining.max_epochs", recipe.pretraining.max_epochs)
     for name in ("base", "sft"):
         knobs = getattr(recipe.evaluation, name)
         all_at_least(loaded, f"evaluation.{name}", of=knobs, least=SUITE)
+        if knobs.temperature:
+            path = f"evaluation.{name}.temperature"
+            at_least(loaded, path, value=knobs.temperature, least=LEAST_TEMPERATURE)
+    shots = {"base": MOST_SHOTS["own" if recipe.own is not None else "synthesis"], "sft": 0}
+    for name, most in shots.items():  # the sft suite shows none
+        path = f"evaluation.{name}.num_shots"
+        at_most(loaded, path, value=getattr(recipe.evaluation, name).num_shots, most=most)
     all_at_least(loaded, "evaluation", of=recipe.evaluation, least={"min_effect": 0})
     if recipe.rl is not None:
-        all_at_least(loaded, "rl.prompts", of=recipe.rl.prompts, least=PROMPTS)
-        _shares(loaded, "rl.prompts.families", recipe.rl.prompts.families)
-
-
-def _shares(loaded: Loaded[Any], path: str, found: dict[str, float]) -> None:
-    for name, value in found.items():
-        at_least(loaded, f"{path}.{name}", value=value, least=0)
+        prompts = recipe.rl.prompts
+        at_least(loaded, "rl.prompts.num_prompts", value=prompts.num_prompts, least=1)
+        for family in prompts.families:
+            choice(loaded, f"rl.prompts.families.{family}", value=family, names=FAMILIES)
+        shares(loaded, "rl.prompts.families", of=prompts.families, what="family")
+        levels(loaded, "rl.prompts", low=prompts.level_low, high=prompts.level_high)

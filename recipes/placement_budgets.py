@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE, Gpus
 from frontload.recipes.gpus import KINDS
-from frontload.recipes.limits import all_at_least, at_least
-from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.limits import all_at_least, at_least, at_most, choice, share
+from frontload.recipes.load import Loaded
 from frontload.recipes.placement import Placement
+from frontload.recipes.slurm_budgets import check_slurm
 from frontload.recipes.upkeep import Upkeep
 
 COUNTS = ("num_nodes", "ranks_per_node", "threads_per_rank", "tensor_parallel")
@@ -15,6 +17,8 @@ RL_COUNTS = ("rollout_tensor_parallel", "rollout_sequences", "rollout_batched_to
 RL_COUNTS += ("agent_workers", "reward_workers", "checkpoints_kept", "ray_cpus")
 LEAST_SPIKE_WINDOW = 8  # ours: a median of fewer losses says nothing
 LEAST_PAUSE_SECONDS = 1.0  # it is a time limit of collectives too
+MOST = {"threads_per_rank": 1_024, "stages_per_gpu": 64}  # ours: no machine is larger
+MOST_PAUSE_SECONDS = 604_800.0  # ours, a week: a limit of collectives has no room for 1e30
 SHARES = ("kernel_mfu", "link_share")
 
 
@@ -30,27 +34,23 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
         at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=1)
     for knob in SIZES:
         at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=0)
+    for knob, most in MOST.items():
+        at_most(loaded, f"{under}{knob}", value=getattr(placement, knob), most=most)
+    choice(loaded, f"{under}kernels", value=placement.kernels, names=(TORCH, TRANSFORMER_ENGINE))
     check_upkeep(loaded, placement.upkeep, under=f"{under}upkeep.")
     all_at_least(loaded, f"{under}rl", of=placement.rl, least=dict.fromkeys(RL_COUNTS, 1))
-    gpus = placement.gpus
-    if gpus is None:
-        return
-    if gpus.kind not in KINDS:
-        raise loaded.refuse(
-            f"{under}gpus.kind",
-            found=f"is '{gpus.kind}'",
-            rule="it must be one of " + ", ".join(KINDS),
-            do=nearest(gpus.kind, tuple(KINDS)),
-        )
+    path = f"{under}rl.rollout_memory_share"
+    share(loaded, path, value=placement.rl.rollout_memory_share, is_needed=True)
+    if placement.slurm is not None:
+        check_slurm(loaded, placement.slurm, under=f"{under}slurm")
+    if placement.gpus is not None:
+        _check_gpus(loaded, placement.gpus, under=under)
+
+
+def _check_gpus(loaded: Loaded[Any], gpus: Gpus, *, under: str) -> None:
+    choice(loaded, f"{under}gpus.kind", value=gpus.kind, names=tuple(KINDS))
     for knob in SHARES:
-        share = getattr(gpus, knob)
-        if not 0.0 < share <= 1.0:
-            raise loaded.refuse(
-                f"{under}gpus.{knob}",
-                found=f"is {share:g}",
-                rule="a share of a rate that is reached lies above 0 and at most at 1",
-                do="write e.g. 0.45",
-            )
+        share(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), is_needed=True)
     if not gpus.network_gbyte_per_second > 0.0:
         raise loaded.refuse(
             f"{under}gpus.network_gbyte_per_second",
@@ -73,6 +73,8 @@ def check_upkeep(loaded: Loaded[Any], upkeep: Upkeep, *, under: str) -> None:
     at_least(loaded, f"{under}hang_seconds", value=upkeep.hang_seconds, least=0.0)
     least = max(LEAST_PAUSE_SECONDS, upkeep.hang_seconds)
     at_least(loaded, f"{under}pause_seconds", value=upkeep.pause_seconds, least=least)
+    at_most(loaded, f"{under}pause_seconds", value=upkeep.pause_seconds, most=MOST_PAUSE_SECONDS)
+    at_least(loaded, f"{under}spike_deviations", value=upkeep.spike_deviations, least=0)
     if upkeep.spike_window_steps == 0:
         return
     at_least(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from frontload.recipes.limits import LEAST_TEMPERATURE
 from frontload.recipes.load import Loaded, nearest
 from frontload.recipes.rl_schema import (
     ACTORS,
@@ -131,6 +132,13 @@ def _range_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
                 rule="a decay of Adam lies in [0, 1)",
                 do="write e.g. 0.9",
             )
+    if recipe.grpo.clip_ratio_low > 1.0:
+        yield Problem(
+            path="grpo.clip_ratio_low",
+            found=f"is {recipe.grpo.clip_ratio_low}",
+            rule="a ratio of probabilities is never below 0, the bound for a low of 1",
+            do="write at most 1.0",
+        )
     if recipe.grpo.dual_clip_ratio <= 1.0:
         yield Problem(
             path="grpo.dual_clip_ratio",
@@ -167,6 +175,14 @@ def _sampling_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
             rule="the kept probability lies above 0 and at most at 1",
             do="write 1.0 to keep every token",
         )
+    for name in ("temperature", "validation_temperature"):
+        if 0.0 < getattr(sampling, name) < LEAST_TEMPERATURE:
+            yield Problem(
+                path=f"sampling.{name}",
+                found=f"is {getattr(sampling, name)}",
+                rule=f"below {LEAST_TEMPERATURE} engines sample at another temperature than asked",
+                do=f"write {LEAST_TEMPERATURE} or more",
+            )
     if sampling.validation_temperature == 0.0 and sampling.validation_samples > 1:
         yield Problem(
             path="sampling.validation_samples",

@@ -8,6 +8,9 @@ from fractions import Fraction
 from math import isfinite
 from typing import Any
 
+MOST = 2**63 - 1  # what arrays of tokens, their files and seeds can count to
+LONGEST = 20  # digits of it, and a sign
+
 _INTEGER = re.compile(r"[+-]?(0|[1-9](_?[0-9])*)")
 _DECIMAL = re.compile(r"[+-]?(0|[1-9](_?[0-9])*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _EXACT = re.compile(r"(0|[1-9](_?[0-9])*)(\.[0-9]+|/[1-9](_?[0-9])*)?")
@@ -45,7 +48,10 @@ def _to_bool(text: str, found: str) -> Any:
 
 def _to_int(text: str, found: str) -> Any:
     if _INTEGER.fullmatch(text):
-        return int(text.replace("_", ""))
+        digits = text.replace("_", "")
+        if len(digits) > LONGEST or abs(int(digits)) > MOST:
+            return found, f"a whole number has 64 bits: at most {MOST:_}", "write a smaller one"
+        return int(digits)
     do = "write digits, with _ between groups if you like"
     if _DECIMAL.fullmatch(text) and float(text.replace("_", "")).is_integer():
         do = f"write {int(float(text.replace('_', ''))):_}"

@@ -3,6 +3,7 @@
 from dataclasses import fields
 
 from frontload.recipes import schema
+from frontload.recipes.cluster import RlPlacement
 from frontload.recipes.load import Loaded
 from frontload.recipes.rl_budgets import (
     MAX_VALIDATION_PROMPTS,
@@ -17,6 +18,7 @@ from frontload.recipes.study_schema import RlKnobs, StudyRecipe
 RL_DATA = "CrossThink"
 """The paper's RL data, whose place our prompts take in the cells of claims.json."""
 
+CPU_ROLLOUT = "frontload"
 NOT_SHARED = ("model", "seed")  # fields of GrpoRecipe that a study states elsewhere
 
 
@@ -75,6 +77,23 @@ def check_rl(loaded: Loaded[StudyRecipe]) -> None:
                 rule="reinforcement learning goes on from a cell of arms x sft.mixes",
                 do="name an arm of `arms` and a mix of `sft.mixes`, or add them there",
             )
+    if knobs.rollout != CPU_ROLLOUT:
+        raise loaded.refuse(
+            "rl.rollout",
+            found=f"is '{knobs.rollout}'",
+            rule="GRPO of a study computes on the CPU of this machine; on GPUs it is a job of its "
+            "own",
+            do=f"write {CPU_ROLLOUT}, or leave `rl` out and `frontload launch` a recipe of "
+            "recipes/training",
+        )
+    if recipe.placement.rl != RlPlacement():
+        raise loaded.refuse(
+            "placement.rl",
+            found="is set",
+            rule="GRPO of a study runs alone in processes of one core; this section would be "
+            "ignored",
+            do="leave it out, or run a recipe of its own: frontload rl",
+        )
     needed = knobs.batch_prompts * knobs.steps
     found = knobs.prompts.num_prompts
     held = num_validation_prompts(found)

@@ -3,14 +3,12 @@
 from collections import Counter
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.limits import choice
+from frontload.recipes.limits import TOLERANCE, at_least, choice, schedule
 from frontload.recipes.load import Loaded
 from frontload.recipes.placement_budgets import check_upkeep
 from frontload.recipes.precision import PRECISIONS
 from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 
-SCHEDULES = ("cosine", "wsd", "constant")
-TOLERANCE = 1e-9  # of a sum of shares written in decimals
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 Train = Loaded[PretrainRecipe] | Loaded[SftRecipe]
@@ -22,8 +20,8 @@ def check_train(loaded: Train) -> None:
     Raises: RecipeError with the place, the value, the rule and what would fit.
     """
     recipe = loaded.value
-    for knob in ("sequence_tokens", "global_batch_sequences"):
-        _between(loaded, knob, value=getattr(recipe, knob), low=1)
+    for knob, least in (("sequence_tokens", 1), ("global_batch_sequences", 1), ("seed", 0)):
+        at_least(loaded, knob, value=getattr(recipe, knob), least=least)
     if recipe.sequence_tokens > recipe.model.max_sequence_tokens:
         raise loaded.refuse(
             "sequence_tokens",
@@ -33,7 +31,15 @@ def check_train(loaded: Train) -> None:
         )
     choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
     _check_optimizer(loaded)
-    _check_schedule(loaded)
+    shape = recipe.schedule
+    schedule(
+        loaded,
+        kind_path="schedule.kind",
+        under="schedule.",
+        kind=shape.kind,
+        warmup=shape.warmup_share,
+        decay=shape.decay_share,
+    )
     check_upkeep(loaded, recipe.upkeep, under="upkeep.")
     if isinstance(recipe, PretrainRecipe):
         _check_phases(loaded, recipe)
@@ -41,19 +47,11 @@ def check_train(loaded: Train) -> None:
         _whole_batches(loaded, "tokens", tokens=recipe.tokens)
 
 
-def _between(
-    loaded: Train, path: str, *, value: float, low: float, high: float | None = None
-) -> None:
-    if value < low or (high is not None and value > high):
-        rule = f"it is {low:g} or more" if high is None else f"it lies from {low:g} to {high:g}"
-        raise loaded.refuse(path, found=f"is {value:g}", rule=rule, do="change it")
-
-
 def _check_optimizer(loaded: Train) -> None:
     optimizer = loaded.value.optimizer
     for knob in ("adam_beta1", "adam_beta2"):
         value = getattr(optimizer, knob)
-        _between(loaded, f"optimizer.{knob}", value=value, low=0.0)
+        at_least(loaded, f"optimizer.{knob}", value=value, least=0)
         if value >= 1.0:
             raise loaded.refuse(
                 f"optimizer.{knob}",
@@ -62,7 +60,14 @@ def _check_optimizer(loaded: Train) -> None:
                 do="lower it",
             )
     for knob in ("weight_decay", "clip_grad", "min_learning_rate"):
-        _between(loaded, f"optimizer.{knob}", value=getattr(optimizer, knob), low=0.0)
+        at_least(loaded, f"optimizer.{knob}", value=getattr(optimizer, knob), least=0)
+    if not optimizer.adam_epsilon > 0.0:
+        raise loaded.refuse(
+            "optimizer.adam_epsilon",
+            found=f"is {optimizer.adam_epsilon:g}",
+            rule="what keeps a division from being one by 0 is above 0",
+            do="write e.g. 1.0e-8",
+        )
     if not optimizer.learning_rate > 0.0 or optimizer.min_learning_rate > optimizer.learning_rate:
         raise loaded.refuse(
             "optimizer.learning_rate",
@@ -70,27 +75,6 @@ def _check_optimizer(loaded: Train) -> None:
             f" {optimizer.min_learning_rate:g}",
             rule="the peak is above 0 and not below the end",
             do="change one of them",
-        )
-
-
-def _check_schedule(loaded: Train) -> None:
-    shape = loaded.value.schedule
-    choice(loaded, "schedule.kind", value=shape.kind, names=SCHEDULES)
-    for knob in ("warmup_share", "decay_share"):
-        _between(loaded, f"schedule.{knob}", value=getattr(shape, knob), low=0.0, high=1.0)
-    if shape.kind != "wsd" and shape.decay_share:
-        raise loaded.refuse(
-            "schedule.decay_share",
-            found=f"is {shape.decay_share:g} with kind {shape.kind}",
-            rule="only wsd has a decay of its own",
-            do="write 0.0, or kind: wsd",
-        )
-    if shape.warmup_share + shape.decay_share > 1.0:
-        raise loaded.refuse(
-            "schedule.decay_share",
-            found=f"warmup_share + decay_share is {shape.warmup_share + shape.decay_share:g}",
-            rule="together they are at most 1",
-            do="lower one of them",
         )
 
 

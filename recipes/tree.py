@@ -10,6 +10,7 @@ import yaml
 from frontload.recipes.errors import RecipeError
 
 COMMAND_LINE = "command line"
+STANDARD_TAG = "tag:yaml.org,2002:"  # what `!!` stands for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,30 @@ class Tree:
     tag: str = ""  # what YAML 1.1 would make of a scalar: "str", "int", "float", "bool", "null"
     is_quoted: bool = False
     is_file: bool = False  # the content of a file that was named: whole, so nothing is below it
+
+
+class _Tagged(Exception):
+    """A value with a YAML tag, and where."""
+
+    def __init__(self, tag: str, mark: yaml.Mark) -> None:
+        super().__init__(tag)
+        self.tag = tag
+        self.mark = mark
+
+
+class _UntaggedLoader(yaml.SafeLoader):
+    """Composes a text without tags: none would be obeyed, since the recipe declares the types."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """The next node.
+
+        Raises: _Tagged for one with a tag of its own.
+        """
+        event = self.peek_event()
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise _Tagged(tag, event.start_mark)
+        return super().compose_node(parent, index)
 
 
 def shown(path: Path) -> str:
@@ -54,7 +79,15 @@ def compose(path: Path) -> Tree:
 def parse(text: str, place_of: Any, *, whole: str, asked: str = "") -> Tree:
     """The tree of a YAML text; `asked` is the path of an override, which a message names."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=_UntaggedLoader)
+    except _Tagged as error:
+        place = place_of(error.mark)
+        raise RecipeError(
+            f"{place}: {asked}" if asked else place,
+            found=f"the tag {error.tag.replace(STANDARD_TAG, '!!')}",
+            rule="the recipe declares the type of every value, so a tag would be ignored",
+            do="remove the tag; write text in quotes",
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = place_of(mark) if mark else whole

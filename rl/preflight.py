@@ -65,7 +65,7 @@ def arguments_of(need: Need) -> tuple[str, ...]:
 
 
 def _parse(arguments: Sequence[str] | None) -> Need:
-    parser = argparse.ArgumentParser(prog="preflight")
+    parser = argparse.ArgumentParser(prog="preflight", allow_abbrev=False)
     parser.add_argument("--actor", required=True)
     parser.add_argument("--rollout", required=True)
     parser.add_argument("--hybrid", action="store_true", help="the model has Mamba layers")

@@ -31,7 +31,7 @@ Joined = Callable[[], tuple[int, int]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Waits as the command line says. Exit code 0: all have joined; 1: the time is over."""
-    parser = argparse.ArgumentParser(prog="ray_nodes")
+    parser = argparse.ArgumentParser(prog="ray_nodes", allow_abbrev=False)
     parser.add_argument("--address", required=True, help="HOST:PORT of the head")
     parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--gpus", type=int, default=0, help="of all nodes together")

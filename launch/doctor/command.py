@@ -54,6 +54,17 @@ def run(options: argparse.Namespace) -> int:
             rule="a share lies above 0 and is at most 1",
             do="write e.g. 0.85",
         )
+    for flag, number, is_right, rule in (
+        ("--gpus", options.gpus, options.gpus >= 0, "it is 0 or more"),
+        ("--probe-seconds", options.probe_seconds, options.probe_seconds > 0.0, "it is above 0"),
+    ):
+        if not is_right:
+            raise RecipeError(
+                f"doctor {flag}",
+                found=f"is {number:g}",
+                rule=rule,
+                do="change it, or leave it out",
+            )
     if options.bisect:
         return _bisect(options)
     if options.nodes:

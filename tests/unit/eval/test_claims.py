@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from frontload.eval.cells import Cells, Draws
-from frontload.eval.claims import judge, recompute, verdicts_json
+from frontload.eval.claims import judge, measure_of, recompute, verdicts_json
 from frontload.eval.paper import paper_claims, paper_tables, printed
 from tests.unit.eval.test_expressions import one_file
 
@@ -110,12 +110,12 @@ def test_an_effect_below_the_smallest_that_matters_is_not_supported() -> None:
 def test_missing_cells_are_not_testable() -> None:
     verdicts = judge(sft_cells({"pt:LDQ>sft:ALF": [0.5]}), min_effect=1.0)
     assert of(verdicts, "H13").verdict == of(verdicts, "H14").verdict == "not testable here"
-    assert of(verdicts, "H13").detail == "no rl.avg of pt:LMQ>sft:SHQ>rl:CrossThink"
+    assert of(verdicts, "H13").detail == "no flat 8 of M_LMQ + SFT[SHQ] + RL[CrossThink]"
     assert of(verdicts, "H10").verdict == "not testable here"
-    assert of(verdicts, "H10").detail == "no sft.avg of pt:LDQ>sft:LDQ"
+    assert of(verdicts, "H10").detail == "no Average of M_LDQ + SFT[LDQ]"
     claims = recompute(sft_cells({"pt:LDQ>sft:ALF": [0.5]}))
-    assert of(claims, "C01").missing == "no rl.avg of pt:LMQ>sft:SHQ>rl:CrossThink"
-    assert of(claims, "C20").missing == "no sft.avg of pt:LDQ>sft:LDQ"
+    assert of(claims, "C01").missing == "no flat 8 of M_LMQ + SFT[SHQ] + RL[CrossThink]"
+    assert of(claims, "C20").missing == "no Average of M_LDQ + SFT[LDQ]"
 
 
 def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
@@ -125,4 +125,13 @@ def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
     assert (form["num_hypotheses"], form["num_tested"]) == (18, 1)
     assert form["expected_supported_by_chance"] == 0.025
     assert sum(form["counts"].values()) == 18
-    assert "1 hypotheses were tested" in form["rule"]
+    assert "1 hypothesis was tested" in form["rule"]
+
+
+def test_a_verdict_says_which_number_of_the_tables_it_is_judged_on() -> None:
+    formulas = {row["id"][:3]: row["effect"] for row in paper_claims()["hypotheses"]}
+    named = {name: measure_of(formula) for name, formula in formulas.items()}
+    assert {named[name] for name in ("H13", "H14")} == {"flat 8"}, "not the Average of the figure"
+    assert (named["H09"], named["H16"], named["H17"]) == ("math", "gpr", "ins")
+    others = set(named) - {"H09", "H13", "H14", "H16", "H17"}
+    assert {named[name] for name in others} == {"Average"}

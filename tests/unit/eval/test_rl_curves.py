@@ -54,3 +54,16 @@ def test_the_figure_has_every_panel_and_no_run_gives_none(tmp_path: Path) -> Non
     assert len(words) > len(PANELS)
     assert all("fill: currentColor" in style for style in words), "black is unread on a dark page"
     assert (tmp_path / "rl.png").stat().st_size > 1000
+
+
+def test_no_axis_goes_below_0_for_what_never_is(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    levels = dict.fromkeys(PANELS, 0.0) | {"train/reward": 0.4, "train/response_tokens": 28.0}
+    rows = [{"step": step, **levels} for step in range(1, 9)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    panels = rl_panels({"base+shq-x1-seed1+rl": folder})
+    lowest = [ax.get_ylim()[0] for ax in figures.rl_curves(panels).axes]
+    shown = dict(zip(PANELS, lowest, strict=True))
+    assert shown.pop("train/response_tokens") > 20.0, "a count is not drawn from 0"
+    assert set(shown.values()) == {0.0}

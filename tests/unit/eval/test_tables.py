@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from frontload.eval.paper import paper_claims
 from frontload.eval.report import ReportRequest, write_report
+from frontload.eval.report_page import rl_lead, verdict_rows
 from frontload.eval.stages import tabulate
 from frontload.eval.tables import cell_order, label_of
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -64,7 +66,8 @@ def test_m_res_is_the_mean_of_its_members_and_average_of_the_categories(tabulate
 
 def test_the_text_tables_say_what_the_study_lacks_and_the_budget(tabulated: Path) -> None:
     text = (tabulated / "tables.md").read_text()
-    assert "no cell of it in this study (its recipe has no `rl`)" in text
+    after_rl = "M_base + SFT[SHQ] + RL[CrossThink], M_LMQ + SFT[SHQ] + RL[CrossThink]"
+    assert f"no cell of it in this study: {after_rl}." in text
     assert "0.38 to 1" in text
     assert text.isascii()
     for line in text.splitlines():
@@ -141,6 +144,35 @@ def test_the_report_is_one_page_that_needs_no_network(page: Path, tabulated: Pat
             assert (page.parent / "figures" / f"{name}.{ending}").stat().st_size > 1000
     for name in ("tables.json", "tables.md", "verdicts.json"):
         assert (page.parent / name).read_bytes() == (tabulated / name).read_bytes()
+
+
+def test_a_reader_is_told_the_number_of_each_verdict(page: Path, tabulated: Path) -> None:
+    text = page.read_text()
+    rows = json.loads((tabulated / "verdicts.json").read_text())["hypotheses"]
+    judged = sum(row["effect"] is not None for row in rows)
+    assert judged
+    assert len(re.findall(r'<span class="paper">in \w', text)) == judged
+    tables = page.with_name("tables.md").read_text()
+    (head,) = re.findall(r"^\|.*\| effect, points \|.*$", tables, re.M)
+    assert [word.strip() for word in head.split("|")][4] == "in"
+
+
+def test_without_effects_of_ours_the_papers_are_not_all_at_the_end() -> None:
+    rows = json.loads(json.dumps([dict(row) for row in paper_claims()["hypotheses"]]))
+    untested = {"effect": None, "verdict": "not testable here", "detail": ""}
+    made = verdict_rows([row | untested | {"effect_formula": row["effect"]} for row in rows])
+    places = [one.mark.paper for one in made if one.mark.paper is not None]
+    assert len({round(place, 3) for place in places}) > 10
+    assert max(places) == pytest.approx(0.98), "the largest is at the end, alone"
+    assert places.count(max(places)) == 1
+
+
+def test_the_point_after_rl_stands_beside_the_number_that_is_judged() -> None:
+    effect = {"value": 28.5, "se": 1.65}
+    rows = [{"id": "H13_rl_gap", "effect": effect}]
+    assert "judged on flat 8" in rl_lead(rows)
+    assert "leads by +28.50 +- 1.65" in rl_lead(rows)
+    assert rl_lead([{"id": "H13_rl_gap", "effect": None}]) == ""
 
 
 def test_the_report_of_the_same_study_has_the_same_bytes(

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +32,20 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["plam", "smoke"], "write 'plan'"),
         (["plan", "smok"], "write 'smoke'"),
         (["plan", "smoke", "--sedes", "3"], "write '--seeds'"),
+        (["plan", "smoke", "--seed", "3"], "plan --seed: '--seed' is not understood"),
+        (["plan", "smoke", "--seed=3"], "write '--seeds'"),
+        (["run", "smoke", "--work", "1"], "write '--workers'"),
+        (["estimate", "hybrid_8b", "--placemen", "slurm"], "write '--placement'"),
+        (["estimate", "hybrid_8b", "--placement", "slurm", "--pre", "fp32"], "'--precision'"),
+        (["launch", "grpo_8b", "--placement", "slurm", "--dry"], "write '--dry-run'"),
+        (["train", "sft_tiny", "--ou", "x"], "write '--out'"),
+        (["rl", "grpo_tiny", "--out", "x", "--p", "y"], "write '--placement' or '--prompts'"),
+        (["convert", "to-hf", "x", "y", "--tok", "z"], "write '--tokenizer'"),
+        (["doctor", "--bri"], "write '--brief'"),
+        (["doctor", "--gpus", "-1"], "doctor --gpus: is -1; it is 0 or more"),
+        (["doctor", "--probe-seconds", "nan", "--bisect", "a"], "is nan; it is above 0"),
+        (["data", "pack", "x", "--seq", "8"], "write '--sequence-tokens'"),
+        (["data", *PREPROCESS, "--append"], "write '--append-eod'"),
         (["plan", "smoke", "--seeds", "three"], "invalid int value"),
         (["plan", "smoke", "sft.learnig_rate=1.0e-5"], "write 'learning_rate'"),
         (["plan", "smoke", "sft.tokens=1e5"], "write 100_000"),
@@ -55,7 +71,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["plan", "smoke", "seeds=2", "--seeds", "3"], "seeds=3: set twice"),
         (["explain", "sample", "x", "--blend", "b"], "a sample is a number"),
         (["explain", "sample", "1", "--blend", "b"], "no such blend"),
-        (["report", "smoke"], "is not built"),
+        (["report", "smoke"], "stages are not built"),
         ([], "COMMAND"),
     ],
 )
@@ -110,6 +126,37 @@ def test_a_disk_that_takes_nothing_is_told_without_a_traceback(
     assert err.count(";") == 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "made"),
+    [
+        (["report", "smoke", "--seeds", "2", "sft.learning_rate=4.0e-4"], "sft/base+shq-x1-seed2-"),
+        (["report", "mine.yaml", "--store", "a store"], "pretrain/ldq-seed1-"),
+        (["convert", "to-hf", "sft/lmq+shq-x1-seed3", "out"], "sft/lmq+shq-x1-seed3-"),
+        (["convert", "to-hf", "lmq+shq-x1-seed2+rl", "out"], "grpo/lmq+shq-x1-seed2+rl-"),
+        (["explain", "sample", "1", "--blend", "lmq-seed2"], "blend/lmq-seed2-"),
+        (["explain", "sample", "1", "--study", "smoke", "seeds=2"], "blend/trunk-seed2-"),
+        (["explain", "pretrain/ldq-seed4"], "pretrain/ldq-seed4-"),
+    ],
+)
+def test_a_hint_is_a_command_that_makes_what_is_missing(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[str],
+    made: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("extends: smoke\nsft: {learning_rate: 2.0e-3}\n")
+    code, _, err = call(capsys, *asked)
+    assert code == 2
+    (hint,) = re.findall(r"`frontload run ([^`]*)`", err)
+    code, plan, _ = call(capsys, "plan", *shlex.split(hint))
+    assert code == 0
+    assert made in plan
+    code, wanted, _ = call(capsys, "plan", *asked[1:]) if asked[0] == "report" else (0, plan, "")
+    assert plan == wanted, "the same store, seeds and overrides"
+
+
 def test_other_faults_keep_their_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +180,8 @@ def test_looking_imports_no_torch(tmp_path: Path) -> None:
     script = (
         "import sys; from frontload.launch import cli;"
         f"code = cli.main(['plan', 'laptop', '--store', {str(tmp_path)!r}]);"
-        "heavy = [name for name in ('torch', 'megatron', 'transformers') if name in sys.modules];"
+        "names = ('torch', 'megatron', 'transformers', 'numpy');"
+        "heavy = [name for name in names if name in sys.modules];"
         "sys.exit(f'{heavy}' if heavy else code)"
     )
     done = subprocess.run(

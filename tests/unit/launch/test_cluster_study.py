@@ -81,6 +81,12 @@ def test_every_study_that_ships_loads(name: str) -> None:
         ('sft.recipes={"1": sft_8b, "3": sft_8b_2x}', "sft.recipes.3: sft_8b_2x has"),
         ('sft.recipes={"2": sft_8b_2x}', "'1' is not there"),
         ("sft.mixes=[shq, xyz]", "sft.mixes.1: 'xyz'"),
+        ("sft.mixes=[shq, shq]", "sft.mixes.1: shq stands there twice"),
+        ("data.pack_epochs.shq=0", "data.pack_epochs.shq: is 0; it is 1 or more"),
+        (
+            "rl.cells=[{arm: base, mix: shq}, {arm: base, mix: shq}]",
+            "rl.cells.1: stands there twice",
+        ),
         ("rl.cells=[{arm: base, mix: alf}]", "rl.cells.0.mix: 'alf'"),
         ('placements.grpo=""', "placements.grpo: is missing"),
         ("data.prompts=[]", "data.prompts: is missing"),

@@ -95,7 +95,7 @@ TORCH = "placement.kernels=torch"
         (("sft_8b", "--placement", "efficient_tp2"), "write placement.recompute=true, or choose"),
         (("sft_8b", "--placement", "slurm"), "choose a layout that fits: `frontload estimate sft"),
         (("pretrain_8b_base", *ON_512, "precision=nano2_blockwise", TORCH), "write kernels: trans"),
-        (("pretrain_8b_base", *ON_512, "placement.kernels=triton"), "kernels: is 'triton'"),
+        (("pretrain_8b_base", *ON_512, "placement.kernels=triton"), "kernels: 'triton' is not"),
         (("pretrain_8b_base", *ON_512, "placement.gpus.kind=h100"), "h100_sxm"),
         (("pretrain_8b_base", *ON_512, "--blend", "a"), "1 blends for the phases first, second"),
         (("pretrain_8b_base", *ON_512, "--pack", "a"), "reads --blend, --index, --start, --until"),

@@ -9,7 +9,7 @@ import pytest
 from frontload.launch.crew import Crew
 from frontload.launch.jobs import Finished
 from frontload.launch.plan import BLOCKED, BUILT, READY, Plan, plan_study, schedule_seconds
-from frontload.launch.price import Price, price_stages, read_measured
+from frontload.launch.price import Price, price_stages, read_measured, work_of
 from frontload.launch.runner import Settings, write_provenance
 from frontload.launch.show import plan_lines, show_count
 from frontload.launch.store import Store, Ticket
@@ -210,10 +210,40 @@ def test_the_printed_plan_has_a_line_a_stage_and_the_total(built: tuple[Store, S
 
 
 @pytest.mark.parametrize(
-    ("number", "shown"), [(0, "0"), (999, "999"), (4_096_000, "4.1 M"), (1.2e13, "12 T")]
+    ("number", "shown"),
+    [
+        (0, "0"),
+        (999, "999"),
+        (999_600, "1 M"),
+        (4_096_000, "4.1 M"),
+        (1.2e13, "12 T"),
+        (2.72e16, "27.2 P"),
+    ],
 )
 def test_counts_are_short(number: float, shown: str) -> None:
     assert show_count(number) == shown
+
+
+def last_line(tmp_path: Path, study: str, *overrides: str, workers: int = 1) -> str:
+    store = Store(tmp_path / "store")
+    plan = plan_study(load_study(study, overrides=overrides), store, crew=Crew(workers=workers))
+    return plan_lines(plan, store)[-1]
+
+
+def test_the_total_says_what_is_a_guess_and_counts_in_words(tmp_path: Path) -> None:
+    assert last_line(tmp_path, "smoke").endswith("on 1 worker")
+    assert last_line(tmp_path, "smoke", workers=2).endswith("on 2 workers")
+    own = last_line(tmp_path, "own_data")
+    assert own.endswith("your own files are taken for 1 M tokens, whatever they hold")
+
+
+def test_an_evaluation_is_priced_for_no_more_tokens_than_the_model_can_write() -> None:
+    def price(*overrides: str) -> float:
+        stages = load_study("smoke", overrides=overrides).stages
+        return sum(work_of(stage)[0] for stage in stages if stage.kind == "evaluate")
+
+    context = "evaluation.sft.max_new_tokens=128"
+    assert price("evaluation.sft.max_new_tokens=100_000") == price(context) > price()
 
 
 def test_provenance_is_json_a_person_can_read(tmp_path: Path) -> None:

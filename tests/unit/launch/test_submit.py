@@ -7,7 +7,6 @@ import pytest
 
 from frontload.launch import cli
 from frontload.launch.grpo_job import run_key
-from frontload.launch.slurm import limit_seconds
 from frontload.launch.submit import load_placement, load_training
 from frontload.recipes.errors import RecipeError
 
@@ -209,8 +208,10 @@ def test_wrong_input_is_refused_in_four_parts(
         ("slurm.requeue_seconds=100", "240 seconds or more"),
         ("slurm.first_port=80", "between 1024 and 65535"),
         ("slurm.num_ports=50000", "between 1024 and 65535"),
-        ("slurm.stop_seconds=0", "below 1"),
-        ("slurm.max_failures=0", "below 1"),
+        ("slurm.stop_seconds=0", "slurm.stop_seconds: is 0; it is 1 or more"),
+        ("slurm.max_failures=0", "slurm.max_failures: is 0; it is 1 or more"),
+        ("slurm.max_requeues=-1", "slurm.max_requeues: is -1; it is 0 or more"),
+        ("slurm.cpus_per_node=-1", "slurm.cpus_per_node: is -1; it is 0 or more"),
         ("slurm.environment={WANDB_API_KEY: abc}", "export it in your shell"),
         ('slurm.environment={"A B": abc}', "not a name of a variable"),
         ('slurm.header=["constraint=h100"]', "one option of sbatch"),
@@ -267,13 +268,6 @@ def test_another_recipe_or_model_never_resumes_a_run() -> None:
 
     assert key() == key()
     assert len({key(), key("optimizer.learning_rate=2.0e-6"), key(model="b")}) == 3
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("00:10:00", 600), ("04:00:30", 14_430), ("2-00:00:01", 172_801)]
-)
-def test_a_limit_in_seconds(text: str, seconds: int) -> None:
-    assert limit_seconds(text) == seconds
 
 
 def test_every_placement_that_ships_loads() -> None:

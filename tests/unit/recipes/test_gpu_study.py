@@ -45,7 +45,7 @@ def test_it_is_the_laptops_study_on_more_families() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("placement.gpus.kind=h900", "is 'h900'; it must be one of"),
+        ("placement.gpus.kind=h900", "'h900' is not known; it is one of"),
         ("placement.gpus.kernel_mfu=0.0", "above 0 and at most at 1"),
         ("placement.stages_per_gpu=0", "it is 1 or more"),
         ("synthesis.base_tokens=30_000_000", "at most 1 epochs of base"),

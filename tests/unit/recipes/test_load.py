@@ -214,6 +214,31 @@ def test_a_value_that_holds_itself_is_refused(tmp_path: Path) -> None:
     assert "an alias of a value that holds this one" in error.found
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "tag"),
+    [
+        ("name: !!str 3\n", 1, "!!str"),
+        ("is_on: true\ninner: {steps: !!int '7'}\n", 2, "!!int"),
+        ("name: !!python/object:os.system x\n", 1, "!!python/object:os.system"),
+        ("name: !secret x\n", 1, "!secret"),
+        ("name: ! x\n", 1, "!"),
+        ("inner:\n  tags: !!set {a, b}\n", 2, "!!set"),
+        ("inner: !Inner {steps: 7}\n", 1, "!Inner"),
+    ],
+)
+def test_a_tag_is_refused_with_its_line(tmp_path: Path, text: str, line: int, tag: str) -> None:
+    error = refusal(write(tmp_path, text))
+    assert error.asked.endswith(f"one.yaml:{line}")
+    assert error.found == f"the tag {tag}"
+    assert error.exit_code == 2
+
+
+def test_a_tag_in_an_override_is_refused(tmp_path: Path) -> None:
+    error = refusal(write(tmp_path, GOOD), "inner.steps=!!int 7")
+    assert error.asked == "command line: inner.steps"
+    assert error.found == "the tag !!int"
+
+
 def test_a_number_too_large_for_a_float_is_refused(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, GOOD), "inner.rate=1e400")
     assert "finite" in error.rule
