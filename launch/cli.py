@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import io
 import re
 import signal
 import sys
@@ -104,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code: 0 done, 1 a stage failed, 2 wrong input."""
     asked = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a test reads
+            stream.reconfigure(errors="backslashreplace")  # a terminal without these letters
     try:
         return _dispatch(asked)
     except FrontloadError as error:

@@ -260,3 +260,16 @@ def test_a_file_that_is_not_there_is_told_with_line_and_pattern(
     assert err.count("own.reasoning_files") == 1
     assert "mine.yaml:" in err
     assert "train.jsonl" in err
+
+
+def test_letters_that_a_terminal_lacks_are_escaped(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "caf\u00e9 \u65e5"}\n', encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "frontload.launch.cli", "data", "peek", str(file)],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"caf\xe9 \u65e5" in done.stdout
