@@ -34,7 +34,9 @@ SHORT_FOLDER = Path("/tmp")
 def ray_folder(note: Path) -> Iterator[Path]:
     """A short private folder for Ray's sockets and logs; `note` remembers it for after a kill."""
     if note.is_file():
-        shutil.rmtree(note.read_text(), ignore_errors=True)
+        earlier = note.read_text()
+        end_processes(earlier.rpartition("/")[2])  # of a killed run, which end by themselves late
+        shutil.rmtree(earlier, ignore_errors=True)
     base = Path(tempfile.gettempdir())
     if len(str(base)) + len("/frontload-12345678") + SOCKET_ROOM > 107:
         base = SHORT_FOLDER
@@ -84,6 +86,11 @@ def end_run(mark: str, *, first: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             first.kill()
     first.wait()
+    end_processes(mark)
+
+
+def end_processes(mark: str) -> None:
+    """Ends whatever carries a run's mark, and waits until all are gone."""
     deadline = time.monotonic() + GRACE_SECONDS
     for number in (signal.SIGTERM, signal.SIGKILL):
         while left := processes_of(mark):

@@ -142,11 +142,23 @@ def processes_of(mark: str) -> list[psutil.Process]:
     return found
 
 
-def wait_until_gone(mark: str) -> int:
+def wait_until_gone(mark: str) -> list[str]:
+    """What of a run still lives after a minute, each with its command."""
     deadline = time.monotonic() + 60
-    while (left := len(processes_of(mark))) and time.monotonic() < deadline:
+    while (left := processes_of(mark)) and time.monotonic() < deadline:
         time.sleep(0.5)
-    return left
+    return [told for process in left if (told := described(process))]
+
+
+def described(process: psutil.Process) -> str:
+    """Status and command of a process; nothing if it ended meanwhile."""
+    try:
+        with process.oneshot():
+            command = " ".join(process.cmdline())
+            parent = process.ppid()
+            return f"{process.pid} of {parent}, {process.status()}: {command[:300]}"
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def listening_beyond_loopback(mark: str) -> list[str]:
@@ -266,7 +278,7 @@ def interrupt(run: Run) -> None:
     time.sleep(10)
     run.process.send_signal(signal.SIGINT)
     assert run.process.wait(60) == 130
-    assert wait_until_gone(mark) == 0
+    assert wait_until_gone(mark) == []
 
 
 def kill_after_a_step(run: Run) -> None:
@@ -277,7 +289,7 @@ def kill_after_a_step(run: Run) -> None:
     assert listening_beyond_loopback(mark) == []
     run.process.send_signal(signal.SIGKILL)
     run.process.wait()
-    assert wait_until_gone(mark) == 0
+    assert wait_until_gone(mark) == []
 
 
 def test_runs_killed_interrupted_resumed_and_side_by_side(folder: Path) -> None:
