@@ -25,6 +25,11 @@ MEASURES = {
 }
 """Metric of an effect -> the name of that number in the tables; others have their column's name."""
 
+MEASURES_TEXT = (
+    "Average: the mean of the category means. flat 8, on which RL is judged as in T3: the mean of "
+    "all benchmarks but instruction following (Avg. in T3 and RL)."
+)
+
 METRIC = re.compile(r"'((?:\w+\.)+\w+)'\)")
 
 VERDICTS = (SUPPORTED, NOT_SUPPORTED, ONE_SEED, NOT_TESTABLE)

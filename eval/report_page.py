@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.files import read_json
-from frontload.eval.claims import measure_of
+from frontload.eval.claims import MEASURES_TEXT, measure_of
 from frontload.eval.results import GeneratedResult, read_results
 from frontload.eval.tables import label_of
-from frontload.eval.text_tables import Budget
+from frontload.eval.text_tables import Budget, models_of
 from frontload.recipes.artifact import item_results_file
 
 SAMPLE_CELLS = ("pt:base>sft:SHQ", "pt:LMQ>sft:SHQ", "pt:LMQ>sft:LDQ")
@@ -92,6 +92,7 @@ class Page:
     caveats: tuple[str, ...]
     num_seeds: int
     compared: Mapping[str, Sequence[str]]  # table of the paper -> the models in it, by our names
+    measures: str  # what the numbers are that effects are differences of
     rl_lead: str  # the lead after RL as it is judged, beside the Average of a figure; "" without
 
 
@@ -132,9 +133,10 @@ def build_page(
         caveats=tuple(caveats(num_seeds, cells)),
         num_seeds=num_seeds,
         compared={
-            table["id"]: list(dict.fromkeys(label_of(row["cell"]) for row in table["rows"]))
+            table["id"]: models_of(row["cell"] for row in table["rows"])
             for table in tables["tables"]
         },
+        measures=MEASURES_TEXT,
         rl_lead=rl_lead(rows),
     )
 

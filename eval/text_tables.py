@@ -1,18 +1,14 @@
 """Tables and verdicts as text that reads in a terminal and renders as Markdown."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from frontload.eval.claims import Verdict, measure_of
+from frontload.eval.claims import MEASURES_TEXT, Verdict, measure_of
 from frontload.eval.tables import Number, Table, label_of
 
 NOTHING = "-"
-MEASURED_IN = (
-    "`in` names the number that an effect is a difference of. Average: the mean of the category "
-    "means. flat 8, on which RL is judged as in T3: the mean of all benchmarks but instruction "
-    "following (Avg. in T3 and RL)."
-)
+MEASURED_IN = f"`in` names the number that an effect is a difference of. {MEASURES_TEXT}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +54,9 @@ def tables_markdown(
 def table_text(table: Table) -> str:
     """One table with its caption, rule and notes."""
     if not any(any(row.ours) for row in table.rows):
-        body = f"no cell of it in this study: {', '.join(missing_cells(table))}."
+        body = (
+            f"no cell of it in this study: {', '.join(models_of(row.cell for row in table.rows))}."
+        )
     else:
         head = ["", *table.columns, "seeds"]
         rows = [
@@ -80,9 +78,9 @@ def table_text(table: Table) -> str:
     return "\n\n".join(lines)
 
 
-def missing_cells(table: Table) -> list[str]:
-    """The models that a table of the paper compares, by our names."""
-    return list(dict.fromkeys(label_of(row.cell) for row in table.rows))
+def models_of(cells: Iterable[str]) -> list[str]:
+    """The models behind cells, by our names, each once."""
+    return list(dict.fromkeys(map(label_of, cells)))
 
 
 def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str:

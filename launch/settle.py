@@ -30,13 +30,12 @@ def settle(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
             check_layers(recipe.placement, find_precision(knobs.precision))
         except RecipeError as error:
             path = error.asked.replace("training.", f"{section}.")
-            raise loaded.refuse(path, found=error.found, rule=error.rule, do=error.do) from error
+            raise loaded.refuse_at(path, error) from error
     if recipe.rl is not None:
         try:
             check_parts(grpo_recipe(recipe.rl, recipe.model, seed=1), Placement())
         except RecipeError as error:
-            asked = f"rl.{error.asked}"
-            raise loaded.refuse(asked, found=error.found, rule=error.rule, do=error.do) from error
+            raise loaded.refuse_at(f"rl.{error.asked}", error) from error
     return pin_own_files(loaded)
 
 

@@ -118,7 +118,7 @@ def with_place(
     owner = placement if inside != asked else recipe
     if inside.partition(".")[0] not in {item.name for item in fields(owner.value)}:
         return error
-    return owner.refuse(inside, found=error.found, rule=error.rule, do=error.do)
+    return owner.refuse_at(inside, error)
 
 
 def load_training(name: str, overrides: Sequence[str]) -> Loaded[Any]:
@@ -143,7 +143,7 @@ def load_training(name: str, overrides: Sequence[str]) -> Loaded[Any]:
     try:
         check_model(loaded.value.model)
     except RecipeError as error:
-        raise loaded.refuse(error.asked, found=error.found, rule=error.rule, do=error.do) from error
+        raise loaded.refuse_at(error.asked, error) from error
     return loaded
 
 

@@ -44,6 +44,10 @@ class Loaded[T]:
         """The error about the value at `path`, naming the file and line that set it."""
         return RecipeError(f"{self._place(path)}: {path}", found=found, rule=rule, do=do)
 
+    def refuse_at(self, path: str, error: RecipeError) -> RecipeError:
+        """An error of who knew no file, said of the value at `path`."""
+        return self.refuse(path, found=error.found, rule=error.rule, do=error.do)
+
     def _place(self, path: str) -> str:
         below = (place for name, place in self.places.items() if name.startswith(f"{path}."))
         if COMMAND_LINE in below:

@@ -4,7 +4,6 @@ import re
 from typing import Any
 
 from frontload.recipes.cluster import Slurm
-from frontload.recipes.errors import RecipeError
 from frontload.recipes.limits import all_at_least
 from frontload.recipes.load import Loaded
 
@@ -57,8 +56,8 @@ def check_slurm(loaded: Loaded[Any], slurm: Slurm, *, under: str) -> None:
             if last > HIGHEST_PORT
             else f"write {LOWEST_PORT} or more",
         )
-    for refusal in (*_variables(loaded, slurm, under), *_texts(loaded, slurm, under)):
-        raise refusal
+    _check_variables(loaded, slurm, under)
+    _check_texts(loaded, slurm, under)
 
 
 def limit_seconds(text: str) -> int | None:
@@ -73,39 +72,33 @@ def limit_seconds(text: str) -> int | None:
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
-def _variables(loaded: Loaded[Any], slurm: Slurm, under: str) -> list[RecipeError]:
-    return [
-        loaded.refuse(
-            f"{under}.environment.{name}",
-            found="a secret" if SECRET.search(name) else "not a name of a variable",
-            rule="the script is printed and kept; secrets come from the shell that submits, "
-            "whose variables sbatch passes on",
-            do="remove it, and export it in your shell" if SECRET.search(name) else "rename it",
-        )
-        for name in slurm.environment
-        if not NAME.fullmatch(name) or SECRET.search(name)
-    ]
+def _check_variables(loaded: Loaded[Any], slurm: Slurm, under: str) -> None:
+    for name in slurm.environment:
+        if not NAME.fullmatch(name) or SECRET.search(name):
+            raise loaded.refuse(
+                f"{under}.environment.{name}",
+                found="a secret" if SECRET.search(name) else "not a name of a variable",
+                rule="the script is printed and kept; secrets come from the shell that submits, "
+                "whose variables sbatch passes on",
+                do="remove it, and export it in your shell" if SECRET.search(name) else "rename it",
+            )
 
 
-def _texts(loaded: Loaded[Any], slurm: Slurm, under: str) -> list[RecipeError]:
-    found = [
-        loaded.refuse(
-            f"{under}.header.{place}",
-            found=f"'{line}'",
-            rule="a line is one option of sbatch",
-            do="write e.g. --constraint=h100",
-        )
-        for place, line in enumerate(slurm.header)
-        if not line.startswith("--") or not line.isprintable()
-    ]
+def _check_texts(loaded: Loaded[Any], slurm: Slurm, under: str) -> None:
+    for place, line in enumerate(slurm.header):
+        if not line.startswith("--") or not line.isprintable():
+            raise loaded.refuse(
+                f"{under}.header.{place}",
+                found=f"'{line}'",
+                rule="a line is one option of sbatch",
+                do="write e.g. --constraint=h100",
+            )
     for knob in ("partition", "account", "container_image", "container_mounts", "shared_folder"):
         text = getattr(slurm, knob)
         if not text.isprintable() or " " in text:
-            refusal = loaded.refuse(
+            raise loaded.refuse(
                 f"{under}.{knob}",
                 found=f"'{text}'",
                 rule="sbatch and srun take it as one word",
                 do="write it without blanks",
             )
-            found.append(refusal)
-    return found
