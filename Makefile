@@ -52,7 +52,7 @@ test: environment
 	@$(MAKE) --no-print-directory -j style types contracts suite
 
 bench: environment
-	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports $(BIN)/python $$bench || exit 1; done
+	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports:. $(BIN)/python $$bench || exit 1; done
 
 ROUNDS ?= 20
 SEED ?= 1

@@ -1,120 +1,35 @@
-"""The paper's hypotheses and claims, judged on our cells."""
+"""The paper's hypotheses and claims, judged on our cells. What they say in words: verdict_text."""
 
-import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from frontload.eval.cells import Cells, MissingCell
-from frontload.eval.expressions import Expression, Finding
+from frontload.eval.contrasts import Contrast, Estimated, estimate, least
+from frontload.eval.expressions import Comparison, Expression, named_leaves
 from frontload.eval.paper import paper_claims
-from frontload.eval.stats import SIGNIFICANCE, SeededEstimate
-from frontload.eval.tables import label_of
-
-SUPPORTED = "supported"
-NOT_SUPPORTED = "not supported"
-NOT_TESTABLE = "not testable here"
-ONE_SEED = "one seed only"
-
-MEASURES = {
-    "pt.avg": "Average",
-    "sft.avg": "Average",
-    "rl.avg": "flat 8",
-    "flat8.avg": "flat 8",
-}
-"""Metric of an effect -> the name of that number in the tables; others have their column's name."""
-
-MEASURES_TEXT = (
-    "Average: the mean of the category means. flat 8, on which RL is judged as in T3: the mean of "
-    "all benchmarks but instruction following (Avg. in T3 and RL)."
+from frontload.eval.spread import SUITE_OF_STAGE, stage_of
+from frontload.eval.stats import SIGNIFICANCE, critical_value, seeds_needed
+from frontload.eval.verdict_text import (
+    contrast_label,
+    detail_text,
+    lack_text,
+    measure_of,
+    rule_text,
 )
-
-METRIC = re.compile(r"'((?:\w+\.)+\w+)'\)")
-
-VERDICTS = (SUPPORTED, NOT_SUPPORTED, ONE_SEED, NOT_TESTABLE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A SeededEstimate in the form that is written and printed."""
-
-    value: float
-    se: float
-    t: float | None
-    degrees: float
-    p_value: float
-    seeds: tuple[float, ...]
-    se_seeds: float | None
-    se_items: float
-
-    @classmethod
-    def of(cls, estimate: SeededEstimate) -> "Shown":
-        """Takes an estimate over."""
-        return cls(
-            value=estimate.value,
-            se=estimate.se,
-            t=estimate.t if estimate.se else None,
-            degrees=estimate.degrees,
-            p_value=estimate.p_value,
-            seeds=estimate.seeds,
-            se_seeds=estimate.se_seeds,
-            se_items=estimate.se_items,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """One comparison of a predicate."""
-
-    text: str
-    holds: bool
-    shown: bool
-    contradicted: bool
-    margin: Shown
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One hypothesis on our cells."""
-
-    id: str
-    name: str
-    statement: str
-    verdict: str
-    detail: str
-    effect: Shown | None  # percentage points
-    holds: bool | None  # of the measured numbers, errors aside
-    survives_bonferroni: bool | None
-    num_seeds: int
-    num_items: int
-    parts: tuple[Part, ...]
-    paper_result: bool
-    paper_effect: float | None
-    caveat: str
-    predicate: str
-    effect_formula: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recomputed:
-    """One sentence of the paper as a number: as claimed, as its tables give it, as ours give it."""
-
-    id: str
-    text: str
-    unit: str
-    formula: str
-    claimed: float | None
-    from_paper_tables: float | None
-    ours: Shown | None
-    missing: str  # "" or why ours is None
-    note: str
-
-
-def measure_of(effect_formula: str) -> str:
-    """What an effect is a difference of, as the tables call it: `Average`, `flat 8`, `math`."""
-    metrics: list[str] = METRIC.findall(effect_formula)
-    return " and ".join(dict.fromkeys(MEASURES.get(one, one.partition(".")[2]) for one in metrics))
+from frontload.eval.verdicts import (
+    CONTRADICTED,
+    NOT_TESTABLE,
+    ONE_SEED,
+    SUPPORTED,
+    UNDECIDED,
+    VERDICTS,
+    Part,
+    Recomputed,
+    Shown,
+    Verdict,
+)
 
 
 def judge(cells: Cells, *, min_effect: float) -> list[Verdict]:
@@ -137,107 +52,147 @@ def verdicts_json(
     tested = [verdict for verdict in verdicts if verdict.effect is not None]
     counts = Counter(verdict.verdict for verdict in verdicts)
     return {
-        "format": 1,
+        "format": 2,
         "rule": rule_text(len(tested), min_effect=min_effect),
         "min_effect": min_effect,
         "num_hypotheses": len(verdicts),
         "num_tested": len(tested),
         "significance_two_sided": SIGNIFICANCE,
-        "expected_supported_by_chance": round(len(tested) * SIGNIFICANCE / 2, 3),
+        "expected_wrong_by_chance": round(len(tested) * SIGNIFICANCE / 2, 3),
         "counts": {name: counts[name] for name in VERDICTS},
         "hypotheses": [asdict(verdict) for verdict in verdicts],
         "claims": [asdict(claim) for claim in claims],
     }
 
 
-def rule_text(num_tested: int, *, min_effect: float) -> str:
-    """How the verdicts were reached, in words."""
-    points = "point" if min_effect == 1.0 else "points"
-    tested = "1 hypothesis was" if num_tested == 1 else f"{num_tested} hypotheses were"
-    chance = (
-        f"{tested} tested: if none were true, about {num_tested * SIGNIFICANCE / 2:.1f} would "
-        "still read supported."
-        if num_tested
-        else "This study has the cells of no hypothesis, so none was tested."
-    )
-    return (
-        f"Supported: every comparison of the hypothesis holds by more than {min_effect:g} {points} "
-        f"and its margin exceeds its error, t above the two-sided {SIGNIFICANCE:.0%} threshold of "
-        "Student's t (1.96 or more; 4.3 when three seeds decide). The error joins the spread over "
-        "training seeds with the spread over questions, paired by question. With one seed the "
-        f"verdict is withheld. {chance}"
-    )
-
-
 def _judge(cells: Cells, row: Mapping[str, Any], min_effect: float) -> Verdict:
-    predicate, effect = Expression(row["predicate"]), Expression(row["effect"])
+    effects = Expression(row["effect"]).contrasts()
+    comparisons = Expression(row["predicate"]).comparisons()
+    constants = {
+        "id": row["id"],
+        "name": row["name"],
+        "statement": row["statement"],
+        "measure": measure_of(named_leaves(effects)),
+        "judges_effect": _same(effects, comparisons),
+        "paper_result": row["paper_result"],
+        "paper_effect": row["paper_effect"],
+        "paper_caveat": row["caveat"],
+        "predicate": row["predicate"],
+        "effect_formula": row["effect"],
+    }
     try:
-        draws = effect.draws(cells)
-        finding = predicate.find(cells, eps=min_effect)
+        effect = least(cells, effects)
+        found = [estimate(cells, comparison.gap.without_constants()) for comparison in comparisons]
     except MissingCell as missing:
-        return Verdict(
-            verdict=NOT_TESTABLE,
-            detail=_lack(missing),
-            effect=None,
-            holds=None,
-            survives_bonferroni=None,
-            num_seeds=0,
-            num_items=0,
-            parts=(),
-            **_constants(row),
-        )
-    verdict, detail = _verdict(finding, draws.num_seeds)
+        return _untested(lack_text(missing), constants)
+    parts = tuple(
+        _part(cells, comparison, one, min_effect=min_effect, num_parts=len(comparisons))
+        for comparison, one in zip(comparisons, found, strict=True)
+    )
+    verdict = _verdict(parts, min(len(one.seeds) for one in found))
+    decided_by = None if verdict == ONE_SEED else _deciding(parts, verdict)
+    needed = _seeds_needed(effect, row["paper_effect"])
     return Verdict(
         verdict=verdict,
-        detail=detail,
-        effect=Shown.of(draws.estimate()),
-        holds=finding.holds,
+        detail=detail_text(
+            verdict, parts, decided_by, paper_effect=row["paper_effect"], seeds_needed=needed
+        ),
+        effect=Shown.of(effect.estimate),
+        holds=all(part.holds for part in parts),
         survives_bonferroni=None,
-        num_seeds=draws.num_seeds,
-        num_items=draws.num_items,
-        parts=tuple(_part(comparison) for comparison in finding.comparisons),
-        **_constants(row),
+        num_seeds=len(effect.seeds),
+        num_unpaired=max(one.num_unpaired for one in [effect, *found]),
+        num_items=effect.num_items,
+        parts=parts,
+        decided_by=decided_by,
+        seeds_needed=needed,
+        **constants,
     )
 
 
-def _lack(missing: MissingCell) -> str:
-    """What a study does not have, in the words of the tables."""
-    name = MEASURES.get(missing.metric, missing.metric.partition(".")[2])
-    return f"no {name} of {label_of(missing.cell)}"
-
-
-def _constants(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("id", "name", "statement", "paper_result", "paper_effect", "caveat", "predicate")
-    return {name: row[name] for name in names} | {"effect_formula": row["effect"]}
-
-
-def _verdict(finding: Finding, num_seeds: int) -> tuple[str, str]:
-    weakest = min(comparison.margin.t for comparison in finding.comparisons)
-    least = (
-        f"; its weakest comparison has t = {weakest:+.1f}" if len(finding.comparisons) > 1 else ""
+def _untested(detail: str, constants: Mapping[str, Any]) -> Verdict:
+    return Verdict(
+        verdict=NOT_TESTABLE,
+        detail=detail,
+        effect=None,
+        holds=None,
+        survives_bonferroni=None,
+        num_seeds=0,
+        num_unpaired=0,
+        num_items=0,
+        parts=(),
+        decided_by=None,
+        seeds_needed=None,
+        **constants,
     )
-    if finding.degree < 0:
-        detail = "contradicted: the opposite holds beyond its error" + least
-    elif finding.degree > 0:
-        detail = "holds beyond its error"
-    elif any(comparison.margin.se == 0 for comparison in finding.comparisons):
-        detail = "undecided: the cells answer alike (floor or ceiling)"
-    elif finding.holds:
-        detail = "holds, within its error" + least
-    else:
-        detail = "does not hold, within its error" + least
-    if num_seeds == 1:
-        return ONE_SEED, f"{detail} (questions only)"
-    return (SUPPORTED if finding.degree > 0 else NOT_SUPPORTED), detail
 
 
-def _part(comparison: Any) -> Part:
+def _same(effects: Sequence[Contrast], comparisons: Sequence[Comparison]) -> bool:
+    """Whether the effect is what is compared: then its number may stand beside the verdict."""
+    compared = [comparison.gap.without_constants() for comparison in comparisons]
+    return len(compared) == len(effects) and all(effect in compared for effect in effects)
+
+
+def _part(
+    cells: Cells, comparison: Comparison, found: Estimated, *, min_effect: float, num_parts: int
+) -> Part:
+    gap, value = comparison.gap, found.estimate
+    tested_against = 0.0 - gap.constant  # never -0
+    threshold = tested_against - gap.eps * min_effect
+    margin = replace(value, value=value.value - tested_against)
+    holds = value.value > threshold if comparison.is_strict else value.value >= threshold
+    opposite = critical_value(value.degrees, SIGNIFICANCE / num_parts)
+    verdict = UNDECIDED
+    if value.se > 0 and holds and margin.t > margin.critical:
+        verdict = SUPPORTED
+    elif value.se > 0 and margin.t < -opposite:
+        verdict = CONTRADICTED
     return Part(
-        text=comparison.text,
-        holds=comparison.holds,
-        shown=comparison.shown,
-        contradicted=comparison.contradicted,
-        margin=Shown.of(comparison.margin),
+        label=contrast_label(gap),
+        measure=measure_of(list(gap.weights)),
+        value=Shown.of(value),
+        threshold=threshold,
+        tested_against=tested_against,
+        t=margin.t if value.se else None,
+        critical=margin.critical,
+        critical_of_opposite=opposite,
+        p_value=margin.p_value,
+        holds=holds,
+        verdict=verdict if len(found.seeds) > 1 else ONE_SEED,
+        at_floor=all(_at_floor(cells, *leaf) for leaf in gap.weights),
+    )
+
+
+def _at_floor(cells: Cells, cell: str, metric: str) -> bool:
+    """Whether a number is not above what the best constant answer gets, beyond its error."""
+    floor = cells.floors().get(SUITE_OF_STAGE[stage_of(cell)], {}).get(metric)
+    if floor is None:
+        return False
+    found = cells.draws(cell, metric).estimate()
+    return found.value - floor <= found.critical * found.se
+
+
+def _verdict(parts: Sequence[Part], num_seeds: int) -> str:
+    """All parts must be shown; one part whose opposite is shown contradicts."""
+    if num_seeds == 1:
+        return ONE_SEED
+    verdicts = {part.verdict for part in parts}
+    if verdicts == {SUPPORTED}:
+        return SUPPORTED
+    return CONTRADICTED if CONTRADICTED in verdicts else UNDECIDED
+
+
+def _deciding(parts: Sequence[Part], verdict: str) -> int:
+    """The weakest of the parts that make the verdict what it is."""
+    places = [place for place, part in enumerate(parts) if part.verdict == verdict]
+    return min(places, key=lambda place: (parts[place].t or 0.0) / parts[place].critical)
+
+
+def _seeds_needed(effect: Estimated, paper_effect: float | None) -> int | None:
+    if not paper_effect or effect.spread is None:
+        return None
+    return seeds_needed(
+        paper_effect, variance=effect.spread.variance, se_items=effect.estimate.se_items
     )
 
 
@@ -245,9 +200,8 @@ def _with_bonferroni(verdict: Verdict, num_tested: int) -> Verdict:
     """A conjunction is as strong as its weakest part: its p value is the largest of theirs."""
     if verdict.verdict != SUPPORTED:
         return verdict
-    weakest = max(part.margin.p_value for part in verdict.parts)
-    fields = {**verdict.__dict__, "survives_bonferroni": weakest < SIGNIFICANCE / num_tested}
-    return Verdict(**fields)
+    weakest = max(part.p_value for part in verdict.parts)
+    return replace(verdict, survives_bonferroni=weakest < SIGNIFICANCE / num_tested)
 
 
 def _recompute(cells: Cells, row: Mapping[str, Any]) -> Recomputed:
@@ -257,9 +211,9 @@ def _recompute(cells: Cells, row: Mapping[str, Any]) -> Recomputed:
         missing = "arithmetic on the paper's own sizes"
     else:
         try:
-            ours = Shown.of(Expression(formula).draws(cells).estimate())
+            ours = Shown.of(least(cells, Expression(formula).contrasts()).estimate)
         except MissingCell as error:
-            missing = _lack(error)
+            missing = lack_text(error)
     return Recomputed(
         id=row["id"],
         text=row["text"],

@@ -1,73 +1,56 @@
-"""The expressions of claims.json over cells: parsed as a syntax tree, never executed as Python."""
+"""The expressions of claims.json as contrasts of cells: parsed as a syntax tree, never executed.
+
+An expression is a sum of cells with weights, or the least of several such sums. `max` and `abs` are
+allowed where they make it so: `a - max(b, c)` is `min(a - b, a - c)`.
+"""
 
 import ast
-import operator
-from collections.abc import Callable
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from frontload.eval.cells import Cells, Draws
-from frontload.eval.stats import SeededEstimate
+from frontload.eval.cells import Leaf
+from frontload.eval.contrasts import Contrast
 from frontload.recipes.errors import RecipeError
 
-_ARITHMETIC: dict[type, Callable[..., np.ndarray]] = {
-    ast.Add: np.add,
-    ast.Sub: np.subtract,
-    ast.Mult: np.multiply,
-    ast.Div: np.divide,
-}
-_FUNCTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "mean": lambda stacked: stacked.mean(axis=0),
-    "min": lambda stacked: stacked.min(axis=0),
-    "max": lambda stacked: stacked.max(axis=0),
-}
-_COMPARISONS: dict[type, tuple[int, Callable[[float, float], bool]]] = {
-    ast.Gt: (1, operator.gt),
-    ast.GtE: (1, operator.ge),
-    ast.Lt: (-1, operator.lt),
-    ast.LtE: (-1, operator.le),
-}
+METRIC = re.compile(
+    r"(pt|sft)\.(avg|math|science|code|gpr|ins|inside|outside|format_failure|pass_at_k)"
+    r"|(rl|flat8|flat9)\.avg|bench\.[\w-]+|heldout\.(loss|step_accuracy)(\.\w+)?"
+)
+"""The metrics that a cell can have; which ones it has depends on its study."""
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The least (sign 1) or the greatest (sign -1) of several contrasts."""
+
+    contrasts: tuple[Contrast, ...]
+    sign: int  # 1: min, -1: max; of one contrast it is 1
+
+    def times(self, factor: float) -> "Extreme":
+        """Every contrast times a number; a negative one turns the least into the greatest."""
+        scaled = tuple(contrast.times(factor) for contrast in self.contrasts)
+        turned = factor < 0 and len(scaled) > 1
+        return Extreme(scaled, -self.sign if turned else self.sign)
+
+    @property
+    def is_single(self) -> bool:
+        return len(self.contrasts) == 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One `left > right` of a predicate. `margin` is how far it holds, with eps taken as 0.
+    """One `gap > 0` of a predicate: `eps` is the smallest effect, a number belongs to the claim."""
 
-    It holds when the measured numbers satisfy it, eps included; it is shown when it holds and its
-    margin is above its error; it is contradicted when the margin is below zero beyond its error.
-    """
-
-    text: str
-    holds: bool
-    margin: SeededEstimate
-
-    @property
-    def shown(self) -> bool:
-        """Whether it holds beyond its error. Never without one: cells at the floor have none."""
-        return self.holds and self.margin.se > 0 and self.margin.t > self.margin.critical
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether the opposite holds beyond its error."""
-        return self.margin.se > 0 and self.margin.t < -self.margin.critical
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """A predicate on our cells. `degree`: 1 shown, -1 contradicted, 0 neither."""
-
-    holds: bool
-    degree: int
-    comparisons: tuple[Comparison, ...]
+    gap: Contrast
+    is_strict: bool
 
 
 @dataclass
 class Expression:
-    """One expression of the grammar, evaluated on the cells of a study.
+    """One expression of the grammar.
 
-    Raises: RecipeError for anything outside the grammar. MissingCell, when evaluated, for a cell
-        that the study does not have.
+    Raises: RecipeError for anything outside the grammar.
     """
 
     text: str
@@ -78,105 +61,134 @@ class Expression:
         except SyntaxError as error:
             raise self._refused(f"no expression ({error.msg})") from error
 
-    def cells(self) -> list[tuple[str, str]]:
-        """The (cell, metric) pairs that the expression names, in order."""
-        return [
-            self._pair(node)
-            for node in ast.walk(self._tree)
-            if isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Name)
-            and node.func.id == "c"
-        ]
-
-    def draws(self, cells: Cells, *, eps: float = 0.0) -> Draws:
-        """The value for each seed and each draw of the questions."""
-        return self._draws(self._tree, cells, eps)
+    def contrasts(self) -> tuple[Contrast, ...]:
+        """The sums of which the expression is the least; one, unless it has min, max or abs."""
+        value = self._value(self._tree)
+        if not value.is_single and value.sign < 0:
+            raise self._refused("the greatest of several sums")
+        return value.contrasts
 
     def number(self) -> float:
         """The value of an expression that names no cell."""
-        return float(self._draws(self._tree, Cells(files={}), 0.0).draws_AB[0, 0])
+        (contrast,) = self.contrasts()
+        if contrast.weights or contrast.eps:
+            raise self._refused("a cell or eps where a number is needed")
+        return contrast.constant
 
-    def find(self, cells: Cells, *, eps: float) -> Finding:
-        """Evaluates a predicate: comparisons joined by and, or, not."""
-        comparisons: list[Comparison] = []
-        holds, degree = self._truth(self._tree, cells, eps=eps, out=comparisons)
-        return Finding(holds=holds, degree=degree, comparisons=tuple(comparisons))
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """A predicate as comparisons that must all hold.
 
-    def _draws(self, node: ast.expr, cells: Cells, eps: float) -> Draws:
-        pairs = [cells.draws(*pair) for pair in self.cells()]
-        num_seeds = min((pair.num_seeds for pair in pairs), default=1)
-        value = self._value(node, cells, eps=eps, num_seeds=num_seeds)
-        columns = pairs[0].draws_AB.shape[1] if pairs else 1
-        return Draws(
-            draws_AB=np.broadcast_to(value, (num_seeds, columns)),
-            num_items=min((pair.num_items for pair in pairs), default=1),
-        )
+        `min(a, b) > x` is `a > x and b > x`; `abs(a) < x` is `a < x and a > -x`.
+        """
+        parts = [self._tree]
+        if isinstance(self._tree, ast.BoolOp) and isinstance(self._tree.op, ast.And):
+            parts = self._tree.values
+        return tuple(comparison for part in parts for comparison in self._comparisons(part))
 
-    def _value(self, node: ast.expr, cells: Cells, *, eps: float, num_seeds: int) -> np.ndarray:
-        def go(inner: ast.expr) -> np.ndarray:
-            return self._value(inner, cells, eps=eps, num_seeds=num_seeds)
+    def _comparisons(self, node: ast.expr) -> list[Comparison]:
+        if not isinstance(node, ast.Compare) or len(node.ops) != 1:
+            raise self._refused(f"`{ast.unparse(node)}` as a statement")
+        left, right = self._value(node.left), self._value(node.comparators[0])
+        kind = type(node.ops[0])
+        if kind in (ast.Lt, ast.LtE):
+            left, right = right, left
+        elif kind not in (ast.Gt, ast.GtE):
+            raise self._refused(f"`{ast.unparse(node)}`")
+        gap = self._sum(left, right.times(-1.0))
+        if not gap.is_single and gap.sign < 0:
+            raise self._refused(f"`{ast.unparse(node)}`: one of several would do")
+        return [
+            Comparison(gap=contrast, is_strict=kind in (ast.Gt, ast.Lt))
+            for contrast in gap.contrasts
+        ]
 
-        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
-            return np.asarray(float(node.value))
+    def _value(self, node: ast.expr) -> Extreme:
+        if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+            return _single(Contrast(constant=float(node.value)))  # pyright: ignore[reportArgumentType]
         if isinstance(node, ast.Name) and node.id == "eps":
-            return np.asarray(eps)
-        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-            return _ARITHMETIC[type(node.op)](go(node.left), go(node.right))
+            return _single(Contrast(eps=1.0))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-            return -go(node.operand)
+            return self._value(node.operand).times(-1.0)
+        if isinstance(node, ast.BinOp):
+            return self._arithmetic(node)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-            name = node.func.id
-            if name == "c":
-                return cells.draws(*self._pair(node)).draws_AB[:num_seeds]
-            if name == "abs" and len(node.args) == 1:
-                return np.abs(go(node.args[0]))
-            if name in _FUNCTIONS and node.args:
-                values = np.broadcast_arrays(*[go(argument) for argument in node.args])
-                return _FUNCTIONS[name](np.stack(values))
+            return self._call(node, node.func.id)
         raise self._refused(f"`{ast.unparse(node)}`")
 
-    def _truth(
-        self, node: ast.expr, cells: Cells, *, eps: float, out: list[Comparison]
-    ) -> tuple[bool, int]:
-        if isinstance(node, ast.BoolOp):
-            parts = [self._truth(value, cells, eps=eps, out=out) for value in node.values]
-            join = min if isinstance(node.op, ast.And) else max
-            return bool(join(p[0] for p in parts)), join(p[1] for p in parts)
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-            holds, degree = self._truth(node.operand, cells, eps=eps, out=out)
-            return not holds, -degree
-        if isinstance(node, ast.Compare) and len(node.ops) == 1:
-            comparison = self._comparison(node, cells, eps)
-            out.append(comparison)
-            return comparison.holds, int(comparison.shown) - int(comparison.contradicted)
-        raise self._refused(f"`{ast.unparse(node)}` as a statement")
+    def _arithmetic(self, node: ast.BinOp) -> Extreme:
+        left, right = self._value(node.left), self._value(node.right)
+        if isinstance(node.op, ast.Add):
+            return self._sum(left, right)
+        if isinstance(node.op, ast.Sub):
+            return self._sum(left, right.times(-1.0))
+        if isinstance(node.op, ast.Mult) and _is_number(left):
+            return right.times(left.contrasts[0].constant)
+        if isinstance(node.op, ast.Mult) and _is_number(right):
+            return left.times(right.contrasts[0].constant)
+        if isinstance(node.op, ast.Div) and _is_number(right) and right.contrasts[0].constant:
+            return left.times(1.0 / right.contrasts[0].constant)
+        raise self._refused(f"`{ast.unparse(node)}`")
 
-    def _comparison(self, node: ast.Compare, cells: Cells, eps: float) -> Comparison:
-        if type(node.ops[0]) not in _COMPARISONS:
-            raise self._refused(f"`{ast.unparse(node)}`")
-        sign, compare = _COMPARISONS[type(node.ops[0])]
-        left, right = node.left, node.comparators[0]
-        gap = ast.BinOp(left=left, op=ast.Sub(), right=right)
-        exact = self._draws(gap, cells, eps)
-        at_zero = self._draws(gap, cells, 0.0)
-        margin = Draws(draws_AB=sign * at_zero.draws_AB, num_items=at_zero.num_items)
-        return Comparison(
-            text=ast.unparse(node),
-            holds=compare(float(exact.draws_AB[:, 0].mean()), 0.0),
-            margin=margin.estimate(),
-        )
+    def _call(self, node: ast.Call, name: str) -> Extreme:
+        if name == "c":
+            return _single(Contrast(weights={self._leaf(node): 1.0}))
+        values = [self._value(argument) for argument in node.args]
+        if name == "mean" and values:
+            total = values[0]
+            for value in values[1:]:
+                total = self._sum(total, value)
+            return total.times(1.0 / len(values))
+        if name == "abs" and len(values) == 1 and values[0].is_single:
+            return Extreme((values[0].contrasts[0], values[0].times(-1.0).contrasts[0]), -1)
+        if name in ("min", "max") and values:
+            sign = 1 if name == "min" else -1
+            if all(value.is_single or value.sign == sign for value in values):
+                return Extreme(tuple(c for value in values for c in value.contrasts), sign)
+        raise self._refused(f"`{ast.unparse(node)}`")
 
-    def _pair(self, node: ast.Call) -> tuple[str, str]:
+    def _sum(self, left: Extreme, right: Extreme) -> Extreme:
+        """Extremes of one kind add up: the least of all pairs' sums."""
+        if not left.is_single and not right.is_single and left.sign != right.sign:
+            raise self._refused("a least and a greatest in one sum")
+        pairs = [a.plus(b) for a in left.contrasts for b in right.contrasts]
+        return Extreme(tuple(pairs), right.sign if left.is_single else left.sign)
+
+    def _leaf(self, node: ast.Call) -> Leaf:
         values = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
         if len(node.args) != 2 or len(values) != 2 or not all(isinstance(v, str) for v in values):
             raise self._refused(f"`{ast.unparse(node)}`")
-        return str(values[0]), str(values[1])
+        cell, metric = map(str, values)
+        if not METRIC.fullmatch(metric):
+            raise RecipeError(
+                f"expression {self.text!r}",
+                found=f"the metric {metric!r}, which no cell can have",
+                rule="metrics are pt. or sft. with avg, a category, inside, outside, "
+                "format_failure or pass_at_k; rl.avg, flat8.avg, flat9.avg; bench.NAME; "
+                "heldout.loss and heldout.step_accuracy",
+                do="name one of these; cells.json lists what each cell has",
+            )
+        return cell, metric
 
     def _refused(self, found: str) -> RecipeError:
         return RecipeError(
             f"expression {self.text!r}",
             found=found,
             rule="allowed are c('cell', 'metric'), mean, min, max, abs, eps, numbers, + - * /, "
-            "< > <= >=, and, or, not",
+            "< > <= >= and `and`; all parts of a statement must hold, and an effect is one sum of "
+            "cells or the least of several",
             do="rewrite the expression in claims.json",
         )
+
+
+def _single(contrast: Contrast) -> Extreme:
+    return Extreme((contrast,), 1)
+
+
+def _is_number(value: Extreme) -> bool:
+    contrast = value.contrasts[0]
+    return value.is_single and not contrast.weights and not contrast.eps
+
+
+def named_leaves(contrasts: Sequence[Contrast]) -> list[Leaf]:
+    """The cells and metrics that contrasts name, groups unexpanded, each once."""
+    return list(dict.fromkeys(leaf for contrast in contrasts for leaf in contrast.weights))

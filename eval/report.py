@@ -39,10 +39,10 @@ def write_report(request: ReportRequest) -> Path:
         shutil.copyfile(request.tabulate_folder / name, out / name)
     tables = read_json(out / "tables.json")
     verdicts = read_json(out / "verdicts.json")
-    cells = read_json(out / "cells.json")["cells"]
-    drawn = draw_figures(request, tables=tables, cells=cells)
+    tabulated = read_json(out / "cells.json")
+    drawn = draw_figures(request, tables=tables, cells=tabulated["cells"])
     page = report_page.build_page(
-        tables=tables, verdicts=verdicts, cells=cells, evaluations=request.evaluations
+        tables=tables, verdicts=verdicts, tabulated=tabulated, evaluations=request.evaluations
     )
     ledger = report_page.ledger_rows(request.blends)
     packs = report_page.pack_rows(request.packs)

@@ -7,51 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.files import read_json
-from frontload.eval.claims import MEASURES_TEXT, measure_of
 from frontload.eval.results import GeneratedResult, read_results
 from frontload.eval.tables import label_of
 from frontload.eval.text_tables import Budget, models_of
+from frontload.eval.verdict_rows import Card, VerdictGroup, verdict_groups
+from frontload.eval.verdict_rows import cards as cards_of
+from frontload.eval.verdict_text import MEASURES_TEXT
 from frontload.recipes.artifact import item_results_file
 
 SAMPLE_CELLS = ("pt:base>sft:SHQ", "pt:LMQ>sft:SHQ", "pt:LMQ>sft:LDQ")
-CARD_HYPOTHESES = (
-    ("H02", "Reasoning data in pretraining still pays after SFT"),
-    ("H03", "Twice the SFT does not catch up"),
-    ("H04", "Broad LDQ beats narrow SHQ in pretraining"),
-    ("H06", "Narrow SHQ beats LDQ and LMQ in SFT"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mark:
-    """Places on a row's effect axis, 0 to 1 from left to right; None where there is nothing."""
-
-    zero: float
-    low: float | None
-    point: float | None
-    high: float | None
-    paper: float | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class VerdictRow:
-    """One hypothesis as it is printed."""
-
-    row: Mapping[str, Any]
-    measure: str  # what its effect is a difference of
-    tone: str  # css class of the verdict
-    mark: Mark
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """One statement of the headline with what became of it."""
-
-    statement: str
-    answer: str
-    number: str
-    verdict: str
-    tone: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +47,7 @@ class Page:
     budget: str
     rule: str
     cards: tuple[Card, ...]
-    verdicts: tuple[VerdictRow, ...]
+    verdicts: tuple[VerdictGroup, ...]
     counts: Mapping[str, int]
     tables: tuple[Mapping[str, Any], ...]
     own_tables: tuple[Mapping[str, Any], ...]
@@ -96,24 +60,19 @@ class Page:
     rl_lead: str  # the lead after RL as it is judged, beside the Average of a figure; "" without
 
 
-TONES = {
-    "supported": "good",
-    "not supported": "bad",
-    "one seed only": "open",
-    "not testable here": "none",
-}
-OWN_TABLES = ("RL", "Grid", "Averages", "Cells", "Heldout")
+OWN_TABLES = ("RL", "Grid", "Averages", "Cells", "Heldout", "Guessing")
 
 
 def build_page(
     *,
     tables: Mapping[str, Any],
     verdicts: Mapping[str, Any],
-    cells: Mapping[str, Any],
+    tabulated: Mapping[str, Any],
     evaluations: Mapping[str, Sequence[Path]],
 ) -> Page:
-    """Reads the tabulated files into what the page prints."""
+    """Reads the tabulated files into what the page prints; `tabulated` is cells.json."""
     rows = verdicts["hypotheses"]
+    cells = tabulated["cells"]
     num_seeds = max((len(m["seeds"]) for c in cells.values() for m in c.values()), default=0)
     budget = Budget(
         sft_tokens=tables["budget"]["sft_tokens"],
@@ -123,14 +82,14 @@ def build_page(
         headline=headline(rows, cells, gaps=tables["gap_by_stage"]),
         budget=budget.sentence(),
         rule=verdicts["rule"],
-        cards=tuple(_cards(rows)),
-        verdicts=tuple(verdict_rows(rows)),
+        cards=tuple(cards_of(rows)),
+        verdicts=tuple(verdict_groups(rows)),
         counts=verdicts["counts"],
         tables=tuple(table for table in tables["tables"] if table["id"] not in OWN_TABLES),
         own_tables=tuple(table for table in tables["tables"] if table["id"] in OWN_TABLES),
         claims=tuple(verdicts["claims"]),
         questions=tuple(sample_questions(evaluations)),
-        caveats=tuple(caveats(num_seeds, cells)),
+        caveats=tuple(caveats(num_seeds, cells, floors=tabulated["floors"])),
         num_seeds=num_seeds,
         compared={
             table["id"]: models_of(row["cell"] for row in table["rows"])
@@ -195,12 +154,17 @@ def best_cell(cells: Mapping[str, Any]) -> str | None:
     return max(scored, key=lambda cell: scored[cell]) if scored else None
 
 
-def caveats(num_seeds: int, cells: Mapping[str, Any]) -> list[str]:
+def caveats(
+    num_seeds: int, cells: Mapping[str, Any], *, floors: Mapping[str, Mapping[str, float]]
+) -> list[str]:
     """What a reader must know before quoting a number."""
+    guessing = floors.get("sft", {}).get("sft.avg")
     floor = [
         label_of(cell)
         for cell, metrics in cells.items()
-        if "sft.avg" in metrics and metrics["sft.avg"]["value"] < 5
+        if guessing is not None and "sft.avg" in metrics
+        for found in [metrics["sft.avg"]]
+        if found["value"] - guessing <= 2 * found["se"]
     ]
     said = [
         "A small hybrid on procedural tasks is not an 8B model: only signs and orderings can be "
@@ -215,62 +179,11 @@ def caveats(num_seeds: int, cells: Mapping[str, Any]) -> list[str]:
     elif num_seeds < 5:
         said.insert(0, f"{num_seeds} training seeds: the spread over seeds is itself uncertain.")
     if floor:
-        said.append(f"At the floor (Average below 5%): {', '.join(floor)}.")
+        said.append(
+            f"At the floor (Average within two errors of the {guessing:.1f}% that guessing gets): "
+            f"{', '.join(floor)}."
+        )
     return said
-
-
-def _cards(rows: Sequence[Mapping[str, Any]]) -> list[Card]:
-    cards = []
-    for number, statement in CARD_HYPOTHESES:
-        row = next((row for row in rows if row["id"].startswith(number)), None)
-        if row is None:
-            continue
-        effect = row["effect"]
-        text = f"{effect['value']:+.1f} +- {effect['se']:.1f}" if effect else "-"
-        cards.append(
-            Card(
-                statement=statement,
-                answer=row["detail"],
-                number=text,
-                verdict=row["verdict"],
-                tone=_tone(row),
-            )
-        )
-    return cards
-
-
-def _tone(row: Mapping[str, Any]) -> str:
-    """A hypothesis that its error leaves open is not one that the numbers contradict."""
-    if row["verdict"] == "not supported" and not row["detail"].startswith("contradicted"):
-        return "open"
-    return TONES[row["verdict"]]
-
-
-def verdict_rows(rows: Sequence[Mapping[str, Any]]) -> list[VerdictRow]:
-    """Every hypothesis with its place on one axis, which holds our intervals and the paper's."""
-    ours = [row["effect"] for row in rows if row["effect"]]
-    reach = [abs(effect["value"]) + 1.96 * effect["se"] for effect in ours]
-    reach += [abs(row["paper_effect"] or 0.0) for row in rows]
-    span = max(reach, default=1.0) or 1.0
-
-    def at(value: float | None) -> float | None:
-        return None if value is None else 0.5 + 0.48 * max(-1.0, min(1.0, value / span))
-
-    made = []
-    for row in rows:
-        effect = row["effect"]
-        value = effect["value"] if effect else None
-        reach_of = 1.96 * effect["se"] if effect else 0.0
-        mark = Mark(
-            zero=0.5,
-            low=at(None if value is None else value - reach_of),
-            point=at(value),
-            high=at(None if value is None else value + reach_of),
-            paper=at(row["paper_effect"]),
-        )
-        measure = measure_of(row["effect_formula"])
-        made.append(VerdictRow(row=row, measure=measure, tone=_tone(row), mark=mark))
-    return made
 
 
 def sample_questions(evaluations: Mapping[str, Sequence[Path]]) -> list[Question]:

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frontload.eval.cells import Cells, Draws, MissingCell
+from frontload.eval.cells import Cells, MissingCell
+from frontload.eval.contrasts import Contrast, estimate
 from frontload.eval.paper import paper_tables, printed
 from frontload.eval.score import AVERAGING_RULES
+from frontload.eval.spread import SUITE_OF_STAGE, stage_of
 from frontload.recipes.study_rl import RL_DATA
 
 ROW_CELLS: dict[str, tuple[str, ...]] = {
@@ -26,6 +28,18 @@ ROW_CELLS: dict[str, tuple[str, ...]] = {
     "overview_T6_ratio": ("pt:LMQ", "pt:LMQ@60-40"),
 }
 """Table of the paper -> our cell of each of its rows, in its order."""
+
+CAPTIONS = {
+    "T1": "Pretrained models on the base suite, by reasoning data in pretraining.",
+    "T2": "The same after SFT, mean over the SFT sets LDQ, SHQ and LMQ.",
+    "T3": "After SFT on SHQ and RL, by reasoning data in pretraining.",
+    "T4": "After SFT on SHQ, by reasoning data in pretraining; M_base also with twice the SFT.",
+    "T5": "By SFT set: mean over the models with reasoning data in pretraining, beside M_base.",
+    "T6": "M_LDQ by SFT set: LDQ once and twice, its long answers (ALF), those and SHQ (ALF').",
+    "T7": "M_LDQ after SFT on LDQ and on its long answers (ALF).",
+    "overview_T6_ratio": "M_LMQ before SFT, by its share of reasoning data in pretraining.",
+}
+"""Table -> what stands in it. The paper's own captions conclude from its own numbers."""
 
 SHOWN_AS = {"overview_T6_ratio": "Ratio"}
 
@@ -54,10 +68,10 @@ STAGE_METRICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Number:
-    """A measured value with its error, both over seeds and questions."""
+    """A measured value with its error, both over seeds and questions; None where it has none."""
 
     value: float
-    se: float
+    se: float | None
     num_seeds: int
     num_items: int
 
@@ -78,19 +92,20 @@ class Table:
     """One table. `decimals` is for printing; accuracies are in percent, losses in nats a token."""
 
     id: str
-    caption: str
+    caption: str  # ours: what stands in it, not what to conclude
     source: str
     average_rule: str
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
     decimals: int = 1
     has_paper: bool = True
+    in_paper: str = ""  # the paper's caption over its own numbers
 
 
 def build_tables(cells: Cells) -> list[Table]:
     """The paper's tables, then ours: the whole grid, the averaging rules, every cell, held-out."""
     tables = [_paper_table(cells, name) for name in ROW_CELLS]
-    own = [_grid(cells), _averages(cells), _all_cells(cells), _heldout(cells)]
+    own = [_grid(cells), _averages(cells), _all_cells(cells), _heldout(cells), _guessing(cells)]
     return tables + [table for table in own if table.rows]
 
 
@@ -159,17 +174,19 @@ def sft_suffix(cells: Cells) -> str:
 
 
 def difference(cells: Cells, names: tuple[str, str], metric: str) -> Number | None:
-    """First cell minus second, paired; None when one of them is missing."""
+    """First cell minus second, paired by seed and question; None when one of them is missing."""
+    first, second = names
+    contrast = Contrast(weights={(first, metric): 1.0, (second, metric): -1.0})
     try:
-        first, second = (cells.draws(name, metric) for name in names)
+        found = estimate(cells, contrast)
     except MissingCell:
         return None
-    num_seeds = min(first.num_seeds, second.num_seeds)
-    gap = Draws(
-        draws_AB=first.draws_AB[:num_seeds] - second.draws_AB[:num_seeds],
-        num_items=min(first.num_items, second.num_items),
+    return Number(
+        value=found.estimate.value,
+        se=found.estimate.se,
+        num_seeds=len(found.seeds),
+        num_items=found.num_items,
     )
-    return _number(gap)
 
 
 def measured(cells: Cells, cell: str, metric: str) -> Number | None:
@@ -178,16 +195,9 @@ def measured(cells: Cells, cell: str, metric: str) -> Number | None:
         draws = cells.draws(cell, metric)
     except MissingCell:
         return None
-    return _number(draws)
-
-
-def _number(draws: Draws) -> Number:
-    estimate = draws.estimate()
+    found = draws.estimate()
     return Number(
-        value=estimate.value,
-        se=estimate.se,
-        num_seeds=draws.num_seeds,
-        num_items=draws.num_items,
+        value=found.value, se=found.se, num_seeds=draws.num_seeds, num_items=draws.num_items
     )
 
 
@@ -234,7 +244,8 @@ def _paper_table(cells: Cells, name: str) -> Table:
         )
     return Table(
         id=SHOWN_AS.get(name, name),
-        caption=source["caption"],
+        caption=CAPTIONS[name],
+        in_paper=source["caption"],
         source=source["source"],
         average_rule=source["average_rule"],
         columns=(*source["columns"], *["no answer %" for _ in failures]),
@@ -338,6 +349,37 @@ def _heldout(cells: Cells) -> Table:
         columns=("loss", "loss in", "loss out", "steps %", "steps % in", "steps % out"),
         rows=tuple(rows),
         decimals=3,
+        has_paper=False,
+    )
+
+
+def _guessing(cells: Cells) -> Table:
+    rows: list[TableRow] = []
+    for suite, floors in cells.floors().items():
+        for metric, floor in floors.items():
+            found = [
+                number
+                for cell in cells.names
+                if SUITE_OF_STAGE[stage_of(cell)] == suite
+                for number in [measured(cells, cell, metric)]
+                if number is not None
+            ]
+            if metric.startswith("bench.") and found:
+                ends = (min(found, key=lambda n: n.value), max(found, key=lambda n: n.value))
+                guess = Number(value=floor, se=None, num_seeds=0, num_items=ends[0].num_items)
+                label = f"{metric.removeprefix('bench.')} ({suite} suite)"
+                ours = (guess, *ends)
+                rows.append(
+                    TableRow(label=label, cell="", ours=ours, paper=(None, None, None), note="")
+                )
+    return Table(
+        id="Guessing",
+        caption="What guessing gets: the share of each benchmark's commonest gold answer, beside "
+        "the lowest and the highest cell of this study. A number near it is at the floor.",
+        source="this study",
+        average_rule="none: one benchmark a row",
+        columns=("guessing %", "lowest cell %", "highest cell %"),
+        rows=tuple(rows),
         has_paper=False,
     )
 

@@ -10,6 +10,7 @@ from frontload.eval.claims import judge, recompute, verdicts_json
 from frontload.eval.results import ResultFile, read_results
 from frontload.eval.rl_tables import rl_table
 from frontload.eval.score import AVERAGING_RULES, score
+from frontload.eval.spread import seed_spreads, stated_spreads
 from frontload.eval.tables import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.text_tables import Budget, tables_markdown
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json
@@ -23,7 +24,9 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
     Raises: RecipeError for a role without an input, ArtifactError for scores that do not follow
         from their own items.
     """
-    cells = Cells(files=read_cells(recipe, inputs))
+    cells = Cells(
+        files=read_cells(recipe, inputs), stated_spreads=stated_spreads(recipe.seed_spreads)
+    )
     tables = build_tables(cells) + [table for table in [rl_table(cells)] if table.rows]
     verdicts = judge(cells, min_effect=recipe.min_effect)
     claims = recompute(cells)
@@ -89,6 +92,13 @@ def _cells_json(cells: Cells) -> dict[str, Any]:
                 "se_seeds": estimate.se_seeds,
                 "se_items": estimate.se_items,
                 "seeds": list(estimate.seeds),
+                "seed_numbers": list(draws.seeds),
                 "num_items": draws.num_items,
             }
-    return {"format": 1, "unit": "percent; heldout.loss in nats a token", "cells": found}
+    return {
+        "format": 2,
+        "unit": "percent; heldout.loss in nats a token",
+        "floors": cells.floors(),
+        "seed_spreads": seed_spreads(cells),
+        "cells": found,
+    }

@@ -4,8 +4,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from frontload.eval.claims import MEASURES_TEXT, Verdict, measure_of
 from frontload.eval.tables import Number, Table, label_of
+from frontload.eval.verdict_text import MEASURES_TEXT
+from frontload.eval.verdicts import Part, Shown, Verdict
 
 NOTHING = "-"
 MEASURED_IN = f"`in` names the number that an effect is a difference of. {MEASURES_TEXT}"
@@ -73,8 +74,10 @@ def table_text(table: Table) -> str:
         body = grid_text(head, rows)
     notes = [f"{row.label}: {row.note}" for row in table.rows if row.note]
     lines = [f"## {table.id}", textwrap.fill(table.caption, 100)]
+    if table.in_paper:
+        lines.append(textwrap.fill(f"In the paper: {table.in_paper}", 100))
     lines.append(textwrap.fill(f"Average: {table.average_rule}. Source: {table.source}.", 100))
-    lines += [body, *[textwrap.fill(f"Note, {note}", 100) for note in notes]]
+    lines += [body, *[textwrap.fill(f"In the paper, {note}", 100) for note in notes]]
     return "\n\n".join(lines)
 
 
@@ -85,31 +88,65 @@ def models_of(cells: Iterable[str]) -> list[str]:
 
 def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str:
     """`41.2 +-2.1 (52.70)`, with what is missing left out."""
-    text = NOTHING if ours is None else f"{ours.value:.{decimals}f} +-{ours.se:.{decimals}f}"
+    text = NOTHING if ours is None else f"{ours.value:.{decimals}f}"
+    if ours is not None and ours.se is not None:
+        text += f" +-{ours.se:.{decimals}f}"
     return text if paper is None else f"{text} ({paper:.2f})"
 
 
 def verdicts_text(verdicts: Sequence[Verdict]) -> str:
-    """One line a hypothesis."""
-    head = ["", "hypothesis", "effect, points", "in", "t", "n", "paper", "verdict", "detail"]
-    return grid_text(head, [_verdict_row(verdict) for verdict in verdicts])
-
-
-def _verdict_row(verdict: Verdict) -> list[str]:
-    effect = verdict.effect
-    t = "" if effect is None or effect.t is None else f"{effect.t:+.1f}"
-    paper = NOTHING if verdict.paper_effect is None else f"{verdict.paper_effect:+.2f}"
-    return [
-        verdict.id.split("_")[0],
-        verdict.name,
-        NOTHING if effect is None else f"{effect.value:+.2f} +-{effect.se:.2f}",
-        measure_of(verdict.effect_formula),
-        t,
-        f"{verdict.num_seeds} x {verdict.num_items}" if effect else NOTHING,
-        paper,
-        verdict.verdict,
-        verdict.detail,
+    """A line a hypothesis; where it has several parts, or its effect is not judged, a line each."""
+    head = [
+        "",
+        "hypothesis",
+        "effect, points",
+        "in",
+        "t",
+        "needed",
+        "n",
+        "paper",
+        "verdict",
+        "detail",
     ]
+    return grid_text(head, [row for verdict in verdicts for row in _verdict_rows(verdict)])
+
+
+def _verdict_rows(verdict: Verdict) -> list[list[str]]:
+    """The verdict beside the number that it judges and no other."""
+    name = verdict.id.split("_")[0]
+    effect = verdict.effect
+    paper = NOTHING if verdict.paper_effect is None else f"{verdict.paper_effect:+.2f}"
+    number = [effect_text(effect), verdict.measure]
+    counted = [counted_text(verdict) if effect else NOTHING, paper]
+    answer = [verdict.verdict, verdict.detail]
+    if len(verdict.parts) < 2:
+        judged = _judged(verdict.parts[0]) if verdict.parts else ["", ""]
+        return [[name, verdict.name, *number, *judged, *counted, *answer]]
+    rows = [[name, verdict.name, "", "", "", "", "", "", *answer]]
+    rows.append([f"{name} effect", "as the paper measures it", *number, "", "", *counted, "", ""])
+    for place, part in enumerate(verdict.parts, start=1):
+        value = [effect_text(part.value), part.measure, *_judged(part), "", ""]
+        said = "" if verdict.decided_by is None else part.verdict
+        asked = f"asks for more than {part.threshold:g}"
+        rows.append([f"{name} {place}/{len(verdict.parts)}", part.label, *value, said, asked])
+    return rows
+
+
+def _judged(part: Part) -> list[str]:
+    if part.t is None or part.value.se_seeds is None:
+        return ["", ""]
+    return [f"{part.t:+.1f}", f"{part.critical:.2f}"]
+
+
+def effect_text(effect: Shown | None) -> str:
+    """`+12.30 +-4.56`."""
+    return NOTHING if effect is None else f"{effect.value:+.2f} +-{effect.se:.2f}"
+
+
+def counted_text(verdict: Verdict) -> str:
+    """Seeds x questions, and the seeds that were left out for want of a partner."""
+    unpaired = f", {verdict.num_unpaired} unpaired" if verdict.num_unpaired else ""
+    return f"{verdict.num_seeds} x {verdict.num_items}{unpaired}"
 
 
 def grid_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

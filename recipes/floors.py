@@ -63,6 +63,10 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
         path = f"evaluation.{name}.num_shots"
         at_most(loaded, path, value=getattr(recipe.evaluation, name).num_shots, most=most)
     all_at_least(loaded, "evaluation", of=recipe.evaluation, least={"min_effect": 0})
+    for name, value in recipe.evaluation.seed_spreads.items():
+        path = f"evaluation.seed_spreads.{name}"
+        choice(loaded, path, value=name.partition("/")[0], names=("pt", "sft", "rl"))
+        at_least(loaded, path, value=value, least=0)
     if recipe.rl is not None:
         prompts = recipe.rl.prompts
         at_least(loaded, "rl.prompts.num_prompts", value=prompts.num_prompts, least=1)

@@ -4,7 +4,7 @@ A field added after a release declares `metadata={"neutral": value}` and is left
 it equals that value, so old keys survive. Units stand in the comment of each field.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # ---------------------------------------------------------------- data
 
@@ -224,3 +224,5 @@ class Tabulate:
     min_effect: float  # eps of the hypotheses, percentage points
     sft_tokens: int  # stated beside the verdicts: their ratio decides much of the answer
     reasoning_pretraining_tokens: int
+    seed_spreads: dict[str, float] = field(default_factory=dict, metadata={"neutral": {}})
+    """`stage/metric` -> sd of one cell over seeds, points; says how many seeds one seed lacks."""

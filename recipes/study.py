@@ -109,6 +109,7 @@ def expand_study(name: str, loaded: Loaded[StudyRecipe]) -> Study:
         recipe=schema.Tabulate(
             cells={cell: tuple(roles) for cell, roles in cells.items()},
             min_effect=recipe.evaluation.min_effect,
+            seed_spreads=recipe.evaluation.seed_spreads,
             sft_tokens=recipe.sft.tokens,
             reasoning_pretraining_tokens=reasoning_tokens(recipe.pretraining),
         ),

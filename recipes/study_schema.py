@@ -89,6 +89,10 @@ class EvaluationKnobs:
     base: SuiteKnobs
     sft: SuiteKnobs
     min_effect: float  # smallest difference called an effect, percentage points
+    seed_spreads: dict[str, float] = field(default_factory=dict)
+    """`stage/metric` -> standard deviation of one cell over seeds, points: what a study of several
+    seeds found (seed_spreads of its cells.json), from which one of one seed says how many it needs.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,145 +1,79 @@
-"""The grammar of claims.json on cells, with paired errors."""
+"""The grammar of claims.json: sums of cells, and statements as comparisons that must all hold."""
 
-import numpy as np
 import pytest
 
-from frontload.eval.cells import Cells, MissingCell
-from frontload.eval.expressions import Expression
-from frontload.eval.results import GeneratedResult, Generation, Protocol, ResultFile
+from frontload.eval.contrasts import Contrast
+from frontload.eval.expressions import Expression, named_leaves
+from frontload.eval.paper import paper_claims
 from frontload.recipes.errors import RecipeError
 
-
-def one_file(accuracies: dict[str, float], *, num_samples: int = 4) -> ResultFile:
-    """One evaluation: benchmark math of as many questions as there are accuracies."""
-    protocol = Protocol(
-        suite="sft",
-        num_samples=num_samples,
-        num_hard_samples=num_samples,
-        temperature=1.0,
-        max_new_tokens=8,
-        max_sequence_tokens=64,
-        num_shots=0,
-        seed=0,
-    )
-    results = []
-    for name, accuracy in accuracies.items():
-        right = round(accuracy * num_samples)
-        samples = tuple(
-            Generation(text="", answer="", correct=n < right, format_failure="", tokens=1)
-            for n in range(num_samples)
-        )
-        results.append(
-            GeneratedResult(
-                id=name,
-                benchmark="chain",
-                category="math",
-                family="chain",
-                question="",
-                gold="",
-                inside_shq=True,
-                hard=False,
-                prompt_tokens=1,
-                num_shots=0,
-                gold_correct=True,
-                samples=samples,
-            )
-        )
-    return ResultFile(protocol=protocol, results=tuple(results))
+A, B, C = ((name, "sft.avg") for name in "abc")
 
 
-def study(**levels: list[float]) -> Cells:
-    """Cells a, b, ...: one evaluation a seed, 60 questions whose difficulty all cells share."""
-    rng = np.random.default_rng(0)
-    difficulty = rng.uniform(-0.4, 0.4, 60)
-    return Cells(
-        files={
-            name: [
-                one_file(
-                    {f"q{n}": float(np.clip(level + d, 0, 1)) for n, d in enumerate(difficulty)}
-                )
-                for level in seeds
-            ]
-            for name, seeds in levels.items()
-        }
-    )
+def c(name: str) -> str:
+    return f"c('{name}', 'sft.avg')"
 
 
-def test_a_difference_is_paired_by_question() -> None:
-    cells = study(a=[0.6], b=[0.5])
-    alone = Expression("c('a', 'sft.math')").draws(cells).estimate()
-    gap = Expression("c('a', 'sft.math') - c('b', 'sft.math')").draws(cells).estimate()
-    assert gap.value == pytest.approx(
-        alone.value - Expression("c('b','sft.math')").draws(cells).estimate().value
-    )
-    assert gap.se < 0.6 * alone.se
+def one(text: str) -> Contrast:
+    (contrast,) = Expression(text).contrasts()
+    return contrast
 
 
-def test_a_cell_used_twice_cancels_exactly() -> None:
-    cells = study(a=[0.6, 0.4])
-    text = "(c('a', 'sft.math') + 3) - mean(c('a', 'sft.math'), c('a', 'sft.avg')) - 3"
-    found = Expression(text).draws(cells).estimate()
-    assert (found.value, found.se) == (pytest.approx(0), pytest.approx(0, abs=1e-9))
+def gaps(text: str) -> list[Contrast]:
+    return [comparison.gap for comparison in Expression(text).comparisons()]
 
 
-def test_seeds_spread_the_effect_not_the_questions() -> None:
-    cells = study(a=[0.8, 0.6, 0.7], b=[0.5, 0.5, 0.5])
-    found = Expression("c('a', 'sft.math') - c('b', 'sft.math')").draws(cells).estimate()
-    assert len(found.seeds) == 3
-    assert found.se_seeds == pytest.approx(np.std(found.seeds, ddof=1) / np.sqrt(3))
-    assert found.se > found.se_seeds
+def test_an_expression_is_a_sum_of_cells_with_weights() -> None:
+    text = f"2 * ({c('a')} - {c('b')}) / 4 - mean({c('c')}, {c('a')}) + 3 - eps"
+    found = one(text)
+    assert found == Contrast(weights={B: -0.5, C: -0.5}, constant=3.0, eps=-1.0)
+    assert one(f"{c('a')} * 3").weights == {A: 3.0}
+    assert one(f"-{c('a')}").weights == {A: -1.0}
 
 
-def test_minimum_and_maximum_are_taken_for_each_seed() -> None:
-    cells = study(a=[0.8, 0.2], b=[0.2, 0.8])
-    low = Expression("min(c('a', 'sft.math'), c('b', 'sft.math'))").draws(cells).estimate()
-    high = Expression("max(c('a', 'sft.math'), c('b', 'sft.math'))").draws(cells).estimate()
-    assert low.value < 40 < 60 < high.value
+def test_the_least_of_sums_keeps_each_of_them() -> None:
+    weights = [x.weights for x in Expression(f"min({c('a')}, {c('b')}) - {c('c')}").contrasts()]
+    assert weights == [{A: 1, C: -1}, {B: 1, C: -1}]
+    weights = [x.weights for x in Expression(f"{c('c')} - max({c('a')}, {c('b')})").contrasts()]
+    assert weights == [{C: 1, A: -1}, {C: 1, B: -1}]
+    nested = Expression(f"min({c('a')}, min({c('b')}, {c('c')}))").contrasts()
+    assert [x.weights for x in nested] == [{A: 1}, {B: 1}, {C: 1}]
+    pairs = Expression(f"min({c('a')}, {c('b')}) - max({c('c')}, 5)").contrasts()
+    assert [(x.weights, x.constant) for x in pairs] == [
+        ({A: 1, C: -1}, 0),
+        ({A: 1}, -5),
+        ({B: 1, C: -1}, 0),
+        ({B: 1}, -5),
+    ]
 
 
-def test_eps_decides_whether_it_holds_and_not_how_far_it_stands_out() -> None:
-    cells = study(a=[0.8, 0.8], b=[0.4, 0.4])
-    text = "c('a', 'sft.math') - c('b', 'sft.math') > eps"
-    near = Expression(text).find(cells, eps=1.0)
-    far = Expression(text).find(cells, eps=90.0)
-    assert (near.holds, near.degree, far.holds, far.degree) == (True, 1, False, 0)
-    assert near.comparisons[0].margin == far.comparisons[0].margin
+def test_a_minimum_above_a_number_is_as_many_comparisons_as_it_has_parts() -> None:
+    found = gaps(f"min({c('a')}, {c('b')}) - {c('c')} > eps")
+    assert found == [
+        Contrast(weights={A: 1, C: -1}, eps=-1.0),
+        Contrast(weights={B: 1, C: -1}, eps=-1.0),
+    ]
 
 
-def test_and_needs_both_or_needs_one_not_turns_around() -> None:
-    cells = study(a=[0.8, 0.8], b=[0.4, 0.4])
-    up, down = "c('a','sft.math') > c('b','sft.math')", "c('a','sft.math') < c('b','sft.math')"
-    assert Expression(f"{up} and {down}").find(cells, eps=0).degree == -1
-    assert Expression(f"{up} or {down}").find(cells, eps=0).degree == 1
-    assert Expression(f"not {down}").find(cells, eps=0).degree == 1
+def test_an_absolute_value_below_a_number_is_two_comparisons() -> None:
+    found = gaps(f"abs({c('a')} - {c('b')}) < 1.0")
+    assert [(x.weights, x.constant) for x in found] == [
+        ({A: -1, B: 1}, 1.0),
+        ({A: 1, B: -1}, 1.0),
+    ]
 
 
-def test_cells_that_answer_alike_show_nothing() -> None:
-    cells = study(a=[-1.0, -1.0], b=[-1.0, -1.0])
-    found = Expression("c('a','sft.math') - c('b','sft.math') > -0.5").find(cells, eps=0)
-    assert (found.holds, found.degree) == (True, 0)
+def test_a_statement_below_is_turned_so_that_the_gap_is_positive() -> None:
+    (below,) = gaps(f"{c('a')} - {c('b')} < -eps")
+    assert below == Contrast(weights={A: -1, B: 1}, eps=-1.0)
+    strict = [one.is_strict for text in ("<", "<=", ">", ">=")
+              for one in Expression(f"{c('a')} {text} 0").comparisons()]  # fmt: skip
+    assert strict == [True, False, True, False]
 
 
-def test_a_cell_that_is_not_there_is_named() -> None:
-    with pytest.raises(MissingCell, match=r"pt:LDQ pt\.avg"):
-        Expression("c('pt:res', 'pt.avg')").draws(
-            Cells(files={"pt:SHQ": [base_file()]}),
-        )
-
-
-def base_file() -> ResultFile:
-    """One evaluation of a base model."""
-    file = one_file({"q0": 1.0, "q1": 0.0})
-    return ResultFile(
-        protocol=Protocol(**{**vars(file.protocol), "suite": "base"}), results=file.results
-    )
-
-
-def test_groups_are_means_of_their_members_and_80_20_is_the_plain_mix() -> None:
-    files = {f"pt:{name}": [base_file()] for name in ("SHQ", "LDQ", "LMQ")}
-    cells = Cells(files=files)
-    assert Expression("c('pt:res','pt.avg')").draws(cells).estimate().value == pytest.approx(50)
-    text = "c('pt:LMQ@80-20','pt.math') - c('pt:LMQ','pt.math')"
-    assert Expression(text).draws(cells).estimate().value == 0
+def test_and_joins_and_keeps_the_order() -> None:
+    found = gaps(f"{c('a')} > 1 and {c('b')} < 2 and {c('c')} >= 3")
+    assert [(list(x.weights), x.constant) for x in found] == [([A], -1), ([B], 2), ([C], -3)]
 
 
 @pytest.mark.parametrize(
@@ -154,17 +88,74 @@ def test_groups_are_means_of_their_members_and_80_20_is_the_plain_mix() -> None:
         "[1, 2][0]",
         "lambda: 1",
         "'text'",
+        "True",
         "1 +",
         "min()",
+        "mean()",
         "abs(1, 2)",
         "c('a', metric='sft.avg')",
+        "1 / c('a', 'sft.avg')",
+        "1 / 0",
+        "c('a', 'sft.avg') * c('b', 'sft.avg')",
+        "c('a', 'sft.avg') ** 2",
+        "eps * eps",
+        "max(c('a', 'sft.avg'), 1)",
+        "abs(c('a', 'sft.avg'))",
+        "abs(min(1, 2))",
+        "min(1, 2) + max(1, 2)",
+        "min(1, max(2, 3))",
     ],
 )
 def test_anything_outside_the_grammar_is_refused(text: str) -> None:
     with pytest.raises(RecipeError, match="allowed are c"):
-        Expression(text).draws(Cells(files={}))
+        Expression(text).contrasts()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1",
+        "1 < 2 < 3",
+        "1 == 2",
+        "1 > 0 or 2 > 1",
+        "not 1 > 2",
+        "max(c('a', 'sft.avg'), 1) > 0",
+        "abs(c('a', 'sft.avg')) > 1",
+        "min(c('a', 'sft.avg'), 1) < 0",
+    ],
+)
+def test_a_statement_of_which_one_part_would_do_is_refused(text: str) -> None:
+    with pytest.raises(RecipeError, match="all parts of a statement must hold"):
+        Expression(text).comparisons()
+
+
+@pytest.mark.parametrize("metric", ["avg", "sft.average", "sft.avg.x", "pt.", "heldout", "rl.math"])
+def test_a_metric_that_no_cell_can_have_is_refused_by_name(metric: str) -> None:
+    with pytest.raises(RecipeError, match=f"the metric '{metric}', which no cell can have"):
+        Expression(f"c('pt:base', '{metric}')").contrasts()
+
+
+def test_every_statement_of_the_paper_is_in_the_grammar() -> None:
+    for row in paper_claims()["hypotheses"]:
+        assert Expression(row["effect"]).contrasts()
+        assert Expression(row["predicate"]).comparisons()
+    parts = {
+        row["id"][:3]: len(Expression(row["predicate"]).comparisons())
+        for row in paper_claims()["hypotheses"]
+    }
+    assert {name: count for name, count in parts.items() if count > 1} == {
+        "H01": 3, "H03": 3, "H06": 2, "H07": 2, "H08": 3, "H09": 2, "H12": 4,
+    }  # fmt: skip
 
 
 def test_plain_arithmetic_needs_no_cells() -> None:
     found = Expression("(4.8e6*10e3)/(4.8e6*336e9/268e6)").number()
     assert found == pytest.approx(7.9762, rel=1e-4)
+    for text in (c("a"), "eps"):
+        with pytest.raises(RecipeError, match="where a number is needed"):
+            Expression(text).number()
+
+
+def test_named_cells_keep_their_groups_and_stand_once() -> None:
+    contrasts = Expression("c('pt:res','pt.avg') - c('pt:base','pt.avg')").contrasts()
+    assert named_leaves([*contrasts, *contrasts]) == [("pt:res", "pt.avg"), ("pt:base", "pt.avg")]

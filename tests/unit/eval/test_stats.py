@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from frontload.eval.stats import clustered_mean, combine, critical_value, mean_of_means, ratio
+from frontload.eval.stats import (
+    Spread,
+    clustered_mean,
+    combine,
+    critical_value,
+    mean_of_means,
+    ratio,
+    seeds_needed,
+    shrunk,
+)
 
 
 def test_more_samples_of_the_same_questions_do_not_count_as_more_questions() -> None:
@@ -35,14 +44,45 @@ def test_loss_per_token_weighs_tokens_and_its_error_counts_documents() -> None:
     assert ratio([3.0], [30]).se is None
 
 
+def draws(values: list[float], *, se_items: float = 0.0, own: float = 0.0) -> np.ndarray:
+    """Seeds with a common error over questions and one of their own, exact to a percent."""
+    rng = np.random.default_rng(0)
+    noise_B = rng.normal(0, 1, 20_000)
+    noise_AB = rng.normal(0, 1, (len(values), 20_000))
+    resampled = np.array(values)[:, None] + se_items * noise_B + own * noise_AB
+    return np.concatenate([np.array(values)[:, None], resampled], axis=1)
+
+
+def joined(values: list[float], *, pooled: Spread | None = None, num_items: int = 200, **noise):
+    return combine(draws(values, **noise), num_items=num_items, pooled=pooled)
+
+
 def test_one_seed_has_the_error_of_its_questions() -> None:
-    found = combine([3.0], 1.5, num_items=200)
-    assert (found.value, found.se, found.se_seeds) == (3.0, 1.5, None)
+    found = joined([3.0], se_items=1.5, pooled=Spread(variance=9.0, degrees=30))
+    assert (found.value, found.se_seeds, found.seeds) == (3.0, None, (3.0,))
+    assert found.se == found.se_items == pytest.approx(1.5, rel=0.02)
     assert found.critical == pytest.approx(critical_value(199))
+    assert found.t == pytest.approx(2.0, rel=0.02)
+
+
+def test_without_an_error_a_number_is_nothing_or_certain() -> None:
+    assert joined([0.0]).t == 0.0
+    assert joined([2.0]).t == math.inf
+    assert joined([-2.0]).t == -math.inf
+    assert joined([2.0]).p_value == 0.0
+
+
+def test_two_seeds_have_a_spread() -> None:
+    found = joined([1.0, 3.0])
+    assert found.value == 2.0
+    assert found.se == found.se_seeds == pytest.approx(1.0)
+    assert found.degrees == pytest.approx(1.0)
+    assert found.critical == pytest.approx(12.706, abs=1e-3)
+    assert found.p_value == pytest.approx(2 * 0.147584, abs=1e-4)
 
 
 def test_three_seeds_that_disagree_are_judged_with_two_degrees_of_freedom() -> None:
-    found = combine([1.0, 2.0, 3.0], 1e-6, num_items=200)
+    found = joined([1.0, 2.0, 3.0], se_items=1e-6)
     assert found.se == pytest.approx(1 / math.sqrt(3))
     assert found.degrees == pytest.approx(2.0, abs=1e-3)
     assert found.critical == pytest.approx(4.303, abs=1e-3)
@@ -50,14 +90,73 @@ def test_three_seeds_that_disagree_are_judged_with_two_degrees_of_freedom() -> N
     assert found.t < found.critical
 
 
+def test_seeds_and_questions_add_up_and_their_degrees_are_between() -> None:
+    found = joined([1.0, 2.0, 3.0], se_items=0.5)
+    seeds, items = 1 / 3, 0.25
+    assert found.se == pytest.approx(math.sqrt(seeds + items), rel=0.02)
+    expected = (seeds + items) ** 2 / (seeds**2 / 2 + items**2 / 199)
+    assert found.degrees == pytest.approx(expected, rel=0.05)
+
+
+def test_what_seeds_answer_differently_is_not_counted_twice() -> None:
+    """Own errors of three seeds of 1 stand in their spread and in their mean over questions."""
+    values = [0.0, 2.0, 4.0]  # a spread of 2
+    found = joined(values, se_items=0.0, own=1.0)
+    assert found.se_items == pytest.approx(1 / math.sqrt(3), rel=0.02)
+    assert found.se == pytest.approx(2 / math.sqrt(3), rel=0.02), "that of the seeds alone"
+    alike = joined([2.0, 2.0, 2.0], se_items=0.0, own=1.0)
+    assert alike.se == pytest.approx(1 / math.sqrt(3), rel=0.02), "never below the questions' own"
+
+
+def test_a_pooled_spread_weighs_as_four_degrees_beside_the_seeds_own() -> None:
+    own = Spread(variance=1.0, degrees=2)
+    found = shrunk(own, Spread(variance=4.0, degrees=30))
+    assert found == Spread(variance=(4 * 4 + 2 * 1) / 6, degrees=6)
+    some = shrunk(own, Spread(variance=4.0, degrees=5))
+    assert some == Spread(variance=(3 * 4 + 2 * 1) / 5, degrees=5), "two of the five are its own"
+    assert shrunk(own, Spread(variance=4.0, degrees=2)) == own, "two cells pool nothing"
+    assert shrunk(own, None) == own
+    estimate = joined([1.0, 2.0, 3.0], pooled=Spread(variance=4.0, degrees=30))
+    assert estimate.se == pytest.approx(math.sqrt(3 / 3))
+    assert estimate.degrees == pytest.approx(6)
+    assert estimate.critical == pytest.approx(2.447, abs=1e-3)
+
+
+def test_the_seeds_that_an_effect_needs_are_those_that_find_it() -> None:
+    """Simulated: with the number named 8 of 10 studies find it, with one fewer they do not."""
+    needed = seeds_needed(8.0, variance=36.0, se_items=1.0)
+    assert needed is not None
+    rng = np.random.default_rng(3)
+
+    def power(num_seeds: int) -> float:
+        own = rng.normal(8, 6, (4000, num_seeds)).mean(1) + rng.normal(0, 1, 4000)
+        degrees = 4 + num_seeds - 1
+        spread = 36 * rng.chisquare(degrees, 4000) / degrees / num_seeds
+        t = own / np.sqrt(spread + 1)
+        return float((t > critical_value(degrees * (1 + num_seeds / 36) ** 2)).mean())
+
+    assert power(needed) > 0.78
+    assert power(needed - 1) < 0.80
+    assert seeds_needed(-8.0, variance=36.0, se_items=1.0) == needed, "either way"
+    assert seeds_needed(8.0, variance=36.0, se_items=0.0) <= needed
+    assert seeds_needed(16.0, variance=36.0, se_items=1.0) < needed
+
+
+def test_an_effect_that_the_questions_blur_is_found_by_no_number_of_seeds() -> None:
+    assert seeds_needed(1.0, variance=4.0, se_items=2.0) is None
+    assert seeds_needed(1.0, variance=0.0, se_items=0.0) == 2
+    assert seeds_needed(1.0, variance=0.0, se_items=0.1) == 2
+
+
 def test_the_combined_error_covers_the_truth_about_as_often_as_it_says() -> None:
-    """300 simulated studies of 3 seeds and 100 questions; true effect 0, 5% may exclude it."""
+    """400 simulated studies of 3 seeds and 100 questions; true effect 0, 5% may exclude it."""
     rng = np.random.default_rng(1)
     excluded = 0
-    for _ in range(300):
+    weights = rng.multinomial(100, np.full(100, 0.01), size=200) / 100
+    for _ in range(400):
         questions = rng.normal(0, 1.0, 100)
-        seeds = [rng.normal(0, 0.1) + (questions + rng.normal(0, 0.3, 100)) for _ in range(3)]
-        se_items = np.mean(seeds, axis=0).std(ddof=1) / 10
-        found = combine([float(seed.mean()) for seed in seeds], float(se_items), num_items=100)
+        scores = questions + rng.normal(0, 0.3, (3, 100)) + rng.normal(0, 0.1, (3, 1))
+        values = np.concatenate([scores.mean(1, keepdims=True), scores @ weights.T], axis=1)
+        found = combine(values, num_items=100, pooled=None)
         excluded += abs(found.t) > found.critical
-    assert excluded / 300 < 0.08
+    assert 0.02 < excluded / 400 < 0.08

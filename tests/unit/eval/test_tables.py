@@ -1,14 +1,15 @@
 """The stage `tabulate` and the report on evaluations of models that answer from a book."""
 
+import html
 import json
 import re
 from pathlib import Path
 
 import pytest
 
-from frontload.eval.paper import paper_claims
+from frontload.eval.paper import paper_claims, paper_tables
 from frontload.eval.report import ReportRequest, write_report
-from frontload.eval.report_page import rl_lead, verdict_rows
+from frontload.eval.report_page import caveats, rl_lead
 from frontload.eval.stages import tabulate
 from frontload.eval.tables import cell_order, label_of
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -147,24 +148,79 @@ def test_the_report_is_one_page_that_needs_no_network(page: Path, tabulated: Pat
 
 
 def test_a_reader_is_told_the_number_of_each_verdict(page: Path, tabulated: Path) -> None:
-    text = page.read_text()
-    rows = json.loads((tabulated / "verdicts.json").read_text())["hypotheses"]
-    judged = sum(row["effect"] is not None for row in rows)
-    assert judged
-    assert len(re.findall(r'<span class="paper">in \w', text)) == judged
     tables = page.with_name("tables.md").read_text()
     (head,) = re.findall(r"^\|.*\| effect, points \|.*$", tables, re.M)
-    assert [word.strip() for word in head.split("|")][4] == "in"
+    names = [word.strip() for word in head.split("|")[1:-1]]
+    rows = [
+        dict(zip(names, [word.strip() for word in line.split("|")[1:-1]], strict=True))
+        for line in tables.partition(head)[2].splitlines()
+        if line.startswith("| H")
+    ]
+    written = {one["id"][:3]: one for one in read(tabulated / "verdicts.json")["hypotheses"]}
+    assert {row[""][:3] for row in rows} == set(written)
+    for row in rows:
+        one = written[row[""][:3]]
+        if row["effect, points"] not in ("", "-"):
+            assert row["in"], "no number without its measure"
+        if row["verdict"] and row["effect, points"] not in ("", "-"):
+            judged = one if len(one["parts"]) == 1 else one["parts"][int(row[""][4]) - 1]
+            shown = judged["effect"] if "effect" in judged else judged["value"]
+            assert row["effect, points"] == f"{shown['value']:+.2f} +-{shown['se']:.2f}"
+            assert row["verdict"] == judged["verdict"], "no verdict beside another's number"
+    needed = [row for row in rows if row["t"]]
+    assert needed
+    assert all(float(row["needed"]) >= 1.96 for row in needed)
+    assert page.read_text().count(" needed</span>") == len(needed)
 
 
-def test_without_effects_of_ours_the_papers_are_not_all_at_the_end() -> None:
-    rows = json.loads(json.dumps([dict(row) for row in paper_claims()["hypotheses"]]))
-    untested = {"effect": None, "verdict": "not testable here", "detail": ""}
-    made = verdict_rows([row | untested | {"effect_formula": row["effect"]} for row in rows])
-    places = [one.mark.paper for one in made if one.mark.paper is not None]
-    assert len({round(place, 3) for place in places}) > 10
-    assert max(places) == pytest.approx(0.98), "the largest is at the end, alone"
-    assert places.count(max(places)) == 1
+def test_no_caption_of_ours_is_the_papers_and_the_papers_stands_apart(
+    page: Path, tabulated: Path
+) -> None:
+    ours = {table["id"]: table for table in read(tabulated / "tables.json")["tables"]}
+    text = page.read_text()
+    for name in ("T1", "T4", "T6"):
+        theirs = paper_tables()["tables"][name]["caption"]
+        assert ours[name]["in_paper"] == theirs
+        assert ours[name]["caption"] != theirs
+        place = text.index(html.escape(theirs, quote=False).replace("'", "&#39;"))
+        assert text[:place].endswith("<em>In the paper:</em> ")
+    tables = page.with_name("tables.md").read_text()
+    assert tables.count("In the paper: ") == len([t for t in ours.values() if t["in_paper"]])
+    heading = [row for row in paper_claims()["hypotheses"] if row["caveat"]]
+    column = text.split('class="left">in the paper</th>')[1]
+    for row in heading:
+        caveat = html.escape(row["caveat"]).replace("&#x27;", "&#39;")
+        assert f"there; {caveat}</small>" in column
+
+
+def test_what_guessing_gets_stands_beside_the_lowest_and_highest_cell(tabulated: Path) -> None:
+    tables = {table["id"]: table for table in read(tabulated / "tables.json")["tables"]}
+    rows = {row["label"]: row["ours"] for row in tables["Guessing"]["rows"]}
+    cells = read(tabulated / "cells.json")
+    assert {"copying (base suite)", "chain (sft suite)", "hard-chain (sft suite)"} <= set(rows)
+    guess, low, high = rows["chain (sft suite)"]
+    tuned = [m["bench.chain"]["value"] for m in cells["cells"].values() if "sft.avg" in m]
+    assert guess == {
+        "value": cells["floors"]["sft"]["bench.chain"],
+        "se": None,
+        "num_seeds": 0,
+        "num_items": 3,
+    }
+    assert (low["value"], high["value"]) == (min(tuned), max(tuned))
+    assert cells["cells"]["pt:base"]["pt.avg"]["seed_numbers"] == [0, 1]
+    assert cells["seed_spreads"]["sft/sft.avg"]["degrees"] == 15
+
+
+def test_a_cell_is_at_the_floor_when_it_is_not_above_guessing_beyond_its_error() -> None:
+    levels = {"pt:base>sft:SHQ": 21.0, "pt:LDQ>sft:SHQ": 26.0, "pt:LMQ>sft:SHQ": 25.5}
+    cells = {cell: {"sft.avg": {"value": v, "se": 3.0}} for cell, v in levels.items()}
+    said = caveats(3, cells, floors={"sft": {"sft.avg": 20.0}})[-1]
+    assert said == (
+        "At the floor (Average within two errors of the 20.0% that guessing gets): "
+        "M_base + SFT[SHQ], M_LDQ + SFT[SHQ], M_LMQ + SFT[SHQ]."
+    )
+    above = {cell: {"sft.avg": {"value": 26.1, "se": 3.0}} for cell in cells}
+    assert "floor" not in caveats(3, above, floors={"sft": {"sft.avg": 20.0}})[-1]
 
 
 def test_the_point_after_rl_stands_beside_the_number_that_is_judged() -> None:
@@ -262,7 +318,7 @@ def test_rl_cells_fill_table_3_the_change_and_their_hypotheses(tmp_path: Path) -
     assert passed >= average_of_samples
     verdicts = {one["id"][:3]: one for one in read(work.path / "verdicts.json")["hypotheses"]}
     for name in ("H13", "H14"):
-        assert verdicts[name]["verdict"] in ("supported", "not supported")
+        assert verdicts[name]["verdict"] in ("supported", "undecided", "contradicted")
         assert verdicts[name]["num_seeds"] == 3
     gaps = read(work.path / "tables.json")["gap_by_stage"]
     assert {gap["stage"] for gap in gaps if gap["mix"] == "LMQ"} >= {1, 2}
