@@ -1,5 +1,7 @@
 # make study   the whole study on this machine (SEEDS=3 for error bars over seeds)
-# make test    everything CI runs: lint, types, import contracts, tests with the smoke study
+# make test    everything CI runs: lint, types, import contracts, tests with the smoke study; says the same
+#              every time, as drawn examples come from a fixed seed
+# make explore new examples for the tests that draw theirs (SECONDS=600, SEED, SUITE); prints cases to add
 # make bench   paired timings against the peers, printed as ratios
 # make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
 # make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones
@@ -14,8 +16,8 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: study plan test check lint style types contracts suite bench soak golden environment clean gpu \
-	gpu-wheels
+.PHONY: study plan test check lint style types contracts suite explore bench soak golden environment \
+	clean gpu gpu-wheels
 
 environment:
 	@PYTHON="$(PYTHON)" sh launch/environment.sh
@@ -58,6 +60,12 @@ ROUNDS ?= 20
 SEED ?= 1
 soak: environment
 	@PYTHONPATH=.imports:. $(BIN)/python -m tests.soak.faults --rounds $(ROUNDS) --seed $(SEED)
+
+# SEED: of the first round, drawn and printed when it is not given. Python draws its order of sets anew too.
+SECONDS ?= 600
+explore: environment
+	@PYTHONPATH=.imports:. $(BIN)/python -m tests.explore --seconds $(SECONDS) \
+		$(if $(filter-out file,$(origin SEED)),--seed $(SEED)) $(SUITE)
 
 # GPU_BUDGET: seconds of set-up and checks together; GPU_CHECKS: some of the names in tests/gpu/proof.py
 WHEELS ?= .wheels

@@ -104,7 +104,10 @@ class _Plan:
 
 
 def _smaller_plans(plan: _Plan, refused: str) -> Iterator[Batches]:
-    """Candidates, each as large as it may be: one phase smaller, then all that read too much."""
+    """Candidates in which one batch more has no room: one phase smaller, then all that are short.
+
+    A larger one may have room again where its rounding falls the other way: largest remainder.
+    """
     readers = plan.readers()
     for name in sorted(readers, key=lambda one: one != refused):
         alone = partial(_with_one, plan, name)

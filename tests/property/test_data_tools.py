@@ -13,7 +13,7 @@ from frontload.data_tools.pack import order_rows, pack_lengths
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(lengths=LENGTHS, row_tokens=st.integers(1, 60), seed=st.integers(0, 5))
 def test_packing_keeps_every_conversation_that_fits_once(
     lengths: list[int], row_tokens: int, seed: int
@@ -31,7 +31,7 @@ def test_packing_keeps_every_conversation_that_fits_once(
             assert sums[early] + smallest > row_tokens
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(num_rows=st.integers(1, 40), num_samples=st.integers(1, 200), seed=st.integers(0, 5))
 def test_rows_are_ordered_in_exact_epochs(num_rows: int, num_samples: int, seed: int) -> None:
     order = order_rows(num_rows, num_samples, seed=seed)
@@ -40,7 +40,7 @@ def test_rows_are_ordered_in_exact_epochs(num_rows: int, num_samples: int, seed:
     assert counts.max() - counts.min() <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     documents=st.lists(
         st.lists(st.lists(st.integers(0, 65_499), max_size=6), min_size=1, max_size=4), max_size=8

@@ -47,7 +47,7 @@ def reward_of(answer: str, *, gold: str, kind: Kind = Kind.ANSWER) -> float:
     return grade_response(response, reference, compare_math=never_same).reward
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(response=TEXTS, gold=TEXTS, kind=KINDS, layout=LAYOUTS, options=st.lists(TEXTS, max_size=5))
 def test_grading_is_total(
     response: str, gold: str, kind: Kind, layout: Layout, options: list[str]
@@ -62,7 +62,7 @@ def test_grading_is_total(
     assert not grade.correct or grade.extracted
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(number=RATIONALS)
 def test_every_way_to_write_a_number_is_right(number: Fraction) -> None:
     above, below = abs(number.numerator), number.denominator
@@ -88,7 +88,7 @@ def test_every_way_to_write_a_number_is_right(number: Fraction) -> None:
         assert reward_of(str(number), gold=form) == 1, form
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(gold=RATIONALS, other=RATIONALS)
 def test_another_number_is_wrong(gold: Fraction, other: Fraction) -> None:
     assert reward_of(str(other), gold=str(gold)) == float(gold == other)
@@ -97,7 +97,7 @@ def test_another_number_is_wrong(gold: Fraction, other: Fraction) -> None:
     assert quantity.value == other
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(gold=PROSE.filter(str.strip), other=PROSE)
 def test_words_are_right_when_they_are_the_same_words(gold: str, other: str) -> None:
     assert reward_of(gold, gold=gold) == 1
@@ -108,7 +108,7 @@ def test_words_are_right_when_they_are_the_same_words(gold: str, other: str) -> 
         assert "".join(gold.split()) == "".join(other.split())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(gold=TEXTS, noise=TEXTS)
 def test_the_gold_answer_is_right_wherever_it_can_stand(gold: str, noise: str) -> None:
     """Any gold answer that is an answer at all: one that a box can hold and that says something."""
@@ -122,7 +122,7 @@ def test_the_gold_answer_is_right_wherever_it_can_stand(gold: str, noise: str) -
     assert (grade.reward, grade.extracted) == (1, gold.strip())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     words=st.lists(
         st.text(alphabet="abcdefgh", min_size=2, max_size=8), min_size=2, max_size=10, unique=True

@@ -49,7 +49,7 @@ def encoder(folder: Path, over_long: str, limit: int) -> Encoder:
     return Encoder(tokenizer, load_template(None, tokenizer), rules)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(st.lists(ROWS, max_size=5), st.sampled_from(["drop", "split_at_turn"]))
 def test_any_row_is_packed_or_counted(folder: Path, rows: list[dict], over_long: str) -> None:
     counts = Counts()
@@ -64,7 +64,7 @@ def test_any_row_is_packed_or_counted(folder: Path, rows: list[dict], over_long:
             assert part.mask.any()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=6), st.integers(90, 300))
 def test_targets_are_the_answers_and_nothing_else(
     folder: Path, exchanges: list[tuple[str, str]], limit: int
@@ -96,7 +96,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes, bytes]:
     return prefix, bin_file(prefix).read_bytes(), idx_file(prefix).read_bytes()
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=250, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_damage_of_an_index_is_told_and_never_crashes(
     pair: tuple[Path, bytes, bytes], data: st.DataObject

@@ -19,7 +19,6 @@ from frontload.data_tools.digests import (
 )
 
 
-@settings(deadline=None)
 @given(
     st.binary(max_size=200),
     st.lists(st.integers(1, 40), min_size=1, max_size=12),
@@ -35,7 +34,7 @@ def test_digests_do_not_depend_on_the_pieces(data: bytes, sizes: list[int], bloc
     assert stated == [zlib.crc32(data[k : k + block]) for k in range(0, len(data), block)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.binary(min_size=1, max_size=3000), st.data())
 def test_a_changed_byte_is_named(data: bytes, draw: st.DataObject) -> None:
     at = draw.draw(st.integers(0, len(data) - 1))

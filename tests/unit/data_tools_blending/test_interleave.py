@@ -28,7 +28,7 @@ def sorted_by_floats(counts: list[int], *, seed: int) -> np.ndarray:
     return sources[np.lexsort((rank[sources], places))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(counts=COUNTS, seed=st.integers(0, 9), block=st.integers(1, 200))
 def test_any_block_size_gives_the_order_of_one_sort(
     counts: list[int], seed: int, block: int
@@ -61,7 +61,7 @@ def test_places_that_a_float_cannot_tell_apart_are_ordered() -> None:
     assert first[0] < second[0], "the rank of the sources decides at equal places only"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(counts=COUNTS, seed=st.integers(0, 9))
 def test_every_prefix_is_within_the_stated_bound(counts: list[int], seed: int) -> None:
     order = whole_order(counts, seed=seed, block_samples=16)[:, 0]

@@ -24,7 +24,7 @@ def windows(draw: st.DrawFn) -> tuple[Window, np.ndarray]:
     return Window(source="base", start_tokens=start, tokens=samples * row), lengths
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(made=windows(), seed=st.integers(0, 5), piece=st.integers(1, 31))
 def test_a_window_is_exactly_its_part_of_the_stream(
     made: tuple[Window, np.ndarray], seed: int, piece: int
@@ -50,7 +50,7 @@ def test_a_window_is_exactly_its_part_of_the_stream(
     assert ledger.repeated_tokens == int((whole[window.start_tokens : end, 0] > 0).sum())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=LENGTHS,
     parts=st.lists(st.integers(1, 12), min_size=1, max_size=5),

@@ -54,7 +54,7 @@ WORD_LISTS = st.lists(st.lists(st.sampled_from("abcd"), max_size=9), min_size=1,
 
 
 @given(rows=WORD_LISTS, asked=WORD_LISTS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_overlap_and_share_are_those_of_a_plain_search(
     rows: list[list[str]], asked: list[list[str]]
 ) -> None:

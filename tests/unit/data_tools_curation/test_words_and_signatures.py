@@ -30,7 +30,7 @@ def words_of(text: str) -> list[str]:
 
 
 @given(texts=TEXTS, size=st.integers(1, 4))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_grams_are_equal_just_where_the_words_are(texts: list[str], size: int) -> None:
     found = HASHER.grams(HASHER.words(texts), size)
     expected = [
@@ -160,7 +160,7 @@ def test_short_texts_are_near_only_when_their_words_are_equal_and_empty_ones_nev
 
 
 @given(values=st.lists(st.integers(0, 6), max_size=30))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_equal_heads_name_the_first_row(values: list[int]) -> None:
     keys = np.array([[value, value % 2] for value in values], np.uint64).reshape(-1, 2)
     assert equal_heads(keys).tolist() == [values.index(value) for value in values]
@@ -170,7 +170,7 @@ def test_equal_heads_name_the_first_row(values: list[int]) -> None:
     values=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=24),
     bands=st.permutations(range(2)),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_clusters_are_connected_and_do_not_depend_on_the_order_of_bands(
     values: list[tuple[int, int]], bands: list[int]
 ) -> None:

@@ -100,7 +100,7 @@ def test_every_way_gives_the_ids_of_tokenizers(
     apart.check_spelled()
     special = [EOD, *(token.content for token in SETS[name] if token.special)]
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     @given(texts=texts_that_spell(HOW_SPELLED[name]))
     def compare(texts: list[str]) -> None:
         refused = {

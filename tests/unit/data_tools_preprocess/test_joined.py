@@ -64,7 +64,7 @@ def changed(tokenizer: Path, file: Path, change: Callable[[Tokenizer], object]) 
     return file
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(texts=texts_to_join)
 def test_joined_texts_have_the_ids_that_they_have_alone(foreign: Path, texts: list[str]) -> None:
     apart, joined = (

@@ -250,7 +250,7 @@ def cut_or_flip(data: bytes, damage: tuple[int, int]) -> bytes:
     return data[:at] + bytes([data[at] ^ (1 << kind % 8)]) + data[at + 1 :]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(
     rows=st.lists(ROWS, min_size=1, max_size=20),
     damage=st.tuples(st.integers(0, 10_000), st.integers(0, 9)),
@@ -290,7 +290,7 @@ def test_damaged_jsonl_is_read_alike_by_the_reader_and_by_the_command(
     assert manifest["num_documents"] == manifest["num_rows"] - sum(manifest["dropped"].values())
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(damage=st.tuples(st.integers(0, 100_000), st.integers(1, 9)))
 @example(damage=(9033, 7))  # the name of a column is no UTF-8
 def test_damaged_tables_give_rows_or_a_refusal(tmp_path: Path, damage: tuple[int, int]) -> None:

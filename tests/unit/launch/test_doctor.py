@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from frontload.launch import cli
@@ -132,7 +132,6 @@ def test_a_node_is_as_slow_as_its_slowest_rank() -> None:
 NAMES = [f"n{number}" for number in range(16)]
 
 
-@settings(deadline=None)
 @given(bad=st.sets(st.sampled_from(NAMES), max_size=4), needs_company=st.booleans())
 def test_every_bad_member_is_found_and_no_good_one(bad: set[str], needs_company: bool) -> None:
     """Whether a bad host fails by itself, or only when it has somebody to talk to."""
@@ -143,7 +142,6 @@ def test_every_bad_member_is_found_and_no_good_one(bad: set[str], needs_company:
     assert {one for part in find_culprits(NAMES, works) for one in part} == bad
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(NAMES), min_size=2, max_size=2, unique=True))
 def test_a_bad_link_is_its_two_ends(ends: list[str]) -> None:
     found = find_culprits(NAMES, lambda group: not set(ends) <= set(group))

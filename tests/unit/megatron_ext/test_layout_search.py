@@ -29,7 +29,7 @@ def estimated(model: Model, precision: str = "bf16", **changes: Any) -> Estimate
     return estimate_layout(model, recipe, placement=placement, precision=find_precision(precision))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text("M*-", min_size=1, max_size=9), st.integers(1, 5))
 def test_a_balanced_pipeline_has_the_fastest_slowest_stage(pattern: str, stages: int) -> None:
     if stages > len(pattern):

@@ -75,7 +75,7 @@ def test_round_trip_is_the_plain_reference(fp8_format: str, block: tuple[int, in
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0.0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=12, max_size=12),
     st.sampled_from([(0, 0), (1, 2), (2, 2)]),
@@ -159,7 +159,8 @@ def test_a_linear_is_its_three_rounded_products(name: str) -> None:
 
 
 def test_float32_is_left_alone() -> None:
-    input_TI, weight_OI = torch.randn(5, 8), torch.randn(3, 8)
+    generator = torch.Generator().manual_seed(2)
+    input_TI, weight_OI = (torch.randn(rows, 8, generator=generator) for rows in (5, 3))
     found = emulated_linear(input_TI, weight_OI, Emulation(find_precision("fp32"), is_fp8=False))
     assert torch.equal(found, input_TI @ weight_OI.t())
 

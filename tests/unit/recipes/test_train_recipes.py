@@ -138,7 +138,7 @@ def test_the_blend_of_another_phase_is_refused() -> None:
             check_phase_plan(recipe, name, other)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(-10, 10_000))
 def test_a_refused_budget_names_budgets_that_are_taken(tokens: int) -> None:
     """Whatever is written, what the message says to write in its place is accepted."""

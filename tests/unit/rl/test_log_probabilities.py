@@ -63,7 +63,9 @@ def test_other_inputs_are_veRLs(
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> None:
-    logits, labels = change(torch.randn(6, 16), torch.randint(16, (6,)))
+    draw = torch.Generator().manual_seed(6)
+    drawn = torch.randn(6, 16, generator=draw), torch.randint(16, (6,), generator=draw)
+    logits, labels = change(*drawn)
     expected = torch_functional.logprobs_from_logits(logits, labels)
     calls = count_calls(monkeypatch)
     at_once()
@@ -78,7 +80,7 @@ def test_labels_that_do_not_fit_are_refused_as_veRL_does(
     at_once()
     with pytest.raises(RuntimeError):
         torch_functional.logprobs_from_logits(
-            torch.randn(4, 16), torch.zeros(labels, dtype=torch.int64)
+            torch.ones(4, 16), torch.zeros(labels, dtype=torch.int64)
         )
 
 
