@@ -117,8 +117,9 @@ def bench_of(room: str, *, root: Path = ROOT) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy, record = Path(folder) / "tree", Path(folder) / "record.json"
         _copy_tree(root, copy)
+        watched = {"MUTANTS_RECORD": str(record), "MUTANTS_ROOM": room}
         code, printed = run_pytest(
-            copy, _files_of(room, root), limit=3600.0, marks=QUICK, MUTANTS_RECORD=str(record)
+            copy, _files_of(room, root), limit=3600.0, marks=QUICK, **watched
         )
         if code != 0:
             raise RuntimeError(f"tests of {room} end with {code}, unchanged:\n{printed[-4000:]}")

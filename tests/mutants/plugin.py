@@ -1,6 +1,7 @@
 """A pytest plugin: the lines that each test runs, and in another run only some of the tests.
 
-`MUTANTS_RECORD` names the file to write, `MUTANTS_CHOSEN` the list of tests to run, best first.
+`MUTANTS_RECORD` names the file to write and `MUTANTS_ROOM` the room whose lines are kept,
+`MUTANTS_CHOSEN` the list of tests to run, best first.
 What a set-up runs, which tests of a file may share, counts for every test of the file; what is run
 by another process is not seen.
 """
@@ -12,6 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Generator
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -22,16 +24,19 @@ IMPORTED = ""  # the name under which lines run by an import are kept
 _lines: dict[str, set[tuple[str, int]]] = defaultdict(set)
 _seconds: dict[str, float] = defaultdict(float)
 _names: list[str] = [IMPORTED]  # whose lines these are: one element
+_room = os.path.join(os.getcwd(), ".imports", "frontload", os.environ.get("MUTANTS_ROOM", ""), "")
 
 
-def _ran(code: object, line: int) -> object:
-    _lines[_names[0]].add((code.co_filename, line))  # pyright: ignore[reportAttributeAccessIssue]
-    return sys.monitoring.DISABLE  # until the next test
+def _ran(code: CodeType, line: int) -> object:
+    """Lines of the room are told every time: to turn them on again for each test costs more."""
+    if not code.co_filename.startswith(_room):
+        return sys.monitoring.DISABLE
+    _lines[_names[0]].add((code.co_filename, line))
+    return None
 
 
 def _turn_to(name: str) -> None:
     _names[0] = name
-    sys.monitoring.restart_events()
 
 
 def pytest_configure() -> None:
@@ -89,8 +94,7 @@ def pytest_sessionfinish() -> None:
     for name, places in _lines.items():
         by_file: dict[str, list[int]] = defaultdict(list)
         for path, line in places:
-            if path.startswith(root):
-                by_file[os.path.relpath(os.path.realpath(path), root)].append(line)
+            by_file[os.path.relpath(os.path.realpath(path), root)].append(line)
         lines[name] = by_file
     record = {"lines": lines, "seconds": _seconds}
     Path(os.environ["MUTANTS_RECORD"]).write_text(json.dumps(record))
