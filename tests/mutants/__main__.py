@@ -20,10 +20,12 @@ def modules_of(room: str, names: list[str]) -> list[Path]:
     return sorted(path for path in (ROOT / room).rglob("*.py") if path.name != "__init__.py")
 
 
-def judge_all(mutants: list[Mutant], *, room: str, golden: bool) -> tuple[int, list[Mutant]]:
+def judge_all(
+    mutants: list[Mutant], *, room: str, modules: list[str], golden: bool
+) -> tuple[int, list[Mutant]]:
     """How many ran out of time, and the survivors; a line each as they come."""
     late, alive = 0, []
-    with bench_of(room) as bench:
+    with bench_of(room, modules=modules) as bench:
         for place, mutant in enumerate(mutants, 1):
             verdict = bench.judge(mutant, golden=golden)
             late += verdict.by == "time"
@@ -42,7 +44,7 @@ def main() -> int:
     parser.add_argument("--room", required=True, help="the room that is changed")
     parser.add_argument("--number", type=int, default=60, help="mutants to draw")
     parser.add_argument("--seed", type=int, default=1, help="of the draw")
-    parser.add_argument("--files", nargs="*", default=[], help="only these modules of the room")
+    parser.add_argument("--files", nargs="*", default=[], help="only these modules, by their tests")
     parser.add_argument("--golden", action="store_true", help="survivors meet the smoke study")
     options = parser.parse_args()
     room = options.room
@@ -58,7 +60,7 @@ def main() -> int:
     drawn = random.Random(options.seed).sample(every, min(options.number, len(every)))
     asked = [mutant for mutant in drawn if not any(one.matches(mutant) for one in listed)]
     print(f"{room}: {len(drawn)} of {len(every)} mutants drawn, seed {options.seed}", flush=True)
-    late, alive = judge_all(asked, room=room, golden=options.golden)
+    late, alive = judge_all(asked, room=room, modules=options.files, golden=options.golden)
     killed = len(asked) - len(alive)
     print(
         f"{room}: {len(drawn)} drawn, {killed} killed ({late} by time), "

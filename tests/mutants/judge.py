@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,8 +109,10 @@ class Bench:
 
 
 @contextmanager
-def bench_of(room: str, *, root: Path = ROOT) -> Iterator[Bench]:
+def bench_of(room: str, *, modules: Sequence[str] = (), root: Path = ROOT) -> Iterator[Bench]:
     """A bench in a folder of its own, which is removed at the end.
+
+    With `modules` (as `eval/score.py`) it has the tests that name one of them, not all of the room.
 
     Raises: RuntimeError when a test fails without a mutant: every mutant would look killed.
     """
@@ -118,9 +120,8 @@ def bench_of(room: str, *, root: Path = ROOT) -> Iterator[Bench]:
         copy, record = Path(folder) / "tree", Path(folder) / "record.json"
         _copy_tree(root, copy)
         watched = {"MUTANTS_RECORD": str(record), "MUTANTS_ROOM": room}
-        code, printed = run_pytest(
-            copy, _files_of(room, root), limit=3600.0, marks=QUICK, **watched
-        )
+        files = _naming(modules, _files_of(room, root), root=root)
+        code, printed = run_pytest(copy, files, limit=3600.0, marks=QUICK, **watched)
         if code != 0:
             raise RuntimeError(f"tests of {room} end with {code}, unchanged:\n{printed[-4000:]}")
         found = json.loads(record.read_text())
@@ -184,6 +185,16 @@ def _files_of(room: str, root: Path) -> list[str]:
         found += [p for p in paths if room_of(p.read_text()) == room and p != root / SMOKE]
     named = [path.relative_to(root).as_posix() for path in found]
     return named + [name for name in ELSEWHERE.get(room, ()) if (root / name).is_file()]
+
+
+def _naming(modules: Sequence[str], files: list[str], *, root: Path) -> list[str]:
+    """Of the test files those that name one of the modules; all where no file does."""
+    names = [re.escape(module.removesuffix(".py").replace("/", ".")) for module in modules]
+    split = [name.rpartition(r"\.")[::2] for name in names]
+    named = [rf"frontload\.{name}\b" for name in names]
+    named += [rf"from frontload\.{above} import .*\b{name}\b" for above, name in split]
+    texts = {file: (root / file).read_text() for file in files}
+    return [f for f in files if names and re.search("|".join(named), texts[f])] or files
 
 
 def room_of(text: str) -> str:

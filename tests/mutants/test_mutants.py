@@ -180,6 +180,18 @@ def test_the_work_tree_is_never_written(bench: Bench, tree: Path) -> None:
     assert files() == before
 
 
+def test_asked_of_some_modules_only_tests_that_name_them_run(tree: Path) -> None:
+    files = {"a": "from frontload.eval.pay import pay", "b": "from frontload.eval import cost, pay"}
+    files |= {"c": "import frontload.eval.pay_day", "d": "pay = 1"}
+    for name, text in files.items():
+        (tree / name).write_text(text)
+    assert judge._naming(["eval/pay.py"], list(files), root=tree) == ["a", "b"]
+    assert judge._naming(["eval/other.py"], list(files), root=tree) == list(files)
+    assert judge._naming([], list(files), root=tree) == list(files)
+    for name in files:
+        (tree / name).unlink()
+
+
 def test_a_room_whose_tests_fail_is_not_judged(bench: Bench, tree: Path) -> None:
     wrong = tree / "tests/unit/eval/test_wrong.py"
     wrong.write_text("def test_wrong() -> None:\n    assert False\n")
