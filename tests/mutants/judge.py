@@ -87,8 +87,15 @@ class Bench:
         os.utime(file, (self.num_judged, self.num_judged))
 
     def _killer(self, tests: list[str]) -> str:
-        if not tests:
-            return ""
+        """The quickest file first, by itself: most mutants die there, and the others stay unread."""
+        quickest = [test for test in tests if _file_of(test) == _file_of(tests[0])]
+        for part in (quickest, tests[len(quickest) :]):
+            by = self._chosen(part) if part else ""
+            if by:
+                return by
+        return ""
+
+    def _chosen(self, tests: list[str]) -> str:
         chosen = self.copy.parent / "chosen.json"
         chosen.write_text(json.dumps(tests))
         files = list(dict.fromkeys(map(_file_of, tests)))
