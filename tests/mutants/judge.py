@@ -87,7 +87,7 @@ class Bench:
         os.utime(file, (self.num_judged, self.num_judged))
 
     def _killer(self, tests: list[str]) -> str:
-        """The quickest file first, by itself: most mutants die there, and the others stay unread."""
+        """The quickest file first, by itself: most mutants die there."""
         quickest = [test for test in tests if _file_of(test) == _file_of(tests[0])]
         for part in (quickest, tests[len(quickest) :]):
             by = self._chosen(part) if part else ""
