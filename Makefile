@@ -5,6 +5,8 @@
 # make bench   paired timings against the peers, printed as ratios
 # make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
 # make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones
+# make mutants N=60 random changes of a room, and which of them its tests do not notice (ROOM, SEED,
+#              FILES="eval/score.py ..." for some modules, GOLDEN=1: survivors meet the smoke study)
 # make check   the same as test without the smoke study; golden rewrites the pinned keys and losses
 STUDY ?= laptop
 SEEDS ?= 1
@@ -16,8 +18,8 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: study plan test check lint style types contracts suite explore bench soak golden environment \
-	clean gpu gpu-wheels
+.PHONY: study plan test check lint style types contracts suite explore bench soak mutants golden \
+	environment clean gpu gpu-wheels
 
 environment:
 	@PYTHON="$(PYTHON)" sh launch/environment.sh
@@ -66,6 +68,14 @@ SECONDS ?= 600
 explore: environment
 	@PYTHONPATH=.imports:. $(BIN)/python -m tests.explore --seconds $(SECONDS) \
 		$(if $(filter-out file,$(origin SEED)),--seed $(SEED)) $(SUITE)
+
+ROOM ?= eval
+N ?= 60
+FILES ?=
+GOLDEN ?=
+mutants: environment
+	@PYTHONPATH=.imports:. $(BIN)/python -m tests.mutants --room $(ROOM) --number $(N) --seed $(SEED) \
+		$(if $(FILES),--files $(FILES)) $(if $(GOLDEN),--golden)
 
 # GPU_BUDGET: seconds of set-up and checks together; GPU_CHECKS: some of the names in tests/gpu/proof.py
 WHEELS ?= .wheels

@@ -1,6 +1,7 @@
 """The workspace of a stage: deterministic logs, telemetry aside, progress in moderation."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,61 @@ def test_a_stage_without_a_line_has_no_metrics_file(tmp_path: Path) -> None:
     assert not (work.path / METRICS).exists()
 
 
+def test_a_run_that_starts_over_in_the_middle_keeps_what_came_before(tmp_path: Path) -> None:
+    work = open_workspace(tmp_path)
+    for step in (1, 2, 3):
+        work.log(step, train__loss=float(step))
+    work.close()
+    again = open_workspace(tmp_path)
+    again.log(3, train__loss=30.0)
+    again.log(4, train__loss=40.0)
+    again.close()
+    assert [line["train/loss"] for line in lines(again)] == [1.0, 2.0, 30.0, 40.0]
+
+
+def test_a_step_of_system_metrics_alone_is_no_line_of_the_artifact(tmp_path: Path) -> None:
+    work = open_workspace(tmp_path)
+    work.log(1, system__seconds=1.0)
+    work.log(2, system__seconds=2.0)
+    work.close()
+    assert not (work.path / METRICS).exists()
+    told = Store(tmp_path).telemetry_file(TICKET, "jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in told] == [1, 2]
+    assert abs(json.loads(told[0])["system/time"] - time.time()) < 3600
+
+
+def test_whoever_listens_hears_every_metric_of_the_first_rank(tmp_path: Path) -> None:
+    heard: list[tuple[int, dict[str, float]]] = []
+    for rank in (0, 1):
+        work = open_workspace(tmp_path, rank=rank)
+        work.listeners.append(lambda step, named: heard.append((step, dict(named))))
+        work.log(7, train__loss=2.0, system__seconds=1.0)
+        work.close()
+    assert heard == [(7, {"train/loss": 2.0, "system/seconds": 1.0})]
+
+
+def test_a_rank_has_a_log_of_its_own_where_one_is_asked_for(tmp_path: Path) -> None:
+    work = open_workspace(tmp_path, rank=3)
+    work.log_rank(1, seconds=0.5)
+    work.rank_log = tmp_path / "logs" / "rank3.jsonl"
+    work.log_rank(2, seconds=0.25)
+    work.log_rank(3, seconds=0.75)
+    told = [json.loads(line) for line in work.rank_log.read_text().splitlines()]
+    assert [(line["step"], line["seconds"]) for line in told] == [(2, 0.25), (3, 0.75)]
+
+
+def test_a_run_is_asked_to_end_by_whoever_says_so(tmp_path: Path) -> None:
+    work = open_workspace(tmp_path)
+    assert not work.stop_asked()
+    work.stop = lambda: True
+    assert work.stop_asked()
+
+
 def test_other_ranks_are_silent(tmp_path: Path) -> None:
     seen: list[int] = []
     work = open_workspace(tmp_path, rank=1, seen=seen)
     work.log(1, train__loss=1.0)
+    work.rewind(0)
     work.progress(1, 1)
     work.close()
     assert not (work.path / METRICS).exists()
@@ -93,8 +145,11 @@ def test_progress_is_not_a_flood_and_always_tells_the_end(tmp_path: Path) -> Non
     work = open_workspace(tmp_path, seen=seen)
     for done in range(1, 10_001):
         work.progress(done, 10_000)
+    assert seen[0] == 1, "the first word comes at once"
     assert seen[-1] == 10_000
     assert len(seen) < 50
+    work.progress(10_000, 10_000)
+    assert seen[-2:] == [10_000, 10_000], "the end is always told"
 
 
 # ---------------------------------------------------------------- publishing
