@@ -69,7 +69,7 @@ class GrpoRecipe:
     precision: str  # "fp32" or "bf16": of the forward pass; master weights are fp32
     actor: str  # what trains: "fsdp2" (transformers' model) or "megatron" (Megatron-Bridge)
     rollout: str  # what generates: "frontload" (own plug-in, CPU) or "vllm"
-    validate_every_steps: int  # 0 = never; the model is always validated before and at the end
+    validate_every_steps: int  # between start and end, which are always validated; 0 = only those
     checkpoint_every_steps: int  # the last step is always kept
     seed: int  # of the prompt order and the sampling
 

@@ -9,6 +9,8 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -26,6 +28,7 @@ from frontload.megatron_ext.generate import Response, Sampling
 from frontload.rl.lean_queue import use_lean_rows
 from frontload.rl.lean_start import keep_what_is_there
 from frontload.rl.rollout import Request, generate_on
+from frontload.rl.validation import answers_of, write_answers
 
 POLL_SECONDS = 0.01  # veRL's is 2 s: it waits for servers, here the batch is always there
 METRICS = "frontload"
@@ -70,12 +73,19 @@ class AgentLoop:
         step = int(prompts["global_steps"])
         rows = self._prompts(prompts)
         begin = time.monotonic()
-        groups = self._generate(rows, self._sampling(step, is_validation=is_validation))
+        sampling = self._sampling(step, is_validation=is_validation)
+        groups = self._generate(rows, sampling)
         generated = time.monotonic()
-        scores = self._scores(rows, groups)
+        texts = self._texts(groups)
+        scores = self._scores(rows, texts)
         seconds = {"generation": generated - begin, "reward": time.monotonic() - generated}
+        if is_validation:
+            answers = list(answers_of([row.row for row in rows], texts, scores))
+            write_answers(Path(self.config.frontload.validation_answers), step, answers)
         names = objects_read(self.config, is_validation=is_validation)
         keys, fields, tags = rows_for_queue(rows, groups, scores, step=step, names=names)
+        for tag, response in zip(tags, chain.from_iterable(groups), strict=True):
+            tag["cut"] = is_cut(response, sampling)
         tags[0]["seconds"] = seconds
         partition = "val" if is_validation else "train"
         tq.kv_batch_put(keys=keys, fields=fields, tags=tags, partition_id=partition)
@@ -110,26 +120,29 @@ class AgentLoop:
         request = Request(prompts=[row.tokens for row in rows], sampling=sampling)
         return ray.get(self._actor.__ray_call__.remote(generate_on, request))
 
-    def _scores(
-        self, rows: Sequence[Prompt], groups: Sequence[Sequence[Response]]
-    ) -> list[list[dict[str, float]]]:
-        found = []
-        for prompt, group in zip(rows, groups, strict=True):
-            texts = self.tokenizer.batch_decode(
+    def _texts(self, groups: Sequence[Sequence[Response]]) -> list[list[str]]:
+        return [
+            self.tokenizer.batch_decode(
                 [response.tokens for response in group], skip_special_tokens=False
             )
-            found.append(
-                [
-                    self.score(
-                        data_source=prompt.row["data_source"],
-                        solution_str=text,
-                        ground_truth=prompt.row["reward_model"]["ground_truth"],
-                        extra_info=prompt.row["extra_info"],
-                    )
-                    for text in texts
-                ]
-            )
-        return found
+            for group in groups
+        ]
+
+    def _scores(
+        self, rows: Sequence[Prompt], texts: Sequence[Sequence[str]]
+    ) -> list[list[dict[str, float]]]:
+        return [
+            [
+                self.score(
+                    data_source=prompt.row["data_source"],
+                    solution_str=text,
+                    ground_truth=prompt.row["reward_model"]["ground_truth"],
+                    extra_info=prompt.row["extra_info"],
+                )
+                for text in group
+            ]
+            for prompt, group in zip(rows, texts, strict=True)
+        ]
 
 
 class OrderedReplayBuffer(ReplayBuffer):
@@ -171,10 +184,17 @@ def group_metrics(tags: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {
         f"{METRICS}/reward": sum(flat) / len(flat),
         f"{METRICS}/formed": sum(tag["formed"] for tag in tags) / len(tags),
+        f"{METRICS}/cut": sum(tag["cut"] for tag in tags) / len(tags),
         f"{METRICS}/degenerate_groups": sum(len(set(group)) == 1 for group in groups.values())
         / len(groups),
         **{f"{METRICS}/{name}_seconds": value for name, value in seconds.items()},
     }
+
+
+def is_cut(response: Response, sampling: Sampling) -> bool:
+    """Whether the limit ended a response. veRL compares with the longest of a batch instead."""
+    is_full = len(response.tokens) == sampling.max_new_tokens
+    return is_full and response.tokens[-1] != sampling.stop_token
 
 
 def draw_seed(seed: int, stream: str) -> int:

@@ -318,7 +318,8 @@ def _trainer(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Overr
         "trainer.total_training_steps": recipe.steps,
         "trainer.total_epochs": recipe.steps,  # an epoch has a step or more: the steps decide
         "trainer.val_before_train": True,
-        "trainer.test_freq": recipe.validate_every_steps or -1,
+        # veRL validates the last step only where it validates at all
+        "trainer.test_freq": recipe.validate_every_steps or recipe.steps,
         "trainer.save_freq": recipe.checkpoint_every_steps,
         "trainer.max_actor_ckpt_to_keep": placement.rl.checkpoints_kept,
         "trainer.default_local_dir": str(files.checkpoints),

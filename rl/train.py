@@ -19,13 +19,15 @@ from frontload.recipes.artifact import Inputs, Workspace, write_json
 from frontload.recipes.errors import StageError
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl.inputs import prepare
-from frontload.rl.local_run import local_settings, step_log
+from frontload.rl.local_run import answers_folder, local_settings, step_log
 from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import check_end, ray_folder, running_trainer
 from frontload.rl.settings import RunFiles
+from frontload.rl.validation import answers_file
 
 POLL_SECONDS = 0.1
 METRICS = "metrics.jsonl"  # of the workspace, see recipes/artifact.py
+ANSWERS = "validation.jsonl"
 TRACKER = "latest_checkpointed_iteration.txt"  # verl trainer_base.py:1039
 
 
@@ -135,6 +137,8 @@ def publish(recipe: GrpoRecipe, inputs: Inputs, work: Workspace, *, files: RunFi
     shutil.copytree(files.model, last, ignore=shutil.ignore_patterns("*safetensors*"))
     save_file(actor_weights(files.checkpoints, step), last / WHOLE, {"format": "pt"})
     convert.import_into(last, work.path, model=recipe.model)
+    ends = [answers_file(answers_folder(files), number).read_bytes() for number in (0, step)]
+    (work.path / ANSWERS).write_bytes(b"".join(ends))
     write_json(
         work.path / "training_state.json",
         {

@@ -26,6 +26,7 @@ def recipe_of(folder: Path, learning_rate: float, steps: int) -> GrpoRecipe:
         response_tokens=24,
         batch_prompts=8,
         mini_batch_prompts=8,
+        validate_every_steps=0,
         optimizer=replace(tiny.optimizer, learning_rate=learning_rate),
     )
 

@@ -209,7 +209,23 @@ def check_trained(whole: Run, folder: Path) -> None:
         assert line["train/rollout_probability_difference"] < 1e-5
         assert 0 <= line["train/degenerate_group_share"] <= 1
         assert {"train/reward", "train/kl", "train/entropy", "train/clip_share"} <= line.keys()
+        assert line["train/cut_share"] * line["train/response_tokens"] < 24
+    check_validated(whole)
     assert not (whole.work / "scratch" / "ray_folder").exists()
+
+
+def check_validated(whole: Run) -> None:
+    """At the start and at the end, and the answers of both are there to be read."""
+    names = [f"train/validation_{name}_family_mean" for name in ("accuracy", "reward")]
+    lines = [line for line in whole.metrics() if names[0] in line]
+    assert [line["step"] for line in lines] == [0, STEPS]
+    answers = [json.loads(line) for line in (whole.made / "validation.jsonl").open()]
+    for line in lines:
+        told = [one for one in answers if one["step"] == line["step"]]
+        assert [one["prompt"] for one in told] == ["12"]  # the last of twelve prompts
+        assert line[names[0]] == told[0]["accuracy"]
+        assert line[names[1]] == told[0]["reward"]
+        assert told[0]["answer"]
 
 
 def check_counted(whole: Run, sampler: Sampler) -> None:
@@ -225,7 +241,8 @@ def check_equal(whole: Run, killed: Run) -> None:
     other = killed.weights()
     for name, tensor in whole.weights().items():
         assert torch.equal(tensor, other[name]), name  # one thread, one order: the same bits
-    assert whole.metrics() == killed.metrics()
+    for name in ("metrics.jsonl", "validation.jsonl"):
+        assert (whole.made / name).read_bytes() == (killed.made / name).read_bytes()
 
 
 def check_first_step(whole: Run, folder: Path) -> None:
@@ -266,9 +283,10 @@ def check_unmoved(still: Run, folder: Path) -> None:
     start = read_weights(folder / "start" / "weights", torch.device("cpu"))
     for name, tensor in still.weights().items():
         assert torch.equal(start[name], tensor), name
-    scores = [line["train/validation_reward"] for line in still.metrics()]
-    assert len(scores) == 2
-    assert scores[0] == scores[1]
+    for name in ("accuracy", "reward"):
+        scores = [line[f"train/validation_{name}_family_mean"] for line in still.metrics()]
+        assert len(scores) == 2
+        assert scores[0] == scores[1]
 
 
 def interrupt(run: Run) -> None:

@@ -15,7 +15,7 @@ def write_run(folder: Path, *, steps: int, level: float) -> Path:
         {"step": step, **{name: level + math.tanh(step / steps) for name in PANELS}}
         for step in range(1, steps + 1)
     ]
-    start = {"step": 0, "train/validation_reward": 0.1}
+    start = {"step": 0, "train/validation_accuracy_family_mean": 0.1}
     lines = "".join(json.dumps(row) + "\n" for row in [start, *rows])
     (folder / "metrics.jsonl").write_text(lines)
     return folder

@@ -221,6 +221,13 @@ def test_data_algorithm_and_trainer_read_the_recipe(pair: str) -> None:
     assert config.reward.num_workers == 5
 
 
+def test_the_last_step_is_validated_even_if_no_step_between_is() -> None:
+    recipe = recipe_of("grpo_tiny", steps=5, validate_every_steps=0)
+    trainer = composed(verl_settings(recipe, placement_of("cpu"), FILES)).trainer
+    assert (trainer.total_training_steps, trainer.test_freq) == (5, 5)
+    assert trainer.val_before_train is True
+
+
 def test_machines_are_the_placements() -> None:
     config = config_of("fsdp")
     assert (config.trainer.device, config.trainer.nnodes) == ("cuda", 4)

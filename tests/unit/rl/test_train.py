@@ -12,10 +12,9 @@ from frontload.recipes.errors import ArtifactError
 from frontload.recipes.load import find_recipe, load_recipe
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.agent_loop import draw_seed, group_metrics, row_order
+from frontload.rl.agent_loop import draw_seed, row_order
 from frontload.rl.inputs import prepare, write_prompts
 from frontload.rl.local_run import local_settings, micro_batch_rows
-from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import ray_folder
 from frontload.rl.settings import RunFiles
 from frontload.rl.train import TRACKER, LogReader, last_step
@@ -75,28 +74,6 @@ def test_log_reader_waits_for_whole_lines(tmp_path: Path) -> None:
         file.write('ep": 2}\n')
         file.flush()
         assert list(reader.read()) == [{"step": 2}]
-
-
-def test_clock_and_learning_are_kept_apart() -> None:
-    data = {"actor/kl_loss": 0.5, "timing_s/step": 2.0, "val-core/a/acc/mean@1": 1.0}
-    data |= {"val-core/b/acc/mean@1": 0.0, "perf/mfu/actor": 3.0}
-    assert step_metrics(data) == {
-        "train__kl": 0.5,
-        "system__step_seconds": 2.0,
-        "train__validation_reward": 0.5,
-    }
-
-
-def test_a_group_without_differences_is_degenerate() -> None:
-    scores = [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
-    tags = [
-        {"group": group, "score": score, "formed": 1.0}
-        for group, pair in enumerate(scores)
-        for score in pair
-    ]
-    found = group_metrics(tags)
-    assert found["frontload/reward"] == 3 / 8
-    assert found["frontload/degenerate_groups"] == 3 / 4
 
 
 def test_rows_stand_by_length_inside_an_update_and_never_leave_it() -> None:
