@@ -13,8 +13,9 @@ LOSS_AGGREGATIONS = (
     "token-sum",
     "seq-mean-token-sum",
     "seq-mean-token-mean",
-    "seq-mean-token-sum-norm",
+    "seq-mean-token-sum-norm",  # a sequence's sum over response_tokens: Dr. GRPO's constant
 )
+DECAYS = ("constant", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +35,16 @@ class Grpo:
 
 @dataclass(frozen=True, kw_only=True)
 class RlOptimizer:
-    """AdamW at a constant learning rate, no warm-up."""
+    """AdamW; the rate is constant unless a warm-up or a decay is asked for."""
 
     learning_rate: float
     adam_beta1: float
     adam_beta2: float
     weight_decay: float
     clip_grad: float  # global norm
+    # steps in which the rate rises from 0, which is the first step's; 0 = none
+    warmup_steps: int = field(default=0, metadata={"neutral": 0})
+    decay: str = field(default="constant", metadata={"neutral": "constant"})  # one of DECAYS; to 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ class Sampling:
     """How responses are drawn, in training and in validation."""
 
     temperature: float
-    top_p: float
+    top_p: float  # 1.0: the actor scores a token in the whole distribution
     validation_temperature: float  # 0 = greedy (then validation_samples must be 1)
     validation_samples: int  # responses a validation prompt
 

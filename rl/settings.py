@@ -32,12 +32,19 @@ LEARNING = (
     "data.",
     "distillation.",
     "reward.",
+    f"{ACTOR}.loss_",
     f"{ACTOR}.optim.",
     f"{ACTOR}.policy_loss.",
     f"{ACTOR}.qat.",
     f"{ACTOR}.tau_",
     f"{MODEL}.lora",
+    f"{ROLLOUT}.do_sample",
+    f"{ROLLOUT}.ignore_eos",
+    f"{ROLLOUT}.multi_turn",
     f"{ROLLOUT}.quantization",
+    f"{ROLLOUT}.repetition_penalty",
+    f"{ROLLOUT}.top_",
+    f"{ROLLOUT}.val_kwargs",
 )
 """Where veRL's settings decide what is learned: not for a placement, which is never hashed."""
 
@@ -153,7 +160,7 @@ def _data(recipe: GrpoRecipe, files: RunFiles) -> Overrides:
 
 
 def _algorithm(recipe: GrpoRecipe) -> Overrides:
-    return {
+    found: Overrides = {
         "algorithm.adv_estimator": "grpo",
         "critic.enable": False,
         "algorithm.norm_adv_by_std_in_grpo": recipe.grpo.normalize_by_std,
@@ -170,6 +177,10 @@ def _algorithm(recipe: GrpoRecipe) -> Overrides:
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.ppo_mini_batch_size": recipe.mini_batch_prompts,
     }
+    if recipe.grpo.loss_aggregation == "seq-mean-token-sum-norm":
+        # without it veRL divides by the longest response of each micro-batch
+        found[f"{ACTOR}.loss_scale_factor"] = recipe.response_tokens
+    return found
 
 
 def _model(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Overrides:
@@ -199,7 +210,7 @@ def _actor(recipe: GrpoRecipe, placement: Placement) -> Overrides:
         f"{ACTOR}.data_loader_seed": recipe.seed,
         f"{ACTOR}.shuffle": False,
         f"{ACTOR}.optim.lr": optimizer.learning_rate,
-        f"{ACTOR}.optim.lr_warmup_steps": 0,
+        f"{ACTOR}.optim.lr_warmup_steps": optimizer.warmup_steps,
         f"{ACTOR}.optim.lr_warmup_steps_ratio": 0.0,
         f"{ACTOR}.optim.betas": (optimizer.adam_beta1, optimizer.adam_beta2),
         f"{ACTOR}.optim.weight_decay": optimizer.weight_decay,
@@ -222,7 +233,7 @@ def _fsdp(recipe: GrpoRecipe, placement: Placement) -> Overrides:
     is_cpu = recipe.rollout == "frontload"
     found: Overrides = {
         f"{ACTOR}.strategy": "fsdp2",
-        f"{ACTOR}.optim.lr_scheduler_type": "constant",
+        f"{ACTOR}.optim.lr_scheduler_type": recipe.optimizer.decay,
         f"{ACTOR}.grad_clip": recipe.optimizer.clip_grad,
         f"{ACTOR}.use_torch_compile": not is_cpu,
         f"{REF}.use_torch_compile": not is_cpu,
@@ -247,7 +258,7 @@ def _megatron(recipe: GrpoRecipe, placement: Placement) -> Overrides:
     """Layout of the Megatron actor; the reference model's interpolates from it."""
     engine = f"{ACTOR}.megatron"
     return {
-        f"{ACTOR}.optim.lr_decay_style": "constant",
+        f"{ACTOR}.optim.lr_decay_style": recipe.optimizer.decay,
         f"{engine}.seed": recipe.seed,
         f"{engine}.tensor_model_parallel_size": placement.tensor_parallel,
         f"{engine}.pipeline_model_parallel_size": placement.pipeline_parallel,
