@@ -31,6 +31,9 @@ class Grpo:
     dual_clip_ratio: float  # bound of the loss for negative advantages; above 1
     entropy_coefficient: float  # 0.0 = no entropy bonus
     loss_aggregation: str  # one of LOSS_AGGREGATIONS
+    # groups whose answers all have one reward are left out and others asked in their place, until
+    # the batch is whole: more prompts than batch_prompts a step, a set that is used up begins anew
+    filter_one_reward_groups: bool = field(default=False, metadata={"neutral": False})
 
 
 @dataclass(frozen=True, kw_only=True)

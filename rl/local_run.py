@@ -67,6 +67,9 @@ def _alone(
         "trainer.v1.sampler.custom_sampler.path": "pkg://frontload.rl.agent_loop",
         "trainer.v1.sampler.custom_sampler.name": "OrderedReplayBuffer",
         "+trainer.v1.sampler.sampler_kwargs.rows_an_update": rows,
+        "+trainer.v1.sampler.sampler_kwargs.filtered_batch": (
+            recipe.batch_prompts if recipe.grpo.filter_one_reward_groups else 0
+        ),
         "+frontload.validation_answers": str(answers_folder(files)),
         "+ray_kwargs.ray_init.address": "local",  # never another run's Ray
         "+ray_kwargs.ray_init._temp_dir": str(ray_folder),

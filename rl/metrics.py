@@ -7,6 +7,8 @@ NAMES = {
     "frontload/reward": "train__reward",
     "frontload/formed": "train__formed_share",
     "frontload/degenerate_groups": "train__degenerate_group_share",
+    "training/filter_groups/evicted_samples": "train__filtered_groups",
+    "training/filter_groups/discarded_surplus_samples": "train__surplus_groups",
     "actor/kl_loss": "train__kl",
     "actor/entropy": "train__entropy",
     "actor/pg_clipfrac": "train__clip_share",

@@ -180,6 +180,9 @@ def _algorithm(recipe: GrpoRecipe) -> Overrides:
     if recipe.grpo.loss_aggregation == "seq-mean-token-sum-norm":
         # without it veRL divides by the longest response of each micro-batch
         found[f"{ACTOR}.loss_scale_factor"] = recipe.response_tokens
+    if recipe.grpo.filter_one_reward_groups:
+        found["algorithm.filter_groups.enable"] = True
+        found["algorithm.filter_groups.metric"] = "reward"
     return found
 
 

@@ -18,6 +18,7 @@ from frontload.megatron_ext.convert_names import our_name
 from frontload.recipes.artifact import Inputs, Workspace, write_json
 from frontload.recipes.errors import StageError
 from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.rl.first_steps import FirstSteps
 from frontload.rl.inputs import prepare
 from frontload.rl.local_run import answers_folder, local_settings, step_log
 from frontload.rl.metrics import step_metrics
@@ -45,6 +46,7 @@ def run(recipe: GrpoRecipe, files: RunFiles, work: Workspace, *, done: int) -> N
     """Runs veRL's trainer from step `done` on and passes its log on as it grows."""
     step_log(files).unlink(missing_ok=True)
     begin = time.monotonic()
+    first = FirstSteps(done=done, answers=answers_folder(files))
     with ray_folder(work.scratch / "ray_folder") as folder:
         settings = local_settings(recipe, work.placement, files, ray_folder=folder)
         lines = LogReader(step_log(files))
@@ -53,6 +55,7 @@ def run(recipe: GrpoRecipe, files: RunFiles, work: Workspace, *, done: int) -> N
                 has_ended = trainer.poll() is not None
                 for line in lines.read():
                     report(recipe, line, work, done=done, begin=begin)
+                    first.look(line["step"], line["data"])
                 if has_ended:
                     break
                 time.sleep(POLL_SECONDS)

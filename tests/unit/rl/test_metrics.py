@@ -90,7 +90,7 @@ def test_clock_and_learning_are_kept_apart() -> None:
 def test_a_group_without_differences_is_degenerate() -> None:
     scores = [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
     tags = [
-        {"group": group, "score": score, "formed": 1.0, "cut": False}
+        {"group": group, "score": score, "formed": 1.0, "cut": False, "draw": 0}
         for group, pair in enumerate(scores)
         for score in pair
     ]
@@ -104,7 +104,7 @@ def test_cut_are_the_answers_that_the_limit_ended_and_no_others() -> None:
 
     def share(*answers: list[int]) -> float:
         tags = [
-            {"group": 0, "score": 0.0, "formed": 1.0, "cut": is_cut(response, sampling)}
+            {"group": 0, "score": 0.0, "formed": 1.0, "cut": is_cut(response, sampling), "draw": 0}
             for tokens in answers
             if (response := Response(tokens=tokens, log_probabilities=[0.0] * len(tokens)))
         ]

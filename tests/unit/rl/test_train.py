@@ -78,7 +78,7 @@ def test_log_reader_waits_for_whole_lines(tmp_path: Path) -> None:
 
 def test_rows_stand_by_length_inside_an_update_and_never_leave_it() -> None:
     lengths = [9, 3, 5, 7, 8, 2]
-    tags = [{"place": place, "seq_len": length} for place, length in enumerate(lengths)]
+    tags = [{"draw": 0, "place": place, "seq_len": length} for place, length in enumerate(lengths)]
     tags[0], tags[5] = tags[5], tags[0]  # as they come out of the queue
     order = row_order(tags, rows_an_update=3)
     assert [tags[row]["place"] for row in order] == [1, 2, 0, 5, 3, 4]
