@@ -9,6 +9,7 @@ from frontload.recipes.rl_schema import (
     ACTORS,
     KL_ESTIMATORS,
     LOSS_AGGREGATIONS,
+    REWARD_LAYOUTS,
     RL_PRECISIONS,
     ROLLOUTS,
     GrpoRecipe,
@@ -41,6 +42,7 @@ CHOICES = {
     "precision": RL_PRECISIONS,
     "actor": ACTORS,
     "rollout": ROLLOUTS,
+    "reward_layout": REWARD_LAYOUTS,
 }
 
 VALIDATION_SHARE = 8  # one prompt in so many is kept for validation and never trained on

@@ -5,8 +5,8 @@ does not name stays at veRL's default.
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from frontload.recipes.errors import RecipeError
@@ -18,6 +18,8 @@ from frontload.rl.hydra import Value, hydra_text
 PLUGIN_MODULE = "frontload.rl.cpu_platform"  # registers the CPU platform and rollout "frontload"
 REWARD_MODULE = "pkg://frontload.rl.rewards"
 REWARD_FUNCTION = "compute_score"
+REWARD_MANAGER = "pkg://frontload.rl.whole_text"
+REWARD_MANAGER_CLASS = "WholeTextRewardManager"
 TRAINER = ("python", "-m", "verl.trainer.main_ppo")
 SAVED = ("model", "optimizer", "extra")  # what resuming needs; never "hf_model", see guards
 
@@ -68,6 +70,20 @@ class Settings:
     def command(self) -> tuple[str, ...]:
         """The trainer's whole command, without the environment."""
         return (*TRAINER, *self.overrides)
+
+
+FIRST_VALIDATION = "trainer.val_before_train="
+
+
+def going_on(settings: Settings) -> Settings:
+    """The settings of a start that goes on from a checkpoint: the start model was validated."""
+    return replace(settings, overrides=without_first_validation(settings.overrides))
+
+
+def without_first_validation(words: Sequence[str]) -> tuple[str, ...]:
+    """veRL's command line where its model is not validated before the first step."""
+    off = f"{FIRST_VALIDATION}{hydra_text(False)}"
+    return tuple(off if word.startswith(FIRST_VALIDATION) else word for word in words)
 
 
 def verl_settings(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Settings:
@@ -149,6 +165,10 @@ def _data(recipe: GrpoRecipe, files: RunFiles) -> Overrides:
         "data.dataloader_num_workers": 0,  # with worker processes a resumed order may differ
         "reward.custom_reward_function.path": REWARD_MODULE,
         "reward.custom_reward_function.name": REWARD_FUNCTION,
+        "+reward.custom_reward_function.reward_kwargs.layout": recipe.reward_layout,
+        "reward.reward_manager.source": "importlib",
+        "reward.reward_manager.name": REWARD_MANAGER_CLASS,
+        "reward.reward_manager.module.path": REWARD_MANAGER,
     }
 
 

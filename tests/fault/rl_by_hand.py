@@ -127,6 +127,7 @@ def score(tokenizer: Any, row: dict[str, Any], response: Response) -> float:
         solution_str=tokenizer.decode(response.tokens, skip_special_tokens=False),
         ground_truth=row["reward_model"]["ground_truth"],
         extra_info=row["extra_info"],
+        layout="marks",
     )["score"]
 
 

@@ -13,13 +13,15 @@ from frontload.recipes.load import find_recipe, load_recipe
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl.agent_loop import draw_seed, group_metrics, row_order
+from frontload.rl.checkpoints import TRACKER, last_step
 from frontload.rl.inputs import prepare, write_prompts
 from frontload.rl.local_run import local_settings, micro_batch_rows
+from frontload.rl.log_reader import LogReader
 from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import ray_folder
 from frontload.rl.settings import RunFiles
-from frontload.rl.train import TRACKER, LogReader, last_step
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
+from tests.unit.rl.test_checkpoints import write_step
 
 
 def tiny_recipe() -> GrpoRecipe:
@@ -53,8 +55,7 @@ def test_where_a_killed_run_goes_on(
     tmp_path: Path, tracker: str | None, logged: int, step: int
 ) -> None:
     for number in (1, 2, 3):
-        (tmp_path / f"global_step_{number}").mkdir()
-        (tmp_path / f"global_step_{number}" / "data.pt").touch()
+        write_step(tmp_path, number, ranks=1)
     (tmp_path / "global_step_4").mkdir()
     if tracker is not None:
         (tmp_path / TRACKER).write_text(tracker)
