@@ -13,7 +13,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.recipes.stage import canonical
-from frontload.rl.preflight import Need, arguments_of
+from frontload.rl.need import Need, arguments_of
 from frontload.rl.settings import RunFiles, verl_settings
 
 KEY_DIGITS = 12
@@ -84,6 +84,7 @@ def _checks(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> tuple[
         is_hybrid=recipe.is_hybrid,
         gpus=placement.ranks_per_node,
         context_tokens=recipe.context_tokens,
+        prompt_tokens=recipe.prompt_tokens,
         model=files.model,
         files=(files.train_prompts, files.validation_prompts),
     )
