@@ -10,6 +10,7 @@ from frontload.recipes.rl_schema import (
     DECAYS,
     KL_ESTIMATORS,
     LOSS_AGGREGATIONS,
+    REWARD_LAYOUTS,
     RL_PRECISIONS,
     ROLLOUTS,
     GrpoRecipe,
@@ -44,6 +45,7 @@ CHOICES = {
     "precision": RL_PRECISIONS,
     "actor": ACTORS,
     "rollout": ROLLOUTS,
+    "reward_layout": REWARD_LAYOUTS,
 }
 
 VALIDATION_SHARE = 8  # one prompt in so many is kept for validation and never trained on

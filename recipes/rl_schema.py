@@ -8,6 +8,8 @@ ACTORS = ("fsdp2", "megatron")
 ROLLOUTS = ("frontload", "vllm")
 RL_PRECISIONS = ("fp32", "bf16")
 KL_ESTIMATORS = ("k1", "abs", "k2", "k3", "low_var_kl")  # veRL's kl_penalty; low_var_kl is k3
+MARKS = "marks"
+REWARD_LAYOUTS = (MARKS, "think_boxed", "prompted_think_boxed", "boxed")  # eval/grade_format.py
 LOSS_AGGREGATIONS = (
     "token-mean",
     "token-sum",
@@ -79,6 +81,7 @@ class GrpoRecipe:
     validate_every_steps: int  # between start and end, which are always validated; 0 = only those
     checkpoint_every_steps: int  # the last step is always kept
     seed: int  # of the prompt order and the sampling
+    reward_layout: str = field(default=MARKS, metadata={"neutral": MARKS})  # of REWARD_LAYOUTS
 
     @property
     def context_tokens(self) -> int:

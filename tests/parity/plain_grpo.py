@@ -137,6 +137,7 @@ class PlainGrpo:
             solution_str=self.tokenizer.decode(tokens, skip_special_tokens=False),
             ground_truth=row["reward_model"]["ground_truth"],
             extra_info=row["extra_info"],
+            layout=self.recipe.reward_layout,
         )
 
     def _scored(self, model: Any, answers: Sequence[Answer]) -> list[Tensor]:

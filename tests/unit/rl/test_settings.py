@@ -14,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from frontload.recipes.errors import RecipeError
 from frontload.rl.hydra import hydra_text
-from frontload.rl.settings import Settings, add_own, verl_settings
+from frontload.rl.own_settings import add_own
+from frontload.rl.settings import Settings, verl_settings
 from tests.unit.rl.cluster_recipes import (
     FILES,
     PAIRS,
