@@ -67,6 +67,15 @@ def add_crossthink_arguments(cross: argparse.ArgumentParser) -> None:
     cross.add_argument("--math", type=Path, required=True, metavar="FILE")
     cross.add_argument("--general-to-math", default="2:1", help="rows of each (default 2:1)")
     cross.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+    cross.add_argument(
+        "--tokenizer",
+        type=Path,
+        required=True,
+        help="of the model: its folder, or a tokenizer.json",
+    )
+    cross.add_argument(
+        "--prompt-tokens", type=int, required=True, metavar="N", help="longer prompts are dropped"
+    )
     cross.add_argument("--seed", type=int, default=1, help="draws and shuffles (default 1)")
     cross.add_argument(
         "--instruction", default="", help="added to prompts that do not name \\boxed (default none)"
@@ -89,12 +98,14 @@ def add_synth_arguments(synth: argparse.ArgumentParser) -> None:
 def run_crossthink(arguments: argparse.Namespace) -> int:
     """Writes FILE.parquet and FILE.parquet.manifest.json, and prints every count."""
     from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
+    from frontload.data_tools.prompt_length import load_limit
 
     manifest = convert_crossthink(
         CrossThinkRequest(
             qa=arguments.qa,
             math=arguments.math,
             out=arguments.out,
+            limit=load_limit(arguments.tokenizer, arguments.prompt_tokens),
             general_to_math=arguments.general_to_math,
             seed=arguments.seed,
             instruction=arguments.instruction,

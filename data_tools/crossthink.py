@@ -22,6 +22,7 @@ from frontload.data_tools.choices import (
 )
 from frontload.data_tools.document import nearest_name, read_objects
 from frontload.data_tools.own_data import normalise_question
+from frontload.data_tools.prompt_length import PromptLimit
 from frontload.data_tools.render import has_special_token
 from frontload.data_tools.rl_parquet import Prompt, write_prompts
 from frontload.recipes.artifact import write_json
@@ -52,6 +53,7 @@ class CrossThinkRequest:
     qa: Path
     math: Path
     out: Path
+    limit: PromptLimit  # of the model that is trained on them
     general_to_math: str = "2:1"  # Nemotron-CrossThink, table 4: the blend with the best average
     seed: int = 1
     instruction: str = ""  # added to prompts that do not name \boxed
@@ -99,6 +101,10 @@ def convert_crossthink(request: CrossThinkRequest) -> dict[str, Any]:
                 continue
             digest = hashlib.sha256(f"{request.seed}\n{outcome.key}".encode("utf-8", "replace"))
             ranked[domain].append((digest.hexdigest(), outcome.prompt))
+    for domain, rows in ranked.items():
+        misfits = list(request.limit.misfits(prompt.messages for _, prompt in rows))
+        dropped[domain].update(filter(None, misfits))
+        ranked[domain] = [row for row, why in zip(rows, misfits, strict=True) if not why]
     taken = blend_counts({domain: len(rows) for domain, rows in ranked.items()}, parts)
     if not taken[GENERAL]:
         kept = {domain: len(rows) for domain, rows in ranked.items()}
@@ -155,6 +161,7 @@ def _describe(request: CrossThinkRequest, prompts: list[Prompt]) -> dict[str, An
         "general_to_math": request.general_to_math,
         "seed": request.seed,
         "instruction": request.instruction,
+        **request.limit.describe(),
         "kinds": dict(Counter(prompt.kind for prompt in prompts)),
         "prompts_without_boxed": sum(
             not any("\\boxed" in text for _, text in prompt.messages) for prompt in prompts

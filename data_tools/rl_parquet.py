@@ -1,13 +1,16 @@
 """Prompts for reinforcement learning, in the columns that veRL 0.9.1's RLHFDataset reads."""
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.files import replacing
+from frontload.data_tools.prompt_length import PromptLimit
+from frontload.recipes.errors import RecipeError
 
 ROW_GROUP = 8192  # rows; ours: about 10 MB of prompts in memory while writing
 
@@ -44,6 +47,49 @@ def write_prompts(path: Path, prompts: Sequence[Prompt], *, split: str) -> str:
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_messages(path: Path) -> Iterator[tuple[tuple[str, str], ...]]:
+    """The (role, text) messages of each prompt of a file.
+
+    Raises: RecipeError for a file that is no parquet, or has no such column.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for part in file.iter_batches(batch_size=ROW_GROUP, columns=["prompt"]):
+                for row in part.column("prompt").to_pylist():
+                    yield tuple((turn["role"], turn["content"]) for turn in row)
+    except (pa.ArrowException, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"prompts {path}",
+            found=f"no prompts as veRL reads them ({str(error).partition(chr(10))[0][:80]})",
+            rule="they are a parquet file whose column prompt is messages of role and content",
+            do="make it with `frontload data crossthink`",
+        ) from error
+
+
+def check_prompts(path: Path, limit: PromptLimit) -> None:
+    """Refuses a file of prompts that veRL would cut.
+
+    Raises: RecipeError with how many do not fit, and why.
+    """
+    misfits = Counter(limit.misfits(read_messages(path)))
+    total = misfits.total()
+    reasons = {why: count for why, count in misfits.items() if why}
+    if reasons:
+        raise RecipeError(
+            f"prompts {path}",
+            found=" and ".join(f"{count} of {total} {why}" for why, count in reasons.items())
+            + f", by {limit.tokenizer.file} and its chat template",
+            rule="prompts are made with the tokenizer of the model that is trained: veRL keeps the "
+            "last tokens of a longer one, without its question",
+            do=f"make them again: `frontload data crossthink --tokenizer "
+            f"{limit.tokenizer.file.parent} --prompt-tokens {limit.tokens}` drops and counts those "
+            "that do not fit; or raise prompt_tokens of the recipe",
+        )
 
 
 def row_for_verl(prompt: Prompt, *, index: int, split: str) -> dict[str, Any]:

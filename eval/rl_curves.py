@@ -1,4 +1,4 @@
-"""GRPO runs of a study as curves: reward, groups without a signal, KL, entropy, lengths, clips."""
+"""GRPO runs of a study as curves: rewards, groups without a signal, KL, entropy, lengths, clips."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,16 @@ PANELS = {
     "train/entropy": "entropy, nats",
     "train/response_tokens": "response tokens",
     "train/clip_share": "clipped ratios",
+    "train/cut_share": "answers cut by the limit",
+    "train/validation_accuracy_family_mean": "held-out accuracy",
+    "train/validation_reward_family_mean": "held-out reward",
 }
-"""Metric -> title. A group whose answers all score alike teaches nothing."""
+"""Metric -> title. A group whose answers all score alike teaches nothing.
 
-SHARES = ("train/reward", "train/degenerate_group_share", "train/clip_share")
+Held out are prompts that are never trained on, at least before and after: a mean over families.
+"""
+
+SHARES = frozenset(PANELS) - {"train/kl", "train/entropy", "train/response_tokens"}
 """Those between 0 and 1; the reward is the share of answers that are right and well formed."""
 
 

@@ -13,7 +13,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.recipes.stage import canonical
-from frontload.rl.preflight import Need, arguments_of
+from frontload.rl.need import Need, arguments_of
 from frontload.rl.settings import RunFiles, verl_settings
 
 KEY_DIGITS = 12
@@ -55,21 +55,16 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
             needs=needs,
             flags=FLAGS,
         )
-    need = Need(
-        actor=recipe.actor,
-        rollout=recipe.rollout,
-        is_hybrid=recipe.is_hybrid,
-        gpus=placement.ranks_per_node,
-        context_tokens=recipe.context_tokens,
-        model=model,
-        files=(prompts, validation),
-    )
-    checks = ("python", "-m", "frontload.rl.preflight", *arguments_of(need))
     job = ClusterJob(
         name=name,
         folder=folder,
         environment=settings.environment,
-        body=ray_body(settings.command, checks),
+        body=ray_body(
+            settings.command,
+            _checks(recipe, placement, files),
+            keeper=_keeper(placement, files),
+            max_failures=placement.slurm.max_failures,
+        ),
     )
     return Rendered(
         script=job_script(job, placement),
@@ -78,6 +73,32 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
         folder=folder,
         needs=needs,
         flags=FLAGS,
+    )
+
+
+def _checks(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> tuple[str, ...]:
+    """What every node is asked for before Ray starts."""
+    need = Need(
+        actor=recipe.actor,
+        rollout=recipe.rollout,
+        is_hybrid=recipe.is_hybrid,
+        gpus=placement.ranks_per_node,
+        context_tokens=recipe.context_tokens,
+        prompt_tokens=recipe.prompt_tokens,
+        model=files.model,
+        files=(files.train_prompts, files.validation_prompts),
+    )
+    return ("python", "-m", "frontload.rl.preflight", *arguments_of(need))
+
+
+def _keeper(placement: Placement, files: RunFiles) -> tuple[str, ...]:
+    """What starts the trainer from its newest whole checkpoint, and ends one that gets nowhere."""
+    machines = placement.rl
+    return (
+        *("python", "-m", "frontload.rl.cluster_run", "--checkpoints", str(files.checkpoints)),
+        *("--kept", str(machines.checkpoints_kept), "--ranks", str(placement.world_size)),
+        *("--hang-seconds", f"{machines.hang_seconds:g}"),
+        *("--answers", str(files.validation_responses)),
     )
 
 

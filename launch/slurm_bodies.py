@@ -7,10 +7,17 @@ from pathlib import Path
 from frontload.launch.slurm import bash_array
 
 
-def ray_body(trainer: Sequence[str], checks: Sequence[str]) -> str:
-    """Ray on every node, then `checks` on each node, then `trainer` once on the head."""
-    arrays = f"{bash_array('checks', checks)}\n\n{bash_array('trainer', trainer)}"
-    return f"{arrays}\n\n{RAY_BODY.strip()}"
+def ray_body(
+    trainer: Sequence[str], checks: Sequence[str], *, keeper: Sequence[str], max_failures: int
+) -> str:
+    """`checks` on each node, then Ray on every node, then `trainer` once on the head.
+
+    `keeper` is the command that starts the trainer and ends it when it stands still; such a job is
+    requeued, unless it got no further `max_failures` times.
+    """
+    words = {"checks": checks, "keeper": keeper, "trainer": trainer}
+    arrays = "\n\n".join(bash_array(name, command) for name, command in words.items())
+    return f"{arrays}\nmax_failures={max_failures}\n\n{RAY_BODY.strip()}"
 
 
 def torchrun_body(
@@ -44,6 +51,16 @@ fi
 
 RAY_BODY = r"""
 # ---- Ray on every node, one trainer on the head
+# reached: the step that there is to go on from
+reached() { cat "$folder/checkpoints/latest_checkpointed_iteration.txt" 2>/dev/null || echo 0; }
+hangs() {
+    local count
+    count=$(grep -cxF -e "after step $(reached)" "$folder/hangs" 2>/dev/null) || true
+    echo "${count:-0}"
+}
+(($(hangs) < max_failures)) || fail "this run stood still $max_failures times at one place; read" \
+    "$folder/logs, mend the cause, remove $folder/hangs and submit it again"
+
 export VERL_FILE_LOGGER_PATH="$folder/metrics-$restarts.jsonl"  # veRL empties its file at a start
 # Without a token whoever reaches a port of Ray can run code as this user.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
@@ -73,9 +90,13 @@ if ((num_nodes > 1)); then
 fi
 
 export RAY_ADDRESS="$head_address:$port"
-start on_nodes 1 "${nodes[0]}" "${trainer[@]}"
+start on_nodes 1 "${nodes[0]}" "${keeper[@]}" --log "$VERL_FILE_LOGGER_PATH" -- "${trainer[@]}"
 status=0
 watch "$started" "the trainer" || status=$?
+if ((status == 75)); then
+    echo "after step $(reached)" >> "$folder/hangs"
+    (($(hangs) >= max_failures)) || requeue "the trainer stood still"
+fi
 """
 
 TORCHRUN_BODY = r"""

@@ -115,6 +115,9 @@ FAMILIES = (
 # Prompts (`rl_prompts`)          prompts.jsonl (rows as in the corpus, no trace), counts.json
 # Checkpoint (`pretrain`, `sft`)  weights/ (Megatron distributed checkpoint), model.json,
 #                                 training_state.json, metrics.jsonl
+# Checkpoint (`grpo`)             as above, and validation.jsonl: answers at the start and the end,
+#                                 {"step", "prompt", "family", "question", "gold", "sample",
+#                                 "answer", "reward", "accuracy"}
 # Scores (`evaluate`)             items.jsonl, scores.json
 # Tables (`tabulate`)             tables.json, tables.md, verdicts.json, cells.json
 

@@ -29,7 +29,10 @@ class RlPlacement:
     agent_workers: int = 8  # processes that feed prompts to the engines
     reward_workers: int = 8  # processes that grade responses
     offload: bool = False  # weights and optimizer of the actor go to host memory while it waits
-    checkpoints_kept: int = 2  # newest ones; older are deleted
+    checkpoints_kept: int = 2  # newest ones; older are deleted, those of earlier starts too
+    # A run without a step for so long is ended; 0 = never. Ours: grpo_8b on 32 H100 should take
+    # about 5 minutes a step (7 M tokens to generate, 8 M to train on), 10 to start vLLM, 2 to save.
+    hang_seconds: float = 3_600.0
     loggers: tuple[str, ...] = ("console", "file")  # veRL's names
     ray_cpus: int = 8  # CPUs that a Ray node offers, on one machine without Slurm
     verl: dict[str, str] = field(default_factory=dict)  # further veRL settings, key to Hydra text

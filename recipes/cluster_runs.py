@@ -190,7 +190,8 @@ def expand_data(study: ClusterStudy, recipes: Recipes, runs: Iterable[Run]) -> t
     rows = next(iter(recipes.sft.values())).sequence_tokens
     found += [_pack(data, label.partition("/")[2], sequence_tokens=rows) for label in packs]
     if PROMPTS in wanted:
-        found.append(_prompts(data))
+        assert study.rl is not None
+        found.append(_prompts(data, prompt_tokens=recipes.grpo[study.rl.recipe].prompt_tokens))
     return tuple(found)
 
 
@@ -238,13 +239,14 @@ def _pack(data: ClusterData, mix: str, *, sequence_tokens: int) -> Product:
     )
 
 
-def _prompts(data: ClusterData) -> Product:
+def _prompts(data: ClusterData, *, prompt_tokens: int) -> Product:
     general, math = data.prompts
     return Product(
         label=PROMPTS,
         files=(TRAIN_PROMPTS, VALIDATION_PROMPTS),
         command=(
             *("crossthink", "--qa", general, "--math", math, "--out", TRAIN_PROMPTS),
+            *("--tokenizer", data.tokenizer, "--prompt-tokens", str(prompt_tokens)),
             *("--validation-rows", str(data.validation_prompts)),
             *("--validation-out", VALIDATION_PROMPTS),
         ),

@@ -39,6 +39,7 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
     choice(loaded, f"{under}kernels", value=placement.kernels, names=(TORCH, TRANSFORMER_ENGINE))
     check_upkeep(loaded, placement.upkeep, under=f"{under}upkeep.")
     all_at_least(loaded, f"{under}rl", of=placement.rl, least=dict.fromkeys(RL_COUNTS, 1))
+    at_least(loaded, f"{under}rl.hang_seconds", value=placement.rl.hang_seconds, least=0.0)
     path = f"{under}rl.rollout_memory_share"
     share(loaded, path, value=placement.rl.rollout_memory_share, is_needed=True)
     if placement.slurm is not None:

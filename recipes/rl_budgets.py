@@ -7,8 +7,10 @@ from frontload.recipes.limits import LEAST_TEMPERATURE
 from frontload.recipes.load import Loaded, nearest
 from frontload.recipes.rl_schema import (
     ACTORS,
+    DECAYS,
     KL_ESTIMATORS,
     LOSS_AGGREGATIONS,
+    REWARD_LAYOUTS,
     RL_PRECISIONS,
     ROLLOUTS,
     GrpoRecipe,
@@ -27,6 +29,7 @@ ABOVE_ZERO = ("optimizer.clip_grad", "sampling.temperature")
 NOT_NEGATIVE = (
     "optimizer.learning_rate",  # 0.0 is the control that must leave the weights as they are
     "optimizer.weight_decay",
+    "optimizer.warmup_steps",
     "grpo.kl_coefficient",
     "grpo.entropy_coefficient",
     "grpo.clip_ratio_low",
@@ -38,9 +41,11 @@ NOT_NEGATIVE = (
 CHOICES = {
     "grpo.kl_estimator": KL_ESTIMATORS,
     "grpo.loss_aggregation": LOSS_AGGREGATIONS,
+    "optimizer.decay": DECAYS,
     "precision": RL_PRECISIONS,
     "actor": ACTORS,
     "rollout": ROLLOUTS,
+    "reward_layout": REWARD_LAYOUTS,
 }
 
 VALIDATION_SHARE = 8  # one prompt in so many is kept for validation and never trained on
@@ -132,6 +137,13 @@ def _range_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
                 rule="a decay of Adam lies in [0, 1)",
                 do="write e.g. 0.9",
             )
+    if 0 < recipe.steps <= recipe.optimizer.warmup_steps:
+        yield Problem(
+            path="optimizer.warmup_steps",
+            found=f"{recipe.optimizer.warmup_steps} of {recipe.steps} steps",
+            rule="the rate reaches its height within the run",
+            do=f"write less than {recipe.steps}",
+        )
     if recipe.grpo.clip_ratio_low > 1.0:
         yield Problem(
             path="grpo.clip_ratio_low",
@@ -168,12 +180,13 @@ def _batch_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
 
 def _sampling_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
     sampling = recipe.sampling
-    if not 0.0 < sampling.top_p <= 1.0:
+    if sampling.top_p != 1.0:
         yield Problem(
             path="sampling.top_p",
             found=f"is {sampling.top_p}",
-            rule="the kept probability lies above 0 and at most at 1",
-            do="write 1.0 to keep every token",
+            rule="answers are drawn from the distribution that the actor scores them in, which is "
+            "the whole one; what top_p cuts off would be in one and not in the other",
+            do="write 1.0",
         )
     for name in ("temperature", "validation_temperature"):
         if 0.0 < getattr(sampling, name) < LEAST_TEMPERATURE:

@@ -8,13 +8,16 @@ ACTORS = ("fsdp2", "megatron")
 ROLLOUTS = ("frontload", "vllm")
 RL_PRECISIONS = ("fp32", "bf16")
 KL_ESTIMATORS = ("k1", "abs", "k2", "k3", "low_var_kl")  # veRL's kl_penalty; low_var_kl is k3
+MARKS = "marks"
+REWARD_LAYOUTS = (MARKS, "think_boxed", "prompted_think_boxed", "boxed")  # eval/grade_format.py
 LOSS_AGGREGATIONS = (
     "token-mean",
     "token-sum",
     "seq-mean-token-sum",
     "seq-mean-token-mean",
-    "seq-mean-token-sum-norm",
+    "seq-mean-token-sum-norm",  # a sequence's sum over response_tokens: Dr. GRPO's constant
 )
+DECAYS = ("constant", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,17 +33,23 @@ class Grpo:
     dual_clip_ratio: float  # bound of the loss for negative advantages; above 1
     entropy_coefficient: float  # 0.0 = no entropy bonus
     loss_aggregation: str  # one of LOSS_AGGREGATIONS
+    # groups whose answers all have one reward are left out and others asked in their place, until
+    # the batch is whole: more prompts than batch_prompts a step, a set that is used up begins anew
+    filter_one_reward_groups: bool = field(default=False, metadata={"neutral": False})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RlOptimizer:
-    """AdamW at a constant learning rate, no warm-up."""
+    """AdamW; the rate is constant unless a warm-up or a decay is asked for."""
 
     learning_rate: float
     adam_beta1: float
     adam_beta2: float
     weight_decay: float
     clip_grad: float  # global norm
+    # steps in which the rate rises from 0, which is the first step's; 0 = none
+    warmup_steps: int = field(default=0, metadata={"neutral": 0})
+    decay: str = field(default="constant", metadata={"neutral": "constant"})  # one of DECAYS; to 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,7 @@ class Sampling:
     """How responses are drawn, in training and in validation."""
 
     temperature: float
-    top_p: float
+    top_p: float  # 1.0: the actor scores a token in the whole distribution
     validation_temperature: float  # 0 = greedy (then validation_samples must be 1)
     validation_samples: int  # responses a validation prompt
 
@@ -69,9 +78,10 @@ class GrpoRecipe:
     precision: str  # "fp32" or "bf16": of the forward pass; master weights are fp32
     actor: str  # what trains: "fsdp2" (transformers' model) or "megatron" (Megatron-Bridge)
     rollout: str  # what generates: "frontload" (own plug-in, CPU) or "vllm"
-    validate_every_steps: int  # 0 = never; the model is always validated before and at the end
+    validate_every_steps: int  # between start and end, which are always validated; 0 = only those
     checkpoint_every_steps: int  # the last step is always kept
     seed: int  # of the prompt order and the sampling
+    reward_layout: str = field(default=MARKS, metadata={"neutral": MARKS})  # of REWARD_LAYOUTS
 
     @property
     def context_tokens(self) -> int:

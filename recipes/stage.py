@@ -21,7 +21,7 @@ REVISION: dict[str, int] = {
     "rl_prompts": 1,
     "pretrain": 3,  # RMS norm with its derivative by hand: other roundings
     "sft": 3,  # as pretrain
-    "grpo": 2,  # an update's rows by length, in micro-batches: other sums
+    "grpo": 3,  # validated at the end too, its answers kept; accuracy, reward and cuts counted so
     "evaluate": 1,
     "tabulate": 3,  # minima of means over seeds, pooled errors, parts by name, what guessing gets
 }

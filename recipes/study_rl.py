@@ -19,7 +19,8 @@ RL_DATA = "CrossThink"
 """The paper's RL data, whose place our prompts take in the cells of claims.json."""
 
 CPU_ROLLOUT = "frontload"
-NOT_SHARED = ("model", "seed")  # fields of GrpoRecipe that a study states elsewhere
+NOT_SHARED = ("model", "seed", "reward_layout")
+"""Fields of GrpoRecipe that a study states elsewhere; its models write the template's marks."""
 
 
 def prompts_stage(knobs: RlKnobs, corpus: Stage, *, seed: int) -> Stage:

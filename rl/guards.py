@@ -66,6 +66,14 @@ def check_parts(recipe: GrpoRecipe, placement: Placement) -> None:
             do="write 1",
         )
     _check_division(recipe, placement)
+    if placement.slurm and placement.rl.hang_seconds and "file" not in placement.rl.loggers:
+        raise RecipeError(
+            "placement.rl.loggers",
+            found=f"are {', '.join(placement.rl.loggers)}, with placement.rl.hang_seconds "
+            f"{placement.rl.hang_seconds:g}",
+            rule="a run that makes no step is seen by the file that veRL logs its steps to",
+            do="add file, or write hang_seconds: 0",
+        )
 
 
 def _check_cpu(recipe: GrpoRecipe, placement: Placement) -> None:

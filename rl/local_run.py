@@ -45,6 +45,11 @@ def router_file(files: RunFiles) -> Path:
     return files.work / "router.yaml"
 
 
+def answers_folder(files: RunFiles) -> Path:
+    """Where the agent loop writes what was answered at each validation."""
+    return files.work / "answers"
+
+
 def micro_batch_rows(rows: int) -> int:
     """The most rows of an update that are computed at a time, of equal parts of it."""
     return max(part for part in range(1, MICRO_BATCH_ROWS + 1) if rows % part == 0)
@@ -62,6 +67,10 @@ def _alone(
         "trainer.v1.sampler.custom_sampler.path": "pkg://frontload.rl.agent_loop",
         "trainer.v1.sampler.custom_sampler.name": "OrderedReplayBuffer",
         "+trainer.v1.sampler.sampler_kwargs.rows_an_update": rows,
+        "+trainer.v1.sampler.sampler_kwargs.filtered_batch": (
+            recipe.batch_prompts if recipe.grpo.filter_one_reward_groups else 0
+        ),
+        "+frontload.validation_answers": str(answers_folder(files)),
         "+ray_kwargs.ray_init.address": "local",  # never another run's Ray
         "+ray_kwargs.ray_init._temp_dir": str(ray_folder),
         "+ray_kwargs.ray_init.configure_logging": False,

@@ -10,11 +10,15 @@ import platform
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
+from frontload.data_tools.prompt_length import load_limit
+from frontload.data_tools.rl_parquet import check_prompts
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
+from frontload.rl.need import Need
 
 VERL = "0.9.1"
 TRANSFORMERS = ((5, 5, 3), (5, 11))  # veRL 0.9.1's own bounds: from, and below
@@ -23,45 +27,24 @@ VLLM_LEAST = (0, 18)  # below it veRL 0.9.1 does not import its rollout
 BRIDGE_LEAST = (0, 6, 2)  # maps NemotronHForCausalLM; 0.5.2, which veRL pins, is not published
 KERNELS = ("mamba-ssm", "causal-conv1d")
 EMBEDDING = "backbone.embeddings.weight"
-PACKAGES = ("verl", "transformers", "vllm", "megatron-bridge")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Need:
-    """What a job asks of a node."""
-
-    actor: str
-    rollout: str
-    is_hybrid: bool
-    gpus: int
-    context_tokens: int
-    model: Path
-    files: tuple[Path, ...]
+PACKAGES = ("verl", "transformers", "TransferQueue", "torch", "vllm", "megatron-bridge")
+PACKAGES += ("transformer-engine", "flash-attn")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Checks this node and says everything that is wrong with it. Exit code 0: nothing is."""
     need = _parse(arguments)
     problems = [
-        *software_problems(need, installed()),
+        *software_problems(need, found := installed()),
+        *torch_problems(need, found),
         *kernel_problems(need),
         *gpu_problems(need),
         *model_problems(need),
-        *file_problems(need),
+        *prompt_problems(need),
     ]
     for problem in problems:
         print(f"frontload: {platform.node()}: {problem}", file=sys.stderr)
     return max((problem.exit_code for problem in problems), default=0)
-
-
-def arguments_of(need: Need) -> tuple[str, ...]:
-    """The command line that asks for these checks."""
-    flags = ("--hybrid",) if need.is_hybrid else ()
-    files = ("--files", *map(str, need.files)) if need.files else ()
-    return (
-        *("--actor", need.actor, "--rollout", need.rollout, "--gpus", str(need.gpus)),
-        *("--context", str(need.context_tokens), "--model", str(need.model), *flags, *files),
-    )
 
 
 def _parse(arguments: Sequence[str] | None) -> Need:
@@ -72,7 +55,8 @@ def _parse(arguments: Sequence[str] | None) -> Need:
     parser.add_argument("--gpus", type=int, default=0, help="that this node must have")
     parser.add_argument("--context", type=int, required=True, help="longest sequence in tokens")
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--files", type=Path, nargs="*", default=[], help="that must be readable")
+    parser.add_argument("--prompt-tokens", type=int, required=True, help="of the longest prompt")
+    parser.add_argument("--prompts", type=Path, nargs="*", default=[], help="parquet files")
     options = parser.parse_args(arguments)
     return Need(
         actor=options.actor,
@@ -80,8 +64,9 @@ def _parse(arguments: Sequence[str] | None) -> Need:
         is_hybrid=options.hybrid,
         gpus=options.gpus,
         context_tokens=options.context,
+        prompt_tokens=options.prompt_tokens,
         model=options.model,
-        files=tuple(options.files),
+        files=tuple(options.prompts),
     )
 
 
@@ -115,6 +100,31 @@ def software_problems(need: Need, found: Mapping[str, str]) -> Iterator[Frontloa
     if need.actor == "megatron" and numbers(found.get("megatron-bridge", "")) < BRIDGE_LEAST:
         rule = "veRL's Megatron engine reads NemotronH through Megatron-Bridge 0.6.2 or newer"
         yield _wrong(found, "megatron-bridge", rule, "megatron-bridge==0.6.2")
+    for name, rule in wanted(need).items():
+        if name not in found:
+            yield _wrong(found, name, rule, name)
+
+
+def wanted(need: Need) -> dict[str, str]:
+    """Packages of any version that veRL imports on the way, and what for."""
+    names = {"TransferQueue": "veRL's trainer imports it, and its base package does not bring it"}
+    if need.actor == "megatron":
+        names["transformer-engine"] = "Megatron-Bridge imports it (peft/lora_layers.py:20)"
+    elif need.gpus:  # verl workers/config/model.py:185
+        names["flash-attn"] = "veRL's FSDP actor loads its model with flash_attention_2"
+    return names
+
+
+def torch_problems(need: Need, found: Mapping[str, str]) -> Iterator[FrontloadError]:
+    """vLLM's kernels are built for one version of torch, which its package names."""
+    if need.rollout != "vllm" or "vllm" not in found:
+        return
+    asked = [one for one in map(Requirement, requires("vllm") or []) if one.name == "torch"]
+    for one in asked:
+        is_here = one.marker is None or one.marker.evaluate()
+        if is_here and not one.specifier.contains(found.get("torch", "0"), prereleases=True):
+            rule = f"vLLM {found['vllm']} is built for torch{one.specifier}"
+            yield _wrong(found, "torch", rule, f"torch{one.specifier}, or another vLLM")
 
 
 def _wrong(found: Mapping[str, str], name: str, rule: str, package: str) -> StageError:
@@ -152,8 +162,8 @@ def gpu_problems(need: Need) -> Iterator[FrontloadError]:
         )
 
 
-def file_problems(need: Need) -> Iterator[FrontloadError]:
-    """Every prompt file can be read from here."""
+def prompt_problems(need: Need) -> Iterator[FrontloadError]:
+    """Every prompt file can be read from here, and its prompts are no longer than the recipe's."""
     for path in need.files:
         if not path.is_file():
             yield RecipeError(
@@ -162,6 +172,11 @@ def file_problems(need: Need) -> Iterator[FrontloadError]:
                 rule="every node reads the prompts",
                 do="put it on the shared folder",
             )
+            continue
+        try:
+            check_prompts(path, load_limit(need.model, need.prompt_tokens))
+        except FrontloadError as error:
+            yield error
 
 
 def model_problems(need: Need) -> Iterator[FrontloadError]:

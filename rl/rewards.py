@@ -13,12 +13,13 @@ def compute_score(
     ground_truth: str,
     extra_info: dict[str, Any],
     *,
-    layout: str = Layout.MARKS,
+    layout: str,
 ) -> dict[str, float]:
     """1 for a right answer in the right form, else 0; named and called as veRL asks.
 
-    `solution_str` is the whole response; in the layout of our own template with its special tokens
-    written out. `layout` comes from veRL's `reward.custom_reward_function.reward_kwargs`.
+    `solution_str` is the whole response, special tokens written out: whole_text.py and
+    agent_loop.py see to that. `layout` is the recipe's `reward_layout`, which settings.py puts into
+    veRL's `reward.custom_reward_function.reward_kwargs`.
 
     Source: Nemotron-CrossThink, "Rule Based Reward Modeling": R_acc and R_format.
     """

@@ -7,6 +7,7 @@ and builds six-dimensional products. Parameters, names and everything around the
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.nemotron_h import modeling_nemotron_h
@@ -26,7 +27,9 @@ def mixer_forward(
 ) -> Tensor:
     """`torch_forward` of whole sequences; what `attention_mask` leaves out adds nothing.
 
-    Differs: no cache. Our rollout generates with `megatron_ext.generate`.
+    Differs: no cache. Our rollout generates with `megatron_ext.generate`. The scan is in float32
+    whatever autocast asks: it would cast single products of the derivative by hand (ssd.py), and
+    the CUDA kernels keep their state in float32 too.
 
     Shapes: input_states_BSD, attention_mask_BS.
     """
@@ -51,5 +54,6 @@ def mixer_forward(
         C=c.unflatten(-1, (self.n_groups, self.ssm_state_size)),
         D_H=self.D.float(),
     )
-    y_BSHE, _ = ssd_chunked(scan, chunk_tokens=self.chunk_size)
+    with torch.autocast(input_states.device.type, enabled=False):
+        y_BSHE, _ = ssd_chunked(scan, chunk_tokens=self.chunk_size)
     return self.out_proj(self.norm(y_BSHE.flatten(2), gate).to(dtype))

@@ -4,42 +4,25 @@ Each setting is one Hydra override, so that veRL's own `main_ppo` runs unchanged
 does not name stays at veRL's default.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl import guards
 from frontload.rl.hydra import Value, hydra_text
+from frontload.rl.own_settings import ACTOR, MODEL, REF, ROLLOUT, add_own, asked_settings
 
 PLUGIN_MODULE = "frontload.rl.cpu_platform"  # registers the CPU platform and rollout "frontload"
 REWARD_MODULE = "pkg://frontload.rl.rewards"
 REWARD_FUNCTION = "compute_score"
+REWARD_MANAGER = "pkg://frontload.rl.whole_text"
+REWARD_MANAGER_CLASS = "WholeTextRewardManager"
 TRAINER = ("python", "-m", "verl.trainer.main_ppo")
 SAVED = ("model", "optimizer", "extra")  # what resuming needs; never "hf_model", see guards
 
-ACTOR, REF, ROLLOUT = (f"actor_rollout_ref.{role}" for role in ("actor", "ref", "rollout"))
-MODEL = "actor_rollout_ref.model"
 TORCH_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
-
-OWN_KEY = re.compile(r"\+{0,2}[A-Za-z_]\w*(\.\w+)*")
-LEARNING = (
-    "algorithm.",
-    "critic.",
-    "data.",
-    "distillation.",
-    "reward.",
-    f"{ACTOR}.optim.",
-    f"{ACTOR}.policy_loss.",
-    f"{ACTOR}.qat.",
-    f"{ACTOR}.tau_",
-    f"{MODEL}.lora",
-    f"{ROLLOUT}.quantization",
-)
-"""Where veRL's settings decide what is learned: not for a placement, which is never hashed."""
 
 Overrides = dict[str, Value]
 """Hydra key (with its leading + where veRL's schema does not hold it) -> value."""
@@ -70,6 +53,20 @@ class Settings:
         return (*TRAINER, *self.overrides)
 
 
+FIRST_VALIDATION = "trainer.val_before_train="
+
+
+def going_on(settings: Settings) -> Settings:
+    """The settings of a start that goes on from a checkpoint: the start model was validated."""
+    return replace(settings, overrides=without_first_validation(settings.overrides))
+
+
+def without_first_validation(words: Sequence[str]) -> tuple[str, ...]:
+    """veRL's command line where its model is not validated before the first step."""
+    off = f"{FIRST_VALIDATION}{hydra_text(False)}"
+    return tuple(off if word.startswith(FIRST_VALIDATION) else word for word in words)
+
+
 def verl_settings(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Settings:
     """Renders a recipe for the machines it is placed on.
 
@@ -90,46 +87,11 @@ def verl_settings(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> 
     overrides |= _trainer(recipe, placement, files)
     overrides |= _ray(placement)
     rendered = {key: hydra_text(value) for key, value in overrides.items()}
-    guards.check_rendered(recipe, placement, _asked(rendered, placement.rl.verl))
+    guards.check_rendered(recipe, placement, asked_settings(rendered, placement.rl.verl))
     rendered = add_own(rendered, placement.rl.verl)
     return Settings(
         overrides=tuple(f"{key}={text}" for key, text in rendered.items()),
         environment=_environment(recipe, placement),
-    )
-
-
-def _asked(rendered: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """The settings if a placement's own had their way: what the guards are asked about."""
-    bare = {key.lstrip("+"): text for key, text in rendered.items()}
-    return bare | {key.lstrip("+"): text for key, text in own.items()}
-
-
-def add_own(rendered: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    """The rendered settings with a placement's own below them.
-
-    Raises: RecipeError for a key that the recipe decides, that decides what is learned, or that is
-    no plain path.
-    """
-    decided = {key.lstrip("+") for key in rendered} | {"model_engine"}
-    for key, text in own.items():
-        if not OWN_KEY.fullmatch(key):
-            raise _refuse_own(key, text, rule="a key is a plain path, with + where veRL lacks it")
-        path = key.lstrip("+")
-        if any(one == path or one.startswith(f"{path}.") for one in decided):
-            rule = "the recipe or the placement sets it already, and a setting has one source"
-            raise _refuse_own(key, text, rule=rule)
-        if path.startswith(LEARNING):
-            rule = "it decides what is learned, and a placement may not"
-            raise _refuse_own(key, text, rule=rule)
-    return {**rendered, **own}
-
-
-def _refuse_own(key: str, text: str, *, rule: str) -> RecipeError:
-    return RecipeError(
-        f"placement.rl.verl.{key}",
-        found=f"'{text}'",
-        rule=rule,
-        do="remove it, or change the field of the recipe or the placement that stands for it",
     )
 
 
@@ -149,11 +111,15 @@ def _data(recipe: GrpoRecipe, files: RunFiles) -> Overrides:
         "data.dataloader_num_workers": 0,  # with worker processes a resumed order may differ
         "reward.custom_reward_function.path": REWARD_MODULE,
         "reward.custom_reward_function.name": REWARD_FUNCTION,
+        "+reward.custom_reward_function.reward_kwargs.layout": recipe.reward_layout,
+        "reward.reward_manager.source": "importlib",
+        "reward.reward_manager.name": REWARD_MANAGER_CLASS,
+        "reward.reward_manager.module.path": REWARD_MANAGER,
     }
 
 
 def _algorithm(recipe: GrpoRecipe) -> Overrides:
-    return {
+    found: Overrides = {
         "algorithm.adv_estimator": "grpo",
         "critic.enable": False,
         "algorithm.norm_adv_by_std_in_grpo": recipe.grpo.normalize_by_std,
@@ -170,6 +136,13 @@ def _algorithm(recipe: GrpoRecipe) -> Overrides:
         f"{ACTOR}.ppo_epochs": 1,
         f"{ACTOR}.ppo_mini_batch_size": recipe.mini_batch_prompts,
     }
+    if recipe.grpo.loss_aggregation == "seq-mean-token-sum-norm":
+        # without it veRL divides by the longest response of each micro-batch
+        found[f"{ACTOR}.loss_scale_factor"] = recipe.response_tokens
+    if recipe.grpo.filter_one_reward_groups:
+        found["algorithm.filter_groups.enable"] = True
+        found["algorithm.filter_groups.metric"] = "reward"
+    return found
 
 
 def _model(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Overrides:
@@ -199,7 +172,7 @@ def _actor(recipe: GrpoRecipe, placement: Placement) -> Overrides:
         f"{ACTOR}.data_loader_seed": recipe.seed,
         f"{ACTOR}.shuffle": False,
         f"{ACTOR}.optim.lr": optimizer.learning_rate,
-        f"{ACTOR}.optim.lr_warmup_steps": 0,
+        f"{ACTOR}.optim.lr_warmup_steps": optimizer.warmup_steps,
         f"{ACTOR}.optim.lr_warmup_steps_ratio": 0.0,
         f"{ACTOR}.optim.betas": (optimizer.adam_beta1, optimizer.adam_beta2),
         f"{ACTOR}.optim.weight_decay": optimizer.weight_decay,
@@ -222,7 +195,7 @@ def _fsdp(recipe: GrpoRecipe, placement: Placement) -> Overrides:
     is_cpu = recipe.rollout == "frontload"
     found: Overrides = {
         f"{ACTOR}.strategy": "fsdp2",
-        f"{ACTOR}.optim.lr_scheduler_type": "constant",
+        f"{ACTOR}.optim.lr_scheduler_type": recipe.optimizer.decay,
         f"{ACTOR}.grad_clip": recipe.optimizer.clip_grad,
         f"{ACTOR}.use_torch_compile": not is_cpu,
         f"{REF}.use_torch_compile": not is_cpu,
@@ -247,7 +220,7 @@ def _megatron(recipe: GrpoRecipe, placement: Placement) -> Overrides:
     """Layout of the Megatron actor; the reference model's interpolates from it."""
     engine = f"{ACTOR}.megatron"
     return {
-        f"{ACTOR}.optim.lr_decay_style": "constant",
+        f"{ACTOR}.optim.lr_decay_style": recipe.optimizer.decay,
         f"{engine}.seed": recipe.seed,
         f"{engine}.tensor_model_parallel_size": placement.tensor_parallel,
         f"{engine}.pipeline_model_parallel_size": placement.pipeline_parallel,
@@ -318,7 +291,8 @@ def _trainer(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Overr
         "trainer.total_training_steps": recipe.steps,
         "trainer.total_epochs": recipe.steps,  # an epoch has a step or more: the steps decide
         "trainer.val_before_train": True,
-        "trainer.test_freq": recipe.validate_every_steps or -1,
+        # veRL validates the last step only where it validates at all
+        "trainer.test_freq": recipe.validate_every_steps or recipe.steps,
         "trainer.save_freq": recipe.checkpoint_every_steps,
         "trainer.max_actor_ckpt_to_keep": placement.rl.checkpoints_kept,
         "trainer.default_local_dir": str(files.checkpoints),

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +16,27 @@ from frontload.megatron_ext.convert_names import our_name
 from frontload.recipes.artifact import Inputs, Workspace, write_json
 from frontload.recipes.errors import StageError
 from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.rl.checkpoints import keep_newest, last_step
+from frontload.rl.first_steps import FirstSteps
 from frontload.rl.inputs import prepare
-from frontload.rl.local_run import local_settings, step_log
+from frontload.rl.local_run import answers_folder, local_settings, step_log
+from frontload.rl.log_reader import LogReader
 from frontload.rl.metrics import step_metrics
 from frontload.rl.processes import check_end, ray_folder, running_trainer
-from frontload.rl.settings import RunFiles
+from frontload.rl.settings import RunFiles, going_on
+from frontload.rl.step_watch import StepWatch
+from frontload.rl.validation import answers_file
 
 POLL_SECONDS = 0.1
 METRICS = "metrics.jsonl"  # of the workspace, see recipes/artifact.py
-TRACKER = "latest_checkpointed_iteration.txt"  # verl trainer_base.py:1039
+ANSWERS = "validation.jsonl"
 
 
 def train(recipe: GrpoRecipe, inputs: Inputs, work: Workspace) -> None:
     """Runs or goes on with one GRPO run and publishes its last weights."""
     files = prepare(recipe, inputs, work.scratch)
     done = last_step(files.checkpoints, logged=logged_step(work.path / METRICS))
+    keep_newest(files.checkpoints, work.placement.rl.checkpoints_kept, and_later=True)
     work.rewind(done or -1)  # from the beginning, step 0 is measured again
     if done < recipe.steps:
         run(recipe, files, work, done=done)
@@ -42,17 +46,25 @@ def train(recipe: GrpoRecipe, inputs: Inputs, work: Workspace) -> None:
 def run(recipe: GrpoRecipe, files: RunFiles, work: Workspace, *, done: int) -> None:
     """Runs veRL's trainer from step `done` on and passes its log on as it grows."""
     step_log(files).unlink(missing_ok=True)
-    begin = time.monotonic()
+    begin, step = time.monotonic(), done
+    first = FirstSteps(done=done, answers=answers_folder(files))
     with ray_folder(work.scratch / "ray_folder") as folder:
         settings = local_settings(recipe, work.placement, files, ray_folder=folder)
+        if done:
+            settings = going_on(settings)
         lines = LogReader(step_log(files))
+        watch = StepWatch(work.placement.rl.hang_seconds, "the stage's log")
         with running_trainer(settings) as trainer:
             while True:
                 has_ended = trainer.poll() is not None
-                for line in lines.read():
+                new = list(lines.read())
+                for line in new:
+                    step = line["step"]
                     report(recipe, line, work, done=done, begin=begin)
+                    first.look(line["step"], line["data"])
                 if has_ended:
                     break
+                watch.look(has_moved=bool(new), step=step)
                 time.sleep(POLL_SECONDS)
         check_end(trainer, "the stage's log")
 
@@ -60,55 +72,14 @@ def run(recipe: GrpoRecipe, files: RunFiles, work: Workspace, *, done: int) -> N
 def report(
     recipe: GrpoRecipe, line: Mapping[str, Any], work: Workspace, *, done: int, begin: float
 ) -> None:
-    """Logs one line of veRL's; the validation that a resumed run repeats was logged before."""
+    """Logs one line of veRL's."""
     step = line["step"]
-    if done and step <= done:
-        return
     metrics = step_metrics(line["data"])
     if step <= done + 1:
         metrics["system__start_seconds"] = time.monotonic() - begin
     work.log(step, **metrics)
     reward = metrics.get("train__reward")
     work.progress(step, recipe.steps, note="" if reward is None else f"reward {reward:.3f}")
-
-
-@dataclass
-class LogReader:
-    """Whole new lines of a file that another process appends to."""
-
-    path: Path
-    offset: int = 0
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """The objects written since the last call."""
-        if not self.path.is_file():
-            return
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                self.offset += len(line)
-                yield json.loads(line)
-
-
-def last_step(checkpoints: Path, *, logged: int) -> int:
-    """The step to go on from; 0 = from the beginning. veRL's tracker is made to say the same.
-
-    It is the last whole checkpoint whose step is in our log: veRL saves a step before it logs it,
-    and a kill between the two would leave a gap. veRL keeps the checkpoint before, too.
-    """
-    tracker = checkpoints / TRACKER
-    text = tracker.read_text() if tracker.is_file() else "0"
-    # The tracker is written last: if a kill tore it, what it was about to name is whole.
-    newest = int(text) if text.isdigit() else sys.maxsize
-    steps = [int(path.parent.name.rpartition("_")[2]) for path in checkpoints.glob("*/data.pt")]
-    found = max((step for step in steps if step <= min(newest, logged)), default=0)
-    if found:
-        tracker.write_text(str(found))
-    else:
-        tracker.unlink(missing_ok=True)
-    return found
 
 
 def logged_step(metrics: Path) -> int:
@@ -135,6 +106,8 @@ def publish(recipe: GrpoRecipe, inputs: Inputs, work: Workspace, *, files: RunFi
     shutil.copytree(files.model, last, ignore=shutil.ignore_patterns("*safetensors*"))
     save_file(actor_weights(files.checkpoints, step), last / WHOLE, {"format": "pt"})
     convert.import_into(last, work.path, model=recipe.model)
+    ends = [answers_file(answers_folder(files), number).read_bytes() for number in (0, step)]
+    (work.path / ANSWERS).write_bytes(b"".join(ends))
     write_json(
         work.path / "training_state.json",
         {

@@ -63,6 +63,18 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             return f"the template refuses it: {str(error)[:80]}"
 
+    def prompt(self, messages: Sequence[tuple[str, str]]) -> str | None:
+        """What a model is given before it answers (role, text) messages; None if that is not all.
+
+        The template may refuse them, or leave a message out.
+        """
+        turns: list[Message] = [{"role": role, "content": text} for role, text in messages]
+        try:
+            text = self._render(turns, is_prompt=True)
+        except jinja2.TemplateError:
+            return None
+        return text if all(_holds(text, turn) for turn in turns) else None
+
     def _cut(self, whole: str, turns: Sequence[Message]) -> list[Piece] | str:
         pieces: list[Piece] = []
         at = 0

@@ -14,6 +14,8 @@ from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl.stages import grpo
 
+ROWS_A_TIME = 16  # two micro-batches an update
+
 
 def recipe_of(folder: Path, learning_rate: float, steps: int) -> GrpoRecipe:
     path = find_recipe("training", "grpo_tiny")
@@ -25,7 +27,8 @@ def recipe_of(folder: Path, learning_rate: float, steps: int) -> GrpoRecipe:
         steps=steps,
         response_tokens=24,
         batch_prompts=8,
-        mini_batch_prompts=8,
+        mini_batch_prompts=4,  # two updates a step: the second's ratios are not 1
+        validate_every_steps=0,
         optimizer=replace(tiny.optimizer, learning_rate=learning_rate),
     )
 
@@ -37,7 +40,8 @@ def run(folder: Path, learning_rate: float, steps: int) -> None:
     store = Store(folder / "store")
     # every step's checkpoint and answers are kept, to compute a step again by hand
     answers = {"trainer.rollout_data_dir": str(store.workspace(ticket) / "scratch" / "answers")}
-    placement = Placement(rl=RlPlacement(checkpoints_kept=steps, verl=answers))
+    machines = RlPlacement(checkpoints_kept=steps, verl=answers)
+    placement = Placement(rl=machines, micro_batch_sequences=ROWS_A_TIME)
     work = LiveWorkspace(store, ticket, placement=placement, report=lambda *_: None)
     inputs = {"start": folder / "start", "prompts": folder, "tokenizer": folder / "tokenizer.json"}
     try:

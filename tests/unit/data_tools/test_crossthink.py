@@ -18,7 +18,9 @@ from frontload.data_tools.crossthink import (
     read_file,
     read_row,
 )
+from frontload.data_tools.prompt_length import PromptLimit, load_limit
 from frontload.recipes.errors import RecipeError
+from tests.unit.data_tools.prompt_model import wide_limit, write_model_tokenizer
 from tests.unit.data_tools.room import write_jsonl
 from tests.unit.data_tools.test_cli import run
 
@@ -65,11 +67,16 @@ def outcomes(file: Path, *, domain: str) -> list[str]:
     return [one.reason if isinstance(one, Dropped) else one.prompt.kind for one in found]
 
 
+@pytest.fixture(scope="module")
+def limit(tmp_path_factory: pytest.TempPathFactory) -> PromptLimit:
+    return wide_limit(tmp_path_factory.mktemp("model"))
+
+
 @pytest.fixture
-def converted(tmp_path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def converted(tmp_path: Path, limit: PromptLimit) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The manifest and the rows of the parquet file."""
     out = tmp_path / "rl.parquet"
-    manifest = convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=out))
+    manifest = convert_crossthink(CrossThinkRequest(limit=limit, qa=QA, math=MATH, out=out))
     return manifest, pq.read_table(out).to_pylist()
 
 
@@ -114,10 +121,10 @@ def test_the_blend_is_exact(converted: tuple[dict[str, Any], list[dict[str, Any]
 
 
 @pytest.mark.parametrize("seed", [2, 3])
-def test_the_seed_draws_and_the_bytes_repeat(tmp_path: Path, seed: int) -> None:
+def test_the_seed_draws_and_the_bytes_repeat(tmp_path: Path, limit: PromptLimit, seed: int) -> None:
     def written(name: str, seed: int) -> bytes:
         out = tmp_path / name
-        convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=out, seed=seed))
+        convert_crossthink(CrossThinkRequest(limit=limit, qa=QA, math=MATH, out=out, seed=seed))
         return out.read_bytes()
 
     assert written("a.parquet", 1) == written("b.parquet", 1)
@@ -160,12 +167,12 @@ def test_the_columns_are_those_that_verl_reads(
     assert sum(manifest["kinds"].values()) == len(rows)
 
 
-def test_verl_loads_the_file_as_it_loads_its_own(tmp_path: Path) -> None:
+def test_verl_loads_the_file_as_it_loads_its_own(tmp_path: Path, limit: PromptLimit) -> None:
     """RLHFDataset of veRL 0.9.1 reads with this call and renders `prompt` by the chat template."""
     import datasets
 
     out = tmp_path / "rl.parquet"
-    convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=out))
+    convert_crossthink(CrossThinkRequest(limit=limit, qa=QA, math=MATH, out=out))
     loaded = datasets.load_dataset(
         "parquet", data_files=str(out), cache_dir=str(tmp_path / "cache")
     )["train"]
@@ -176,10 +183,14 @@ def test_verl_loads_the_file_as_it_loads_its_own(tmp_path: Path) -> None:
         assert row["extra_info"].get("tools_kwargs", {}) == {}
 
 
-def test_the_instruction_goes_to_the_prompts_that_lack_it(tmp_path: Path) -> None:
+def test_the_instruction_goes_to_the_prompts_that_lack_it(
+    tmp_path: Path, limit: PromptLimit
+) -> None:
     out = tmp_path / "rl.parquet"
     asked = "Think first. Put the answer in \\boxed{}."
-    manifest = convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=out, instruction=asked))
+    manifest = convert_crossthink(
+        CrossThinkRequest(limit=limit, qa=QA, math=MATH, out=out, instruction=asked)
+    )
     last = [row["prompt"][-1]["content"] for row in pq.read_table(out).to_pylist()]
     assert sum(text.endswith(f"\n\n{asked}") for text in last) == 2
     assert manifest["prompts_without_boxed"] == 0
@@ -188,7 +199,8 @@ def test_the_instruction_goes_to_the_prompts_that_lack_it(tmp_path: Path) -> Non
 def test_the_command_prints_every_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rl.parquet"
     words = ("--qa", QA, "--math", MATH, "--general-to-math", "1:1", "--out", out)
-    assert run("crossthink", *words) == 0
+    model = write_model_tokenizer(tmp_path / "model")
+    assert run("crossthink", *words, "--tokenizer", model, "--prompt-tokens", "4096") == 0
     printed = capsys.readouterr().out
     assert "general: 11 of 28 rows, 1 left out by the blend, dropped {" in printed
     assert "math: 11 of 14 rows, 0 left out by the blend" in printed
@@ -217,38 +229,48 @@ def test_the_command_prints_every_count(tmp_path: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_a_row_of_another_schema_is_named_and_nothing_is_written(
-    tmp_path: Path, row: dict[str, Any], message: str
+    tmp_path: Path, limit: PromptLimit, row: dict[str, Any], message: str
 ) -> None:
     lines = [json.loads(line) for line in QA.read_text().splitlines()][:3]
     qa = write_jsonl(tmp_path / "in" / "qa.jsonl", [*lines, row])
     out = tmp_path / "rl.parquet"
     with pytest.raises(RecipeError, match=message) as caught:
-        convert_crossthink(CrossThinkRequest(qa=qa, math=MATH, out=out))
+        convert_crossthink(CrossThinkRequest(limit=limit, qa=qa, math=MATH, out=out))
     assert "qa.jsonl:4" in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-def test_what_cannot_be_done_is_said_in_four_parts(tmp_path: Path) -> None:
+def test_what_cannot_be_done_is_said_in_four_parts(tmp_path: Path, limit: PromptLimit) -> None:
     out = tmp_path / "rl.parquet"
     for ratio in ("2", "2:1:1", "0:1", "2:x", "-2:1", "2.0:1", "1001:1", ""):
         with pytest.raises(RecipeError, match="write for example 2:1"):
             parse_ratio(ratio)
     with pytest.raises(RecipeError, match="--math .*nowhere.jsonl: there is no such file"):
-        convert_crossthink(CrossThinkRequest(qa=QA, math=tmp_path / "nowhere.jsonl", out=out))
+        convert_crossthink(
+            CrossThinkRequest(limit=limit, qa=QA, math=tmp_path / "nowhere.jsonl", out=out)
+        )
     with pytest.raises(RecipeError, match="ends in .parquet"):
-        convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=tmp_path / "rl.jsonl"))
+        convert_crossthink(
+            CrossThinkRequest(limit=limit, qa=QA, math=MATH, out=tmp_path / "rl.jsonl")
+        )
     with pytest.raises(RecipeError, match="in a folder that exists"):
-        convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=tmp_path / "no" / "a.parquet"))
+        convert_crossthink(
+            CrossThinkRequest(limit=limit, qa=QA, math=MATH, out=tmp_path / "no" / "a.parquet")
+        )
     with pytest.raises(RecipeError, match="'general': 12, 'math': 11.*every part of the ratio"):
-        convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=out, general_to_math="100:1"))
+        convert_crossthink(
+            CrossThinkRequest(limit=limit, qa=QA, math=MATH, out=out, general_to_math="100:1")
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_question_in_both_files_is_asked_once(tmp_path: Path) -> None:
+def test_a_question_in_both_files_is_asked_once(tmp_path: Path, limit: PromptLimit) -> None:
     rows = [json.loads(line) for line in MATH.read_text().splitlines()]
     qa = write_jsonl(tmp_path / "qa.jsonl", [rows[0], rows[2], rows[13]])
     manifest = convert_crossthink(
-        CrossThinkRequest(qa=qa, math=MATH, out=tmp_path / "a.parquet", general_to_math="1:1")
+        CrossThinkRequest(
+            limit=limit, qa=qa, math=MATH, out=tmp_path / "a.parquet", general_to_math="1:1"
+        )
     )
     assert manifest["dropped"]["math"]["question seen before"] == 4
 
@@ -294,12 +316,14 @@ def test_a_missing_question_is_taken_from_the_prompt() -> None:
 
 
 def test_validation_prompts_are_kept_out_of_training(
-    tmp_path: Path, converted: tuple[dict[str, Any], list[dict[str, Any]]]
+    tmp_path: Path, limit: PromptLimit, converted: tuple[dict[str, Any], list[dict[str, Any]]]
 ) -> None:
     whole = [row["extra_info"]["question"] for row in converted[1]]
     train, held = tmp_path / "train.parquet", tmp_path / "held.parquet"
     manifest = convert_crossthink(
-        CrossThinkRequest(qa=QA, math=MATH, out=train, validation_rows=3, validation_out=held)
+        CrossThinkRequest(
+            limit=limit, qa=QA, math=MATH, out=train, validation_rows=3, validation_out=held
+        )
     )
     rows = {file: pq.read_table(file).to_pylist() for file in (train, held)}
     asked = [row["extra_info"]["question"] for file in (train, held) for row in rows[file]]
@@ -320,9 +344,70 @@ def test_validation_prompts_are_kept_out_of_training(
     ],
 )
 def test_a_validation_that_cannot_be_is_refused_and_nothing_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+    tmp_path: Path, limit: PromptLimit, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    measured = ("--tokenizer", limit.tokenizer.file, "--prompt-tokens", "4096")
     with pytest.raises(RecipeError, match="--validation-"):
-        run("crossthink", "--qa", QA, "--math", MATH, "--out", "rl.parquet", *words)
+        run("crossthink", "--qa", QA, "--math", MATH, "--out", "rl.parquet", *measured, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_prompts_that_are_too_long_are_dropped_and_counted(
+    tmp_path: Path, limit: PromptLimit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The length is of the whole prompt: a byte is a token here, and the template writes some."""
+    wide = tmp_path / "wide.parquet"
+    convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=wide, limit=limit))
+    texts = {row["extra_info"]["question"]: prompt_text(row) for row in read(wide)}
+    most = sorted(map(len, texts.values()))[9]
+    out = tmp_path / "rl.parquet"
+    words = ("--tokenizer", limit.tokenizer.file, "--prompt-tokens", str(most))
+    assert run("crossthink", "--qa", QA, "--math", MATH, "--out", out, *words) == 0
+    assert f"'over {most} tokens': " in capsys.readouterr().out
+    manifest = json.loads((tmp_path / "rl.parquet.manifest.json").read_text())
+    over = [manifest["dropped"][domain][f"over {most} tokens"] for domain in ("general", "math")]
+    kept = [manifest["left_out_by_the_blend"][domain] for domain in ("general", "math")]
+    assert sum(over) + sum(kept) + sum(manifest["rows"]["written"].values()) == 23, "fit by rule"
+    assert max(len(prompt_text(row)) for row in read(out)) <= most
+    assert manifest["prompt_tokens"] == most
+    assert manifest["tokenizer_sha256"] == limit.tokenizer.sha256()
+
+
+def prompt_text(row: dict[str, Any]) -> bytes:
+    """The prompt of a row by the template of prompt_model.py, its marks one byte wide."""
+    turns = "".join(f"[{turn['role']}\n{turn['content']}]" for turn in row["prompt"])
+    return f"{turns}[assistant\n".encode()
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return pq.read_table(file).to_pylist()
+
+
+def test_prompts_all_too_long_are_refused_and_nothing_is_written(
+    tmp_path: Path, limit: PromptLimit
+) -> None:
+    out = tmp_path / "rl.parquet"
+    short = load_limit(limit.tokenizer.file, 5)
+    with pytest.raises(RecipeError, match="over 5 tokens.*every part of the ratio"):
+        convert_crossthink(CrossThinkRequest(qa=QA, math=MATH, out=out, limit=short))
+    with pytest.raises(RecipeError, match="--prompt-tokens 0"):
+        load_limit(limit.tokenizer.file, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("left_out", ["--tokenizer", "--prompt-tokens"])
+def test_prompts_are_not_made_without_the_tokenizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], left_out: str
+) -> None:
+    from frontload.launch import cli
+
+    words = {"--qa": QA, "--math": MATH, "--out": tmp_path / "rl.parquet"}
+    words |= {"--tokenizer": write_model_tokenizer(tmp_path / "m"), "--prompt-tokens": 64}
+    del words[left_out]
+    given = [str(word) for pair in words.items() for word in pair]
+    assert cli.main(["data", "crossthink", *given]) == 2
+    said = capsys.readouterr().err
+    assert left_out in said
+    assert said.count("; ") >= 2
+    assert not (tmp_path / "rl.parquet").exists()

@@ -22,6 +22,7 @@ from frontload.eval.grade import Grade, Grader, Kind, Reason, Reference, row_ref
 from frontload.eval.grade_format import Layout
 from frontload.eval.grade_process import MathLimits, MathPool
 from frontload.recipes.errors import StageError
+from tests.unit.data_tools.prompt_model import wide_limit
 
 ROOT = Path(__file__).resolve().parents[3]
 # a second of processor time, and as much on the wall as a busy machine may take for it
@@ -117,7 +118,10 @@ def test_the_gold_answers_of_a_converted_file_are_right(grader: Grader, tmp_path
     data = ROOT / "tests" / "unit" / "data_tools"
     out = tmp_path / "rl.parquet"
     request = CrossThinkRequest(
-        qa=data / "crossthink_qa.jsonl", math=data / "crossthink_math.jsonl", out=out
+        qa=data / "crossthink_qa.jsonl",
+        math=data / "crossthink_math.jsonl",
+        out=out,
+        limit=wide_limit(tmp_path / "model"),
     )
     convert_crossthink(request)
     for row in pq.read_table(out).to_pylist():

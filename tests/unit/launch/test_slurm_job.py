@@ -20,6 +20,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "pretrain_job.sh"
 CHECKS = ("python", "-m", "frontload.rl.preflight", "--gpus", "8")
 WORDS = ("key='it is'", 'a "b"', "c=$HOME;d", "[x,y]", "")
 TRAINER = ("python", "-m", "verl.trainer.main_ppo", *WORDS)
+KEEPER = ("python", "-m", "frontload.rl.cluster_run", "--kept", "2")
 SLURM = Slurm(
     shared_folder="/shared",
     activate='export ACTIVE="yes on $FAKE_NODE"',
@@ -39,7 +40,7 @@ def script_of(cluster: FakeCluster, placement: Placement = PLACEMENT) -> str:
         name="grpo_8b",
         folder=cluster.folder / "run",
         environment={"OMP_NUM_THREADS": "8"},
-        body=ray_body(TRAINER, CHECKS),
+        body=ray_body(TRAINER, CHECKS, keeper=KEEPER, max_failures=2),
     )
     return job_script(job, placement)
 
@@ -112,7 +113,8 @@ def test_the_trainer_gets_its_words_and_its_environment(cluster: FakeCluster) ->
     status, said = cluster.run(script_of(cluster), SLURM_RESTART_COUNT="2")
     assert status == 0, said
     arguments = cluster.state("trainer.arguments").read_text().split("\n")[:-1]
-    assert arguments == list(TRAINER[1:])
+    log = str(cluster.folder / "run" / "metrics-2.jsonl")
+    assert arguments == [*KEEPER[1:], "--log", log, "--", *TRAINER]
     environment = cluster.state("trainer.env").read_text().splitlines()
     assert "OMP_NUM_THREADS=8" in environment
     assert "MINE=a b'c" in environment
@@ -144,6 +146,27 @@ def test_the_trainers_status_is_the_jobs(cluster: FakeCluster) -> None:
     assert "ended with status 7" in said
     assert cluster.left == []
     assert not (cluster.folder / "run" / "finished").exists()
+
+
+def test_a_trainer_that_stood_still_goes_on_until_it_gets_no_further(cluster: FakeCluster) -> None:
+    """Status 75 is the keeper's for it; the tracker says how far the run got."""
+    script, run = script_of(cluster), cluster.folder / "run"
+    status, said = cluster.run(script, FAKE_STATUS="75")
+    assert status == 0, said
+    assert cluster.log[-1] == "scontrol - requeue 12345"
+    assert cluster.left == []
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("25")
+    status, said = cluster.run(script, FAKE_STATUS="75", SLURM_RESTART_COUNT="1")
+    assert status == 0, "it got further, to step 25"
+    requeues = cluster.events("scontrol")
+    status, said = cluster.run(script, FAKE_STATUS="75", SLURM_RESTART_COUNT="2")
+    assert (status, cluster.events("scontrol")) == (75, requeues), "twice at one place"
+    before = cluster.events("srun")
+    status, said = cluster.run(script)
+    assert status == 1
+    assert f"stood still 2 times at one place; read {run}/logs" in said
+    assert not [line for line in cluster.events("srun")[len(before) :] if "preflight" in line]
 
 
 def test_unfit_node_ends_the_job_before_ray(cluster: FakeCluster) -> None:

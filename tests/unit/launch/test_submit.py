@@ -81,6 +81,21 @@ def test_a_job_of_a_cluster_names_its_files_from_the_root(
     assert f"#SBATCH --output={Path.cwd()}/here/logs/%j.out" in out
 
 
+def test_the_trainer_is_kept_as_the_placement_says(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("placement.rl.hang_seconds=900", "placement.rl.checkpoints_kept=3")
+    words = ("--out", "here", *overrides, "--dry-run")
+    _, out, _ = launch(capsys, "grpo_8b", "--placement", "slurm", *words)
+    keeper = out.partition("keeper=(")[2].partition(")")[0].split()
+    assert keeper == [
+        *("python", "-m", "frontload.rl.cluster_run", "--checkpoints"),
+        f"{Path.cwd()}/here/checkpoints",
+        *("--kept", "3", "--ranks", "32", "--hang-seconds", "900"),
+    ]
+    assert "max_failures=3\n" in out
+
+
 def test_the_header_asks_for_the_placement(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = launch(
         capsys,
@@ -188,6 +203,12 @@ def test_a_missing_input_is_found_before_the_job_is(
         (("grpo_8b", "--placement", "slurm", "placement.nodes=1"), "num_nodes"),
         (("grpo_8b", "--placement", "slurm", "placement.num_nodes=3"), "copies of the model"),
         (("grpo_8b", "--placement", "slurm", "optimizer.adam_beta2=1.0"), "adam_beta2"),
+        (("grpo_8b", "--placement", "slurm", "reward_layout=box"), "'box' is not known"),
+        (("grpo_8b", "--placement", "slurm", "placement.rl.hang_seconds=-1"), "hang_seconds"),
+        (
+            ("grpo_8b", "--placement", "slurm", "placement.rl.loggers=[console]"),
+            "add file, or write hang_seconds: 0",
+        ),
         (("mine.yaml", "--placement", "slurm"), "no such recipe"),
         (("grpo_8b",), "--placement"),
     ],

@@ -66,6 +66,8 @@ def odd_recipe(pair: str) -> GrpoRecipe:
             adam_beta2=0.96,
             weight_decay=0.02,
             clip_grad=0.7,
+            warmup_steps=7,
+            decay="cosine",
         ),
         sampling=replace(
             found.sampling,

@@ -1,5 +1,6 @@
 """A node is told everything that is wrong with it before Ray starts, and passes when nothing is."""
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from frontload.rl import preflight
-from frontload.rl.preflight import Need
+from frontload.rl.need import Need, arguments_of
 
 GOOD = {"verl": "0.9.1", "transformers": "5.10.4", "vllm": "0.24.0", "megatron-bridge": "0.6.2"}
+GOOD |= {"TransferQueue": "0.1.11", "transformer-engine": "2.20.2", "flash-attn": "2.8.3"}
 
 
 @pytest.fixture
@@ -32,8 +34,9 @@ def need(model: Path) -> Need:
         is_hybrid=True,
         gpus=0,
         context_tokens=8192,
+        prompt_tokens=64,
         model=model,
-        files=(model / "config.json",),
+        files=(),
     )
 
 
@@ -45,7 +48,6 @@ def told(need: Need, **versions: str | None) -> list[str]:
 def test_a_good_node_has_no_problem(need: Need) -> None:
     assert told(need) == []
     assert list(preflight.model_problems(need)) == []
-    assert list(preflight.file_problems(need)) == []
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,53 @@ def test_a_bridge_is_needed_by_megatron_only(need: Need) -> None:
     assert told(need, **{"megatron-bridge": None}) == []
     megatron = replace(need, actor="megatron")
     assert told(megatron, **{"megatron-bridge": "0.5.2"}) == ["megatron-bridge"]
+
+
+def test_each_actor_is_asked_for_what_it_imports(need: Need) -> None:
+    """Megatron-Bridge stops at its import without Transformer Engine."""
+    fsdp, megatron = replace(need, gpus=8), replace(need, gpus=8, actor="megatron")
+    assert told(megatron, **{"transformer-engine": None}) == ["transformer-engine"]
+    assert told(fsdp, **{"transformer-engine": None}) == []
+    assert told(fsdp, **{"flash-attn": None}) == ["flash-attn"]
+    assert told(megatron, **{"flash-attn": None}) == []
+    assert told(need, TransferQueue=None) == ["TransferQueue"]
+
+
+def test_the_installed_verl_asks_for_the_same(need: Need) -> None:
+    """Its own extras name them, and its model's configuration asks for flash attention."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+    from verl.workers.config.model import HFModelConfig
+
+    asked = {
+        one.name: str(one.marker) for one in map(Requirement, requires("verl") or []) if one.marker
+    }
+    assert "megatron" in asked["transformer-engine"]
+    assert '"attn_implementation", "flash_attention_2"' in inspect.getsource(HFModelConfig)
+
+
+def test_vllm_names_the_torch_that_it_was_built_for(
+    need: Need, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read of its package's own metadata, made here as the wheel of 0.24.0 has it."""
+    package = tmp_path / "site" / "vllm-0.24.0.dist-info"
+    package.mkdir(parents=True)
+    lines = ["Metadata-Version: 2.1", "Name: vllm", "Version: 0.24.0"]
+    lines += ["Requires-Dist: torch==2.11.0", 'Requires-Dist: torch==1.0; extra == "old"']
+    (package / "METADATA").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert preflight.installed()["vllm"] == "0.24.0"
+    for version, is_good in (("2.11.0", True), ("2.11.0+cu130", True), ("2.13.0+cpu", False)):
+        problems = list(preflight.torch_problems(need, {"vllm": "0.24.0", "torch": version}))
+        assert [problem.asked for problem in problems] == ([] if is_good else ["torch"]), version
+    (problem,) = preflight.torch_problems(need, {"vllm": "0.24.0"})
+    assert (problem.found, problem.do) == (
+        "not installed",
+        "install torch==2.11.0, or another vLLM",
+    )
+    own = replace(need, rollout="frontload")
+    assert list(preflight.torch_problems(own, {"vllm": "0.24.0", "torch": "1.0"})) == []
 
 
 def test_the_transformers_bounds_are_those_of_the_installed_verl(need: Need) -> None:
@@ -155,15 +204,16 @@ def test_another_model_is_told(need: Need) -> None:
 
 
 def test_the_command_line_asks_for_what_was_meant(need: Need) -> None:
-    for one in (need, replace(need, is_hybrid=False, files=(), gpus=8, actor="megatron")):
-        assert preflight._parse(preflight.arguments_of(one)) == one
+    files = (Path("a.parquet"), Path("b.parquet"))
+    for one in (need, replace(need, is_hybrid=False, files=files, gpus=8, actor="megatron")):
+        assert preflight._parse(arguments_of(one)) == one
 
 
 def test_every_problem_of_a_node_is_said_and_it_fails(
     need: Need, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = replace(need, files=(Path("none.parquet"),), context_tokens=9_000)
-    code = preflight.main(preflight.arguments_of(missing))
+    code = preflight.main(arguments_of(missing))
     said = capsys.readouterr().err.splitlines()
     assert code == 2
     assert all(line.startswith("frontload: ") for line in said)

@@ -29,7 +29,7 @@ def item() -> GenerateItem:
     ],
 )
 def test_reward_is_accuracy_and_format(response: str, reward: float, formed: float) -> None:
-    score = compute_score("own", response, "12", dict(ROW))
+    score = compute_score("own", response, "12", dict(ROW), layout="marks")
     assert (score["score"], score["format"]) == (reward, formed)
     assert score["score"] == float(graded(response, item(), tokens=1).correct)
 
@@ -43,5 +43,5 @@ def test_a_family_is_recomputed_from_its_question() -> None:
     problem = generate(random_stream(1, "t"), family, level=2, heldout=False)
     row = {**ROW, "question": problem.question}
     right = f"<|answer|> {problem.solution.answer} <|end|>"
-    assert compute_score(family, right, "not the gold", row)["score"] == 1.0
-    assert compute_score(family, "<|answer|> no <|end|>", "no", row)["score"] == 0.0
+    assert compute_score(family, right, "not the gold", row, layout="marks")["score"] == 1.0
+    assert compute_score(family, "<|answer|> no <|end|>", "no", row, layout="marks")["score"] == 0.0

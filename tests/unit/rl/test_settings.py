@@ -1,12 +1,11 @@
 """Every setting of the adapter arrives where the installed veRL reads it, for each backend."""
 
 import importlib
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_module
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException
 from hypothesis import given
@@ -15,7 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from frontload.recipes.errors import RecipeError
 from frontload.rl.hydra import hydra_text
-from frontload.rl.settings import Settings, add_own, verl_settings
+from frontload.rl.own_settings import add_own
+from frontload.rl.settings import Settings, verl_settings
 from tests.unit.rl.cluster_recipes import (
     FILES,
     PAIRS,
@@ -24,22 +24,15 @@ from tests.unit.rl.cluster_recipes import (
     placement_of,
     recipe_of,
 )
+from tests.unit.rl.verl_config import composed, dataclass_of, verl_configs
+
+pytestmark = pytest.mark.usefixtures(verl_configs.__name__)
 
 ACTOR, REF, ROLLOUT = (f"actor_rollout_ref.{role}" for role in ("actor", "ref", "rollout"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def verl_configs() -> Iterator[None]:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        yield
-
-
 def settings_of(pair: str) -> Settings:
     return verl_settings(odd_recipe(pair), odd_placement(pair), FILES)
-
-
-def composed(settings: Settings) -> DictConfig:
-    return compose("ppo_trainer", overrides=list(settings.overrides), return_hydra_config=True)
 
 
 @cache
@@ -59,11 +52,6 @@ def reference_of(pair: str) -> Any:
     ):
         section[new] = section.pop(old)
     return dataclass_of(OmegaConf.create(section))
-
-
-def dataclass_of(config: Any) -> Any:
-    """The object that veRL's workers make of a section of the config."""
-    return importlib.import_module("verl.utils.config").omega_conf_to_dataclass(config)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -136,14 +124,6 @@ def test_the_actor_reads_the_recipe(pair: str) -> None:
     assert (optim.weight_decay, optim.clip_grad) == (0.02, 0.7)
     assert list(actor.checkpoint.save_contents) == ["model", "optimizer", "extra"]
     assert list(actor.checkpoint.load_contents) == ["model", "optimizer", "extra"]
-
-
-def test_the_learning_rate_is_constant_from_the_first_step() -> None:
-    """veRL's own schedulers, made as its engines make them from the config."""
-    fsdp = dataclass_of(config_of("fsdp").actor_rollout_ref.actor).optim
-    assert (fsdp.lr_scheduler_type, fsdp.lr_warmup_steps) == ("constant", 0)
-    megatron = dataclass_of(config_of("megatron").actor_rollout_ref.actor).optim
-    assert (megatron.lr_decay_style, megatron.lr_warmup_steps) == ("constant", 0)
 
 
 @pytest.mark.parametrize(("pair", "dtype"), [("laptop", "fp32"), ("fsdp", "bf16")])
@@ -221,6 +201,13 @@ def test_data_algorithm_and_trainer_read_the_recipe(pair: str) -> None:
     assert config.reward.num_workers == 5
 
 
+def test_the_last_step_is_validated_even_if_no_step_between_is() -> None:
+    recipe = recipe_of("grpo_tiny", steps=5, validate_every_steps=0)
+    trainer = composed(verl_settings(recipe, placement_of("cpu"), FILES)).trainer
+    assert (trainer.total_training_steps, trainer.test_freq) == (5, 5)
+    assert trainer.val_before_train is True
+
+
 def test_machines_are_the_placements() -> None:
     config = config_of("fsdp")
     assert (config.trainer.device, config.trainer.nnodes) == ("cuda", 4)
@@ -289,6 +276,9 @@ def test_a_placements_own_settings_are_added_below() -> None:
         ("+data.custom_cls.path", "what is learned"),
         ("actor_rollout_ref.actor.optim.min_lr_ratio", "what is learned"),
         ("actor_rollout_ref.model.lora_rank", "what is learned"),
+        ("actor_rollout_ref.actor.loss_scale_factor", "what is learned"),
+        ("actor_rollout_ref.rollout.ignore_eos", "what is learned"),
+        ("actor_rollout_ref.rollout.val_kwargs.top_k", "what is learned"),
     ],
 )
 def test_a_placement_may_not_set_what_it_does_not_own(key: str, rule: str) -> None:

@@ -6,20 +6,24 @@ from pathlib import Path
 
 import pytest
 
+from frontload.data_tools.prompt_length import load_limit
+from frontload.data_tools.rl_parquet import read_messages
 from frontload.megatron_ext.convert import export_hf
+from frontload.megatron_ext.convert_tokenizer import write_tokenizer
 from frontload.megatron_ext.generate import Sampling, uniform_draws
-from frontload.recipes.errors import ArtifactError
+from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.load import find_recipe, load_recipe
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.agent_loop import draw_seed, group_metrics, row_order
+from frontload.rl.agent_loop import draw_seed, row_order
+from frontload.rl.checkpoints import TRACKER, last_step
 from frontload.rl.inputs import prepare, write_prompts
 from frontload.rl.local_run import local_settings, micro_batch_rows
-from frontload.rl.metrics import step_metrics
+from frontload.rl.log_reader import LogReader
 from frontload.rl.processes import ray_folder
 from frontload.rl.settings import RunFiles
-from frontload.rl.train import TRACKER, LogReader, last_step
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
+from tests.unit.rl.test_checkpoints import write_step
 
 
 def tiny_recipe() -> GrpoRecipe:
@@ -53,8 +57,7 @@ def test_where_a_killed_run_goes_on(
     tmp_path: Path, tracker: str | None, logged: int, step: int
 ) -> None:
     for number in (1, 2, 3):
-        (tmp_path / f"global_step_{number}").mkdir()
-        (tmp_path / f"global_step_{number}" / "data.pt").touch()
+        write_step(tmp_path, number, ranks=1)
     (tmp_path / "global_step_4").mkdir()
     if tracker is not None:
         (tmp_path / TRACKER).write_text(tracker)
@@ -77,31 +80,9 @@ def test_log_reader_waits_for_whole_lines(tmp_path: Path) -> None:
         assert list(reader.read()) == [{"step": 2}]
 
 
-def test_clock_and_learning_are_kept_apart() -> None:
-    data = {"actor/kl_loss": 0.5, "timing_s/step": 2.0, "val-core/a/acc/mean@1": 1.0}
-    data |= {"val-core/b/acc/mean@1": 0.0, "perf/mfu/actor": 3.0}
-    assert step_metrics(data) == {
-        "train__kl": 0.5,
-        "system__step_seconds": 2.0,
-        "train__validation_reward": 0.5,
-    }
-
-
-def test_a_group_without_differences_is_degenerate() -> None:
-    scores = [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]
-    tags = [
-        {"group": group, "score": score, "formed": 1.0}
-        for group, pair in enumerate(scores)
-        for score in pair
-    ]
-    found = group_metrics(tags)
-    assert found["frontload/reward"] == 3 / 8
-    assert found["frontload/degenerate_groups"] == 3 / 4
-
-
 def test_rows_stand_by_length_inside_an_update_and_never_leave_it() -> None:
     lengths = [9, 3, 5, 7, 8, 2]
-    tags = [{"place": place, "seq_len": length} for place, length in enumerate(lengths)]
+    tags = [{"draw": 0, "place": place, "seq_len": length} for place, length in enumerate(lengths)]
     tags[0], tags[5] = tags[5], tags[0]  # as they come out of the queue
     order = row_order(tags, rows_an_update=3)
     assert [tags[row]["place"] for row in order] == [1, 2, 0, 5, 3, 4]
@@ -142,7 +123,11 @@ def test_prompts_are_split_and_too_few_are_refused(tmp_path: Path) -> None:
     source = tmp_path / "prompts.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = run_files(tmp_path)
-    write_prompts(replace(tiny_recipe(), batch_prompts=18), source, files)
+    (tmp_path / "model").mkdir()
+    tokenizer = write_tokenizer_file(tmp_path / "tokenizer.json")
+    write_tokenizer(tokenizer, tmp_path / "model", max_sequence_tokens=128)
+    limit = load_limit(tmp_path / "model", 64)
+    write_prompts(replace(tiny_recipe(), batch_prompts=18), source, files, limit=limit)
     import pyarrow.parquet as pq
 
     train, held = (
@@ -152,7 +137,40 @@ def test_prompts_are_split_and_too_few_are_refused(tmp_path: Path) -> None:
     assert questions == [row["question"] for row in rows]
     assert (len(train), len(held)) == (18, 2)
     with pytest.raises(ArtifactError, match="a step takes 19"):
-        write_prompts(replace(tiny_recipe(), batch_prompts=19), source, files)
+        write_prompts(replace(tiny_recipe(), batch_prompts=19), source, files, limit=limit)
+
+
+def test_rows_that_are_too_long_are_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A question of n words has n + 2 tokens: the template writes a mark before and behind it."""
+    (tmp_path / "model").mkdir()
+    tokenizer = write_tokenizer_file(tmp_path / "tokenizer.json")
+    write_tokenizer(tokenizer, tmp_path / "model", max_sequence_tokens=128)
+    row = {"trace": "", "answer": "7", "family": "own", "domain": "math"}
+    texts = ["3 + 4", "what is 3 + 4", "3 + 4 + 3 + 4 + 3"]
+    source, target = tmp_path / "rows.jsonl", tmp_path / "p.parquet"
+    lines = [json.dumps({"id": text, "question": text, **row}) for text in texts]
+    source.write_text("\n".join(lines) + "\n")
+
+    def kept(tokens: int) -> list[str]:
+        limit = load_limit(tmp_path / "model", tokens)
+        recipe = replace(tiny_recipe(), batch_prompts=1, mini_batch_prompts=1)
+        write_file(recipe, source, target, split="train", limit=limit)
+        return [messages[0][1] for messages in read_messages(target)]
+
+    assert kept(11) == texts
+    assert not caplog.messages
+    assert kept(10) == texts[:2]
+    assert caplog.messages == [f"prompts {source}: 1 over 10 tokens are left out, 2 stay"]
+    with pytest.raises(RecipeError, match="all are left out: 3 over 4 tokens") as caught:
+        kept(4)
+    assert caught.value.exit_code == 2
+    kept(11)
+    limit = load_limit(tmp_path / "model", 10)
+    recipe = replace(tiny_recipe(), batch_prompts=1, mini_batch_prompts=1)
+    with pytest.raises(RecipeError, match="1 of 3 over 10 tokens"):
+        write_file(recipe, target, tmp_path / "copy.parquet", split="train", limit=limit)
 
 
 def test_a_hugging_face_folder_and_two_files_are_read_as_a_checkpoint_and_prompts(
