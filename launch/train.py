@@ -26,7 +26,7 @@ from frontload.launch.workspace import FolderWorkspace
 from frontload.recipes.artifact import Part, write_json
 from frontload.recipes.errors import FrontloadError, StageError, Stopped
 from frontload.recipes.placement import Placement
-from frontload.recipes.stage import REVISION, canonical
+from frontload.recipes.stage import canonical, revision_of
 from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 
 FUNCTIONS = {
@@ -154,7 +154,7 @@ def _identity(run: Run) -> dict[str, Any]:
             digests["start"] = digest_input("start", run.inputs.start)
         found[name] = {
             "kind": run.kind,
-            "revision": REVISION[run.kind],
+            "revision": revision_of(run.kind, stages[name]),
             "recipe": canonical(stages[name]),
             "inputs": digests,
         }
