@@ -20,6 +20,7 @@ from frontload.launch.beats import FOLDER, Beats, start_beats
 from frontload.launch.jobs import die_with_parent, load_function
 from frontload.launch.run_folder import ERROR, RunFolder
 from frontload.launch.seat import take_seat
+from frontload.launch.store import check_given
 from frontload.launch.submit import load_placement, load_training, only_stages, split_overrides
 from frontload.launch.train_inputs import Given, Inputs, check_inputs, digest_input
 from frontload.launch.workspace import FolderWorkspace
@@ -85,6 +86,8 @@ def train(options: argparse.Namespace) -> int:
     )
     with _ended(beats), _heard_signals(run.stop), _told_failures(run), run.folder.held():
         if seat.is_leader:
+            if given.start is not None:
+                check_given(given.start)
             run.folder.open(_identity(run), placement)
         _make_stages(run)
     return 0
