@@ -29,6 +29,7 @@ class Rendered:
 @lru_cache(maxsize=1)
 def chat_template() -> jinja2.Template:
     """The compiled chat template of the recipes room."""
+    # Our own template; those of strangers' tokenizers are rendered in packing/chat.py, sandboxed.
     file = Path(frontload.recipes.schema.__file__).with_name("chat.jinja")
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
     return environment.from_string(file.read_text(encoding="utf-8"))

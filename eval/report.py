@@ -85,6 +85,7 @@ def draw_figures(
 
 
 def _template() -> jinja2.Template:
+    # Our own template; what it is filled with is escaped, never compiled.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from frontload.launch.made_by import find_maker
 from frontload.launch.named import built_names, find_named, suggest
-from frontload.launch.store import Store, check_content, read_manifest
+from frontload.launch.store import Store, check_content, check_given, read_manifest
 from frontload.recipes.errors import RecipeError
 
 CHECKPOINTS = ("sft", "pretrain", "grpo")
@@ -60,6 +60,7 @@ def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
     Raises: RecipeError if there is none; ArtifactError if its bytes are not those published.
     """
     if Path(asked).is_dir():
+        check_given(Path(asked))
         return Path(asked)
     folder = find_named(store, asked, kinds=CHECKPOINTS)
     if folder is not None and (folder / "weights").is_dir():

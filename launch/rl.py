@@ -24,7 +24,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import Loaded
 from frontload.recipes.placement import Placement
 from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.recipes.stage import REVISION, canonical
+from frontload.recipes.stage import canonical, revision_of
 from frontload.rl.guards import check_parts
 
 STAGE = "grpo"
@@ -111,7 +111,7 @@ def _identity(recipe: GrpoRecipe, inputs: Mapping[str, Path]) -> dict[str, Any]:
     digests = {role: _digest(path) for role, path in inputs.items()}
     found = {
         "kind": STAGE,
-        "revision": REVISION[STAGE],
+        "revision": revision_of(STAGE, recipe),
         "recipe": canonical(recipe),
         "inputs": digests,
     }

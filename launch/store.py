@@ -195,6 +195,30 @@ def check_content(folder: Path) -> None:
             raise _torn(folder, f"the bytes of {name} are not those that were published")
 
 
+def check_given(folder: Path) -> None:
+    """A folder that a user names: its files are those of its manifest, if it has one.
+
+    `frontload train` states sizes only, a store also the sha256; a folder may state nothing.
+
+    Raises: ArtifactError naming the file.
+    """
+    if not (folder / MANIFEST).is_file():
+        return
+    stated = read_manifest(folder)
+    files = stated.get("files") if isinstance(stated, Mapping) else None
+    for name, entry in files.items() if isinstance(files, Mapping) else ():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        is_same = size == entry.get("size_bytes", size)
+        if not is_same or "sha256" in entry and digest_file(path) != entry["sha256"]:
+            raise ArtifactError(
+                f"folder {folder}",
+                found=f"{name} is not the file that its {MANIFEST} states",
+                rule="what is given is read only as its maker left it",
+                do="fetch the folder again from where it was made",
+            )
+
+
 def digest_file(path: Path) -> str:
     """sha256 of a file."""
     found = hashlib.sha256()

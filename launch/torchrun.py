@@ -1,4 +1,7 @@
-"""A stage on several ranks of this machine: the torchrun command, and what each rank runs."""
+"""A stage on several ranks of this machine: the torchrun command, and what each rank runs.
+
+The pickles here are read back by the run that wrote them: its job by its ranks, their errors by it.
+"""
 
 import os
 import pickle

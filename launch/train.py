@@ -20,13 +20,14 @@ from frontload.launch.beats import FOLDER, Beats, start_beats
 from frontload.launch.jobs import die_with_parent, load_function
 from frontload.launch.run_folder import ERROR, RunFolder
 from frontload.launch.seat import take_seat
+from frontload.launch.store import check_given
 from frontload.launch.submit import load_placement, load_training, only_stages, split_overrides
 from frontload.launch.train_inputs import Given, Inputs, check_inputs, digest_input
 from frontload.launch.workspace import FolderWorkspace
 from frontload.recipes.artifact import Part, write_json
 from frontload.recipes.errors import FrontloadError, StageError, Stopped
 from frontload.recipes.placement import Placement
-from frontload.recipes.stage import REVISION, canonical
+from frontload.recipes.stage import canonical, revision_of
 from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
 
 FUNCTIONS = {
@@ -85,6 +86,8 @@ def train(options: argparse.Namespace) -> int:
     )
     with _ended(beats), _heard_signals(run.stop), _told_failures(run), run.folder.held():
         if seat.is_leader:
+            if given.start is not None:
+                check_given(given.start)
             run.folder.open(_identity(run), placement)
         _make_stages(run)
     return 0
@@ -154,7 +157,7 @@ def _identity(run: Run) -> dict[str, Any]:
             digests["start"] = digest_input("start", run.inputs.start)
         found[name] = {
             "kind": run.kind,
-            "revision": REVISION[run.kind],
+            "revision": revision_of(run.kind, stages[name]),
             "recipe": canonical(stages[name]),
             "inputs": digests,
         }

@@ -1,5 +1,6 @@
 """Warm worker processes: started once, they run ready stages in process, one at a time.
 
+Both sides pickle to each other over a socket pair that nobody else holds.
 A worker imports what stages need while it waits, and dies with its parent: no orphan holds a lock
 after the runner was killed. It sees the GPU that it was given, or none.
 """

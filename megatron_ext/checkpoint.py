@@ -2,7 +2,6 @@
 
 import errno
 import json
-import pickle
 import shutil
 import threading
 from dataclasses import dataclass
@@ -16,16 +15,16 @@ from megatron.core.dist_checkpointing.strategies.torch import TorchDistSaveShard
 from megatron.core.process_groups_config import ProcessGroupCollection
 from torch.distributed.checkpoint.api import CheckpointException
 
-from frontload.megatron_ext.checkpoint_files import (
-    CONTENT,
-    METADATA,
-    check_whole,
-    first_line,
-    write_table,
-)
+from frontload.megatron_ext.checkpoint_files import CONTENT, METADATA, first_line
 from frontload.megatron_ext.checkpoint_files import WEIGHTS as WEIGHTS
 from frontload.megatron_ext.checkpoint_files import check_same_model as check_same_model
 from frontload.megatron_ext.checkpoint_files import write_model as write_model
+from frontload.megatron_ext.checkpoint_table import (
+    check_whole,
+    read_table,
+    without_pickled_state,
+    write_table,
+)
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, StageError
 
@@ -132,8 +131,7 @@ def _begin_save(folder: Path, parts: Parts, state: dict[str, Any]) -> tuple[Path
 
 def _end_save(folder: Path, partial: Path, parts: Parts) -> None:
     if dist.get_rank() == 0:
-        table = pickle.loads((partial / METADATA).read_bytes())
-        write_table(partial / METADATA, table)
+        write_table(partial / METADATA, read_table(partial))
         write_json(partial / CONTENT, {"optimizer": parts.optimizer_kind()})
         before = folder.with_name(folder.name + ".before")
         if folder.exists():
@@ -153,7 +151,7 @@ def load_weights(folder: Path, parts: Parts) -> dict[str, Any]:
     content = _sharded_state(parts, loading=True)
     try:
         loaded: Any = dist_checkpointing.load(content, str(folder))
-        parts.module.load_state_dict(loaded["model"])
+        parts.module.load_state_dict(without_pickled_state(loaded["model"]))
         if parts.optimizer is not None:
             parts.optimizer.load_state_dict(loaded["optimizer"])
     except (Exception, CheckpointException) as error:

@@ -1,11 +1,8 @@
-"""A checkpoint artifact's small files without Megatron: its table, its model recipe."""
+"""A checkpoint artifact's small files without Megatron or torch: their names, the model recipe."""
 
-import io
 import json
-import pickle
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError
@@ -14,32 +11,6 @@ from frontload.recipes.schema import Model
 WEIGHTS = "weights"
 METADATA = ".metadata"
 CONTENT = "content.json"
-
-
-def check_whole(folder: Path) -> None:
-    """Checks that every file is as long as the checkpoint's own table says.
-
-    Raises: ArtifactError naming the file.
-    """
-    asked = f"checkpoint {folder}"
-    do = "delete the artifact by its key and run the study again"
-    need: dict[str, int] = {}
-    try:
-        table = pickle.loads((folder / METADATA).read_bytes())
-        stored = list(table.storage_data.values())
-    except Exception as error:  # damaged bytes are a program to pickle: it may end in any of them
-        rule = f"a checkpoint has a readable {METADATA}"
-        raise ArtifactError(asked, found=first_line(error), rule=rule, do=do) from error
-    for item in stored:
-        end = item.offset + item.length
-        need[item.relative_path] = max(need.get(item.relative_path, 0), end)
-    for name, size in sorted(need.items()):
-        path = folder / name
-        found = path.stat().st_size if path.exists() else 0
-        if found < size:
-            raise ArtifactError(
-                asked, found=f"{name} has {found} bytes", rule=f"its table says {size}", do=do
-            )
 
 
 def read_model(folder: Path) -> Model:
@@ -62,20 +33,6 @@ def read_model(folder: Path) -> Model:
 def write_model(folder: Path, model: Model) -> None:
     """Writes the model recipe beside the weights."""
     write_json(folder / "model.json", asdict(model))
-
-
-def write_table(path: Path, table: Any) -> None:
-    """Writes a checkpoint's table without what names one save of it.
-
-    Torch stores the path and a random id of the save in it; nothing reads them back. Pickled
-    without memory of which equal objects are one, so that equal tables give equal bytes.
-    """
-    table.storage_meta = None
-    buffer = io.BytesIO()
-    pickler = pickle.Pickler(buffer, protocol=4)
-    pickler.fast = True
-    pickler.dump(table)
-    path.write_bytes(buffer.getvalue())
 
 
 def check_same_model(folder: Path, model: Model) -> None:

@@ -13,7 +13,8 @@ from typing import IO, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader, _StorageInfo
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import (
     BytesStorageMetadata,
     ChunkStorageMetadata,
@@ -24,11 +25,11 @@ from torch.distributed.checkpoint.metadata import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 
-from frontload.megatron_ext.checkpoint_files import (
-    CONTENT,
-    METADATA,
+from frontload.megatron_ext.checkpoint_files import CONTENT, METADATA, first_line
+from frontload.megatron_ext.checkpoint_table import (
+    CheckpointReader,
     check_whole,
-    first_line,
+    read_table,
     write_table,
 )
 from frontload.megatron_ext.convert_files import sync
@@ -50,7 +51,7 @@ class StoredTensors:
         """
         check_whole(folder)
         self._folder = folder
-        entries = FileSystemReader(folder).read_metadata().state_dict_metadata
+        entries = read_table(folder).state_dict_metadata
         self._entries = {
             name: entry
             for name, entry in entries.items()
@@ -70,8 +71,8 @@ class StoredTensors:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # "torch.distributed is uninitialized": meant so
-                load(state, storage_reader=FileSystemReader(self._folder), no_dist=True)
-        except Exception as error:
+                load(state, storage_reader=CheckpointReader(self._folder), no_dist=True)
+        except (Exception, CheckpointException) as error:  # torch's is a BaseException
             raise ArtifactError(
                 f"checkpoint {self._folder}",
                 found=f"it does not load ({type(error).__name__}: {first_line(error)})",

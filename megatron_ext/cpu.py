@@ -2,7 +2,7 @@
 
 `prepare()` is the door to the engine; call it before the first import of `megatron.core`. Torch
 itself stays as it is: named Megatron modules get a stand-in for `torch` whose device is the CPU.
-Where there is a CUDA device only the version check and the in-process writer apply.
+Where there is a CUDA device only the version check, the in-process writer and the reader apply.
 """
 
 import contextlib
@@ -13,10 +13,12 @@ import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from frontload.megatron_ext.checkpoint_table import COMMON, CheckpointReader, read_object
 from frontload.recipes.errors import StageError
 
 MEGATRON_VERSION = "0.19.2"
@@ -58,6 +60,7 @@ def prepare() -> None:
             core = importlib.import_module("megatron.core")
         _check_version(core)
         _write_checkpoints_in_process()
+        _read_checkpoints_without_running_them()
         if not on_cuda:
             _use_cpu_device()
             _use_cpu_random_state()
@@ -286,6 +289,19 @@ def _write_checkpoints_in_process() -> None:
         return output
 
     writer.write_preloaded_data = staticmethod(write_or_raise)
+
+
+def _read_checkpoints_without_running_them() -> None:
+    """strategies/torch.py:902, serialization.py:230: torch's reader, which runs what a file says.
+
+    Also serialization.py:225: common.pt of an old checkpoint, unless the environment forbids it.
+    """
+    serialization = _core("dist_checkpointing.serialization")
+    for module in (_core("dist_checkpointing.strategies.torch"), serialization):
+        module.__dict__["_get_filesystem_reader"] = lambda folder, **_: CheckpointReader(folder)
+    serialization.__dict__["load_common"] = lambda folder: read_object(
+        Path(folder) / COMMON, asked=f"checkpoint {folder}"
+    )
 
 
 def use_torch_mamba(gated_norm: type[torch.nn.Module]) -> None:

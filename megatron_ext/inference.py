@@ -7,18 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 
 from frontload.megatron_ext.census import count_parameters
-from frontload.megatron_ext.checkpoint_files import (
-    METADATA,
-    WEIGHTS,
-    check_whole,
-    first_line,
-    read_model,
-)
+from frontload.megatron_ext.checkpoint_files import METADATA, WEIGHTS, first_line, read_model
+from frontload.megatron_ext.checkpoint_table import CheckpointReader, check_whole
 from frontload.megatron_ext.generate import Decoder, Sampling, Weights, generate, pad_rows
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.schema import Model
@@ -176,7 +171,7 @@ def read_weights(folder: Path, device: torch.device) -> dict[str, Tensor]:
     Raises: ArtifactError for a torn checkpoint.
     """
     check_whole(folder)
-    reader = FileSystemReader(folder)
+    reader = CheckpointReader(folder)
     stored = reader.read_metadata().state_dict_metadata
     state = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
@@ -187,7 +182,7 @@ def read_weights(folder: Path, device: torch.device) -> dict[str, Tensor]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "torch.distributed is uninitialized": meant so
             load(state, storage_reader=reader, no_dist=True)
-    except Exception as error:
+    except (Exception, CheckpointException) as error:  # torch's is a BaseException
         raise ArtifactError(
             f"checkpoint {folder}",
             found=f"it does not load ({type(error).__name__}: {first_line(error)})",

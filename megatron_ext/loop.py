@@ -141,13 +141,16 @@ def _begin(job: Job, engine: Engine, work: Workspace) -> tuple[int, SpikeWatch]:
         state = checkpoint.load_weights(folder, engine.parts())
         torch.set_rng_state(state["rng"])
         return int(state["samples"]), SpikeWatch(upkeep, state.get("losses", ()))
+    has_masters = False  # in float32, by which bf16 weights move: loaded with the optimizer
     if job.start is None:
         initialise_weights(engine.module, job.model, job.training.seed)
     else:
         checkpoint.check_same_model(job.start, job.model)
         parts = engine.parts(with_optimizer=job.optimizer_continues)
         checkpoint.load_weights(job.start / checkpoint.WEIGHTS, parts)
-    engine.optimizer.reload_model_params()
+        has_masters = job.optimizer_continues
+    if not has_masters:
+        engine.optimizer.reload_model_params()
     return 0, SpikeWatch(upkeep)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch.distributed as dist
 
 from frontload.megatron_ext.checkpoint import BackgroundSave, Parts, save_weights
-from frontload.megatron_ext.checkpoint_files import check_whole
+from frontload.megatron_ext.checkpoint_table import check_whole
 from frontload.recipes.artifact import Part, Workspace
 from frontload.recipes.errors import ArtifactError
 

@@ -27,6 +27,9 @@ REVISION: dict[str, int] = {
 }
 """Raise a number, with a line here saying what changed, when a stage means something else."""
 
+BF16_BRANCH_REVISION = 4  # goes on with the float32 masters of its start, not with their bf16 copy
+"""Of `pretrain` from a checkpoint in bf16 or FP8: float32 has no masters, so its bytes stayed."""
+
 RECIPE_TYPES: dict[str, type] = {
     "synthesize": schema.Synthesis,
     "import_own": schema.OwnData,
@@ -42,6 +45,13 @@ RECIPE_TYPES: dict[str, type] = {
     "evaluate": schema.Evaluate,
     "tabulate": schema.Tabulate,
 }
+
+
+def revision_of(kind: str, recipe: Any) -> int:
+    """The revision that a stage's key is made of."""
+    if kind == "pretrain" and recipe.start_sample and recipe.training.precision != "fp32":
+        return BF16_BRANCH_REVISION
+    return REVISION[kind]
 
 
 def canonical(value: Any, where: str = "recipe") -> Any:
@@ -82,7 +92,7 @@ class Stage:
         """What is hashed: kind, revision, recipe and the keys of the inputs by role."""
         return {
             "kind": self.kind,
-            "revision": REVISION[self.kind],
+            "revision": revision_of(self.kind, self.recipe),
             "recipe": canonical(self.recipe),
             "inputs": {role: self.inputs[role].key for role in sorted(self.inputs)},
         }

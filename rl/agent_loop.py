@@ -59,7 +59,7 @@ class AgentLoop:
         assert score is not None, "reward.custom_reward_function.path"
         self.score: Callable[..., dict[str, float]] = score
         _, handle = asyncio.run(llm_client._acquire_server("frontload"))
-        self._actor = cloudpickle.loads(handle)
+        self._actor = cloudpickle.loads(handle)  # read back by the run whose rollout.py wrote it
         self._draws = Draws(limit=MOST_DRAWS)
         use_lean_rows()
         keep_what_is_there()

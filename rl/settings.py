@@ -4,7 +4,7 @@ Each setting is one Hydra override, so that veRL's own `main_ppo` runs unchanged
 does not name stays at veRL's default.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 

@@ -1,5 +1,6 @@
 """One RL run on this machine: veRL's trainer, its log as ours, and the checkpoint it leaves."""
 
+import importlib
 import json
 import shutil
 import time
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from frontload.megatron_ext import convert
+from frontload.megatron_ext.checkpoint_table import read_object
 from frontload.megatron_ext.convert_files import WHOLE
 from frontload.megatron_ext.convert_names import our_name
 from frontload.recipes.artifact import Inputs, Workspace, write_json
@@ -123,7 +125,9 @@ def publish(recipe: GrpoRecipe, inputs: Inputs, work: Workspace, *, files: RunFi
 def actor_weights(checkpoints: Path, step: int) -> dict[str, torch.Tensor]:
     """The actor's float32 tensors by our names, from the checkpoint of one rank."""
     folder = checkpoints / f"global_step_{step}" / "actor"
-    state = torch.load(folder / "model_world_size_1_rank_0.pt", weights_only=False)
+    importlib.import_module("torch.distributed.tensor")  # lets the reader know DTensor
+    asked = f"veRL's checkpoint of step {step}"
+    state = read_object(folder / "model_world_size_1_rank_0.pt", asked=asked)
     found = {}
     for name, tensor in state.items():
         local = getattr(tensor, "_local_tensor", tensor)  # a DTensor of one rank

@@ -399,6 +399,20 @@ def test_another_output_is_never_written_over(
         build_pack(request(chatml, tmp_path / "pack", rows))
 
 
+def test_a_strangers_template_reaches_no_file(chatml: Path, rows: Path, tmp_path: Path) -> None:
+    """A tokenizer's template that leaves the sandbox, were there none, by what is in its reach."""
+    bare, ran = tmp_path / "bare", tmp_path / "ran"
+    bare.mkdir()
+    (bare / "tokenizer.json").write_bytes((chatml / "tokenizer.json").read_bytes())
+    call = "raise_exception.__globals__['__builtins__']['open']('" + str(ran) + "', 'w')"
+    for template in (f"{{% set _ = {call} %}}{CHATML}", f"{{{{ {call} }}}}{CHATML}"):
+        settings = {"chat_template": template}
+        (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+        with pytest.raises(RecipeError, match="the template refuses it"):
+            build_pack(request(bare, tmp_path / "pack", rows))
+    assert not ran.exists()
+
+
 def test_a_bad_template_is_refused(chatml: Path, rows: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jinja").write_text("{% for message in messages %}")
     with pytest.raises(RecipeError, match="chat template bad.jinja: no jinja template"):

@@ -133,5 +133,7 @@ def test_a_table_of_other_bytes_is_told(
 ) -> None:
     folder = store / "sft/lmq-seed1-aaa"
     (folder / "weights/.metadata").write_text("garbage\n")
+    (folder / "manifest.json").unlink()  # whose digest would be told first
+    publish(folder, {"start": "ddd", "pack": "bbb"})
     assert cli.main(["convert", "to-hf", str(folder), str(tmp_path / "hf"), "--store", str(store)])
     assert "a checkpoint has a readable .metadata" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The converter's files against Megatron's and safetensors' own, and every refusal."""
 
 import json
-import pickle
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from frontload.megatron_ext.checkpoint_files import write_table
+from frontload.megatron_ext.checkpoint_table import read_table, write_table
 from frontload.megatron_ext.convert import export_hf, import_hf, import_into
 from frontload.megatron_ext.convert_checkpoint import DATA, StoredTensors
 from frontload.megatron_ext.convert_files import INDEX, Shard, ShardReader, ShardWriter
@@ -56,10 +55,7 @@ def test_back_again_is_the_same_bytes_as_megatron_saved(checkpoint: Path, tmp_pa
     import_hf(tmp_path / "hf", tmp_path / "back")
     for name in (f"weights/{DATA}", "weights/metadata.json", "weights/content.json", "model.json"):
         assert (tmp_path / "back" / name).read_bytes() == (checkpoint / name).read_bytes(), name
-    tables = [
-        pickle.loads((root / "weights" / ".metadata").read_bytes())
-        for root in (checkpoint, tmp_path / "back")
-    ]
+    tables = [read_table(root / "weights") for root in (checkpoint, tmp_path / "back")]
     for part in ("state_dict_metadata", "storage_data", "version"):
         assert getattr(tables[0], part) == getattr(tables[1], part)
     found, expected = (
@@ -143,7 +139,7 @@ def test_bf16_there_and_back(small: Path, tmp_path: Path) -> None:
 
 def test_norms_where_transformer_engine_keeps_them(small: Path, hf: Path, tmp_path: Path) -> None:
     """The same checkpoint under the fused names gives the same export."""
-    table = pickle.loads((small / "weights/.metadata").read_bytes())
+    table = read_table(small / "weights")
 
     def fused(name: str) -> str:
         words = name.split(".", 3)
@@ -296,7 +292,7 @@ def test_a_recipe_of_another_model_is_refused(hf: Path, tmp_path: Path) -> None:
 
 
 def drop_tensor(checkpoint: Path) -> None:
-    table = pickle.loads((checkpoint / "weights/.metadata").read_bytes())
+    table = read_table(checkpoint / "weights")
     del table.state_dict_metadata["decoder.final_norm.weight"]
     write_table(checkpoint / "weights/.metadata", table)
 

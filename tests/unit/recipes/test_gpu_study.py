@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.stage import BF16_BRANCH_REVISION, REVISION
 from frontload.recipes.study import Study, load_study, reasoning_tokens
 
 
@@ -40,6 +41,23 @@ def test_it_is_the_laptops_study_on_more_families() -> None:
     assert set(laptop.synthesis.ldq.families) < set(one_gpu.synthesis.ldq.families)
     ratios = [one.sft.tokens / reasoning_tokens(one.pretraining) for one in (one_gpu, laptop)]
     assert ratios == [pytest.approx(1.0, abs=0.03)] * 2
+
+
+def test_only_branches_in_bf16_have_the_revision_of_their_masters() -> None:
+    """What float32 trains, a trunk in bf16 and its SFT mean what they meant."""
+    for name in ("single_gpu", "laptop"):
+        found = {
+            (stage.recipe.training.precision, "start" in stage.inputs, stage.payload()["revision"])
+            for stage in load_study(name, overrides=["seeds=1"]).stages
+            if stage.kind == "pretrain"
+        }
+        precision = "bf16" if name == "single_gpu" else "fp32"
+        branches = BF16_BRANCH_REVISION if precision == "bf16" else REVISION["pretrain"]
+        assert found >= {
+            (precision, False, REVISION["pretrain"]),
+            (precision, True, branches),
+        }
+        assert len({(has_start, number) for _, has_start, number in found}) == 2
 
 
 @pytest.mark.parametrize(
