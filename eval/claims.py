@@ -164,12 +164,12 @@ def _part(
 
 
 def _at_floor(cells: Cells, cell: str, metric: str) -> bool:
-    """Whether a number is not above what the best constant answer gets, beyond its error."""
+    """Whether a number is not above what the best constant answer gets, beyond 2 item errors."""
     floor = cells.floors().get(SUITE_OF_STAGE[stage_of(cell)], {}).get(metric)
     if floor is None:
         return False
     found = cells.draws(cell, metric).estimate()
-    return found.value - floor <= found.critical * found.se
+    return found.value - floor <= 2 * found.se_items
 
 
 def _verdict(parts: Sequence[Part], num_seeds: int) -> str:

@@ -95,40 +95,44 @@ def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str
 
 
 def verdicts_text(verdicts: Sequence[Verdict]) -> str:
-    """A line a hypothesis; where it has several parts, or its effect is not judged, a line each."""
-    head = [
-        "",
-        "hypothesis",
-        "effect, points",
-        "in",
-        "t",
-        "needed",
-        "n",
-        "paper",
-        "verdict",
-        "detail",
+    """A line a hypothesis, one more a part where it has several; then what is said of each."""
+    head = ["", "hypothesis", "effect, points", "in", "t", "needed", "n", "paper", "verdict"]
+    grid = grid_text(head, [row for verdict in verdicts for row in _verdict_rows(verdict)])
+    said = [
+        textwrap.fill(f"- {name_of(verdict)} {verdict.verdict}: {verdict.detail}.", 100)
+        for verdict in verdicts
+        if verdict.effect is not None
     ]
-    return grid_text(head, [row for verdict in verdicts for row in _verdict_rows(verdict)])
+    return "\n\n".join([grid, "\n".join(said)]).rstrip()
+
+
+def name_of(verdict: Verdict) -> str:
+    """`H03`."""
+    return verdict.id.partition("_")[0]
 
 
 def _verdict_rows(verdict: Verdict) -> list[list[str]]:
     """The verdict beside the number that it judges and no other."""
-    name = verdict.id.split("_")[0]
+    name = name_of(verdict)
     effect = verdict.effect
     paper = NOTHING if verdict.paper_effect is None else f"{verdict.paper_effect:+.2f}"
     number = [effect_text(effect), verdict.measure]
     counted = [counted_text(verdict) if effect else NOTHING, paper]
-    answer = [verdict.verdict, verdict.detail]
     if len(verdict.parts) < 2:
         judged = _judged(verdict.parts[0]) if verdict.parts else ["", ""]
-        return [[name, verdict.name, *number, *judged, *counted, *answer]]
-    rows = [[name, verdict.name, "", "", "", "", "", "", *answer]]
-    rows.append([f"{name} effect", "as the paper measures it", *number, "", "", *counted, "", ""])
+        return [[name, verdict.name, *number, *judged, *counted, verdict.verdict]]
+    if verdict.judges_effect:
+        rows = [[name, verdict.name, *number, "", "", *counted, verdict.verdict]]
+    else:
+        rows = [
+            [name, verdict.name, "", "", "", "", "", "", verdict.verdict],
+            [f"{name} effect", "as the paper measures it", *number, "", "", *counted, ""],
+        ]
     for place, part in enumerate(verdict.parts, start=1):
         value = [effect_text(part.value), part.measure, *_judged(part), "", ""]
         said = "" if verdict.decided_by is None else part.verdict
-        asked = f"asks for more than {part.threshold:g}"
-        rows.append([f"{name} {place}/{len(verdict.parts)}", part.label, *value, said, asked])
+        label = f"{part.label} > {part.threshold:g}"
+        rows.append([f"{name} {place}/{len(verdict.parts)}", label, *value, said])
     return rows
 
 

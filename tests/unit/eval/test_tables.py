@@ -163,7 +163,8 @@ def test_a_reader_is_told_the_number_of_each_verdict(page: Path, tabulated: Path
         if row["effect, points"] not in ("", "-"):
             assert row["in"], "no number without its measure"
         if row["verdict"] and row["effect, points"] not in ("", "-"):
-            judged = one if len(one["parts"]) == 1 else one["parts"][int(row[""][4]) - 1]
+            assert one["judges_effect"] or "/" in row[""]
+            judged = one["parts"][int(row[""][4]) - 1] if "/" in row[""] else one
             shown = judged["effect"] if "effect" in judged else judged["value"]
             assert row["effect, points"] == f"{shown['value']:+.2f} +-{shown['se']:.2f}"
             assert row["verdict"] == judged["verdict"], "no verdict beside another's number"

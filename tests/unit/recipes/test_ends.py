@@ -108,7 +108,7 @@ PARTS = "{base: 256, ldq: 256}"
         (training, ["upkeep.spike_window_steps=0", "upkeep.spike_deviations=0.0"], "seed=-1"),
         (training, ["schedule.warmup_share=0.8"], "schedule.warmup_share=0.81"),
         (training, ["phases=[{name: a, tokens: 128, sources: {base: 1.0}}]"], "phases=[]"),
-        (grpo, ["sampling.top_p=1.0e-3"], "sampling.top_p=0.0"),
+        (grpo, ["sampling.top_p=1.0"], "sampling.top_p=0.999"),
         (grpo, ["sampling.validation_temperature=0.01"], "sampling.validation_temperature=0.009"),
         (grpo, ["optimizer.adam_beta2=0.0"], "optimizer.adam_beta2=-0.1"),
         (grpo, ["grpo.rollouts_per_prompt=2"], "grpo.rollouts_per_prompt=1"),
