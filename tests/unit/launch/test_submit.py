@@ -92,6 +92,7 @@ def test_the_trainer_is_kept_as_the_placement_says(
         *("python", "-m", "frontload.rl.cluster_run", "--checkpoints"),
         f"{Path.cwd()}/here/checkpoints",
         *("--kept", "3", "--ranks", "32", "--hang-seconds", "900"),
+        *("--answers", f"{Path.cwd()}/here/validation"),
     ]
     assert "max_failures=3\n" in out
 
