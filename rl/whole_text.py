@@ -14,7 +14,8 @@ class WholeTextRewardManager(NaiveRewardManager):
     """Found by `reward.reward_manager`, source importlib; everything but the text is veRL's."""
 
     def __init__(self, config: Any, tokenizer: Any, compute_score: Any, **options: Any) -> None:
-        super().__init__(config, _WholeText(tokenizer), compute_score, **options)
+        whole: Any = _WholeText(tokenizer)
+        super().__init__(config, whole, compute_score, **options)
 
 
 class _WholeText:

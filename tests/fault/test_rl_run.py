@@ -109,8 +109,8 @@ class Run:
 class CommandRun(Run):
     """`frontload rl` of one step at learning rate 0, with only the groups that teach something."""
 
-    def __init__(self, folder: Path) -> None:
-        self.out = folder / "run"
+    def __init__(self, folder: Path, *, name: str = "run", more: tuple[str, ...] = ()) -> None:
+        self.out = folder / name
         self.work, self.made = self.out / "work" / "grpo", self.out / "grpo"
         self.script = [
             *(sys.executable, "-m", "frontload.launch.cli", "rl", "grpo_tiny"),
@@ -119,9 +119,9 @@ class CommandRun(Run):
             *("--validation", str(folder / "held.jsonl"), "--out", str(self.out)),
             *("steps=1", "optimizer.learning_rate=0.0", "response_tokens=24"),
             "grpo.filter_one_reward_groups=true",
-            *("model.vocab_size=16", "model.max_sequence_tokens=128"),
+            *("model.vocab_size=16", "model.max_sequence_tokens=128", *more),
         ]
-        self.log = folder / "command.log"
+        self.log = folder / f"{name}-command.log"
         self.start()
 
 
@@ -344,3 +344,22 @@ def test_runs_killed_interrupted_resumed_and_side_by_side(folder: Path) -> None:
     for run in runs:
         assert not list((run.work / "scratch").glob("ray_folder"))
     shutil.rmtree(folder / "store")
+
+
+def test_a_run_that_makes_no_step_in_time_is_ended(folder: Path) -> None:
+    """Here it is told to make the first one in a second, in which Ray does not even start."""
+    run = CommandRun(folder, name="hung", more=("placement.rl.hang_seconds=1.0",))
+    assert run.process.wait(SECONDS) == 1
+    said = run.log.read_text()
+    assert "veRL's trainer: no step ended for 1 s, since the start" in said
+    assert "at most placement.rl.hang_seconds, 1 s; read the stage's log" in said
+    left = [one for one in psutil.process_iter() if str(run.out) in " ".join(_words(one))]
+    assert left == []
+    assert not (run.work / "scratch" / "ray_folder").exists()
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
