@@ -6,6 +6,7 @@ from pathlib import Path
 from frontload.launch import cluster_show, reporting, show
 from frontload.launch.cluster_plan import ClusterPlan, is_cluster_study, load_cluster_plan
 from frontload.launch.crew import Crew, check_crew, find_crew
+from frontload.launch.machine_kind import machine_lines
 from frontload.launch.made_by import run_command
 from frontload.launch.out_folder import check_out
 from frontload.launch.plan import Plan, plan_study
@@ -34,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
     study, out = found.study, _out(options)
     if not found.missing:
         print(f"study {study.name}: nothing to do, all {len(found.entries)} stages are built")
+        _say_mixed(study, store)
         return _report(study, store, out, utilisation=None)
     check_crew(study.placement, crew)
     print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
@@ -50,8 +52,16 @@ def run(options: argparse.Namespace) -> int:
     code = _exit_code(summary)
     if code == 0:
         _report(study, store, out, utilisation=lines[0])
+    _say_mixed(study, store)
     print("\n".join(lines))
     return code
+
+
+def _say_mixed(study: Study, store: Store) -> None:
+    """That stages of this study were made on several kinds of machine; nothing of one kind."""
+    told = machine_lines(store, study.stages)
+    if len(told) > 1:
+        print("\n".join(told))
 
 
 def status(options: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from frontload.launch import show
 from frontload.launch.cli import FIRST_PHASE
 from frontload.launch.crew import Crew
+from frontload.launch.machine_kind import UNKNOWN, read_machine
 from frontload.launch.made_by import find_maker, run_command, stage_names
 from frontload.launch.named import ambiguous, built_names, find_named, suggest
 from frontload.launch.plan import Entry, plan_study
@@ -47,7 +48,8 @@ def explain(options: argparse.Namespace) -> int:
             else suggest(what, names) or "add --study STUDY for what is not built",
         )
     stage = entry.stage if entry else None
-    print("\n".join(show.explain_lines(stage, folder, entry)))
+    made_on = read_machine(store, f"{folder.parent.name}/{folder.name}") if folder else UNKNOWN
+    print("\n".join(show.explain_lines(stage, folder, entry=entry, made_on=made_on)))
     return 0
 
 

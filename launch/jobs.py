@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.launch.machine_kind import UNKNOWN, MachineKind
 from frontload.launch.store import Ticket
 from frontload.recipes.errors import FrontloadError
 from frontload.recipes.placement import Placement
@@ -47,6 +48,7 @@ class Finished:
     cpu_seconds: float
     wall_seconds: float
     error: FrontloadError | None
+    made_on: MachineKind = UNKNOWN
 
 
 def load_function(name: str) -> Any:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from frontload.launch.crew import GPU_KINDS, NO_GPU, num_cores
 from frontload.launch.jobs import Finished, Job, Tick
+from frontload.launch.machine_kind import FIELD
 from frontload.launch.price import Price
 from frontload.launch.store import Store, Ticket
 from frontload.launch.workers import Worker
@@ -318,6 +319,7 @@ def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Set
             "host": socket.gethostname(),
             "cores": num_cores(),
             "python": platform.python_version(),
+            FIELD: asdict(end.made_on),
             "commit": _commit(),
             "placement": asdict(settings.placement),
         },

@@ -5,10 +5,12 @@ import platform
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from frontload.launch.machine_kind import FIELD, machine_kind
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.placement import Placement
 from frontload.recipes.slurm_budgets import SECRET
@@ -62,7 +64,9 @@ def take_seat(environment: Mapping[str, str]) -> Seat:
 
 
 def describe_start(seat: Seat, placement: Placement) -> dict[str, Any]:
-    """What a later reader wants to know of one start: host, versions, variables, layout."""
+    """What a later reader wants to know of one start: host, kind, versions, variables, layout."""
+    if installed("torch"):
+        import_module("torch")  # which this process computes with, and which chooses by the CPU
     told = {
         name: text
         for name, text in sorted(os.environ.items())
@@ -72,6 +76,7 @@ def describe_start(seat: Seat, placement: Placement) -> dict[str, Any]:
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "command": sys.argv,
+        FIELD: asdict(machine_kind()),
         "versions": {name: found for name in PACKAGES if (found := installed(name))},
         "ranks": seat.world,
         "nodes": placement.num_nodes,

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from frontload.launch.machine_kind import MachineKind, machine_lines
 from frontload.launch.plan import BUILT, Entry, Plan
 from frontload.launch.price import OWN_TOKENS, Price
 from frontload.launch.progress import show_seconds
@@ -119,7 +120,7 @@ def status_lines(plan: Plan, store: Store) -> list[str]:
     for entry in plan.entries:
         state, note = _state(entry, store)
         lines.append(f"  {state:8}{entry.stage.folder}{note}")
-    return lines
+    return lines + machine_lines(store, [entry.stage for entry in plan.entries])
 
 
 def _state(entry: Entry, store: Store) -> tuple[str, str]:
@@ -169,13 +170,15 @@ def _failure_lines(messages: Sequence[str]) -> list[str]:
     return lines
 
 
-def explain_lines(stage: Stage | None, folder: Path | None, entry: Entry | None) -> list[str]:
-    """The payload behind a key, its inputs, why it is what it is, and where it lies."""
+def explain_lines(
+    stage: Stage | None, folder: Path | None, *, entry: Entry | None, made_on: MachineKind
+) -> list[str]:
+    """The payload behind a key, its inputs, why it is what it is, and where and on what it lies."""
     payload = stage.payload() if stage is not None else {}
     if stage is None and folder is not None:
         manifest = read_manifest(folder)
         payload = {name: manifest[name] for name in ("kind", "revision", "recipe", "inputs")}
-    lines = [f"folder: {folder}" if folder else "folder: not built"]
+    lines = [f"folder: {folder}", f"made on {made_on}"] if folder else ["folder: not built"]
     if entry is not None and entry.reason:
         lines.append(f"why:    {entry.reason}")
     if entry is not None:

@@ -23,6 +23,7 @@ from pathlib import Path
 from frontload.launch import torchrun
 from frontload.launch.crew import NO_GPU, VISIBLE
 from frontload.launch.jobs import Finished, Job, Tick, die_with_parent, load_function
+from frontload.launch.machine_kind import machine_kind
 from frontload.launch.store import FULL_DISK, Store, Ticket, check_content
 from frontload.launch.workspace import LiveWorkspace, Report
 from frontload.recipes.errors import FrontloadError, StageError
@@ -135,7 +136,10 @@ def run_job(job: Job, report: Report) -> Finished:
             traceback.print_exc()
             error = explain_failure(job.ticket, caught, store=store)
     return Finished(
-        cpu_seconds=_cpu_seconds() - cpu, wall_seconds=time.monotonic() - wall, error=error
+        cpu_seconds=_cpu_seconds() - cpu,
+        wall_seconds=time.monotonic() - wall,
+        error=error,
+        made_on=machine_kind(),
     )
 
 

@@ -2,7 +2,8 @@
 
 `prepare()` is the door to the engine; call it before the first import of `megatron.core`. Torch
 itself stays as it is: named Megatron modules get a stand-in for `torch` whose device is the CPU.
-Where there is a CUDA device only the version check, the in-process writer and the reader apply.
+Where there is a CUDA device only the version check, the in-process writer, the reader and, without
+Apex and Transformer Engine, what torch's AdamW needs apply.
 """
 
 import contextlib
@@ -61,15 +62,16 @@ def prepare() -> None:
         _check_version(core)
         _write_checkpoints_in_process()
         _read_checkpoints_without_running_them()
+        if _core("optimizer").USING_PYTORCH_OPTIMIZER:  # neither Apex nor Transformer Engine
+            _use_fused_adam()
+            _mend_distributed_optimizer()
         if not on_cuda:
             _use_cpu_device()
             _use_cpu_random_state()
             _use_cpu_gradient_clipping()
-            _use_fused_adam()
             _skip_weight_shards()
             _build_as_on_cuda("optimizer.optimizer", "Float16OptimizerWithFloat16Params")
             _build_as_on_cuda("optimizer.distrib_optimizer", "DistributedOptimizer")
-            _mend_distributed_optimizer()
     _prepared = True
 
 
@@ -242,7 +244,8 @@ def _mend_distributed_optimizer() -> None:
         for group in self.optimizer.param_groups:  # :839 asserts a step before the first step
             for param in group["params"]:
                 state = self.optimizer.state[param]
-                state.setdefault("step", torch.tensor(0.0))
+                # beside the parameter, where the fused form on a GPU looks for it
+                state.setdefault("step", torch.zeros((), device=param.device))
                 state.setdefault("exp_avg", torch.zeros_like(param))
                 state.setdefault("exp_avg_sq", torch.zeros_like(param))
         return state_dict(self)

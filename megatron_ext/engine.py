@@ -225,6 +225,7 @@ def train_step(
     )
     losses, tokens, raised = _gather(engine, sums, flags=flags)
     _refuse_not_finite(engine, samples, losses, first_sample=first_sample)
+    _refuse_nothing_to_learn(engine, samples, tokens, first_sample=first_sample)
     _set_learning_rate(engine, learning_rate)
     _, grad_norm, _ = engine.optimizer.step()
     if not math.isfinite(grad_norm):
@@ -232,7 +233,7 @@ def train_step(
         raise _not_finite(f"the gradient norm is {grad_norm}", where)
     num_tokens = int(sum(tokens))
     return StepResult(
-        loss=math.fsum(losses) / max(num_tokens, 1),
+        loss=math.fsum(losses) / num_tokens,
         loss_tokens=num_tokens,
         grad_norm=float(grad_norm),
         flags=raised,
@@ -277,6 +278,22 @@ def _refuse_not_finite(
     if bad:
         where = describe_rows(engine, samples, bad, first_sample=first_sample)
         raise _not_finite(f"the loss is {losses[bad[0]]}", where)
+
+
+def _refuse_nothing_to_learn(
+    engine: Engine, samples: Samples, tokens: list[float], *, first_sample: int
+) -> None:
+    """Without gradients AdamW would still decay the weights and follow its old momentum."""
+    if any(tokens):
+        return
+    rows = list(range(len(tokens)))
+    where = describe_rows(engine, samples, rows, first_sample=first_sample)
+    raise StageError(
+        "training step",
+        found=f"no token of its batch has loss: {where}",
+        rule="each step learns from at least one token",
+        do="look at the loss masks of these rows, and make their data again",
+    )
 
 
 def describe_rows(engine: Engine, samples: Samples, rows: list[int], *, first_sample: int) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ sys.path.insert(0, str(HERE))
 from toy_stages import REGISTRY, diamond, toy  # noqa: E402
 
 from frontload.launch.jobs import Finished, Tick  # noqa: E402
+from frontload.launch.machine_kind import machine_kind  # noqa: E402
 from frontload.launch.runner import Settings, Summary, run_stages  # noqa: E402
 from frontload.launch.store import Store, Ticket, check_content  # noqa: E402
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError  # noqa: E402
@@ -87,6 +89,8 @@ def test_nothing_of_a_clock_or_host_is_in_an_artifact_but_provenance_has_it(tmp_
     told = json.loads(next((tmp_path / "provenance").rglob("a-*.json")).read_text())
     assert told["cpu_seconds"] > 0
     assert told["placement"]["name"] == "cpu"
+    assert told["made_on"]["cpu"] == machine_kind().cpu
+    assert told["made_on"].keys() == asdict(machine_kind()).keys()
     lines = next((tmp_path / "telemetry").rglob("a-*.jsonl")).read_text().splitlines()
     assert len(lines) == 12
     assert "system/seconds" in lines[0]

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from frontload.eval.score import rescore
+from frontload.launch.machine_kind import machine_kind
 from frontload.recipes.study import load_study
 
 GOLDEN = Path(__file__).with_name("smoke_losses.csv")
@@ -48,10 +49,20 @@ def test_the_smoke_study_from_end_to_end(tmp_path: Path) -> None:
     assert "% of" in printed.splitlines()[-1], "the last line says how busy the cores were"
     check_report(tmp_path / "results" / "smoke", printed)
     check_second_run(tmp_path, len(stages))
+    check_machine(tmp_path)
     check_data(tmp_path)
     check_no_evaluation_question_trains(tmp_path / "store")
     check_scores(tmp_path / "store")
     check_losses(tmp_path / "store")
+
+
+def check_machine(folder: Path) -> None:
+    """Every stage names the kind of machine that made it, those with torch what torch chose."""
+    import torch  # so that this process, too, knows what it chose
+
+    assert torch.backends.cpu.get_cpu_capability() in str(machine_kind())
+    told = frontload(folder, "status", "smoke").splitlines()[-1]
+    assert told == f"made on {machine_kind()}"
 
 
 def check_report(out: Path, printed: str) -> None:

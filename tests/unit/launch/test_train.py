@@ -60,6 +60,7 @@ def test_a_run_leaves_a_checkpoint_of_each_phase_and_a_record(whole: Path) -> No
     told = json.loads(start.read_text())
     assert told["versions"]["megatron-core"]
     assert told["ranks"] == 1
+    assert told["made_on"]["instructions"], "this process has torch, which chose one"
     pace = (whole / "logs" / "rank-00000.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in pace] == [2, 4, 6, 2, 4]
 

@@ -1,6 +1,8 @@
 """Each shim does what the line of Megatron that it stands for would do on a device."""
 
 import importlib.util
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -90,3 +92,31 @@ def test_a_package_is_left_out_of_megatrons_import_and_of_no_other(
     assert "wandb" not in sys.modules
     with cpu._without("json"):
         assert importlib.import_module("json"), "what is there already stays"
+
+
+@pytest.mark.parametrize(("has_kernels", "is_mended"), [(False, True), (True, False)])
+def test_torchs_adamw_is_mended_on_a_gpu_too_and_no_other(
+    *, has_kernels: bool, is_mended: bool
+) -> None:
+    """A process that believes in a GPU; with Apex, whose Adam needs no mending, as a stand-in."""
+    code = (
+        "import sys, types, torch\n"
+        "torch.cuda.is_available = lambda: True\n"
+        f"if {has_kernels}:\n"
+        "    for name in ('apex', 'apex.optimizers'):\n"
+        "        sys.modules[name] = types.ModuleType(name)\n"
+        "    sys.modules['apex.optimizers'].FusedAdam = torch.optim.Adam\n"
+        "    sys.modules['apex.optimizers'].FusedSGD = torch.optim.SGD\n"
+        "from frontload.megatron_ext import cpu\n"
+        "cpu.prepare()\n"
+        "from megatron.core import optimizer\n"
+        "from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer as cut\n"
+        "names = ('state_dict', '_set_main_param_and_optimizer_states', 'load_state_dict')\n"
+        "print([getattr(cut, name).__module__ == cpu.__name__ for name in names])\n"
+        "print(optimizer.torch is not torch)\n"
+    )
+    here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=here)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [str([is_mended] * 3), str(is_mended)]

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,13 +18,18 @@ from frontload.megatron_ext.engine import build_engine, train_step  # noqa: E402
 from frontload.megatron_ext.layers import document_resets  # noqa: E402
 from frontload.megatron_ext.parallelism import join_groups, take_census  # noqa: E402
 from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.stages import pretrain, sft  # noqa: E402
 from frontload.recipes.errors import StageError  # noqa: E402
 from frontload.recipes.placement import Placement  # noqa: E402
 from tests.training_inputs import (  # noqa: E402
+    BATCH,
     SEQUENCE,
     VOCABULARY,
     tiny_model,
+    tiny_pretrain,
+    tiny_sft,
     tiny_training,
+    workspace,
     write_blend,
     write_pack,
 )
@@ -109,6 +115,36 @@ def test_not_a_number_is_refused_with_its_sample(tmp_path: Path) -> None:
     before = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
     with pytest.raises(StageError, match=r"the loss is nan at sample 2 \(base, documents"):
         train_step(engine, samples, first_sample=0, learning_rate=1e-3)
+    for name, parameter in engine.module.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_a_batch_in_which_nothing_is_to_be_learnt_is_refused_with_its_rows(tmp_path: Path) -> None:
+    """AdamW would move every weight all the same: by its decay and by the steps before."""
+    pack = write_pack(tmp_path / "pack", 8)
+    lengths = np.fromfile(pack / "loss_mask.idx", "<i4", count=16, offset=34)
+    ends = np.cumsum(lengths)[1::2]  # two conversations a row
+    masks = np.fromfile(pack / "loss_mask.bin", np.uint8)
+    for row in np.load(pack / "order.npy")[BATCH:]:
+        masks[ends[row - 1] if row else 0 : ends[row]] = 0
+    masks.tofile(pack / "loss_mask.bin")
+    work = workspace(tmp_path / "alone")
+    pretrain(tiny_pretrain(8), write_blend(tmp_path / "in", 8), work)
+    tuned = workspace(tmp_path / "tuned")
+    told = (
+        r"rank 0, step 2: no token of its batch has loss: sample 4 .* on data rank 0; .*sample 7 .*"
+        r"; each step learns from at least one token; look at the loss masks"
+    )
+    with pytest.raises(StageError, match=told):
+        sft(tiny_sft(8), {"pack": pack, "start": work.path}, tuned)
+    assert len(tuned.losses()) == 1
+    engine = build_engine(tiny_model(), tiny_training(8), Placement())
+    initialise_weights(engine.module, tiny_model(), 7)
+    samples = PackSamples(pack, SEQUENCE)
+    train_step(engine, samples, first_sample=0, learning_rate=1e-3)
+    before = {name: p.detach().clone() for name, p in engine.module.named_parameters()}
+    with pytest.raises(StageError, match="no token of its batch"):
+        train_step(engine, samples, first_sample=BATCH, learning_rate=1e-3)
     for name, parameter in engine.module.named_parameters():
         assert torch.equal(parameter, before[name]), name
 
