@@ -1,4 +1,4 @@
-"""The report of a study: tables, verdicts, figures and one self-contained HTML page."""
+"""The report of a study: one folder of pages, figures and tables that needs no network."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,9 @@ import jinja2
 
 from frontload.data_tools.files import read_json, replacing
 from frontload.eval import figures, report_page, rl_curves, training_logs
+from frontload.eval.item_pages import write_item_data
+from frontload.eval.origins import Origin, slugs
+from frontload.eval.tables import label_of
 
 TABULATED = ("cells.json", "tables.json", "tables.md", "verdicts.json")
 
@@ -22,7 +25,7 @@ class ReportRequest:
     study_name: str
     out_dir: Path
     tabulate_folder: Path
-    evaluations: Mapping[str, Sequence[Path]]  # cell -> scores folders, by seed
+    origins: Mapping[str, Sequence[Origin]]  # cell -> its evaluations, by seed
     checkpoints: Mapping[str, Path]  # stage label -> folder, of every trained model
     blends: Mapping[str, Path]
     packs: Mapping[str, Path]
@@ -30,9 +33,14 @@ class ReportRequest:
     keys: Mapping[str, str]  # stage label -> key
     utilisation: str | None  # how busy the workers were, when this run measured it
 
+    @property
+    def evaluations(self) -> dict[str, list[Path]]:
+        """Cell -> folders of its evaluations, by seed."""
+        return {cell: [one.folder for one in asked] for cell, asked in self.origins.items()}
+
 
 def write_report(request: ReportRequest) -> Path:
-    """Writes tables.json, tables.md, verdicts.json, figures/ and report.html; returns the page."""
+    """Writes the tabulated files, figures/, items/ and last report.html; returns the page."""
     out = request.out_dir
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in TABULATED:
@@ -46,8 +54,12 @@ def write_report(request: ReportRequest) -> Path:
     )
     ledger = report_page.ledger_rows(request.blends)
     packs = report_page.pack_rows(request.packs)
-    text = _template().render(
+    names = slugs(request.origins)
+    write_item_pages(request, names)
+    text = _template("report.html.jinja").render(
         request=request,
+        names=names,
+        label_of=label_of,
         page=page,
         figures=drawn,
         ledger=ledger,
@@ -57,6 +69,21 @@ def write_report(request: ReportRequest) -> Path:
     with replacing(out / "report.html", "w") as stream:
         stream.write(text)
     return out / "report.html"
+
+
+def write_item_pages(request: ReportRequest, names: Mapping[str, str]) -> None:
+    """Writes items/: a page of all questions, and the data that it loads."""
+    folder = request.out_dir / "items"
+    write_item_data(folder, request.origins, names=names)
+    text = _template("items.html.jinja").render(
+        study_name=request.study_name,
+        origins=request.origins,
+        label_of=label_of,
+        css=_resource("report.css"),
+        script=_resource("items.js"),
+    )
+    with replacing(folder / "index.html", "w") as stream:
+        stream.write(text)
 
 
 def draw_figures(
@@ -84,12 +111,15 @@ def draw_figures(
     return {name: figures.save(figure, folder, name=name) for name, figure in made.items()}
 
 
-def _template() -> jinja2.Template:
-    # Our own template; what it is filled with is escaped, never compiled.
+def _template(name: str) -> jinja2.Template:
     environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(_resource),
+        undefined=jinja2.StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(_resource("report.html.jinja"))
+    return environment.get_template(name)
 
 
 def _resource(name: str) -> str:
