@@ -68,8 +68,8 @@ class _Corpora:
 
 def write_item_data(
     folder: Path, origins: Mapping[str, Sequence[Origin]], *, names: Mapping[str, str]
-) -> dict[str, str]:
-    """Writes the answers of each cell and then all questions; cell -> the name of its file.
+) -> list[Question]:
+    """Writes the answers of each cell and then all questions, which it returns.
 
     `names` are those of `origins.slugs`. Cells are read one at a time.
     """
@@ -77,18 +77,17 @@ def write_item_data(
     for stale in folder.glob("*.js"):
         stale.unlink()
     questions, corpora = Pool(), _Corpora()
-    written: dict[str, str] = {}
     listed: list[dict[str, Any]] = []
     for cell, asked in origins.items():
         files = [read_results(item_results_file(one.folder)) for one in asked]
         data = _cell_data(files, asked, questions=questions, corpora=corpora)
-        written[cell] = f"{names[cell]}.js"
-        _write_call(folder / written[cell], "frontload_answers", {"cell": cell, **data})
+        name = f"{names[cell]}.js"
+        _write_call(folder / name, "frontload_answers", {"cell": cell, **data})
         listed.append(
             {
                 "cell": cell,
                 "label": label_of(cell),
-                "file": written[cell],
+                "file": name,
                 "suite": files[0].protocol.suite,
                 "temperature": files[0].protocol.temperature,
                 "seeds": [
@@ -101,7 +100,7 @@ def write_item_data(
     fields = list(Question.__dataclass_fields__)
     whole = {"format": 1, "cells": listed, "fields": fields, "questions": rows}
     _write_call(folder / QUESTIONS_FILE, "frontload_questions", whole)
-    return written
+    return list(questions.numbers)
 
 
 def _cell_data(

@@ -10,9 +10,13 @@ from typing import Any
 import jinja2
 
 from frontload.data_tools.files import read_json, replacing
-from frontload.eval import figures, report_page, rl_curves, training_logs
-from frontload.eval.item_pages import write_item_data
+from frontload.eval import cell_figures, figures, report_page, rl_curves, training_logs
+from frontload.eval.downloads import write_downloads
+from frontload.eval.heat_map import heat_maps
+from frontload.eval.item_pages import Question, write_item_data
+from frontload.eval.number_tips import NumberTips
 from frontload.eval.origins import Origin, slugs
+from frontload.eval.seed_values import seed_values
 from frontload.eval.tables import label_of
 
 TABULATED = ("cells.json", "tables.json", "tables.md", "verdicts.json")
@@ -40,7 +44,10 @@ class ReportRequest:
 
 
 def write_report(request: ReportRequest) -> Path:
-    """Writes the tabulated files, figures/, items/ and last report.html; returns the page."""
+    """Writes the tabulated files, recipe, figures/, items/, tables/ and last report.html, the page.
+
+    Returns the page.
+    """
     out = request.out_dir
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in TABULATED:
@@ -48,33 +55,55 @@ def write_report(request: ReportRequest) -> Path:
     tables = read_json(out / "tables.json")
     verdicts = read_json(out / "verdicts.json")
     tabulated = read_json(out / "cells.json")
-    drawn = draw_figures(request, tables=tables, cells=tabulated["cells"])
+    cells = tabulated["cells"]
+    with replacing(out / "recipe.yaml", "w") as stream:
+        stream.write(request.recipe_text)
+    drawn = draw_figures(request, tables=tables, cells=cells)
     page = report_page.build_page(
         tables=tables, verdicts=verdicts, tabulated=tabulated, evaluations=request.evaluations
     )
     ledger = report_page.ledger_rows(request.blends)
     packs = report_page.pack_rows(request.packs)
     names = slugs(request.origins)
-    write_item_pages(request, names)
+    questions = write_item_pages(request, names)
+    tips = NumberTips.of(tables, cells, origins=request.origins, names=names)
+    downloads = write_downloads(
+        out / "tables",
+        tables["tables"],
+        tips=tips,
+        origins=request.origins,
+        study_name=request.study_name,
+    )
     text = _template("report.html.jinja").render(
         request=request,
         names=names,
+        tips=tips,
+        downloads=downloads,
+        heat_maps=heat_maps(cells, questions, floors=tabulated["floors"]),
+        seed_averages=_seed_averages(cells),
         label_of=label_of,
         page=page,
         figures=drawn,
         ledger=ledger,
         packs=packs,
         css=_resource("report.css"),
+        script=_resource("report.js"),
     )
     with replacing(out / "report.html", "w") as stream:
         stream.write(text)
     return out / "report.html"
 
 
-def write_item_pages(request: ReportRequest, names: Mapping[str, str]) -> None:
-    """Writes items/: a page of all questions, and the data that it loads."""
+def _seed_averages(cells: Mapping[str, Any]) -> dict[str, dict[int, float]]:
+    """Cell -> its Average by seed."""
+    metrics = {cell: m.get("sft.avg") or m.get("pt.avg") for cell, m in cells.items()}
+    return {cell: seed_values(metric) for cell, metric in metrics.items()}
+
+
+def write_item_pages(request: ReportRequest, names: Mapping[str, str]) -> list[Question]:
+    """Writes items/: a page of all questions, which are returned, and the data that it loads."""
     folder = request.out_dir / "items"
-    write_item_data(folder, request.origins, names=names)
+    questions = write_item_data(folder, request.origins, names=names)
     text = _template("items.html.jinja").render(
         study_name=request.study_name,
         origins=request.origins,
@@ -84,6 +113,7 @@ def write_item_pages(request: ReportRequest, names: Mapping[str, str]) -> None:
     )
     with replacing(folder / "index.html", "w") as stream:
         stream.write(text)
+    return questions
 
 
 def draw_figures(
@@ -92,11 +122,13 @@ def draw_figures(
     """Draws what there is data for; name -> SVG for the page."""
     made: dict[str, Any] = {}
     if any(any(bar["ours"]) for bar in tables["figure2"]["bars"]):
-        made["figure2"] = figures.bars_by_category(tables["figure2"])
+        made["figure2"] = cell_figures.bars_by_category(tables["figure2"], cells)
     if tables["gap_by_stage"]:
-        made["gap_by_stage"] = figures.gap_by_stage(tables["gap_by_stage"])
+        made["gap_by_stage"] = cell_figures.gap_by_stage(tables["gap_by_stage"], cells)
+    if any("pt.avg" in metrics or "sft.avg" in metrics for metrics in cells.values()):
+        made["averages"] = cell_figures.averages(cells)
     if any("heldout.loss.inside" in metrics for metrics in cells.values()):
-        made["heldout_loss"] = figures.heldout_losses(cells)
+        made["heldout_loss"] = cell_figures.heldout_losses(cells)
     runs = training_logs.read_runs(request.checkpoints)
     for name, panels in (
         ("loss_pretraining", training_logs.pretraining_panel(runs)),
