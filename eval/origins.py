@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from frontload.eval.cells import ALIASES, GROUPS
 
@@ -26,6 +27,16 @@ class Place:
 
     anchor: str
     tip: str  # every stage behind the row, with its key
+
+
+def origins_json(tabulate: str, origins: Mapping[str, Sequence[Origin]]) -> dict[str, Any]:
+    """The form of origins.json: the stage of the tables, and of each cell and seed its stages."""
+    names = ("seed", "evaluation", "checkpoint")
+    cells = {
+        cell: [{name: getattr(one, name) for name in names} for one in asked]
+        for cell, asked in origins.items()
+    }
+    return {"format": 1, "tabulate": tabulate, "cells": cells}
 
 
 def slugs(cells: Iterable[str]) -> dict[str, str]:

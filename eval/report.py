@@ -1,13 +1,11 @@
 """The report of a study: one folder of pages, figures and tables that needs no network."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from frontload.data_tools.files import read_json, replacing
 from frontload.eval import cell_figures, figures, report_page, rl_curves, training_logs
@@ -15,7 +13,8 @@ from frontload.eval.downloads import write_downloads
 from frontload.eval.heat_map import heat_maps
 from frontload.eval.item_pages import Question, write_item_data
 from frontload.eval.number_tips import NumberTips
-from frontload.eval.origins import Origin, slugs
+from frontload.eval.origins import Origin, origins_json, slugs
+from frontload.eval.pages import resource, template
 from frontload.eval.seed_values import seed_values
 from frontload.eval.tables import label_of
 
@@ -52,6 +51,9 @@ def write_report(request: ReportRequest) -> Path:
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in TABULATED:
         shutil.copyfile(request.tabulate_folder / name, out / name)
+    with replacing(out / "origins.json", "w") as stream:
+        tabulate = f"tabulate/{request.tabulate_folder.name}"
+        json.dump(origins_json(tabulate, request.origins), stream, indent=1)
     tables = read_json(out / "tables.json")
     verdicts = read_json(out / "verdicts.json")
     tabulated = read_json(out / "cells.json")
@@ -74,7 +76,7 @@ def write_report(request: ReportRequest) -> Path:
         origins=request.origins,
         study_name=request.study_name,
     )
-    text = _template("report.html.jinja").render(
+    text = template("report.html.jinja").render(
         request=request,
         names=names,
         tips=tips,
@@ -86,8 +88,8 @@ def write_report(request: ReportRequest) -> Path:
         figures=drawn,
         ledger=ledger,
         packs=packs,
-        css=_resource("report.css"),
-        script=_resource("report.js"),
+        css=resource("report.css"),
+        script=resource("report.js"),
     )
     with replacing(out / "report.html", "w") as stream:
         stream.write(text)
@@ -104,12 +106,12 @@ def write_item_pages(request: ReportRequest, names: Mapping[str, str]) -> list[Q
     """Writes items/: a page of all questions, which are returned, and the data that it loads."""
     folder = request.out_dir / "items"
     questions = write_item_data(folder, request.origins, names=names)
-    text = _template("items.html.jinja").render(
+    text = template("items.html.jinja").render(
         study_name=request.study_name,
         origins=request.origins,
         label_of=label_of,
-        css=_resource("report.css"),
-        script=_resource("items.js"),
+        css=resource("report.css"),
+        script=resource("items.js"),
     )
     with replacing(folder / "index.html", "w") as stream:
         stream.write(text)
@@ -141,18 +143,3 @@ def draw_figures(
         made["rl"] = figures.rl_curves(panels)
     folder = request.out_dir / "figures"
     return {name: figures.save(figure, folder, name=name) for name, figure in made.items()}
-
-
-def _template(name: str) -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_resource),
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
-
-
-def _resource(name: str) -> str:
-    return (files("frontload.eval") / name).read_text(encoding="utf-8")

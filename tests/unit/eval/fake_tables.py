@@ -55,7 +55,7 @@ def origins(found: dict[str, list[Path]]) -> dict[str, list[Origin]]:
                 folder=folder,
                 corpus=folder.parents[1] / "corpus",
             )
-            for number, folder in enumerate(found[cell], start=1)
+            for number, folder in enumerate(found[cell])
         ]
         for place, cell in enumerate(found)
     }

@@ -98,7 +98,7 @@ def test_metrics_csv_has_every_seed_of_every_metric(
     cells = read(out / "cells.json")["cells"]
     stages = {cell: [one.evaluation for one in asked] for cell, asked in origins(found).items()}
     wanted = Counter(
-        (cell, name, seed, value, stages[cell][seed - 1])
+        (cell, name, seed, value, stages[cell][seed])
         for cell, metrics in cells.items()
         for name, metric in metrics.items()
         for seed, value in seed_values(metric).items()
