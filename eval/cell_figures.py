@@ -179,7 +179,7 @@ def _gap_line(ax: Any, points: Sequence[Mapping[str, Any]], name: str, *, cells:
             metric, sign = "heldout.loss", -1.0
         ours, base = (cells.get(f"pt:{mix}{point['sft']}", {}) for mix in (name, "base"))
         for seed, value in _dots(seed_gaps(ours, base, metric)):
-            at = (point["stage"] + shift + 0.03, sign * value)
+            at = (point["stage"] + shift + 0.02, sign * value)
             _dot(ax, at, color, f"M_{name}, seed {seed}: {sign * value:+.3g}")
     ax.errorbar(
         [point["stage"] + shift for point in points],

@@ -7,6 +7,7 @@ import jinja2
 
 def template(name: str) -> jinja2.Template:
     """A template of this room; whatever it prints is escaped unless it says otherwise."""
+    # Our own templates; what they are filled with is escaped, never compiled.
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(resource),
         undefined=jinja2.StrictUndefined,
