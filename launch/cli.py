@@ -212,6 +212,10 @@ def _parser(asked: Sequence[str]) -> _Parser:
     one.add_argument("--study", help="the study a label belongs to")
     _add_store(one)
     one.set_defaults(run=_later("frontload.launch.explain", "explain"))
+    text = "two studies: the same cells with their difference, verdicts, recipes; a page"
+    compare = choices.add_parser("compare", help=text, description=text)
+    if command == "compare":
+        importlib.import_module("frontload.launch.compare").add_arguments(compare)
     _add_launch(choices)
     _add_train(choices)
     _add_rl(choices)

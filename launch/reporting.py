@@ -27,15 +27,26 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
     def of_kind(*kinds: str) -> dict[str, Path]:
         return {s.label: folders[s.key] for s in study.stages if s.kind in kinds}
 
-    evaluations = {
-        cell: [folders[study.tabulate.inputs[role].key] for role in roles]
-        for cell, roles in study.tabulate.recipe.cells.items()
-    }
+    origin: Any = importlib.import_module("frontload.eval.origins")
+    origins: dict[str, list[Any]] = {}
+    for cell, roles in study.tabulate.recipe.cells.items():
+        for role in roles:
+            asked = study.tabulate.inputs[role]
+            checkpoint, corpus = asked.inputs["checkpoint"], asked.inputs["corpus"]
+            origins.setdefault(cell, []).append(
+                origin.Origin(
+                    seed=int(role.rpartition(" seed ")[2]),
+                    evaluation=asked.folder,
+                    checkpoint=checkpoint.folder,
+                    folder=folders[asked.key],
+                    corpus=folders[corpus.key],
+                )
+            )
     request = report.ReportRequest(
         study_name=study.name,
         out_dir=out,
         tabulate_folder=folders[study.tabulate.key],
-        evaluations=evaluations,
+        origins=origins,
         checkpoints=of_kind("pretrain", "sft", "grpo"),
         blends=of_kind("blend"),
         packs=of_kind("pack"),

@@ -55,8 +55,12 @@ def test_wheel_installs_only_frontload_and_its_recipes(tmp_path: Path) -> None:
     packed = {name.removeprefix("frontload/") for name in names}
     data = {
         path.relative_to(ROOT).as_posix()
-        for pattern in ("**/*.yaml", "**/*.jinja", "**/*.json")
-        for path in (ROOT / "recipes").glob(pattern)
+        for room, patterns in (
+            ("recipes", ("**/*.yaml", "**/*.jinja", "**/*.json")),
+            ("eval", ("**/*.jinja", "**/*.css", "**/*.js")),
+        )
+        for pattern in patterns
+        for path in (ROOT / room).glob(pattern)
     }
-    assert data, "the recipes room ships its YAML"
+    assert {"recipes", "eval"} == {name.split("/")[0] for name in data}
     assert data <= packed

@@ -23,7 +23,7 @@ PLACES = {
     "launch/torchrun.py": "the job of this run's own ranks, and the error that one of them wrote",
     "rl/agent_loop.py": "the handle of an actor of this run, which Ray hands over as bytes",
     "data_tools/render.py": "the template is recipes/chat.jinja",
-    "eval/report.py": "the template is eval/report.html.jinja",
+    "eval/pages.py": "the templates are eval/*.jinja",
 }
 """Module -> why what it reads is its own."""
 

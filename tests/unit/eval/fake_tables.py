@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.eval.origins import Origin
 from frontload.eval.stages import evaluate_model
 from frontload.recipes.schema import Tabulate
 from tests.unit.eval.fake_study import BookModel, recipe, workspace, write_corpus
@@ -41,6 +42,23 @@ def evaluations(
             evaluate_model(model, recipe(suite, seed=seed), inputs=inputs, work=work)
             found.setdefault(cell, []).append(work.path)
     return found
+
+
+def origins(found: dict[str, list[Path]]) -> dict[str, list[Origin]]:
+    """Where `evaluations` come from, with keys like those of a store."""
+    return {
+        cell: [
+            Origin(
+                seed=number,
+                evaluation=f"evaluate/{folder.parent.name}-{10**11 + place:012d}",
+                checkpoint=f"pretrain/{folder.parent.name}-{2 * 10**11 + place:012d}",
+                folder=folder,
+                corpus=folder.parents[1] / "corpus",
+            )
+            for number, folder in enumerate(found[cell])
+        ]
+        for place, cell in enumerate(found)
+    }
 
 
 def tabulate_recipe(found: dict[str, list[Path]]) -> tuple[Tabulate, dict[str, Path]]:

@@ -14,7 +14,7 @@ from frontload.eval.stages import tabulate
 from frontload.eval.tables import cell_order, label_of
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.eval.fake_study import workspace
-from tests.unit.eval.fake_tables import evaluations, read, tabulate_recipe
+from tests.unit.eval.fake_tables import evaluations, origins, read, tabulate_recipe
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def request(found: dict[str, list[Path]], tabulated: Path, out: Path) -> ReportR
         study_name="fake <study>",
         out_dir=out,
         tabulate_folder=tabulated,
-        evaluations=found,
+        origins=origins(found),
         checkpoints={
             label: log
             for label in ("trunk-seed1", "ldq-seed1", "base+shq-x1-seed1", "ldq+shq-x1-seed1")
@@ -130,11 +130,12 @@ def page(
     return write_report(request(found, tabulated, tmp_path_factory.mktemp("report") / "a" / "out"))
 
 
-def test_the_report_is_one_page_that_needs_no_network(page: Path, tabulated: Path) -> None:
+def test_the_report_is_one_folder_that_needs_no_network(page: Path, tabulated: Path) -> None:
     text = page.read_text()
-    assert not re.search(r"<(script|link|img|iframe)\b|@import|url\((?!#)", text)
-    outside = re.findall(r'(?:href|src)="([^"#][^"]*)"', text)
-    assert not outside
+    for one in (page, page.parent / "items" / "index.html"):
+        assert not re.search(r"<(link|img|iframe)\b|@import|url\((?!#)", one.read_text())
+        for name in re.findall(r'(?:href|src)="([^"#]+)[^"]*"', one.read_text()):
+            assert (one.parent / name).is_file(), name
     assert "fake &lt;study&gt;" in text
     assert "a: &lt;b&gt; &amp; c" in text
     assert "0123456789ab" in text
