@@ -82,23 +82,24 @@ def detail_text(
 
 
 def part_text(part: Part) -> str:
-    """What became of one comparison, in the form `... 3.7 errors from 0, 4.3 are needed`."""
+    """Why a comparison has its verdict, in the form `... 3.7 errors from 0, 4.30 are needed`."""
     distance = "" if part.t is None else f"{abs(part.t):.1f} errors from {part.tested_against:g}"
+    needed = f"{part.critical:.2f} are needed"
     if part.verdict == SUPPORTED:
-        return f"holds beyond its error: {distance}, {part.critical:.2f} are needed"
+        return f"holds beyond its error: {distance}, {needed}"
     if part.verdict == CONTRADICTED:
-        needed = f"{part.critical_of_opposite:.2f} are needed"
-        return f"contradicted, the opposite holds beyond its error: {distance}, {needed}"
+        opposite = f"{part.critical_of_opposite:.2f} are needed"
+        return f"the opposite holds beyond its error: {distance}, {opposite}"
     if part.at_floor:
-        return "undecided: both sides are at what guessing gets (floor)"
+        return "both sides are at what guessing gets (floor)"
     if part.t is None:
-        return "undecided: the cells answer alike (floor or ceiling)"
+        return "the cells answer alike (floor or ceiling)"
     if part.holds:
-        return f"undecided: {distance}, {part.critical:.2f} are needed"
+        return f"within its error: {distance}, {needed}"
     if part.t > part.critical:
         beyond = f"above {part.tested_against:g} beyond its error"
-        return f"undecided: {beyond}, but not above {part.threshold:g}"
-    return f"undecided: not above {part.threshold:g}, {distance}"
+        return f"{beyond}, but not above {part.threshold:g}"
+    return f"not above {part.threshold:g}, {distance}"
 
 
 def one_seed_text(paper_effect: float | None, seeds_needed: int | None) -> str:

@@ -120,7 +120,7 @@ def test_one_seed_says_how_many_the_papers_effect_would_need() -> None:
 def test_the_opposite_effect_contradicts() -> None:
     verdict = depth([0.40, 0.41, 0.42], [0.70, 0.71, 0.72])
     assert verdict.verdict == "contradicted"
-    assert verdict.detail.startswith("contradicted, the opposite holds beyond its error: ")
+    assert verdict.detail.startswith("the opposite holds beyond its error: ")
     assert verdict.decided_by == 0
 
 
@@ -129,25 +129,25 @@ def test_seeds_that_disagree_leave_it_open() -> None:
     assert (verdict.verdict, verdict.holds) == ("undecided", True)
     (part,) = verdict.parts
     assert verdict.detail == (
-        f"undecided: {part.t:.1f} errors from 0, {part.critical:.2f} are needed"
+        f"within its error: {part.t:.1f} errors from 0, {part.critical:.2f} are needed"
     )
 
 
 def test_an_effect_below_the_smallest_that_matters_is_not_supported() -> None:
     small = depth([0.50] * 3, [0.40] * 3, min_effect=50.0)
     assert (small.verdict, small.holds) == ("undecided", False)
-    assert small.detail == "undecided: above 0 beyond its error, but not above 50"
+    assert small.detail == "above 0 beyond its error, but not above 50"
     assert small.parts[0].threshold == 50
     assert small.parts[0].tested_against == 0
     assert depth([0.50] * 3, [0.40] * 3).verdict == "supported"
     none = depth([0.41, 0.39, 0.40], [0.40, 0.41, 0.41])
-    assert none.detail.startswith("undecided: not above 1, ")
+    assert none.detail.startswith("not above 1, ")
 
 
 def test_cells_that_answer_alike_decide_nothing() -> None:
     verdict = of(judge(exact({ALF: [5.0] * 3, LDQ: [5.0] * 3}), min_effect=1.0), "H10")
     assert verdict.verdict == "undecided"
-    assert verdict.detail == "undecided: the cells answer alike (floor or ceiling)"
+    assert verdict.detail == "the cells answer alike (floor or ceiling)"
 
 
 def test_a_comparison_of_cells_that_only_guess_is_called_a_floor() -> None:
@@ -162,7 +162,7 @@ def test_a_comparison_of_cells_that_only_guess_is_called_a_floor() -> None:
     moved = {cell: [one_file(golds, gold="7", seed=s) for s in (1, 2)] for cell in (ALF, LDQ)}
     moved[ALF][0] = one_file(golds | {"q9": 1.0, "q10": 1.0}, gold="7", seed=1)
     verdict = of(judge(Cells(files=moved), min_effect=1.0), "H10")
-    assert verdict.detail == "undecided: both sides are at what guessing gets (floor)"
+    assert verdict.detail == "both sides are at what guessing gets (floor)"
 
 
 EQUAL_ARMS = {
@@ -233,7 +233,7 @@ def test_a_contradicted_part_is_named_and_the_effect_does_not_carry_its_verdict(
     ]  # fmt: skip
     assert verdict.decided_by == 2
     assert verdict.detail.startswith(
-        "part 3 of 4, M_SHQ + SFT[SHQ] over M_base + SFT[SHQ] in code, SFT suite: contradicted"
+        "part 3 of 4, M_SHQ + SFT[SHQ] over M_base + SFT[SHQ] in code, SFT suite: the opposite"
     )
 
 
