@@ -152,12 +152,15 @@ def test_result_folders_and_keys_are_compared_as_names_are(
 def test_the_page_of_a_comparison_names_its_tables_and_shows_names_as_text(
     folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    hostile = tmp_path / "<b>a"
-    shutil.copytree(folder / "1 seeds" / "out", hostile)
-    out = tmp_path / "out"
-    other = str(folder / "2 seeds" / "out")
-    code, _, err = call(capsys, str(hostile), other, "--out", str(out))
+    hostile, other, out = tmp_path / "<b>a", tmp_path / "other", tmp_path / "out"
+    for copy, seeds in ((hostile, 1), (other, 2)):
+        shutil.copytree(folder / f"{seeds} seeds" / "out", copy)
+        recipe = f"seeds: {seeds}\nplacement: {{workers: {seeds}}}\n"
+        (copy / "recipe.yaml").write_text(recipe)
+    code, _, err = call(capsys, str(hostile), str(other), "--out", str(out))
     assert (code, err) == (0, "")
+    fields = json.loads((out / "compare.json").read_text())["fields"]
+    assert fields == [{"field": "seeds", "first": "1", "second": "2"}], "a placement is no number"
     page = Page(out / "compare.html")
     assert not [a for a in page.of("b") if "a" in a]
     assert str(hostile) not in (out / "compare.html").read_text()
