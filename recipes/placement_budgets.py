@@ -40,6 +40,14 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
     check_upkeep(loaded, placement.upkeep, under=f"{under}upkeep.")
     all_at_least(loaded, f"{under}rl", of=placement.rl, least=dict.fromkeys(RL_COUNTS, 1))
     at_least(loaded, f"{under}rl.hang_seconds", value=placement.rl.hang_seconds, least=0.0)
+    if placement.rl.checkpoints_kept == 1:
+        raise loaded.refuse(
+            f"{under}rl.checkpoints_kept",
+            found="is 1",
+            rule="veRL removes the older checkpoint before it names the newer one: a kill between "
+            "the two would leave none to go on from",
+            do="write 2 or more",
+        )
     path = f"{under}rl.rollout_memory_share"
     share(loaded, path, value=placement.rl.rollout_memory_share, is_needed=True)
     if placement.slurm is not None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from verl.utils.checkpoint.checkpoint_manager import BaseCheckpointManager, find_latest_ckpt_path
 
-from frontload.recipes.errors import ArtifactError
+from frontload.launch.submit import load_placement
+from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.rl.checkpoints import (
     MEGATRON,
     PARTS,
@@ -118,6 +119,16 @@ def test_a_step_that_lacks_a_file_is_passed_over(tmp_path: Path, lost: str) -> N
     assert find_start(tmp_path, kept=2, ranks=RANKS) == 8
     assert (tmp_path / TRACKER).read_text() == "8"
     assert list(step_folders(tmp_path)) == [8]
+
+
+def test_one_kept_checkpoint_would_be_none_after_a_kill(tmp_path: Path) -> None:
+    """Why a placement may not ask for one: veRL's own order of removing and naming."""
+    trainer = Trainer(tmp_path, kept=1)
+    trainer.save(1)
+    trainer.save(2, killed_after="actor")
+    assert whole(tmp_path) == []
+    with pytest.raises(RecipeError, match="checkpoints_kept: is 1; veRL removes the older"):
+        load_placement("slurm", ["rl.checkpoints_kept=1"])
 
 
 def test_nothing_is_removed_where_nothing_is_whole(tmp_path: Path) -> None:
