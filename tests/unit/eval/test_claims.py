@@ -42,6 +42,7 @@ def test_the_papers_numbers_give_the_papers_effects_and_results(row: dict) -> No
 @pytest.mark.parametrize("row", paper_claims()["claims"], ids=lambda row: row["id"])
 def test_every_claim_recomputes_to_the_recorded_value(row: dict) -> None:
     found = of(recompute(PaperCells(files={})), row["id"])
+    assert found.formula == (row["formula"] or row["arithmetic"])
     if row["formula"] is None:
         assert found.missing == "arithmetic on the paper's own sizes"
         return
@@ -289,6 +290,7 @@ def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
     cells = study({ALF: [0.7] * 3, LDQ: [0.4] * 3})
     verdicts = judge(cells, min_effect=1.0)
     form = verdicts_json(verdicts, recompute(cells), min_effect=1.0)
+    assert form["format"] == 2
     assert (form["num_hypotheses"], form["num_tested"]) == (18, 1)
     assert form["expected_wrong_by_chance"] == 0.025
     assert form["counts"]["supported"] == 1
