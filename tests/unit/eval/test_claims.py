@@ -8,6 +8,7 @@ import pytest
 
 from frontload.eval.cells import Cells, Draws
 from frontload.eval.claims import judge, recompute, verdicts_json
+from frontload.eval.contrasts import Contrast
 from frontload.eval.paper import paper_claims, paper_tables, printed
 from frontload.eval.spread import stated_spreads
 from frontload.eval.verdict_text import contrast_label, measure_of
@@ -296,6 +297,7 @@ def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
     assert form["counts"]["supported"] == 1
     assert sum(form["counts"].values()) == 18
     assert "1 hypothesis was tested" in form["rule"]
+    assert "about 0.025 would still read supported" in form["rule"]
     assert "above 1 point and" in form["rule"]
     none = verdicts_json(judge(study({}), min_effect=2.0), [], min_effect=2.0)
     assert "none was tested" in none["rule"]
@@ -338,3 +340,5 @@ def test_a_comparison_is_named_by_its_cells() -> None:
 
     (weighed,) = Expression("2 * c('pt:base', 'pt.avg') - c('pt:LDQ', 'pt.avg')").contrasts()
     assert contrast_label(weighed) == "+2 x M_base -1 x M_LDQ"
+    leaves = {("pt:base", "pt.avg"): 1.0, ("pt:LDQ", "pt.avg"): -1.0, ("pt:SHQ", "pt.avg"): 0.5}
+    assert contrast_label(Contrast(weights=leaves)) == "+1 x M_base -1 x M_LDQ +0.5 x M_SHQ"

@@ -1,5 +1,7 @@
 """What stands in the tables, counted by hand on a study of four models and two suites."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -226,11 +228,15 @@ def two_seeds() -> Cells:
             id="c0", benchmark="box", category="gpr", prompt_tokens=4, gold=1,
             log_likelihoods=(-2.0, -1.0),
         )  # fmt: skip
+        cut = replace(file.results[2].samples[1], format_failure="no end")
+        unsure = replace(file.results[2], samples=(file.results[2].samples[0], cut))
         held = (
             document("h0", loss=5.0 * seed, tokens=tokens, greedy=5),
             document("h1", loss=90.0, tokens=30, greedy=3, inside=False),
         )
-        files.append(ResultFile(protocol=file.protocol, results=(*file.results, choice, *held)))
+        files.append(
+            ResultFile(protocol=file.protocol, results=(*file.results[:2], unsure, choice, *held))
+        )
     return Cells(files={"pt:a": files})
 
 
@@ -243,7 +249,7 @@ def number(metric: str, *, seed: int | None = None) -> float:
 def test_a_cells_metrics_counted_by_hand() -> None:
     assert number("bench.chain") == number("pt.math") == 50.0
     assert number("pt.pass_at_k") == pytest.approx(200 / 3), "of three questions two have one right"
-    assert number("pt.format_failure") == 0.0
+    assert number("pt.format_failure") == pytest.approx(100 / 6), "one of six samples"
     assert number("pt.inside") == 50.0
     assert number("bench.box") == 100.0
     assert number("pt.avg") == 75.0
