@@ -56,6 +56,7 @@ def test_the_error_is_compared_with_the_distance_from_the_number_that_is_stated(
     (part,) = verdict.parts
     assert (part.value.value, part.value.se, part.tested_against) == (5.0, 1.0, -2.0)
     assert part.t == pytest.approx(7.0)
+    assert part.value.t == pytest.approx(5.0), "of the number itself from 0"
 
 
 def test_one_part_with_one_seed_leaves_no_verdict(ask: Ask) -> None:
@@ -107,6 +108,7 @@ def test_an_effect_is_judged_when_it_is_the_least_of_just_what_is_compared(
 def test_numbers_without_an_error_are_no_evidence(ask: Ask, lead: float) -> None:
     (verdict,) = ask(leads(avg=[lead] * 3), f"{AVERAGE} > eps")
     assert (verdict.verdict, verdict.parts[0].t) == ("undecided", None)
+    assert verdict.effect.t is None
 
 
 SIX = np.array([-1.0, 1.0, -1.0, 1.0, -1.0, 1.0])  # a mean over seeds has an error of 0.447

@@ -112,6 +112,8 @@ def test_the_three_averages_of_every_cell(tables: dict[str, Table]) -> None:
     assert rows["pt:base"] == [30.0, 30.0, 30.0]
     assert rows["pt:LDQ>sft:SHQ"] == [50.0, 60.0, 50.0], "flat 8 is without instruction following"
     assert len(rows) == 6
+    (tuned,) = [r for r in tables["Averages"].rows if r.cell == "pt:LDQ>sft:SHQ"]
+    assert tuned.paper[2] == 52.28, "Overall of arXiv Table 8"
 
 
 def test_every_cell_by_category_inside_and_outside(tables: dict[str, Table]) -> None:
