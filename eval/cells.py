@@ -111,7 +111,7 @@ class Cells:
             if draws is None:
                 raise MissingCell(name, metric)
             found.append(draws)
-        return mean_draws(found) if len(found) > 1 else found[0]
+        return mean_draws(found)
 
     def seeds_of(self, cell: str) -> set[int]:
         """The seeds of any evaluation of a cell, or of any member of a group."""

@@ -72,10 +72,8 @@ def estimate(cells: Cells, contrast: Contrast) -> Estimated:
 
 def contrast_draws(cells: Cells, contrast: Contrast) -> tuple[Draws, int]:
     """The contrast in each seed and draw, and how many seeds had no partner in some cell."""
+    assert contrast.weights, "a contrast without a cell is a number, and nothing to estimate"
     parts = {leaf: cells.draws(*leaf) for leaf in contrast.weights}
-    if not parts:
-        value = np.full((1, 1), contrast.constant)
-        return Draws(draws_AB=value, seeds=(0,), questions=frozenset()), 0
     seeds = paired_seeds(list(parts.values()))
     if not seeds:
         raise MissingCell(*next(iter(parts)), reason="no training seed has all cells of it")

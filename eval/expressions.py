@@ -22,16 +22,15 @@ METRIC = re.compile(
 
 @dataclass(frozen=True)
 class Extreme:
-    """The least (sign 1) or the greatest (sign -1) of several contrasts."""
+    """The least or the greatest of several contrasts."""
 
     contrasts: tuple[Contrast, ...]
-    sign: int  # 1: min, -1: max; of one contrast it is 1
+    is_least: bool  # of one contrast it says nothing
 
     def times(self, factor: float) -> "Extreme":
         """Every contrast times a number; a negative one turns the least into the greatest."""
         scaled = tuple(contrast.times(factor) for contrast in self.contrasts)
-        turned = factor < 0 and len(scaled) > 1
-        return Extreme(scaled, -self.sign if turned else self.sign)
+        return Extreme(scaled, self.is_least != (factor < 0))
 
     @property
     def is_single(self) -> bool:
@@ -64,7 +63,7 @@ class Expression:
     def contrasts(self) -> tuple[Contrast, ...]:
         """The sums of which the expression is the least; one, unless it has min, max or abs."""
         value = self._value(self._tree)
-        if not value.is_single and value.sign < 0:
+        if not value.is_single and not value.is_least:
             raise self._refused("the greatest of several sums")
         return value.contrasts
 
@@ -95,7 +94,7 @@ class Expression:
         elif kind not in (ast.Gt, ast.GtE):
             raise self._refused(f"`{ast.unparse(node)}`")
         gap = self._sum(left, right.times(-1.0))
-        if not gap.is_single and gap.sign < 0:
+        if not gap.is_single and not gap.is_least:
             raise self._refused(f"`{ast.unparse(node)}`: one of several would do")
         return [
             Comparison(gap=contrast, is_strict=kind in (ast.Gt, ast.Lt))
@@ -139,19 +138,19 @@ class Expression:
                 total = self._sum(total, value)
             return total.times(1.0 / len(values))
         if name == "abs" and len(values) == 1 and values[0].is_single:
-            return Extreme((values[0].contrasts[0], values[0].times(-1.0).contrasts[0]), -1)
+            return Extreme((values[0].contrasts[0], values[0].times(-1.0).contrasts[0]), False)
         if name in ("min", "max") and values:
-            sign = 1 if name == "min" else -1
-            if all(value.is_single or value.sign == sign for value in values):
-                return Extreme(tuple(c for value in values for c in value.contrasts), sign)
+            is_least = name == "min"
+            if all(value.is_single or value.is_least == is_least for value in values):
+                return Extreme(tuple(c for value in values for c in value.contrasts), is_least)
         raise self._refused(f"`{ast.unparse(node)}`")
 
     def _sum(self, left: Extreme, right: Extreme) -> Extreme:
         """Extremes of one kind add up: the least of all pairs' sums."""
-        if not left.is_single and not right.is_single and left.sign != right.sign:
+        if not left.is_single and not right.is_single and left.is_least != right.is_least:
             raise self._refused("a least and a greatest in one sum")
         pairs = [a.plus(b) for a in left.contrasts for b in right.contrasts]
-        return Extreme(tuple(pairs), right.sign if left.is_single else left.sign)
+        return Extreme(tuple(pairs), right.is_least if left.is_single else left.is_least)
 
     def _leaf(self, node: ast.Call) -> Leaf:
         values = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
@@ -181,7 +180,7 @@ class Expression:
 
 
 def _single(contrast: Contrast) -> Extreme:
-    return Extreme((contrast,), 1)
+    return Extreme((contrast,), True)
 
 
 def _is_number(value: Extreme) -> bool:

@@ -149,7 +149,7 @@ def combine(draws_AB: np.ndarray, *, num_items: int, pooled: Spread | None) -> S
         spread = shrunk(own, pooled)
         seeds = spread.variance / num_seeds
         variance = max(items, seeds, items + seeds - _both(resampled_AB))
-        if seeds and variance:
+        if seeds:
             below = seeds**2 / spread.degrees + items**2 / degrees_items
             degrees = variance**2 / below
     return SeededEstimate(

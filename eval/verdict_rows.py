@@ -118,7 +118,7 @@ def _group(measure: str, rows: Sequence[Mapping[str, Any]]) -> VerdictGroup:
     ours += [part["value"] for row in rows for part in row["parts"] if part["measure"] == measure]
     reaches = [abs(one["value"]) + one["critical"] * one["se"] for one in ours]
     reaches += [abs(row["paper_effect"] or 0.0) for row in rows]
-    reach = max(reaches, default=1.0) or 1.0
+    reach = max(reaches) or 1.0
     return VerdictGroup(
         measure=measure, reach=reach, rows=tuple(_verdict_row(row, measure, reach) for row in rows)
     )
@@ -152,16 +152,18 @@ def _verdict_row(row: Mapping[str, Any], measure: str, reach: float) -> VerdictR
 def _mark(shown: Mapping[str, Any] | None, *, paper: float | None, reach: float) -> Mark:
     """The 95% bar is the verdict's own: its critical value times the error."""
 
-    def at(value: float | None) -> float | None:
-        return None if value is None else 0.5 + 0.48 * max(-1.0, min(1.0, value / reach))
+    def at(value: float) -> float:
+        return 0.5 + 0.48 * value / reach
 
-    value = shown["value"] if shown else None
-    half = shown["critical"] * shown["se"] if shown else 0.0
+    low = point = high = None
+    if shown:
+        half = shown["critical"] * shown["se"]
+        low, point, high = (at(shown["value"] + side * half) for side in (-1.0, 0.0, 1.0))
     return Mark(
-        zero=0.5,
-        low=at(None if value is None else value - half),
-        point=at(value),
-        high=at(None if value is None else value + half),
-        paper=at(paper),
+        zero=at(0.0),
+        low=low,
+        point=point,
+        high=high,
+        paper=None if paper is None else at(paper),
         questions_only=bool(shown) and shown["se_seeds"] is None,
     )

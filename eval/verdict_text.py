@@ -6,7 +6,7 @@ from frontload.eval.cells import Leaf, MissingCell
 from frontload.eval.contrasts import Contrast
 from frontload.eval.stats import FOUND, PRIOR_DEGREES, SIGNIFICANCE
 from frontload.eval.tables import label_of
-from frontload.eval.verdicts import CONTRADICTED, ONE_SEED, SUPPORTED, Part
+from frontload.eval.verdicts import CONTRADICTED, SUPPORTED, Part
 
 MEASURES = {
     "pt.avg": "Average, base suite",
@@ -66,7 +66,7 @@ def detail_text(
     seeds_needed: int | None,
 ) -> str:
     """Why the verdict is what it is; with one seed, how many would be needed instead."""
-    if verdict == ONE_SEED or decided_by is None:
+    if decided_by is None:
         return one_seed_text(paper_effect, seeds_needed)
     part = parts[decided_by]
     if len(parts) == 1:

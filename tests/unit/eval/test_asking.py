@@ -76,6 +76,7 @@ def test_every_question_is_answered_in_the_order_of_the_items(
         assert (result.gold, result.family, result.hard) == (item.answer, item.family, item.hard)
         assert result.prompt_tokens == len(tokenizer.encode(item.question)) + 2
         assert {sample.tokens for sample in result.samples} == {60}
+        assert result.num_shots == 0
 
 
 def test_no_two_seeds_and_no_hard_question_share_a_stream(
@@ -87,6 +88,24 @@ def test_no_two_seeds_and_no_hard_question_share_a_stream(
         results = asked(tokenizer, items, seed=seed)
         first += [texts(results, hard=hard)[0][0] for hard in (False, True)]
     assert len(set(first)) == len(first)
+
+
+def test_the_sampler_is_seeded_as_the_stored_evaluations_were(
+    tokenizer: TextTokenizer, items: list[GenerateItem]
+) -> None:
+    """Another seed is another evaluation under the same key."""
+    seeds = []
+
+    class Seen(SamplingModel):
+        def generate(self, prompts: list[list[int]], **options: object) -> list[list[list[int]]]:
+            seeds.append(options["seed"])
+            return super().generate(prompts, **options)
+
+    for seed in (0, 3):
+        answer_items(
+            Seen(tokenizer.vocab_size), tokenizer, items=items, recipe=recipe("sft", seed=seed)
+        )
+    assert seeds == [0, 1, 6, 7], "plain, then hard"
 
 
 def test_another_number_of_hard_samples_moves_no_other_answer(

@@ -8,6 +8,7 @@ import pytest
 
 from frontload.eval.cells import Cells, Draws
 from frontload.eval.claims import judge, recompute, verdicts_json
+from frontload.eval.contrasts import Contrast
 from frontload.eval.paper import paper_claims, paper_tables, printed
 from frontload.eval.spread import stated_spreads
 from frontload.eval.verdict_text import contrast_label, measure_of
@@ -42,6 +43,7 @@ def test_the_papers_numbers_give_the_papers_effects_and_results(row: dict) -> No
 @pytest.mark.parametrize("row", paper_claims()["claims"], ids=lambda row: row["id"])
 def test_every_claim_recomputes_to_the_recorded_value(row: dict) -> None:
     found = of(recompute(PaperCells(files={})), row["id"])
+    assert found.formula == (row["formula"] or row["arithmetic"])
     if row["formula"] is None:
         assert found.missing == "arithmetic on the paper's own sizes"
         return
@@ -289,11 +291,13 @@ def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
     cells = study({ALF: [0.7] * 3, LDQ: [0.4] * 3})
     verdicts = judge(cells, min_effect=1.0)
     form = verdicts_json(verdicts, recompute(cells), min_effect=1.0)
+    assert form["format"] == 2
     assert (form["num_hypotheses"], form["num_tested"]) == (18, 1)
     assert form["expected_wrong_by_chance"] == 0.025
     assert form["counts"]["supported"] == 1
     assert sum(form["counts"].values()) == 18
     assert "1 hypothesis was tested" in form["rule"]
+    assert "about 0.025 would still read supported" in form["rule"]
     assert "above 1 point and" in form["rule"]
     none = verdicts_json(judge(study({}), min_effect=2.0), [], min_effect=2.0)
     assert "none was tested" in none["rule"]
@@ -336,3 +340,5 @@ def test_a_comparison_is_named_by_its_cells() -> None:
 
     (weighed,) = Expression("2 * c('pt:base', 'pt.avg') - c('pt:LDQ', 'pt.avg')").contrasts()
     assert contrast_label(weighed) == "+2 x M_base -1 x M_LDQ"
+    leaves = {("pt:base", "pt.avg"): 1.0, ("pt:LDQ", "pt.avg"): -1.0, ("pt:SHQ", "pt.avg"): 0.5}
+    assert contrast_label(Contrast(weights=leaves)) == "+1 x M_base -1 x M_LDQ +0.5 x M_SHQ"

@@ -15,6 +15,7 @@ from frontload.eval.spread import (
     stage_spread,
     stated_spreads,
 )
+from frontload.eval.stats import Spread
 from frontload.recipes.errors import ArtifactError
 from tests.unit.eval.graded import exact, one_file, study
 
@@ -141,6 +142,76 @@ def test_the_error_of_the_least_is_that_of_seeds_and_questions_drawn_again() -> 
     assert found(shared, tied).estimate.se > found(own, tied).estimate.se
 
 
+def drawn(rows: dict[str, list[list[float]]], *, questions: dict[str, int] | None = None) -> Cells:
+    """Cells by their draws: a row a seed, the measured number first."""
+    return Cells.of_metrics(
+        {
+            cell: {
+                "sft.avg": Draws(
+                    draws_AB=np.array(values, dtype=float),
+                    seeds=tuple(range(1, len(values) + 1)),
+                    questions=frozenset(f"q{n}" for n in range((questions or {}).get(cell, 9))),
+                )
+            }
+            for cell, values in rows.items()
+        }
+    )
+
+
+LEAST = "min(c('a','sft.avg'), c('b','sft.avg'))"
+
+
+def test_the_least_of_one_seed_has_the_error_of_its_questions() -> None:
+    """In three draws the least is 3, 1 and 2; the measured numbers are in none of them."""
+    rows = {"a": [[4.0, 5.0, 1.0, 6.0]], "b": [[5.0, 3.0, 4.0, 2.0]]}
+    number = found(LEAST, drawn(rows, questions={"a": 4, "b": 6}))
+    assert number.estimate.value == 4.0
+    assert (number.estimate.se, number.estimate.se_items) == (1.0, 1.0)
+    assert number.estimate.se_seeds is None
+    assert number.estimate.seeds == (4.0,)
+    assert number.estimate.degrees == 3, "those of the contrast that has fewest"
+    assert number.num_items == 6
+
+
+def test_without_two_draws_the_least_has_the_error_of_the_weakest() -> None:
+    rows = {"a": [[4.0, 5.0], [6.0, 7.0]], "b": [[9.0, 3.0], [9.0, 4.0]]}
+    number = found(LEAST, drawn(rows)).estimate
+    assert (number.value, number.se, number.se_items, number.se_seeds) == (5.0, 1.0, 0.0, 1.0)
+    assert number.seeds == (4.0, 6.0), "measured, of the weakest"
+
+
+@pytest.mark.parametrize(
+    ("parts", "share"),
+    [
+        (("c('a','sft.avg')", "c('b','sft.avg')", "c('c','sft.avg')", "c('d','sft.avg')"), 0.7012),
+        (("mean(c('a','sft.avg'), c('b','sft.avg'))", "mean(c('c','sft.avg'), c('d','sft.avg'))"),
+         0.8256),
+        (("c('a','sft.avg') - c('e','sft.avg')", "c('a','sft.avg') - c('e','sft.avg') + 0"), 1.0),
+    ],
+)  # fmt: skip
+def test_the_least_of_independent_numbers_varies_as_the_least_of_normals_does(
+    parts: tuple[str, ...], share: float
+) -> None:
+    """The standard deviation of the least of 4, of 2 and of twice the same normal variable."""
+    values = {name: [30.0, 34.0, 38.0] for name in "abcd"} | {"e": [38.0, 30.0, 34.0]}
+    rows = {name: [[v] * 8001 for v in numbers] for name, numbers in values.items()}
+    cells = drawn(rows)
+    alone = found(parts[0], cells).estimate
+    number = found(f"min({', '.join(parts)})", cells).estimate
+    assert number.se == pytest.approx(share * alone.se, rel=0.03)
+    assert number.se_seeds == pytest.approx(number.se, rel=1e-6), "the questions have no error"
+    assert number.se_items == 0
+
+
+def test_the_least_over_other_seeds_names_no_seed_and_counts_what_has_no_partner() -> None:
+    seeds = {"a": (1, 2), "c": (1, 2), "b": (3, 4), "d": (3, 4, 5)}
+    values = {"a": [5.0, 7.0], "c": [1.0, 1.0], "b": [9.0, 9.0], "d": [1.0, 1.0, 1.0]}
+    text = "min(c('a','sft.avg') - c('c','sft.avg'), c('b','sft.avg') - c('d','sft.avg'))"
+    number = found(text, exact(values, seeds=seeds))
+    assert (number.seeds, number.estimate.seeds) == ((), (5.0,))
+    assert number.num_unpaired == 1
+
+
 def test_a_pooled_spread_knows_what_cells_share_and_what_they_do_not() -> None:
     """The trunk moves all cells of a seed alike and is no spread between them."""
     rng = np.random.default_rng(1)
@@ -164,6 +235,14 @@ def test_cells_that_lack_a_seed_are_not_pooled() -> None:
     cells = exact(numbers, metric="pt.avg")
     assert stage_spread(cells, "pt", "pt.avg", seeds=(1, 2)).degrees == 1
     assert stage_spread(cells, "pt", "pt.avg", seeds=(1, 2)).variance == pytest.approx(1.0)
+    numbers["pt:c"] = [9.0, float("nan")]
+    without = stage_spread(exact(numbers, metric="pt.avg"), "pt", "pt.avg", seeds=(1, 2))
+    assert (without.degrees, without.variance) == (1, pytest.approx(1.0)), "nor one without number"
+
+
+def test_a_pooled_spread_is_of_the_measured_numbers() -> None:
+    cells = drawn({"sft:a": [[1.0, 9.0], [3.0, 0.0]], "sft:b": [[1.0, 2.0], [1.0, 4.0]]})
+    assert stage_spread(cells, "sft", "sft.avg", seeds=(1, 2)).variance == pytest.approx(1.0)
 
 
 def test_after_rl_a_cell_is_its_start_and_a_change() -> None:
@@ -180,6 +259,9 @@ def test_after_rl_a_cell_is_its_start_and_a_change() -> None:
     change = pooled_spread(cells, growth, seeds=seeds)
     assert change.variance == pytest.approx(2, rel=0.15)
     assert change.degrees == 2 * 499, "three changes are all that is pooled"
+    mixed = {leaf: weight for leaf, weight in growth.items() if leaf[0] != "pt:b>sft:SHQ"}
+    mixed[("pt:d>sft:SHQ", metric)] = 1.0
+    assert pooled_spread(cells, mixed, seeds=seeds).variance == pytest.approx(202, rel=0.15)
     alone = exact({n: list(v) for n, v in after.items()}, metric=metric)
     assert pooled_spread(alone, lead, seeds=seeds).variance == pytest.approx(202, rel=0.15)
 
@@ -200,6 +282,10 @@ def test_suites_pool_apart_and_their_variances_add_up() -> None:
     spread = pooled_spread(cells, weights, seeds=range(300))
     assert spread.variance == pytest.approx(52, rel=0.15)
     assert 2 * 299 * 0.9 < spread.degrees < 3 * 299, "nearly all of it comes from the SFT cells"
+    alike = Cells.of_metrics(
+        {cell: {metric: draws(0)} for cell in cells.names for metric in cells.metrics(cell)}
+    )
+    assert pooled_spread(alike, weights, seeds=range(300)) == Spread(variance=0.0, degrees=299)
 
 
 def test_one_seed_has_the_spread_that_its_recipe_states() -> None:
@@ -216,9 +302,12 @@ def test_one_seed_has_the_spread_that_its_recipe_states() -> None:
 
 
 def test_the_spreads_of_a_study_can_be_stated_by_the_next() -> None:
-    numbers = {"pt:a": [1.0, 3.0], "pt:b": [2.0, 2.0], "pt:a>sft:X": [5.0, 5.0]}
+    numbers = {"pt:a": [1.0, 3.0], "pt:b": [2.0, 2.0], "pt:a>sft:X": [5.0, 5.0, 5.0]}
     written = seed_spreads(exact(numbers, metric="flat8.avg"))
     assert written == {"pt/flat8.avg": {"sd": pytest.approx(1.0), "degrees": 1}}
+    both = seed_spreads(exact(numbers | {"pt:b>sft:X": [5.0, 5.0, 5.0]}, metric="flat8.avg"))
+    assert both["sft/flat8.avg"] == {"sd": 0.0, "degrees": 2}, "all three seeds of these two"
+    assert both["pt/flat8.avg"] == written["pt/flat8.avg"]
     (stated,) = stated_spreads({name: row["sd"] for name, row in written.items()}).items()
     assert stated[0] == ("pt", "flat8.avg")
     assert stated[1].variance == pytest.approx(1.0)

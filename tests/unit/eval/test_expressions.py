@@ -28,6 +28,7 @@ def test_an_expression_is_a_sum_of_cells_with_weights() -> None:
     found = one(text)
     assert found == Contrast(weights={B: -0.5, C: -0.5}, constant=3.0, eps=-1.0)
     assert one(f"{c('a')} * 3").weights == {A: 3.0}
+    assert one(f"2 * ({c('a')} - mean({c('b')}, {c('c')}))").weights == {A: 2.0, B: -1.0, C: -1.0}
     assert one(f"-{c('a')}").weights == {A: -1.0}
 
 
@@ -36,6 +37,8 @@ def test_the_least_of_sums_keeps_each_of_them() -> None:
     assert weights == [{A: 1, C: -1}, {B: 1, C: -1}]
     weights = [x.weights for x in Expression(f"{c('c')} - max({c('a')}, {c('b')})").contrasts()]
     assert weights == [{C: 1, A: -1}, {C: 1, B: -1}]
+    weights = [x.weights for x in Expression(f"min({c('a')}, {c('b')}) / 2").contrasts()]
+    assert weights == [{A: 0.5}, {B: 0.5}]
     nested = Expression(f"min({c('a')}, min({c('b')}, {c('c')}))").contrasts()
     assert [x.weights for x in nested] == [{A: 1}, {B: 1}, {C: 1}]
     pairs = Expression(f"min({c('a')}, {c('b')}) - max({c('c')}, 5)").contrasts()
@@ -83,6 +86,7 @@ def test_and_joins_and_keeps_the_order() -> None:
         "c('a')",
         "c('a', 'b', 'c')",
         "c(a, 'sft.avg')",
+        "c(1, 'sft.avg')",
         "open('x')",
         "(1).real",
         "[1, 2][0]",
@@ -121,6 +125,8 @@ def test_anything_outside_the_grammar_is_refused(text: str) -> None:
         "not 1 > 2",
         "max(c('a', 'sft.avg'), 1) > 0",
         "abs(c('a', 'sft.avg')) > 1",
+        "root(c('a', 'sft.avg')) < 1",
+        "abs(c('a', 'sft.avg'), 2) < 1",
         "min(c('a', 'sft.avg'), 1) < 0",
     ],
 )
@@ -137,8 +143,14 @@ def test_a_metric_that_no_cell_can_have_is_refused_by_name(metric: str) -> None:
 
 def test_every_statement_of_the_paper_is_in_the_grammar() -> None:
     for row in paper_claims()["hypotheses"]:
-        assert Expression(row["effect"]).contrasts()
-        assert Expression(row["predicate"]).comparisons()
+        effects = Expression(row["effect"]).contrasts()
+        gaps = [comparison.gap for comparison in Expression(row["predicate"]).comparisons()]
+        assert effects
+        assert gaps
+        assert all(contrast.weights for contrast in [*effects, *gaps]), "each names a cell"
+    for row in paper_claims()["claims"]:
+        if row["formula"] is not None:
+            assert all(contrast.weights for contrast in Expression(row["formula"]).contrasts())
     parts = {
         row["id"][:3]: len(Expression(row["predicate"]).comparisons())
         for row in paper_claims()["hypotheses"]

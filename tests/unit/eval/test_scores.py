@@ -90,7 +90,7 @@ def test_a_wrong_answer_in_the_right_format_is_no_format_failure() -> None:
 
 
 def test_prompts_longer_than_the_models_training_are_counted() -> None:
-    prompts = (CONTEXT - 1, CONTEXT, CONTEXT + 1, 2 * CONTEXT)
+    prompts = (1, CONTEXT - 1, CONTEXT, CONTEXT + 1, 2 * CONTEXT)
     (found,) = scored(
         *(replace(answered(str(n), RIGHT), prompt_tokens=n) for n in prompts)
     ).benchmarks.values()

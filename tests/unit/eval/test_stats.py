@@ -1,11 +1,16 @@
 """Errors over questions, samples and seeds."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq
+from scipy.stats import nct
+from scipy.stats import t as student
 
 from frontload.eval.stats import (
+    MOST_SEEDS,
     Spread,
     clustered_mean,
     combine,
@@ -36,12 +41,24 @@ def test_a_mean_of_benchmarks_weighs_them_alike() -> None:
     assert found.se == pytest.approx(parts[0].se / 2)
 
 
+def test_one_question_has_no_error_and_none_has_no_number() -> None:
+    alone = clustered_mean([0.5])
+    assert (alone.value, alone.se, alone.num_units) == (0.5, None, 1)
+    nothing = clustered_mean([])
+    assert math.isnan(nothing.value)
+    assert (nothing.se, nothing.num_units) == (None, 0)
+
+
 def test_loss_per_token_weighs_tokens_and_its_error_counts_documents() -> None:
     found = ratio([10.0, 30.0], [10, 10])
     assert found.value == pytest.approx(2.0)
     assert found.se == pytest.approx(math.sqrt(2 * (100 + 100)) / 20)
     assert ratio([3.0, 1.0], [30, 10]).se == pytest.approx(0.0)
+    three = ratio([1.0, 2.0, 6.0], [1, 1, 1])
+    assert three.se == pytest.approx(np.std([1, 2, 6], ddof=1) / math.sqrt(3)), "that of a mean"
     assert ratio([3.0], [30]).se is None
+    assert ratio([3.0], [1]).value == 3.0
+    assert math.isnan(ratio([0.0, 0.0], [0, 0]).value), "no token, no loss"
 
 
 def draws(values: list[float], *, se_items: float = 0.0, own: float = 0.0) -> np.ndarray:
@@ -98,6 +115,48 @@ def test_seeds_and_questions_add_up_and_their_degrees_are_between() -> None:
     assert found.degrees == pytest.approx(expected, rel=0.05)
 
 
+def test_the_error_is_that_of_the_draws_and_not_of_the_measured_number() -> None:
+    found = combine(np.array([[9.0, 1.0, 2.0, 3.0]]), num_items=40, pooled=None)
+    assert (found.value, found.se_items, found.se) == (9.0, 1.0, 1.0)
+    alone = combine(np.array([[9.0, 1.0, 2.0, 3.0]]), num_items=1, pooled=None)
+    assert alone.critical == pytest.approx(12.706, abs=1e-3), "never less than one degree"
+
+
+@pytest.mark.parametrize("num_draws", [0, 1])
+def test_without_two_draws_the_questions_have_no_error(num_draws: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = combine(np.ones((1, 1 + num_draws)), num_items=5, pooled=None)
+        two = combine(np.array([[1.0] * (1 + num_draws), [3.0] * (1 + num_draws)]),
+                      num_items=5, pooled=None)  # fmt: skip
+    assert (one.se, one.se_items) == (0.0, 0.0)
+    assert (two.se, two.se_items, two.se_seeds) == (1.0, 0.0, 1.0)
+
+
+def test_degrees_are_those_of_welch_and_satterthwaite() -> None:
+    """Seeds of variance 1 over 3, questions of 2.25, with two degrees each."""
+    noise_B = np.array([0.0, -1.5, 0.0, 1.5])
+    found = combine(np.array([[1.0], [2.0], [3.0]]) + noise_B, num_items=3, pooled=None)
+    seeds, items = 1 / 3, 2.25
+    assert found.se == pytest.approx(math.sqrt(seeds + items))
+    assert found.degrees == pytest.approx((seeds + items) ** 2 / (seeds**2 / 2 + items**2 / 2))
+
+
+@pytest.mark.parametrize(
+    ("values", "scales", "items", "seeds", "both"),
+    [([0, 8], [3, 1], 8, 16, 2), ([0, 3, 9], [3, 1, 2], 8, 7, 2 / 3)],
+)
+def test_what_two_draws_and_a_few_seeds_share_is_taken_off_exactly(
+    values: list, scales: list, items: float, seeds: float, both: float
+) -> None:
+    """Each seed's draws are +-scale: `both` is the mean square difference of scales, over seeds."""
+    draws_AB = np.array(values)[:, None] + np.array(scales)[:, None] * np.array([0.0, 1.0, -1.0])
+    found = combine(draws_AB, num_items=100, pooled=None)
+    assert found.se_items == pytest.approx(math.sqrt(items))
+    assert found.se_seeds == pytest.approx(math.sqrt(seeds))
+    assert found.se == pytest.approx(math.sqrt(items + seeds - both))
+
+
 def test_what_seeds_answer_differently_is_not_counted_twice() -> None:
     """Own errors of three seeds of 1 stand in their spread and in their mean over questions."""
     values = [0.0, 2.0, 4.0]  # a spread of 2
@@ -109,12 +168,15 @@ def test_what_seeds_answer_differently_is_not_counted_twice() -> None:
 
 
 def test_a_pooled_spread_weighs_as_four_degrees_beside_the_seeds_own() -> None:
-    own = Spread(variance=1.0, degrees=2)
+    own = Spread(variance=3.0, degrees=2)
     found = shrunk(own, Spread(variance=4.0, degrees=30))
-    assert found == Spread(variance=(4 * 4 + 2 * 1) / 6, degrees=6)
-    some = shrunk(own, Spread(variance=4.0, degrees=5))
-    assert some == Spread(variance=(3 * 4 + 2 * 1) / 5, degrees=5), "two of the five are its own"
+    assert found == Spread(variance=(4 * 4 + 2 * 3) / 6, degrees=6)
+    for degrees in (5, 3):
+        some = shrunk(own, Spread(variance=4.0, degrees=degrees))
+        beyond = degrees - 2  # two of them are its own
+        assert some == Spread(variance=(beyond * 4 + 2 * 3) / degrees, degrees=degrees)
     assert shrunk(own, Spread(variance=4.0, degrees=2)) == own, "two cells pool nothing"
+    assert shrunk(own, Spread(variance=4.0, degrees=1)) == own, "nor do fewer degrees than its own"
     assert shrunk(own, None) == own
     estimate = joined([1.0, 2.0, 3.0], pooled=Spread(variance=4.0, degrees=30))
     assert estimate.se == pytest.approx(math.sqrt(3 / 3))
@@ -140,6 +202,34 @@ def test_the_seeds_that_an_effect_needs_are_those_that_find_it() -> None:
     assert seeds_needed(-8.0, variance=36.0, se_items=1.0) == needed, "either way"
     assert seeds_needed(8.0, variance=36.0, se_items=0.0) <= needed
     assert seeds_needed(16.0, variance=36.0, se_items=1.0) < needed
+
+
+@pytest.mark.parametrize("se_items", [0.0, 1.5])
+@pytest.mark.parametrize("num_seeds", [2, 3, 5, 9])
+def test_power_is_that_of_a_t_test_with_the_degrees_of_both_errors(
+    num_seeds: int, se_items: float
+) -> None:
+    """Around the effect that so many seeds find in just 8 of 10 studies, by scipy's own tables."""
+    seeds, items = 9.0 / num_seeds, se_items**2
+    degrees = (seeds + items) ** 2 / (seeds**2 / (4 + num_seeds - 1))
+    critical = student.ppf(0.975, degrees)
+
+    def lacking(effect: float) -> float:
+        return float(nct.sf(critical, degrees, effect / math.sqrt(seeds + items))) - 0.8
+
+    effect = brentq(lacking, 1.0, 60.0)
+    assert seeds_needed(1.0001 * effect, variance=9.0, se_items=se_items) == num_seeds
+    assert seeds_needed(0.9999 * effect, variance=9.0, se_items=se_items) == num_seeds + 1
+
+
+def test_no_more_seeds_are_named_than_anybody_trains() -> None:
+    """A seed more finds an effect 0.05% smaller: the last one found needs all of them."""
+    effects = np.linspace(0.0890, 0.0882, 60)
+    found = [seeds_needed(effect, variance=1.0, se_items=0.0) for effect in effects]
+    named = [needed for needed in found if needed is not None]
+    assert named == sorted(named)
+    assert named[-1] == MOST_SEEDS == 1000
+    assert found[-1] is None
 
 
 def test_an_effect_that_the_questions_blur_is_found_by_no_number_of_seeds() -> None:

@@ -38,6 +38,8 @@ def test_each_suite_asks_its_own_kinds_in_file_order(tmp_path: Path) -> None:
         ({**choice_rows()[0], "gold": 3}, r"gold: 3; gold is the number of an option, 0 to 2"),
         ({**choice_rows()[0], "gold": True}, r"gold: True"),
         ({**choice_rows()[0], "options": "abc"}, r"options: 'abc'; options is a list of texts"),
+        ({**choice_rows()[0], "options": ["a", 1, "c"]}, r"options: \['a', 1, 'c'\]; .*of texts"),
+        ({**few_shot_rows(ROWS)[0], "exemplars": [{}, 1]}, r"exemplars: \[\{\}, 1\]"),
         ({**few_shot_rows(ROWS)[0], "exemplars": [1]}, r"exemplars: \[1\]"),
         ({**few_shot_rows(ROWS)[0], "exemplars": [{}]}, r"exemplars\[0\]: field 'question'"),
     ],

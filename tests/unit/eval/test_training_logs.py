@@ -65,6 +65,8 @@ def test_pretraining_is_one_panel_with_the_trunk_and_where_it_ends(runs: list[Ru
     ]
     (alone,) = pretraining_panel([run for run in runs if run.arm != "trunk"])
     assert alone.boundary is None
+    (one_seed,) = pretraining_panel([run for run in runs if run.seed == 1])
+    assert one_seed.boundary == 80
     assert pretraining_panel([run for run in runs if run.mix]) == []
 
 

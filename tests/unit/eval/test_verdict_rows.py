@@ -55,6 +55,7 @@ def test_the_bar_is_the_interval_that_the_verdict_uses() -> None:
         pytest.approx(middle + half),
     )
     assert row.mark.paper == pytest.approx(0.5 + 0.48 * 9.82 / group.reach)
+    assert row.mark.zero == 0.5, "0 is in the middle"
     assert not row.mark.questions_only
     assert row.judged == row.row["parts"][0]
     assert row.parts == ()
@@ -74,6 +75,27 @@ def test_the_axis_reaches_as_far_as_its_longest_bar_or_the_papers_largest_effect
         reaches.append(abs(row.row["paper_effect"]))
     assert groups["Average, SFT suite"].reach == max(reaches)
     assert groups["flat 8"].reach == pytest.approx(18.74), "only the paper's"
+
+
+def test_a_part_that_reaches_further_than_its_effect_is_on_the_axis() -> None:
+    """H03: one arm of three is 200 points above the rival, the weakest of them 2."""
+    group, row = by_id(rows(exact(LEVELS | {"pt:SHQ>sft:SHQ": [230.0, 240.0, 238.0]})))["H03"]
+    furthest = row.row["parts"][0]["value"]
+    assert group.reach == furthest["value"] + furthest["critical"] * furthest["se"]
+    assert row.parts[0].mark.high == pytest.approx(0.98)
+
+
+def test_an_effect_that_the_paper_does_not_print_is_drawn_by_our_own_reach() -> None:
+    small = {"pt:LDQ>sft:ALF": [0.1, 0.2, 0.15], "pt:LDQ>sft:LDQ": [0.0, 0.0, 0.0]}
+    (row,) = [row for row in rows(exact(small)) if row["id"].startswith("H10")]
+    (group,) = verdict_groups([dict(row, paper_effect=None)])
+    effect = row["effect"]
+    assert group.reach == effect["value"] + effect["critical"] * effect["se"]
+    assert group.reach < 1
+    assert group.rows[0].mark.paper is None
+    (empty,) = verdict_groups([dict(row, paper_effect=None, effect=None, parts=[])])
+    assert empty.reach == 1.0
+    assert empty.rows[0].mark.low is empty.rows[0].mark.high is None
 
 
 def test_parts_have_rows_of_their_own_and_a_bar_only_on_their_own_axis() -> None:
