@@ -89,7 +89,7 @@ def build_page(
         own_tables=tuple(table for table in tables["tables"] if table["id"] in OWN_TABLES),
         claims=tuple(verdicts["claims"]),
         questions=tuple(sample_questions(evaluations)),
-        caveats=tuple(caveats(num_seeds, cells, floors=tabulated["floors"])),
+        caveats=tuple(caveats(num_seeds, cells, tabulated=tabulated)),
         num_seeds=num_seeds,
         compared={
             table["id"]: models_of(row["cell"] for row in table["rows"])
@@ -112,6 +112,17 @@ def rl_lead(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def one_seed_caveat(spread: float | None) -> str:
+    """What a number of one seed is worth; `spread`: sd of a tuned cell's Average over seeds."""
+    said = "One training seed: errors hold questions only, and no verdict is given."
+    if spread is None:
+        return said
+    return (
+        f"{said} Another seed moves a tuned cell's Average by {spread:.1f} points (one standard "
+        "deviation, which the recipe states), so no number here is a fact about its data."
+    )
+
+
 def headline(
     rows: Sequence[Mapping[str, Any]],
     cells: Mapping[str, Any],
@@ -123,7 +134,9 @@ def headline(
     if best is None:
         return "No fine-tuned cell was evaluated, so the question is open here."
     value = cells[best]["sft.avg"]
-    parts = [f"Best here: {label_of(best)}, {value['value']:.1f} +- {value['se']:.1f}%."]
+    only = " (one seed: questions only)" if len(value["seeds"]) == 1 else ""
+    shown = f"{value['value']:.1f} +- {value['se']:.1f}%"
+    parts = [f"Best here: {label_of(best)}, {shown}{only}."]
     durable = next((row for row in rows if row["id"].startswith("H02")), None)
     if durable and durable["effect"]:
         effect = durable["effect"]
@@ -154,11 +167,9 @@ def best_cell(cells: Mapping[str, Any]) -> str | None:
     return max(scored, key=lambda cell: scored[cell]) if scored else None
 
 
-def caveats(
-    num_seeds: int, cells: Mapping[str, Any], *, floors: Mapping[str, Mapping[str, float]]
-) -> list[str]:
+def caveats(num_seeds: int, cells: Mapping[str, Any], *, tabulated: Mapping[str, Any]) -> list[str]:
     """What a reader must know before quoting a number."""
-    guessing = floors.get("sft", {}).get("sft.avg")
+    guessing = tabulated["floors"].get("sft", {}).get("sft.avg")
     floor = [
         label_of(cell)
         for cell, metrics in cells.items()
@@ -175,7 +186,7 @@ def caveats(
         "the same documents at both stages.",
     ]
     if num_seeds == 1:
-        said.insert(0, "One training seed: errors hold questions only, and no verdict is given.")
+        said.insert(0, one_seed_caveat(tabulated["stated_spreads"].get("sft/sft.avg")))
     elif num_seeds < 5:
         said.insert(0, f"{num_seeds} training seeds: the spread over seeds is itself uncertain.")
     if floor:

@@ -1,5 +1,6 @@
 """Evaluations of all cells and seeds to cells.json, tables.json, tables.md and verdicts.json."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
         sft_tokens=recipe.sft_tokens,
         reasoning_pretraining_tokens=recipe.reasoning_pretraining_tokens,
     )
-    write_json(out / "cells.json", _cells_json(cells))
+    write_json(out / "cells.json", _cells_json(cells, stated=recipe.seed_spreads))
     write_json(
         out / "tables.json",
         {
@@ -80,7 +81,7 @@ def _read(inputs: Inputs, role: str, cell: str) -> ResultFile:
     return file
 
 
-def _cells_json(cells: Cells) -> dict[str, Any]:
+def _cells_json(cells: Cells, *, stated: Mapping[str, float]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for cell in cells.files:
         found[cell] = {}
@@ -100,5 +101,6 @@ def _cells_json(cells: Cells) -> dict[str, Any]:
         "unit": "percent; heldout.loss in nats a token",
         "floors": cells.floors(),
         "seed_spreads": seed_spreads(cells),
+        "stated_spreads": dict(stated),
         "cells": found,
     }

@@ -42,9 +42,15 @@ def tables_markdown(
 ) -> str:
     """All tables, then the verdicts."""
     parts = ["# Tables and verdicts", budget.sentence()]
+    seeds = max((n.num_seeds for t in tables for row in t.rows for n in row.ours if n), default=0)
+    error = (
+        "with one training seed the error holds questions only"
+        if seeds == 1
+        else "the error joins training seeds and questions"
+    )
     parts.append(
-        "Numbers are accuracies in % as `ours +- standard error (paper)`; the error joins training "
-        "seeds and questions. `no answer %`: generations without a final answer."
+        f"Numbers are accuracies in % as `ours +- standard error (paper)`; {error}. "
+        "`no answer %`: generations without a final answer."
     )
     parts += [table_text(table) for table in tables]
     parts += ["## Verdicts", textwrap.fill(rule, 100)]

@@ -216,13 +216,13 @@ def test_what_guessing_gets_stands_beside_the_lowest_and_highest_cell(tabulated:
 def test_a_cell_is_at_the_floor_when_it_is_not_above_guessing_beyond_its_error() -> None:
     levels = {"pt:base>sft:SHQ": 21.0, "pt:LDQ>sft:SHQ": 26.0, "pt:LMQ>sft:SHQ": 25.5}
     cells = {cell: {"sft.avg": {"value": v, "se": 3.0}} for cell, v in levels.items()}
-    said = caveats(3, cells, floors={"sft": {"sft.avg": 20.0}})[-1]
+    said = caveats(3, cells, tabulated={"floors": {"sft": {"sft.avg": 20.0}}})[-1]
     assert said == (
         "At the floor (Average within two errors of the 20.0% that guessing gets): "
         "M_base + SFT[SHQ], M_LDQ + SFT[SHQ], M_LMQ + SFT[SHQ]."
     )
     above = {cell: {"sft.avg": {"value": 26.1, "se": 3.0}} for cell in cells}
-    assert "floor" not in caveats(3, above, floors={"sft": {"sft.avg": 20.0}})[-1]
+    assert "floor" not in caveats(3, above, tabulated={"floors": {"sft": {"sft.avg": 20.0}}})[-1]
 
 
 def test_the_point_after_rl_stands_beside_the_number_that_is_judged() -> None:
@@ -275,6 +275,21 @@ def test_only_a_study_of_several_seeds_speaks_of_other_seeds(page: Path, tmp_pat
     assert "Pretraining loss on all tokens" in text
     assert "SFT loss on answer tokens" in text
     assert "other seeds" not in text
+    assert "one standard error over questions only;" in text
+    assert "(one seed: questions only)" in text
+    assert text.count("one seed only") > 10
+    assert not re.search(r">(supported|undecided|contradicted)<", text)
+    tables = (work.path / "tables.md").read_text()
+    assert "with one training seed the error holds questions only" in tables
+
+
+def test_one_seed_tells_what_another_would_move() -> None:
+    cells = {"pt:base>sft:SHQ": {"sft.avg": {"value": 30.0, "se": 1.0, "seeds": [30.0]}}}
+    stated = {"floors": {}, "stated_spreads": {"sft/sft.avg": 3.84}}
+    assert "moves a tuned cell's Average by 3.8 points" in caveats(1, cells, tabulated=stated)[0]
+    unknown = {"floors": {}, "stated_spreads": {}}
+    assert caveats(1, cells, tabulated=unknown)[0].endswith("and no verdict is given.")
+    assert caveats(3, cells, tabulated=unknown)[0].startswith("3 training seeds")
 
 
 def test_a_study_of_own_data_says_what_the_held_out_loss_says(
