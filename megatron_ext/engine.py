@@ -24,6 +24,7 @@ from frontload.megatron_ext.checkpoint import Parts
 from frontload.megatron_ext.datasets import Samples, share_of_rank
 from frontload.megatron_ext.layers import document_resets
 from frontload.megatron_ext.layout import Batching
+from frontload.megatron_ext.ssd_steep import STEEP
 from frontload.megatron_ext.stack import build_model
 from frontload.recipes.errors import StageError
 from frontload.recipes.placement import Placement
@@ -91,6 +92,9 @@ class StepResult:
     loss_tokens: int
     grad_norm: float  # before clipping
     flags: Flags  # those that some rank raised
+    steep_rows: (
+        int  # chunks and heads, over all layers and ranks, that forget too fast for the scan
+    )
     sample_losses: tuple[float, ...]  # mean loss of each sample of the global batch
 
 
@@ -209,6 +213,7 @@ def train_step(
     """
     if engine.clock.is_on:
         engine.clock.began = engine.clock.look()
+    STEEP.take()
     engine.replica.zero_grad_buffer()
     engine.optimizer.zero_grad()
     batching = engine.batching
@@ -223,7 +228,7 @@ def train_step(
         pg_collection=engine.groups,
         p2p_communicator=engine.communicator,
     )
-    losses, tokens, raised = _gather(engine, sums, flags=flags)
+    losses, tokens, raised, steep_rows = _gather(engine, sums, flags=flags)
     _refuse_not_finite(engine, samples, losses, first_sample=first_sample)
     _refuse_nothing_to_learn(engine, samples, tokens, first_sample=first_sample)
     _set_learning_rate(engine, learning_rate)
@@ -237,6 +242,7 @@ def train_step(
         loss_tokens=num_tokens,
         grad_norm=float(grad_norm),
         flags=raised,
+        steep_rows=steep_rows,
         sample_losses=tuple(
             loss / max(count, 1.0) for loss, count in zip(losses, tokens, strict=True)
         ),
@@ -245,9 +251,9 @@ def train_step(
 
 def _gather(
     engine: Engine, sums: list[Tensor], *, flags: Flags
-) -> tuple[list[float], list[float], Flags]:
-    """Loss and tokens of every sample of the global batch, and the flags that any rank has up."""
-    batch, own = engine.training.global_batch_sequences, astuple(flags)
+) -> tuple[list[float], list[float], Flags, int]:
+    """Loss and tokens of every sample of the global batch; of all ranks flags and steep rows."""
+    batch, own = engine.training.global_batch_sequences, (*astuple(flags), STEEP.take())
     flat = torch.zeros(2 * batch + len(own), dtype=torch.float32, device=engine.device)
     groups = engine.groups
     if sums and is_pp_last_stage(groups.pp) and groups.tp.rank() == 0:
@@ -258,9 +264,9 @@ def _gather(
     if dist.get_world_size() > 1:
         dist.all_reduce(flat)
     values = flat.tolist()
-    save, stop, writing = (value > 0 for value in values[2 * batch :])
+    save, stop, writing = (value > 0 for value in values[2 * batch : -1])
     raised = Flags(save=save, stop=stop, writing=writing)
-    return values[:batch], values[batch : 2 * batch], raised
+    return values[:batch], values[batch : 2 * batch], raised, int(values[-1])
 
 
 def _set_learning_rate(engine: Engine, learning_rate: float) -> None:

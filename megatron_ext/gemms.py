@@ -99,6 +99,31 @@ def check_layers(placement: Placement, precision: Precision) -> None:
         )
 
 
+def check_tokens(
+    precision: Precision, placement: Placement, *, micro_sequences: int, sequence_tokens: int
+) -> None:
+    """Checks that FP8 can align the tokens that a rank has of one micro-batch.
+
+    Raises: RecipeError with the next smaller number of tokens that fits.
+    """
+    if not precision.is_fp8:
+        return
+    ranks = placement.tensor_parallel if placement.sequence_parallel else 1
+    tokens, multiple = micro_sequences * sequence_tokens // ranks, FP8_MULTIPLE
+    if precision.scaling == "block":
+        multiple = precision.input_block  # gradients of weights sum over tokens, block by block
+    if tokens % multiple == 0:
+        return
+    fits = sequence_tokens // (multiple * ranks) * multiple * ranks
+    raise RecipeError(
+        "training.sequence_tokens",
+        found=f"is {sequence_tokens}; {micro_sequences} sequences a micro-batch are {tokens} tokens"
+        " on a rank",
+        rule=f"with precision {precision.name} a rank has a multiple of {multiple} tokens",
+        do=f"write {fits} or bf16" if fits else f"write {multiple * ranks} or bf16",
+    )
+
+
 def check_precision(model: Model, precision: Precision, placement: Placement) -> None:
     """Checks that the model as it is cut can run in this precision.
 

@@ -3,7 +3,7 @@ others cannot be. No torch."""
 
 from dataclasses import dataclass, replace
 
-from frontload.megatron_ext.gemms import check_layers, check_precision
+from frontload.megatron_ext.gemms import check_layers, check_precision, check_tokens
 from frontload.megatron_ext.layout import Batch, Batching, cut_batch
 from frontload.megatron_ext.memory import GIB, StageMemory, stage_memory
 from frontload.megatron_ext.timing import StepTime, balance_pipeline, step_time
@@ -57,6 +57,12 @@ def estimate_layout(
     batching = cut_batch(model, batch, placement=placement)
     check_layers(placement, precision)
     check_precision(model, precision, placement)
+    check_tokens(
+        precision,
+        placement,
+        micro_sequences=batching.micro_sequences,
+        sequence_tokens=batch.sequence_tokens,
+    )
     memory = stage_memory(model, batch, placement=placement, batching=batching, precision=precision)
     time = None
     if placement.gpus is not None:

@@ -200,6 +200,7 @@ def _report(job: Job, work: Workspace, *, done: int, result: StepResult) -> None
         train__learning_rate=rate,
         data__samples=job.start_sample + done,
         data__loss_tokens=result.loss_tokens,
+        **({"train__steep_rows": result.steep_rows} if result.steep_rows else {}),
     )
     work.progress(done, job.num_samples, note=f"loss {result.loss:.3f}")
 

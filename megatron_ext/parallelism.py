@@ -13,7 +13,7 @@ from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
 from frontload.megatron_ext.census import count_layer_parameters
-from frontload.megatron_ext.gemms import check_precision
+from frontload.megatron_ext.gemms import check_precision, check_tokens
 from frontload.megatron_ext.gloo import one_gloo_device
 from frontload.megatron_ext.layout import Batching, cut_batch
 from frontload.megatron_ext.pattern import parse_pattern, split_pipeline
@@ -29,7 +29,14 @@ def check_placement(model: Model, training: Training, placement: Placement) -> B
     Raises: RecipeError naming both numbers that do not fit.
     """
     batching = cut_batch(model, training, placement=placement)
-    check_precision(model, find_precision(training.precision), placement)
+    precision = find_precision(training.precision)
+    check_precision(model, precision, placement)
+    check_tokens(
+        precision,
+        placement,
+        micro_sequences=batching.micro_sequences,
+        sequence_tokens=training.sequence_tokens,
+    )
     if model.tie_embeddings and placement.pipeline_parallel > 1 and not torch.cuda.is_available():
         raise RecipeError(
             "model.tie_embeddings",

@@ -5,7 +5,7 @@ Document ids never decrease along a row; tokens of different documents do not se
 The chunked form. With s_i the sum of dt A over a chunk up to token i, the decay from token j to
 token i is exp(s_i) exp(-s_j), so the factors go onto outputs and inputs, and the products of a
 chunk are shared by all heads of a group: no exponential and no mask of (chunk x chunk) a head. That
-is safe while exp(-s_j) is far from overflow; a chunk that decays more is cut in halves first.
+is safe while exp(-s_j) is far from overflow; heads that decay more are left to ssd_steep.py.
 """
 
 import functools
@@ -17,6 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from frontload.megatron_ext.ssd_steep import factors_and_rows, read_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +86,18 @@ class Documents:
             self._hidden[dtype] = hidden.masked_fill_(~same, float("-inf"))
         return self._hidden[dtype]
 
+    def in_chunks(self, size_Q: int) -> Tensor:
+        """[B, chunks, Q]; tokens that fill up the last chunk are of the last document."""
+        ids = self.ids_BS
+        if padding := -ids.shape[1] % size_Q:
+            ids = torch.cat([ids, ids[:, -1:].expand(-1, padding)], 1)
+        return ids.unflatten(1, (-1, size_Q))
+
     def chunks(self, size_Q: int, dtype: torch.dtype) -> _ChunkMasks:
-        """The masks of the scan; tokens that fill up the last chunk are of the last document."""
+        """The masks of the scan."""
         key = (size_Q, dtype)
         if key not in self._chunks:
-            ids = self.ids_BS
-            if padding := -ids.shape[1] % size_Q:
-                ids = torch.cat([ids, ids[:, -1:].expand(-1, padding)], 1)
-            ids = ids.unflatten(1, (-1, size_Q))
+            ids = self.in_chunks(size_Q)
             before, last = torch.cat([ids[:, :1, :1], ids[:, :-1, -1:]], 1), ids[:, :, -1:]
             same = (ids[..., :, None] == ids[..., None, :]).flatten(0, 1)[:, None]
             carry = (before == last)[..., None, None].to(dtype)
@@ -207,41 +213,27 @@ def ssd_chunked(
     """
     x_BSHE, dt_BSH, B_BSGN, C_BSGN = inputs.x, inputs.dt, inputs.B, inputs.C
     size_S = x_BSHE.shape[1]
-    with torch.no_grad():
-        decays = _chunk_decays(dt_BSH * inputs.A_H, min(chunk_tokens, size_S))
-    size_Q = decays.shape[2]
+    size_Q = min(chunk_tokens, size_S)
     padding = -size_S % size_Q
     if padding:
         x_BSHE, B_BSGN, C_BSGN = (
             F.pad(tensor, (0, 0, 0, 0, 0, padding)) for tensor in (x_BSHE, B_BSGN, C_BSGN)
         )
         dt_BSH = F.pad(dt_BSH, (0, 0, 0, padding))
-    tensors = (x_BSHE, dt_BSH, inputs.A_H, B_BSGN, C_BSGN, inputs.D_H, initial_state_BHEN)
+    with torch.no_grad():
+        factors, rows = factors_and_rows((dt_BSH * inputs.A_H).unflatten(1, (-1, size_Q)))
+    tensors = (x_BSHE, dt_BSH, inputs.A_H, B_BSGN, C_BSGN)
+    read = (None, None)
+    if rows is not None:
+        ids_BcQ = None if documents is None else documents.in_chunks(size_Q)
+        read = read_rows(rows, tensors, ids_BcQ, size_Q=size_Q)
     masks = _ChunkMasks(seen=_causal(size_Q, x_BSHE.dtype, x_BSHE.device))
     if documents is not None:
         masks = documents.chunks(size_Q, x_BSHE.dtype)
-    y_BSHE, final_BHEN = _ChunkedScan.apply(*tensors, decays, masks)  # type: ignore[misc]
+    y_BSHE, final_BHEN = _ChunkedScan.apply(  # type: ignore[misc]
+        *tensors, inputs.D_H, initial_state_BHEN, *read, factors, masks, rows
+    )
     return y_BSHE[:, :size_S] if padding else y_BSHE, final_BHEN
-
-
-_MOST_DECAY = 60.0  # of a chunk: exp(60) is 1e26, and float32 holds sums of 1e38
-_TOKEN_DECAY = 40.0  # of a token: exp(-40) is 4e-18, nothing beside 1 in float64; more is cut off
-
-
-def _chunk_decays(log_decay_BSH: Tensor, chunk_tokens: int) -> Tensor:
-    """exp of the sums of `log_decay_BSH` from the beginning of each chunk: [B, chunks, Q, H].
-
-    Q is `chunk_tokens`, halved as often as needed until every chunk decays little enough.
-    """
-    log_decay_BSH.clamp_min_(-_TOKEN_DECAY)
-    size_Q = chunk_tokens
-    while True:
-        padding = -log_decay_BSH.shape[1] % size_Q
-        whole = F.pad(log_decay_BSH, (0, 0, 0, padding)) if padding else log_decay_BSH
-        sums = whole.unflatten(1, (-1, size_Q)).cumsum(2)
-        if size_Q == 1 or sums[:, :, -1].min() > -_MOST_DECAY:
-            return sums.exp_()
-        size_Q = (size_Q + 1) // 2
 
 
 class _ChunkedScan(torch.autograd.Function):
@@ -253,13 +245,13 @@ class _ChunkedScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *args: Any) -> tuple[Tensor, Tensor]:
-        x, dt, A, B, C, D, initial, decays, masks = args
-        size_B, size_S, size_H, size_E = x.shape
+        x, dt, A, B, C, D, initial, y_rows, state_rows, (decays, divisor), masks, rows = args
+        size_B, _, size_H, size_E = x.shape
         size_G, size_N = B.shape[2:]
         chunks = (size_B, decays.shape[1], decays.shape[2])
         cut = _Cut(chunks, size_G)
-        weights, x = decays.view(size_B, size_S, size_H), x.contiguous()
-        dt_weights = dt / weights
+        weights, divisor = decays.view(dt.shape), divisor.view(dt.shape)
+        x, dt_weights = x.contiguous(), dt / divisor
         inputs = cut(x * dt_weights[..., None])
         B, C = cut(B).contiguous(), cut(C).contiguous()  # so that what they were cut of is freed
         scores = cut.masked(torch.bmm(C, B.transpose(1, 2)), masks.seen)
@@ -272,20 +264,27 @@ class _ChunkedScan(torch.autograd.Function):
         states = before.unbind(1)
         states[0].copy_(initial) if initial is not None else states[0].zero_()
         moves = zip(gains.unbind(1), totals.unbind(1), states, masks.carries(), strict=False)
-        for (gain, total, state, carry), after in zip(moves, (*states[1:], final), strict=True):
+        ends = repeat(None) if rows is None else rows.spread(state_rows, gains)
+        for (gain, total, state, carry), after, end in zip(
+            moves, (*states[1:], final), ends, strict=False
+        ):
             gain.add_(state) if carry is None else gain.addcmul_(state, carry)
             torch.mul(gain, total, out=after)
+            if end is not None:
+                after.add_(end)
         before = before.view(-1, inputs.shape[2], size_N)
         summed = torch.bmm(scores, inputs).baddbmm_(C_in, before.transpose(1, 2))
         summed = cut.back(summed, x.shape)
         wide_D = None if D is None else D[:, None].expand(-1, size_E).flatten()
         skip = torch.zeros_like(x) if wide_D is None else (x.flatten(2) * wide_D).view_as(x)
         y = skip.addcmul_(summed, weights[..., None])
+        if rows is not None:
+            rows.add(y_rows, y.unflatten(1, chunks[1:]))
         ctx.save_for_backward(
             *(x, dt, A, wide_D, B, C, B_out, C_in, scores, inputs, gains, before, summed),
-            *(weights, dt_weights),
+            *(weights, dt_weights, divisor),
         )
-        ctx.masks, ctx.cut, ctx.has_initial = masks, cut, initial is not None
+        ctx.masks, ctx.cut, ctx.rows, ctx.has_initial = masks, cut, rows, initial is not None
         ctx.set_materialize_grads(False)
         return y, final
 
@@ -294,10 +293,10 @@ class _ChunkedScan(torch.autograd.Function):
     def backward(  # type: ignore[override]
         ctx: Any, *grad_outputs: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        x, dt, A, wide_D, *products, summed, weights, dt_weights = ctx.saved_tensors
+        x, dt, A, wide_D, *products, summed, weights, dt_weights, divisor = ctx.saved_tensors
         B, C, B_out, C_in, scores, inputs, gains, before = products
         masks, cut, size_H = ctx.masks, ctx.cut, x.shape[2]
-        dy, dstate = grad_outputs
+        dy, dfinal = grad_outputs
         dy = torch.zeros_like(x) if dy is None else dy.contiguous()
         dsummed_natural = dy * weights[..., None]
         dsummed = cut(dsummed_natural)
@@ -305,7 +304,7 @@ class _ChunkedScan(torch.autograd.Function):
         dC = torch.bmm(dsummed, before)
         dbefore = torch.bmm(dsummed.transpose(1, 2), C_in).view_as(gains)
         totals = weights.view(*cut.chunks, size_H)[:, :, -1, :, None, None]
-        dgains, dstate = _chunks_back(dbefore, totals, masks.carries(), dstate=dstate)
+        dgains, dstate = _chunks_back(dbefore, totals, masks.carries(), dstate=dfinal)
         dgains_flat = dgains.view_as(before)
         dB = torch.bmm(inputs, dgains_flat)
         dC, dB = cut.rows(dC, masks.before), cut.rows(dB, masks.after)
@@ -321,7 +320,7 @@ class _ChunkedScan(torch.autograd.Function):
         ds = ds.view(*cut.chunks, size_H)
         ds[:, :, -1].add_((dgains * gains).flatten(3).sum(-1))
         dlog_decay = ds.flip(2).cumsum(2).flip(2).view_as(dt)
-        ddt = (ddt_weights / weights).addcmul_(dlog_decay, A)
+        ddt = (ddt_weights / divisor).addcmul_(dlog_decay, A)
         dA = (dlog_decay * dt).flatten(0, 1).sum(0)
         dx = dinputs.mul_(dt_weights[..., None])
         dD = None
@@ -329,7 +328,12 @@ class _ChunkedScan(torch.autograd.Function):
             dD = (dy * x).view(-1, len(wide_D)).sum(0).view(size_H, -1).sum(1)
             dx.view(-1, len(wide_D)).addcmul_(dy.view(-1, len(wide_D)), wide_D)
         dB, dC = (cut.back(d, (*x.shape[:2], cut.groups, d.shape[2])) for d in (dB, dC))
-        return dx, ddt, dA, dB, dC, dD, dstate if ctx.has_initial else None, None, None
+        drows = (None, None)
+        if ctx.rows is not None:
+            dy_BcQHE = dy.unflatten(1, cut.chunks[1:])
+            drows = (ctx.rows.of(dy_BcQHE), ctx.rows.of_states(dbefore, dfinal))
+        dinitial = dstate if ctx.has_initial else None
+        return dx, ddt, dA, dB, dC, dD, dinitial, *drows, None, None, None
 
 
 def _chunks_back(
@@ -364,7 +368,7 @@ class _Cut:
         if self.groups == 1:
             return batch.view(shape)
         tensor = batch.view(*self.chunks[:2], self.groups, self.chunks[2], -1)
-        return tensor.transpose(2, 3).reshape(shape)
+        return tensor.transpose(2, 3).reshape(shape).contiguous()
 
     def masked(self, scores: Tensor, seen: Tensor) -> Tensor:
         """Zeroes, in place, what a token may not see in its chunk."""

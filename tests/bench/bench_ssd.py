@@ -74,9 +74,16 @@ def compare(shape: dict[str, int], *, rounds: int, calls: int = 1) -> None:
     size = (shape["B"], shape["S"])
     ids = (torch.rand(size) < 1 / 40).long().cumsum(1)
     weigh = torch.randn_like(tensors[0])
+    forgetting, forgotten = ([t.detach().clone() for t in tensors] for _ in range(2))
+    forgetting[1][0, 70:72, 0] = -40.0 / forgetting[2][0]
+    forgotten[1][:] = -40.0 / forgotten[2]
+    for tensor in (*forgetting, *forgotten):
+        tensor.requires_grad_()
 
-    def with_gradient(scan: Callable[..., Tensor], **options: object) -> Callable[[], object]:
-        return lambda: torch.autograd.grad(scan(*tensors, **options), tensors, weigh)
+    def with_gradient(
+        scan: Callable[..., Tensor], of: list[Tensor] = tensors, **options: object
+    ) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(scan(*of, **options), of, weigh)
 
     chunk = shape["Q"]
     timings = measure(
@@ -84,6 +91,12 @@ def compare(shape: dict[str, int], *, rounds: int, calls: int = 1) -> None:
             "recurrence": with_gradient(recurrence),
             "chunked": with_gradient(chunked, ids=None, chunk=chunk),
             "chunked, document resets": with_gradient(chunked, ids=ids, chunk=chunk),
+            "chunked, a head forgets twice": with_gradient(
+                chunked, of=forgetting, ids=None, chunk=chunk
+            ),
+            "chunked, all forget always": with_gradient(
+                chunked, of=forgotten, ids=None, chunk=chunk
+            ),
             "its matrix products alone": products(shape),
         },
         rounds=rounds,

@@ -1,13 +1,17 @@
 """The chunked scan and the convolution against the token-by-token recurrence in float64.
 
 Tolerances: float64 must agree to 1e-11 of the largest entry (sums of some hundred terms); float32
-to 2e-5 of it (its rounding is 6e-8; sums of a hundred terms with cancelling signs lose two digits).
+to 2e-5 of it (its rounding is 6e-8; sums of a hundred terms with cancelling signs lose two digits),
+and the gradient of A to 1e-4 of each head's own: a head that forgets has a small one, of which an
+optimizer like Adam takes the sign all the same. That is measured where all terms have one sign, so
+that a head's gradient is small because it forgets and not because its terms happen to cancel.
 """
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from frontload.megatron_ext.ssd import (
     Documents,
@@ -18,6 +22,7 @@ from frontload.megatron_ext.ssd import (
     ssd_step,
     step_state,
 )
+from frontload.megatron_ext.ssd_steep import STEEP
 from tests.parity.reference_model import convolution, recurrence
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "initial")
@@ -61,6 +66,11 @@ def gradients(tensors: list[Tensor], y: Tensor, final: Tensor) -> tuple[Tensor, 
     return torch.autograd.grad(total, tensors)
 
 
+def own_distance(ours_H: Tensor, reference_H: Tensor) -> float:
+    """Of the head that is farthest from its own gradient, in parts of that."""
+    return float(((ours_H.double() - reference_H) / reference_H).abs().max().detach())
+
+
 def distance(ours: Tensor, reference: Tensor) -> float:
     return float(((ours.double() - reference).abs().max() / reference.abs().max()).detach())
 
@@ -99,6 +109,75 @@ def test_decay_far_beyond_float32_stays_exact_and_finite() -> None:
     for name, one, other in zip(("y", *NAMES), found, expected, strict=True):
         assert bool(torch.isfinite(one).all()), name
         assert distance(one, other) < 2e-5, name
+
+
+@pytest.mark.parametrize("share", [0.0, 0.06], ids=["one document", "documents"])
+@pytest.mark.parametrize(("chunk_tokens", "size_G"), [(1, 1), (8, 2), (32, 1), (64, 4)])
+@pytest.mark.parametrize("decay", [1.0, 4.0, 6.4, 8.0, 12.0, 20.0, 30.0])
+def test_a_head_that_forgets_within_a_token_keeps_its_gradient(
+    decay: float, chunk_tokens: int, size_G: int, share: float
+) -> None:
+    """Rounding of what a token reads of itself is 6e-8; what it reads of others is exp(-decay)."""
+    ids = documents(64, share)
+    exact = [t.abs() for t in draw(64, size_G)]
+    exact[1] = 0.9 + 0.1 * exact[1].clamp(max=1.0)
+    exact[2] = -decay * torch.tensor([1.0, 0.1, 0.5, 1.0], dtype=torch.float64)
+    exact = [t.requires_grad_() for t in exact]
+    x, dt, a, b, c, d, initial = exact
+    y, final = recurrence(x, dt, a, b, c, D_H=d, document_ids_BS=ids, initial_BHEN=initial)
+    (expected,) = torch.autograd.grad(y.sum() + final.sum(), [a])
+    tensors = [t.detach().float().requires_grad_() for t in exact]
+    y, final = scan(tensors, ids if share else None, chunk_tokens)
+    (found,) = torch.autograd.grad(y.sum() + final.sum(), [tensors[2]])
+    assert own_distance(found, expected) < 1e-4
+
+
+def forgetting(tokens: int) -> list[Tensor]:
+    """One head of one row forgets e^40 at each of some neighbouring tokens; nothing else does."""
+    tensors = draw(96, 1, decay=1.0)
+    tensors[1] *= 0.1
+    tensors[1][1, 40 : 40 + tokens, 2] = -40.0 / tensors[2][2]
+    return tensors
+
+
+@pytest.mark.parametrize("share", [0.0, 0.06], ids=["one document", "documents"])
+def test_a_head_that_forgets_leaves_all_others_as_they_are(share: float) -> None:
+    """To the bit; it was the whole batch that went by chunks of one token. And it is exact."""
+    ids = documents(96, share)
+    kept = [t.float() for t in forgetting(0)]
+    y_kept, final_kept = scan(kept, ids, 32)
+    STEEP.take()
+    exact = [t.requires_grad_() for t in forgetting(2)]
+    tensors = [t.detach().float().requires_grad_() for t in exact]
+    ours = scan(tensors, ids, 32)
+    assert STEEP.take() == 1, "a chunk of a head"
+    others = torch.ones(2, 4, dtype=torch.bool)
+    others[1, 2] = False
+    assert torch.equal(ours[0].transpose(1, 2)[others], y_kept.transpose(1, 2)[others])
+    assert torch.equal(ours[1][others], final_kept[others])
+    x, dt, a, b, c, d, initial = exact
+    y, final = recurrence(x, dt, a, b, c, D_H=d, document_ids_BS=ids, initial_BHEN=initial)
+    expected = (y, final, *gradients(exact, y, final))
+    found = (*ours, *gradients(tensors, *ours))
+    for name, one, other in zip(("y", "final", *NAMES), found, expected, strict=True):
+        assert distance(one, other) < 2e-6, name
+
+
+def work(tensors: list[Tensor]) -> int:
+    """Multiplications and additions of all matrix products, forward and backward."""
+    tensors = [t.float().requires_grad_() for t in tensors]
+    with FlopCounterMode(display=False) as counter:
+        gradients(tensors, *scan(tensors, None, 32))
+    return counter.get_total_flops()
+
+
+def test_what_forgetting_costs_is_its_own_rows() -> None:
+    """24 rows of a chunk and a head here: each costs what its share of the rest does, twice."""
+    plain, one = work(forgetting(0)), work(forgetting(2))
+    assert plain < one < plain * (1 + 3 / 24)
+    tensors = forgetting(0)
+    tensors[1] = tensors[1] * 0 + 50.0
+    assert work(tensors) < 4 * plain
 
 
 def test_zero_step_changes_nothing() -> None:

@@ -162,6 +162,8 @@ def test_an_illegal_layout_is_refused_after_the_legal_ones(
         (("laptop", "--placement", "cpu", "sft.tokens=5"), ["write 1_024"]),
         (("hybrid_8b", *PAPER, "ffn_hidden_size=64", "--precision", "nano2_blockwise"),
          ["linear_fc1 of layer 3 is 4096 x 8", "multiples of 16"]),
+        (("hybrid_8b", *PAPER, "--precision", "nano2_blockwise", "--sequence-tokens", "1032"),
+         ["1 sequences a micro-batch are 129 tokens on a rank", "multiple of 128", "write 1024"]),
     ],
 )  # fmt: skip
 def test_wrong_input_is_told_in_four_parts(

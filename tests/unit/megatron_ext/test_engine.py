@@ -13,6 +13,7 @@ from frontload.megatron_ext import cpu
 
 cpu.prepare()
 
+from frontload.megatron_ext import loop  # noqa: E402
 from frontload.megatron_ext.datasets import BlendSamples, PackSamples  # noqa: E402
 from frontload.megatron_ext.engine import build_engine, train_step  # noqa: E402
 from frontload.megatron_ext.layers import document_resets  # noqa: E402
@@ -99,6 +100,35 @@ def test_loss_is_the_mean_over_masked_tokens_of_the_whole_batch(tmp_path: Path) 
         assert result.loss_tokens == int(mask.sum())
         results.append(result.grad_norm)
     assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_heads_that_forget_within_a_token_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgets: bool
+) -> None:
+    """Of one head in each of two layers, four rows and each of their chunks; else nothing is."""
+
+    def drawn(module: Any, model: Any, seed: int) -> None:
+        initialise_weights(module, model, seed)
+        for name, parameter in module.named_parameters():
+            if name.endswith("dt_bias"):
+                parameter.data[1] += 60.0 * forgets
+
+    monkeypatch.setattr(loop, "initialise_weights", drawn)
+    model, work = tiny_model(pattern="M-*M-"), workspace(tmp_path / "work")
+    job = loop.Job(
+        model=model,
+        training=tiny_training(4),
+        samples=PackSamples(write_pack(tmp_path, 4), SEQUENCE),
+        num_samples=4,
+        start_sample=0,
+        start=None,
+        optimizer_continues=False,
+    )
+    loop.train(job, work)
+    ((_, line),) = work.lines
+    expected = 2 * 4 * SEQUENCE // model.mamba_chunk_tokens
+    assert line.get("train__steep_rows") == (expected if forgets else None)
 
 
 def test_not_a_number_is_refused_with_its_sample(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from frontload.megatron_ext import cpu
 
 cpu.prepare()
-from frontload.megatron_ext.gemms import check_precision, list_gemms  # noqa: E402
+from frontload.megatron_ext.gemms import check_precision, check_tokens, list_gemms  # noqa: E402
 from frontload.megatron_ext.precision import emulate_precisions  # noqa: E402
 from frontload.megatron_ext.quantise import (  # noqa: E402
     FORMATS,
@@ -21,7 +21,12 @@ from frontload.megatron_ext.quantise import (  # noqa: E402
 )
 from frontload.recipes.errors import RecipeError  # noqa: E402
 from frontload.recipes.placement import Placement  # noqa: E402
-from frontload.recipes.precision import PRECISIONS, find_precision, refuse_mixing  # noqa: E402
+from frontload.recipes.precision import (  # noqa: E402
+    PRECISIONS,
+    Precision,
+    find_precision,
+    refuse_mixing,
+)
 from tests.training_inputs import tiny_model  # noqa: E402
 
 FP8 = [name for name, precision in PRECISIONS.items() if precision.is_fp8]
@@ -213,6 +218,28 @@ def test_precisions_are_never_mixed() -> None:
     refuse_mixing(BLOCK, weight_block=(128, 128), scaling="block")
     with pytest.raises(RecipeError, match="'hybrid' ?; precisions are named whole"):
         find_precision("hybrid")
+
+
+@pytest.mark.parametrize(
+    ("precision", "tokens", "sequences", "fits"),
+    [(TENSOR, 1027, 1, 1024), (TENSOR, 1030, 1, 1024), (BLOCK, 1040, 1, 1024), (TENSOR, 7, 1, 16)],
+)
+def test_tokens_that_fp8_cannot_align_are_refused(
+    precision: Precision, tokens: int, sequences: int, fits: int
+) -> None:
+    with pytest.raises(RecipeError, match="a rank has a multiple of") as caught:
+        check_tokens(precision, Placement(), micro_sequences=sequences, sequence_tokens=tokens)
+    assert caught.value.do == f"write {fits} or bf16"
+    check_tokens(precision, Placement(), micro_sequences=sequences, sequence_tokens=fits)
+    check_tokens(precision, Placement(), micro_sequences=128, sequence_tokens=tokens)
+    check_tokens(find_precision("bf16"), Placement(), micro_sequences=1, sequence_tokens=tokens)
+
+
+def test_tokens_of_a_rank_are_its_share_of_the_sequence() -> None:
+    cut = Placement(tensor_parallel=2, sequence_parallel=True)
+    with pytest.raises(RecipeError, match="are 8 tokens on a rank") as caught:
+        check_tokens(TENSOR, cut, micro_sequences=1, sequence_tokens=16)
+    assert caught.value.do == "write 32 or bf16"
 
 
 def test_fp8_without_a_layer_to_use_it_is_refused() -> None:
