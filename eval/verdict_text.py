@@ -73,7 +73,8 @@ def detail_text(
         return part_text(part)
     if verdict == SUPPORTED:
         weakest = f"{part.label} in {part.measure}"
-        return f"all {len(parts)} parts hold beyond their errors; the weakest is {weakest}"
+        every = "both" if len(parts) == 2 else f"all {len(parts)}"
+        return f"{every} parts hold beyond their errors; the weakest is {weakest}"
     held = sum(one.verdict == SUPPORTED for one in parts)
     which = f"part {decided_by + 1} of {len(parts)}, {part.label} in {part.measure}"
     if verdict == CONTRADICTED:
