@@ -145,7 +145,8 @@ def _verdict_rows(verdict: Verdict) -> list[list[str]]:
 def _judged(part: Part) -> list[str]:
     if part.t is None or part.value.se_seeds is None:
         return ["", ""]
-    return [f"{part.t:+.1f}", f"{part.critical:.2f}"]
+    needed = part.critical if part.t >= 0 else part.critical_of_opposite
+    return [f"{part.t:+.1f}", f"{needed:.2f}"]
 
 
 def effect_text(effect: Shown | None) -> str:

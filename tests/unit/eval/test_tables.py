@@ -171,7 +171,11 @@ def test_a_reader_is_told_the_number_of_each_verdict(page: Path, tabulated: Path
             assert row["verdict"] == judged["verdict"], "no verdict beside another's number"
     needed = [row for row in rows if row["t"]]
     assert needed
-    assert all(float(row["needed"]) >= 1.96 for row in needed)
+    for row in needed:
+        part = written[row[""][:3]]["parts"][int(row[""][4]) - 1 if "/" in row[""] else 0]
+        side = "critical" if part["t"] >= 0 else "critical_of_opposite"
+        assert row["needed"] == f"{part[side]:.2f}", "that of the side on which it stands"
+        assert f"{part[side]:.2f} needed</span>" in page.read_text()
     assert page.read_text().count(" needed</span>") == len(needed)
 
 
