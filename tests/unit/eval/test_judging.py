@@ -165,3 +165,4 @@ def test_a_floor_is_what_guessing_gets_and_the_cells_error(ask: Ask) -> None:
     assert at_floor(15, 14)
     assert not at_floor(45, 15), "both sides must be"
     assert not at_floor(15, 45)
+    assert not at_floor(20, 20), "15 points are more than two errors of 60 questions"
