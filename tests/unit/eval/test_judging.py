@@ -136,6 +136,8 @@ def test_a_conjunction_survives_bonferroni_by_its_weakest_part(ask: Ask) -> None
     both = f"{MATH} > eps and {AVERAGE} > eps"
     first, second = ask(cells, both, f"{MATH} > eps")
     assert first.verdict == second.verdict == "supported"
+    weakest = "the weakest is M_a over M_b in Average, base suite"
+    assert first.detail == f"both parts hold beyond their errors; {weakest}"
     assert 0.05 / 2 < max(part.p_value for part in first.parts) < 0.05
     assert (first.survives_bonferroni, second.survives_bonferroni) == (False, True)
     (alone,) = ask(cells, both)
