@@ -213,7 +213,7 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
         ("mamba_num_heads", "mamba_num_groups"),
     ):
         whole, divisor = getattr(model, top), getattr(model, part)
-        if divisor < 1 or whole % divisor:
+        if whole % divisor:
             raise loaded.refuse(
                 f"model.{part}",
                 found=f"{divisor} does not divide {top} {whole}",

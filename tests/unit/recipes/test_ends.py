@@ -97,6 +97,7 @@ PARTS = "{base: 256, ldq: 256}"
         (study, ["placement.stages_per_gpu=64"], "placement.stages_per_gpu=65"),
         (study, ["placement.stages_per_gpu=1"], "placement.stages_per_gpu=0"),
         (study, ["placement.upkeep.hang_seconds=604_800", PAUSE], f"{PAUSE}.1"),
+        (study, ["model.mamba_num_groups=1"], "model.mamba_num_groups=0"),
         (training, ["seed=0"], "seed=-1"),
         (training, ["global_batch_sequences=1", "sequence_tokens=128"], "sequence_tokens=129"),
         (training, ["optimizer.adam_beta1=0.0"], "optimizer.adam_beta1=-0.1"),
