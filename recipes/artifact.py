@@ -7,7 +7,7 @@ writes its outputs under `work.path`; the folder is published by one rename when
 import json
 import os
 from collections.abc import Mapping
-from enum import IntEnum
+from enum import IntEnum, unique
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +17,7 @@ Inputs = Mapping[str, Path]
 """Role -> finished artifact folder."""
 
 
+@unique
 class Part(IntEnum):
     """What the main thread of a rank is at. In all but the first two a long stay is honest."""
 
