@@ -52,6 +52,7 @@ Load = Callable[..., None]
 GREEDY = "{num_samples: 1, num_hard_samples: 1, temperature: 0.0, max_new_tokens: 1, num_shots: 0}"
 WHOLE_NODE = "{kind: h100_sxm, kernel_mfu: 1.0, link_share: 1.0, reserved_gib: 0.0}"
 PAUSE = "placement.upkeep.pause_seconds=604_800"
+ONE_PHASE = "phases=[{{name: a, tokens: 128, sources: {{{}}}}}]"
 PARTS = "{base: 256, ldq: 256}"
 
 
@@ -108,7 +109,8 @@ PARTS = "{base: 256, ldq: 256}"
         (training, ["upkeep.spike_window_steps=8", "upkeep.spike_deviations=0.1"], "seed=-1"),
         (training, ["upkeep.spike_window_steps=0", "upkeep.spike_deviations=0.0"], "seed=-1"),
         (training, ["schedule.warmup_share=0.8"], "schedule.warmup_share=0.81"),
-        (training, ["phases=[{name: a, tokens: 128, sources: {base: 1.0}}]"], "phases=[]"),
+        (training, [ONE_PHASE.format("base: 1.0")], "phases=[]"),
+        (training, [ONE_PHASE.format("base: 1.0")], ONE_PHASE.format("base: 1.0, ldq: 0.0")),
         (grpo, ["sampling.top_p=1.0"], "sampling.top_p=0.999"),
         (grpo, ["sampling.validation_temperature=0.01"], "sampling.validation_temperature=0.009"),
         (grpo, ["optimizer.adam_beta2=0.0"], "optimizer.adam_beta2=-0.1"),
