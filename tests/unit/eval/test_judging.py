@@ -108,6 +108,7 @@ def test_an_effect_is_judged_when_it_is_the_least_of_just_what_is_compared(
 def test_numbers_without_an_error_are_no_evidence(ask: Ask, lead: float) -> None:
     (verdict,) = ask(leads(avg=[lead] * 3), f"{AVERAGE} > eps")
     assert (verdict.verdict, verdict.parts[0].t) == ("undecided", None)
+    assert verdict.effect is not None
     assert verdict.effect.t is None
 
 
@@ -120,6 +121,7 @@ def test_the_weakest_part_is_the_one_least_near_to_what_it_needs(ask: Ask) -> No
     (verdict,) = ask(cells, f"{MATH} > 0 and {AVERAGE} > 0")
     near, far = verdict.parts
     assert near.t is not None
+    assert far.t is not None
     assert far.t == pytest.approx(2.0)
     assert near.t < far.t
     assert (verdict.verdict, verdict.decided_by) == ("undecided", 1)
