@@ -22,7 +22,6 @@ from frontload.recipes.rl_schema import GrpoRecipe
 from frontload.rl.agent_loop import draw_seed
 from frontload.rl.rewards import compute_score
 from frontload.rl.rollout import decoder_weights
-from frontload.rl.scan import use_chunked_scan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +35,12 @@ class Answer:
 
 
 class PlainGrpo:
-    """A run on what the stage made for veRL in `folder`: the model and the training prompts."""
+    """A run on what the stage made for veRL in `folder`: the model and the training prompts.
+
+    The caller puts `rl.scan.mixer_forward` in the place of the stock scan.
+    """
 
     def __init__(self, recipe: GrpoRecipe, folder: Path, *, rows_a_time: int) -> None:
-        use_chunked_scan()
         self.recipe, self.folder, self.rows_a_time = recipe, folder, rows_a_time
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder / "model")
         self.actor, self.start = self._model(), self._model()
