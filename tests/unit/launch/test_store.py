@@ -36,6 +36,19 @@ def published(store: Store, stage: Stage = STAGE) -> Path:
     return store.publish(Ticket.of(stage))
 
 
+def test_every_file_of_an_artifact_is_on_the_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the rename finds whole files, the manifest among them."""
+    synced: set[int] = set()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.add(os.fstat(fd).st_ino), fsync(fd)))
+    made = published(Store(tmp_path))
+    files = [path for path in made.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"manifest.json", "one", "two"}
+    assert {path.stat().st_ino for path in files} <= synced
+
+
 def test_looking_makes_nothing(tmp_path: Path) -> None:
     root = tmp_path / "store"
     store = Store(root)

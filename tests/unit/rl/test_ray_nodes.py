@@ -62,3 +62,14 @@ def test_the_commands_end_without_a_traceback(capsys: pytest.CaptureFixture[str]
         words = ["--address", address, "--nodes", "2", "--seconds", "0.05"]
         assert ray_nodes.main(words) == 1
     assert capsys.readouterr().err.startswith(f"frontload: Ray head at {address}: nothing listens")
+
+
+def test_who_names_no_gpus_waits_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Wanted] = []
+    monkeypatch.setattr(ray_nodes, "await_port", lambda address, seconds: None)
+    monkeypatch.setattr(ray_nodes, "_connect", lambda address: lambda: (2, 0))
+    monkeypatch.setattr(
+        ray_nodes, "await_nodes", lambda joined, wanted, started: asked.append(wanted)
+    )
+    assert ray_nodes.main(["--address", "head:1", "--nodes", "2", "--seconds", "7"]) == 0
+    assert asked == [Wanted(nodes=2, gpus=0, seconds=7.0)]

@@ -1,6 +1,7 @@
 """Every setting of the adapter arrives where the installed veRL reads it, for each backend."""
 
 import importlib
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -225,6 +226,14 @@ def test_the_plug_in_is_chosen_by_environment_on_a_laptop_only() -> None:
     assert laptop["VERL_USE_EXTERNAL_MODULES"] == "frontload.rl.cpu_platform"
     assert not any(name.startswith("VERL_") for name in cluster)
     assert laptop["OMP_NUM_THREADS"] == "2"
+
+
+def test_wandb_is_off_unless_it_is_a_logger() -> None:
+    told = replace(placement_of("slurm").rl, loggers=("file", "wandb"))
+    cases = ((placement_of("slurm"), "disabled"), (replace(placement_of("slurm"), rl=told), None))
+    for placement, mode in cases:
+        environment = verl_settings(recipe_of("grpo_8b"), placement, FILES).environment
+        assert environment.get("WANDB_MODE") == mode
 
 
 def test_a_rank_takes_its_whole_share_unless_told() -> None:
