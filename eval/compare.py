@@ -89,7 +89,7 @@ class FieldPair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class StudyComparison:
     """All that is told of two studies."""
 
     names: tuple[str, str]
@@ -111,7 +111,7 @@ class Comparison:
         return {"format": 1, "errors": ERRORS_TEXT, **asdict(self)}
 
 
-def compare_studies(first: Side, second: Side) -> Comparison:
+def compare_studies(first: Side, second: Side) -> StudyComparison:
     """Compares every metric of every cell that both studies have.
 
     Raises: RecipeError where both are one study, or have no metric of a cell in common.
@@ -134,7 +134,7 @@ def compare_studies(first: Side, second: Side) -> Comparison:
         )
     formats = first.verdicts_format, second.verdicts_format
     unknown = tuple(side.name for side in (first, second) if side.recipe is None)
-    return Comparison(
+    return StudyComparison(
         names=(first.name, second.name),
         keys=(first.key, second.key),
         differences=differences,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.data_tools.files import replacing
-from frontload.eval.compare import ERRORS_TEXT, Comparison, Difference, Measured
+from frontload.eval.compare import ERRORS_TEXT, Difference, Measured, StudyComparison
 from frontload.eval.pages import resource, template
 from frontload.eval.tables import label_of
 from frontload.eval.text_tables import NOTHING, grid_text
@@ -30,7 +30,7 @@ IN_TEXT = 2  # sections that a terminal shows
 SAME = "same"
 
 
-def write_comparison(comparison: Comparison, out: Path) -> Path:
+def write_comparison(comparison: StudyComparison, out: Path) -> Path:
     """Writes compare.json, compare.md and last compare.html, which is returned."""
     out.mkdir(parents=True, exist_ok=True)
     text = template("compare.html.jinja").render(
@@ -52,13 +52,13 @@ def write_comparison(comparison: Comparison, out: Path) -> Path:
     return out / "compare.html"
 
 
-def sections(comparison: Comparison) -> list[tuple[str, list[Difference]]]:
+def sections(comparison: StudyComparison) -> list[tuple[str, list[Difference]]]:
     """The sections that have a difference."""
     found = [(title, comparison.of_metric(*metrics)) for title, metrics in SECTIONS]
     return [(title, rows) for title, rows in found if rows]
 
 
-def one_seed_text(comparison: Comparison) -> str:
+def one_seed_text(comparison: StudyComparison) -> str:
     """What the errors of a study of one seed leave out; "" where none has."""
     alone = [
         name
@@ -73,7 +73,7 @@ def one_seed_text(comparison: Comparison) -> str:
     )
 
 
-def comparison_text(comparison: Comparison) -> str:
+def comparison_text(comparison: StudyComparison) -> str:
     """Averages, held-out losses, verdicts and fields as Markdown."""
     first, second = comparison.names
     parts = [f"# {first} and {second}", textwrap.fill(ERRORS_TEXT, 100)]
@@ -130,7 +130,7 @@ def counts_text(first: int, second: int) -> str:
     return str(first) if first == second else f"{first}, {second}"
 
 
-def _fields_text(comparison: Comparison) -> str:
+def _fields_text(comparison: StudyComparison) -> str:
     if comparison.fields is None:
         unknown = " and ".join(comparison.without_recipe)
         return f"The recipe of {unknown} is not known here, so the fields are not compared."

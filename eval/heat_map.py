@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frontload.eval.item_pages import Question
+from frontload.eval.item_pages import AskedQuestion
 from frontload.eval.seed_values import seed_values, seeds_text
 from frontload.eval.suites import CATEGORIES, CELL_PREFIX
 from frontload.eval.tables import cell_order, label_of
@@ -50,12 +50,12 @@ class HeatMap:
 
 def heat_maps(
     cells: Mapping[str, Any],
-    questions: Iterable[Question],
+    questions: Iterable[AskedQuestion],
     *,
     floors: Mapping[str, Mapping[str, float]],
 ) -> list[HeatMap]:
     """One map a suite that this study asked; `floors` are those of cells.json."""
-    asked: dict[str, list[Question]] = {}
+    asked: dict[str, list[AskedQuestion]] = {}
     for question in questions:
         asked.setdefault(question.benchmark, []).append(question)
     made = []
@@ -81,7 +81,7 @@ def heat_maps(
     return made
 
 
-def _column(name: str, questions: Sequence[Question], floor: float | None) -> Column:
+def _column(name: str, questions: Sequence[AskedQuestion], floor: float | None) -> Column:
     families = {question.family for question in questions}
     inside = {question.inside_shq for question in questions}
     return Column(

@@ -28,7 +28,7 @@ QUESTIONS_FILE = "questions.js"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class AskedQuestion:
     """One question, as the page shows it whatever cell answered it."""
 
     id: str
@@ -68,7 +68,7 @@ class _Corpora:
 
 def write_item_data(
     folder: Path, origins: Mapping[str, Sequence[Origin]], *, names: Mapping[str, str]
-) -> list[Question]:
+) -> list[AskedQuestion]:
     """Writes the answers of each cell and then all questions, which it returns.
 
     `names` are those of `origins.slugs`. Cells are read one at a time.
@@ -97,7 +97,7 @@ def write_item_data(
             }
         )
     rows = [list(vars(question).values()) for question in questions.numbers]
-    fields = list(Question.__dataclass_fields__)
+    fields = list(AskedQuestion.__dataclass_fields__)
     whole = {"format": 1, "cells": listed, "fields": fields, "questions": rows}
     _write_call(folder / QUESTIONS_FILE, "frontload_questions", whole)
     return list(questions.numbers)
@@ -143,9 +143,9 @@ def _answers(result: GeneratedResult | ChoiceResult, texts: Pool) -> list[Any]:
     ]
 
 
-def _question(result: GeneratedResult | ChoiceResult, row: Mapping[str, Any]) -> Question:
+def _question(result: GeneratedResult | ChoiceResult, row: Mapping[str, Any]) -> AskedQuestion:
     if isinstance(result, ChoiceResult):
-        return Question(
+        return AskedQuestion(
             id=result.id,
             benchmark=result.benchmark,
             category=result.category,
@@ -157,7 +157,7 @@ def _question(result: GeneratedResult | ChoiceResult, row: Mapping[str, Any]) ->
             gold=str(result.gold),
             options=tuple(map(str, row.get("options", ()))),
         )
-    return Question(
+    return AskedQuestion(
         id=result.id,
         benchmark=result.benchmark,
         category=result.category,

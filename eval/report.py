@@ -11,7 +11,7 @@ from frontload.data_tools.files import read_json, replacing
 from frontload.eval import cell_figures, figures, report_page, rl_curves, training_logs
 from frontload.eval.downloads import write_downloads
 from frontload.eval.heat_map import heat_maps
-from frontload.eval.item_pages import Question, write_item_data
+from frontload.eval.item_pages import AskedQuestion, write_item_data
 from frontload.eval.number_tips import NumberTips
 from frontload.eval.origins import Origin, origins_json, slugs
 from frontload.eval.pages import resource, template
@@ -102,7 +102,7 @@ def _seed_averages(cells: Mapping[str, Any]) -> dict[str, dict[int, float]]:
     return {cell: seed_values(metric) for cell, metric in metrics.items()}
 
 
-def write_item_pages(request: ReportRequest, names: Mapping[str, str]) -> list[Question]:
+def write_item_pages(request: ReportRequest, names: Mapping[str, str]) -> list[AskedQuestion]:
     """Writes items/: a page of all questions, which are returned, and the data that it loads."""
     folder = request.out_dir / "items"
     questions = write_item_data(folder, request.origins, names=names)

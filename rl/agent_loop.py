@@ -60,7 +60,7 @@ class AgentLoop:
         self.score: Callable[..., dict[str, float]] = score
         _, handle = asyncio.run(llm_client._acquire_server("frontload"))
         self._actor = cloudpickle.loads(handle)  # read back by the run whose rollout.py wrote it
-        self._draws = Draws(limit=MOST_DRAWS)
+        self._draws = PromptDraws(limit=MOST_DRAWS)
         use_lean_rows()
         keep_what_is_there()
 
@@ -155,7 +155,7 @@ class AgentLoop:
 
 
 @dataclass(kw_only=True)
-class Draws:
+class PromptDraws:
     """How often a step has asked for prompts: once, and again for what a filter left out."""
 
     limit: int

@@ -3,7 +3,13 @@
 import numpy as np
 
 from frontload.eval.cells import Cells, Draws
-from frontload.eval.results import GeneratedResult, Generation, Protocol, ResultFile
+from frontload.eval.results import (
+    GeneratedResult,
+    Generation,
+    HeldoutResult,
+    Protocol,
+    ResultFile,
+)
 
 
 def one_file(
@@ -87,4 +93,20 @@ def exact(
             }
             for cell, numbers in values.items()
         }
+    )
+
+
+def replayed(
+    name: str, *, loss: float, tokens: int, greedy: int, inside: bool = True
+) -> HeldoutResult:
+    """One held-out document of family `chain`."""
+    return HeldoutResult(
+        id=name,
+        family="chain",
+        domain="math",
+        inside_shq=inside,
+        is_cut=False,
+        num_tokens=tokens,
+        loss_sum=loss,
+        num_greedy_tokens=greedy,
     )

@@ -17,7 +17,7 @@ from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 from frontload.eval.cell_figures import MOST_TICKS, heldout_losses, log_ticks
 from frontload.eval.downloads import escape_latex, latex_table
 from frontload.eval.heat_map import heat_maps
-from frontload.eval.item_pages import Question
+from frontload.eval.item_pages import AskedQuestion
 from frontload.eval.origins import slugs
 from frontload.eval.report import write_report
 from frontload.eval.seed_values import seed_gaps, seed_values, seeds_behind
@@ -296,8 +296,8 @@ def test_the_axis_of_losses_is_logarithmic_and_has_ticks() -> None:
         assert all(low <= tick <= high for tick in found)
 
 
-def question(name: str, family: str, *, inside: bool) -> Question:
-    return Question(
+def question(name: str, family: str, *, inside: bool) -> AskedQuestion:
+    return AskedQuestion(
         id=f"{name}-0",
         benchmark=name,
         category="math",

@@ -10,7 +10,6 @@ from frontload.eval.results import (
     ChoiceResult,
     GeneratedResult,
     Generation,
-    HeldoutResult,
     Protocol,
     Result,
     ResultFile,
@@ -19,6 +18,7 @@ from frontload.eval.results import (
 )
 from frontload.eval.score import Scores, rescore, score
 from frontload.recipes.errors import ArtifactError
+from tests.unit.eval.graded import replayed
 
 CONTEXT = 32
 PROTOCOL = Protocol(
@@ -51,20 +51,6 @@ def answered(name: str, *samples: Generation, category: str = "math") -> Generat
         num_shots=0,
         gold_correct=True,
         samples=samples,
-    )
-
-
-def replayed(name: str, *, loss: float, tokens: int, greedy: int) -> HeldoutResult:
-    """One held-out document of family `chain`."""
-    return HeldoutResult(
-        id=name,
-        family="chain",
-        domain="math",
-        inside_shq=True,
-        is_cut=False,
-        num_tokens=tokens,
-        loss_sum=loss,
-        num_greedy_tokens=greedy,
     )
 
 

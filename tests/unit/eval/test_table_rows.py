@@ -7,7 +7,7 @@ import pytest
 
 from frontload.eval.cells import Cells, MissingCell
 from frontload.eval.paper import printed
-from frontload.eval.results import ChoiceResult, HeldoutResult, ResultFile
+from frontload.eval.results import ChoiceResult, ResultFile
 from frontload.eval.rl_tables import RL_METRICS, rl_table
 from frontload.eval.tables import (
     Table,
@@ -22,22 +22,9 @@ from frontload.eval.tables import (
     stage_gaps,
     study_mixes,
 )
-from tests.unit.eval.graded import one_file
+from tests.unit.eval.graded import one_file, replayed
 
 SETS = {"base": ("math", "science", "code", "gpr"), "sft": ("math", "science", "code", "ins")}
-
-
-def document(name: str, *, loss: float, tokens: int, greedy: int, inside: bool = True):
-    return HeldoutResult(
-        id=name,
-        family="chain",
-        domain="math",
-        inside_shq=inside,
-        is_cut=False,
-        num_tokens=tokens,
-        loss_sum=loss,
-        num_greedy_tokens=greedy,
-    )
 
 
 def asked(suite: str, right: tuple[int, ...], *, loss: float = 2.0, seed: int = 1) -> ResultFile:
@@ -48,8 +35,8 @@ def asked(suite: str, right: tuple[int, ...], *, loss: float = 2.0, seed: int = 
         file = one_file(golds, suite=suite, benchmark=f"{category} B", category=category, seed=seed)
         results += file.results
     results += [
-        document("h0", loss=loss * 30, tokens=30, greedy=15),
-        document("h1", loss=loss * 10, tokens=10, greedy=3),
+        replayed("h0", loss=loss * 30, tokens=30, greedy=15),
+        replayed("h1", loss=loss * 10, tokens=10, greedy=3),
     ]
     return ResultFile(protocol=file.protocol, results=tuple(results))
 
@@ -233,8 +220,8 @@ def two_seeds() -> Cells:
         cut = replace(file.results[2].samples[1], format_failure="no end")
         unsure = replace(file.results[2], samples=(file.results[2].samples[0], cut))
         held = (
-            document("h0", loss=5.0 * seed, tokens=tokens, greedy=5),
-            document("h1", loss=90.0, tokens=30, greedy=3, inside=False),
+            replayed("h0", loss=5.0 * seed, tokens=tokens, greedy=5),
+            replayed("h1", loss=90.0, tokens=30, greedy=3, inside=False),
         )
         files.append(
             ResultFile(protocol=file.protocol, results=(*file.results[:2], unsure, choice, *held))

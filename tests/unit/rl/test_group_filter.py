@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from frontload.recipes.errors import StageError
-from frontload.rl.agent_loop import MOST_DRAWS, Draws, OrderedReplayBuffer, group_metrics
+from frontload.rl.agent_loop import MOST_DRAWS, OrderedReplayBuffer, PromptDraws, group_metrics
 from frontload.rl.settings import verl_settings
 from tests.unit.rl.cluster_recipes import FILES, PAIRS, placement_of, recipe_of
 from tests.unit.rl.verl_config import composed, dataclass_of, verl_configs
@@ -55,7 +55,7 @@ def test_the_groups_that_were_asked_first_are_taken() -> None:
 
 
 def test_a_step_that_finds_no_batch_is_ended() -> None:
-    draws = Draws(limit=MOST_DRAWS)
+    draws = PromptDraws(limit=MOST_DRAWS)
     assert [draws.next(1) for _ in range(MOST_DRAWS)] == list(range(MOST_DRAWS))
     with pytest.raises(StageError, match="too hard or too easy") as caught:
         draws.next(1)
@@ -64,7 +64,7 @@ def test_a_step_that_finds_no_batch_is_ended() -> None:
 
 
 def test_groups_of_two_draws_are_two_groups_and_their_seconds_add_up() -> None:
-    draws = Draws(limit=MOST_DRAWS)
+    draws = PromptDraws(limit=MOST_DRAWS)
     draws.next(1)
     draws.add({"generation": 2.0})
     draws.next(1)
