@@ -1,64 +1,65 @@
-"""`frontload data ...`: which commands there are; the one that was asked for is imported alone."""
+"""`frontload data ...`: the table of its commands, and the arguments of two of them."""
 
 import argparse
-import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from frontload.recipes.command_line import Command
 from frontload.recipes.errors import RecipeError
 
-
-@dataclass(frozen=True)
-class _Command:
-    """Where a command's arguments are added, by a function of a module, and what it is for."""
-
-    text: str
-    module: str
-    adds: str = "add_arguments"
-
-
 HERE = "frontload.data_tools"
-COMMANDS: Mapping[str, _Command] = {
-    "verify": _Command("prove artifacts from their files alone", f"{HERE}.proof.command"),
-    "blend": _Command(
-        "token budgets to phases: windows, order, ledger", f"{HERE}.blending.command"
+COMMANDS: Mapping[str, Command] = {
+    "verify": Command(
+        text="prove artifacts from their files alone", adds=f"{HERE}.proof.command:add_arguments"
     ),
-    "peek": _Command("show rows, documents or samples of an artifact", f"{HERE}.peek.command"),
-    "pack": _Command("conversations to SFT rows with a loss mask", f"{HERE}.packing.command"),
-    "explain": _Command("files and rows behind a sample or document", f"{HERE}.explain_command"),
-    "tokenizer": _Command("train a byte-level BPE on raw files", f"{HERE}.tokenizer_command"),
-    "preprocess": _Command("JSONL or Parquet to Megatron .bin/.idx", f"{HERE}.preprocess.command"),
-    "merge": _Command(
-        "the shards of a preprocess to one output",
-        f"{HERE}.preprocess.command",
-        "add_merge_arguments",
+    "blend": Command(
+        text="token budgets to phases: windows, order, ledger",
+        adds=f"{HERE}.blending.command:add_arguments",
+        takes_overrides=True,
+        names=("blends",),
     ),
-    "curate": _Command(
-        "raw data sets to named sets: adapters, duplicates, benchmarks, overlap",
-        f"{HERE}.curation.command",
+    "peek": Command(
+        text="show rows, documents or samples of an artifact",
+        adds=f"{HERE}.peek.command:add_arguments",
     ),
-    "crossthink": _Command(
-        "Nemotron-CrossThink JSONL to veRL parquet", f"{HERE}.cli", "add_crossthink_arguments"
+    "pack": Command(
+        text="conversations to SFT rows with a loss mask",
+        adds=f"{HERE}.packing.command:add_arguments",
     ),
-    "synth": _Command(
-        "write the procedural corpus of a study", f"{HERE}.cli", "add_synth_arguments"
+    "explain": Command(
+        text="files and rows behind a sample or document",
+        adds=f"{HERE}.explain_command:add_arguments",
+    ),
+    "tokenizer": Command(
+        text="train a byte-level BPE on raw files",
+        adds=f"{HERE}.tokenizer_command:add_arguments",
+    ),
+    "preprocess": Command(
+        text="JSONL or Parquet to Megatron .bin/.idx",
+        adds=f"{HERE}.preprocess.command:add_arguments",
+    ),
+    "merge": Command(
+        text="the shards of a preprocess to one output",
+        adds=f"{HERE}.preprocess.command:add_merge_arguments",
+    ),
+    "curate": Command(
+        text="raw data sets to named sets: adapters, duplicates, benchmarks, overlap",
+        adds=f"{HERE}.curation.command:add_arguments",
+        takes_overrides=True,
+        names=("curations",),
+    ),
+    "crossthink": Command(
+        text="Nemotron-CrossThink JSONL to veRL parquet",
+        adds=f"{HERE}.cli:add_crossthink_arguments",
+    ),
+    "synth": Command(
+        text="write the procedural corpus of a study",
+        adds=f"{HERE}.cli:add_synth_arguments",
+        takes_overrides=True,
+        names=("studies",),
     ),
 }
-
-
-def add_commands(
-    subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]", *, asked: str
-) -> None:
-    """Adds the commands of this room, with the arguments of the one that was asked for.
-
-    Those set `run` to a function from arguments to exit code.
-    """
-    for name, command in COMMANDS.items():
-        parser = subparsers.add_parser(name, help=command.text)
-        if name == asked:
-            getattr(importlib.import_module(command.module), command.adds)(parser)
 
 
 def add_crossthink_arguments(cross: argparse.ArgumentParser) -> None:
@@ -90,7 +91,6 @@ def add_crossthink_arguments(cross: argparse.ArgumentParser) -> None:
 def add_synth_arguments(synth: argparse.ArgumentParser) -> None:
     """Those of `synth`."""
     synth.add_argument("study", metavar="STUDY", help="name or path of a study")
-    synth.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     synth.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     synth.set_defaults(run=run_synth)
 

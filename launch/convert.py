@@ -2,31 +2,52 @@
 
 import argparse
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from frontload.launch.made_by import find_maker
 from frontload.launch.named import built_names, find_named, suggest
 from frontload.launch.store import Store, check_content, check_given, read_manifest
+from frontload.recipes.command_line import Command
 from frontload.recipes.errors import RecipeError
 
 CHECKPOINTS = ("sft", "pretrain", "grpo")
 """The kinds of stages that leave a model."""
 
 
-def add_commands(commands: Any) -> None:
-    """Adds `to-hf` and `from-hf` below `convert`."""
-    to_hf = commands.add_parser("to-hf", help="a checkpoint as a new Hugging Face folder")
-    to_hf.add_argument("checkpoint", help="its folder, or its key or label in the store")
-    to_hf.add_argument("--tokenizer", type=Path, help="tokenizer.json; its study's if not given")
-    to_hf.add_argument("--max-shard-bytes", type=int, default=5_000_000_000)
-    from_hf = commands.add_parser("from-hf", help="a Hugging Face folder as a new checkpoint")
-    from_hf.add_argument("checkpoint", help="the folder with config.json and safetensors")
-    for one, act in ((to_hf, convert_to_hf), (from_hf, convert_from_hf)):
-        one.add_argument("out", type=Path, help="the folder to make; it must not exist")
-        one.add_argument("--dtype", default="fp32", help="fp32 or bf16, rounded to nearest")
-        one.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
-        one.set_defaults(run=act)
+COMMANDS: Mapping[str, Command] = {
+    "to-hf": Command(
+        text="a checkpoint as a new Hugging Face folder",
+        adds="frontload.launch.convert:add_to_hf",
+    ),
+    "from-hf": Command(
+        text="a Hugging Face folder as a new checkpoint",
+        adds="frontload.launch.convert:add_from_hf",
+    ),
+}
+
+
+def add_to_hf(one: argparse.ArgumentParser) -> None:
+    """The arguments of `convert to-hf`."""
+    one.add_argument("checkpoint", help="its folder, or its key or label in the store")
+    one.add_argument("--tokenizer", type=Path, help="tokenizer.json (default its study's)")
+    one.add_argument("--max-shard-bytes", type=int, default=5_000_000_000)
+    _add_out(one)
+    one.set_defaults(run=convert_to_hf)
+
+
+def add_from_hf(one: argparse.ArgumentParser) -> None:
+    """The arguments of `convert from-hf`."""
+    one.add_argument("checkpoint", help="the folder with config.json and safetensors")
+    _add_out(one)
+    one.set_defaults(run=convert_from_hf)
+
+
+def _add_out(one: argparse.ArgumentParser) -> None:
+    one.add_argument("out", type=Path, help="the folder to make; it must not exist")
+    one.add_argument("--dtype", default="fp32", help="fp32 or bf16, rounded to nearest")
+    one.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
 
 
 def convert_to_hf(options: argparse.Namespace) -> int:

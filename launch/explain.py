@@ -2,16 +2,17 @@
 
 import argparse
 import importlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from frontload.launch import show
-from frontload.launch.cli import FIRST_PHASE
 from frontload.launch.crew import Crew
+from frontload.launch.explain_answer import sample_json, stage_json
 from frontload.launch.machine_kind import UNKNOWN, read_machine
 from frontload.launch.made_by import find_maker, run_command, stage_names
-from frontload.launch.named import ambiguous, built_names, find_named, suggest
+from frontload.launch.named import FIRST_PHASE, ambiguous, built_names, find_named, suggest
 from frontload.launch.plan import Entry, plan_study
 from frontload.launch.settle import settle
 from frontload.launch.store import Store, read_manifest
@@ -49,6 +50,9 @@ def explain(options: argparse.Namespace) -> int:
         )
     stage = entry.stage if entry else None
     made_on = read_machine(store, f"{folder.parent.name}/{folder.name}") if folder else UNKNOWN
+    if options.json:
+        print(json.dumps(stage_json(stage, folder, entry=entry, made_on=made_on), indent=1))
+        return 0
     print("\n".join(show.explain_lines(stage, folder, entry=entry, made_on=made_on)))
     return 0
 
@@ -101,6 +105,9 @@ def _explain_sample(options: argparse.Namespace, store: Store) -> int:
     sources = _sources(store, folder)
     folders = origins.sources_in_store(sources["index"], tokenizer=sources["tokenizer"])
     found = origins.explain_sample(folder, folders, number=int(options.what[1]))
+    if options.json:
+        print(json.dumps(sample_json(folder, found), indent=1, default=str))
+        return 0
     further = "" if options.blend else "; another is read with --blend KEY-OR-LABEL"
     print(f"blend/{folder.name}{further}")
     print(found.to_text())

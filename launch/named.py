@@ -10,6 +10,8 @@ from frontload.launch.store import Store
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.load import SHOWN_NAMES, nearest
 
+FIRST_PHASE = "trunk-seed1"  # the blend that all arms of a study share
+
 
 def name_parts(folder: Path) -> tuple[str, str, str]:
     """Kind, label and key of a built folder."""

@@ -2,13 +2,10 @@
 
 import contextlib
 import platform
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +15,7 @@ from frontload.launch.jobs import Finished, Job, Tick
 from frontload.launch.machine_kind import FIELD
 from frontload.launch.price import Price
 from frontload.launch.store import Store, Ticket
+from frontload.launch.version import find_commit
 from frontload.launch.workers import Worker
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import FrontloadError, StageError
@@ -320,24 +318,8 @@ def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Set
             "cores": num_cores(),
             "python": platform.python_version(),
             FIELD: asdict(end.made_on),
-            "commit": _commit(),
+            "commit": find_commit(),
             "placement": asdict(settings.placement),
         },
         is_synced=True,
     )
-
-
-@cache
-def _commit() -> str:
-    """The checkout's commit, with + for uncommitted changes; empty outside a checkout."""
-    room = Path(__file__).resolve().parent
-    if shutil.which("git") is None:
-        return ""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-        cwd=room,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() if found.returncode == 0 else ""

@@ -62,7 +62,7 @@ class Loaded[T]:
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """The closest of `names` in quotes, else the first of them: the last part of a message."""
-    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    close = get_close_matches(name, names, n=1)  # at least 0.6 of the letters alike
     if close:
         return f"write '{close[0]}'"
     if not names:

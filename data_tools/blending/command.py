@@ -24,9 +24,6 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     """Those of `blend`; `run` goes from them to an exit code."""
     one.add_argument("recipe", help="a name under recipes/blends, or a path ending in .yaml")
     one.add_argument(
-        "overrides", nargs="*", default=[], metavar="KEY=VALUE", help="e.g. phases.b.tokens=N"
-    )
-    one.add_argument(
         "--index",
         nargs="+",
         action="extend",

@@ -24,7 +24,6 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "recipe", metavar="RECIPE", help="a .yaml file, or a name of recipes/curations"
     )
-    one.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE")
     one.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made by this")
     one.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
     one.add_argument("--rejects", type=Path, metavar="FILE", help="JSONL of every dropped row")

@@ -4,7 +4,6 @@ A fault is planted on a fresh copy of a small artifact. Where it says so the man
 anew after the damage, as if the fault had been there from the start: then no digest can tell.
 """
 
-import argparse
 import json
 import random
 import shutil
@@ -15,25 +14,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.cli import add_commands
 from frontload.data_tools.digests import BLOCK_BYTES, block_digests
 from frontload.data_tools.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
 from frontload.data_tools.packing.rows import describe_file
 from frontload.data_tools.tokenizer import END, TextTokenizer
 from frontload.recipes.errors import FrontloadError
 from frontload.recipes.schema import Blend, Pack, Window
+from tests.unit.data_command import run_data_command as run
 from tests.unit.data_tools.chats import chatml_tokenizer, long_tailed
 from tests.unit.data_tools.room import Room, write_jsonl
 
 DOCUMENTS = 12_000
 S = 64
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True), asked=str(words[0]))
-    arguments = parser.parse_args([str(word) for word in words])
-    return arguments.run(arguments)
 
 
 @pytest.fixture(scope="module")

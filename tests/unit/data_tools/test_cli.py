@@ -1,23 +1,16 @@
 """The commands of the data room: exit codes and what they print."""
 
-import argparse
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from frontload.data_tools.cli import add_commands
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Blend, Window
+from tests.unit.data_command import run_data_command as run
 from tests.unit.data_tools.room import Room
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True), asked=str(words[0]))
-    arguments = parser.parse_args([str(word) for word in words])
-    return arguments.run(arguments)
 
 
 def blend_of_base(phase: str, *, start: int, tokens: int) -> Blend:
@@ -88,11 +81,8 @@ def test_peek_shows_counts_and_text(built_room: Room, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("command", ["blend", "curate", "synth"])
-def test_a_recipe_is_asked_for_and_overrides_are_not(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
+def test_a_recipe_is_required_and_overrides_are_not(command: str) -> None:
+    with pytest.raises(RecipeError) as caught:
         run(command)
-    asked = capsys.readouterr().err.splitlines()[-1]
-    assert "are required: " in asked
-    assert "KEY=VALUE" not in asked
+    assert re.search("(RECIPE|STUDY)$", caught.value.do)
+    assert "PATH=VALUE" not in str(caught.value)

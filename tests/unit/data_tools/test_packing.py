@@ -1,6 +1,5 @@
 """`frontload data pack`: golden masks, whole conversations, counts by source, the same bytes."""
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +11,6 @@ import pytest
 
 from frontload.data_tools import text_encoder
 from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.cli import add_commands
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.packing import choice
 from frontload.data_tools.packing.build import PackRequest, build_pack
@@ -26,6 +24,7 @@ from frontload.data_tools.raw.parse import RawRow
 from frontload.data_tools.render import encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.recipes.errors import ArtifactError, RecipeError
+from tests.unit.data_command import run_data_command
 from tests.unit.data_tools.chats import CHATML, FORGETFUL, chatml_tokenizer, dialogue, long_tailed
 from tests.unit.data_tools.room import Room, write_jsonl
 from tests.unit.data_tools.test_render import BARE, WORKED
@@ -297,16 +296,14 @@ def test_a_finished_pack_is_left_alone(chatml: Path, rows: Path, packed: Path) -
 def test_the_command_says_what_became_of_every_row(
     chatml: Path, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True), asked="pack")
     size = ["--sequence-tokens", "1024", "--over-long", "drop", "--output", str(tmp_path / "pack")]
-    asked = parser.parse_args(["pack", str(rows), "--tokenizer", str(chatml), *size])
-    assert asked.run(asked) == 0
+    words = ["pack", str(rows), "--tokenizer", str(chatml), *size]
+    assert run_data_command(*words) == 0
     first = capsys.readouterr()
     assert " of 2503 conversations in " in first.out
     assert "  rows.jsonl: 0 of 2 packed; 1 dropped: it does not end" in first.out
     assert "1 dropped: plain text, no conversation" in first.out
-    assert asked.run(asked) == 0
+    assert run_data_command(*words) == 0
     second = capsys.readouterr()
     assert second.out == first.out
     assert "holds this very pack: nothing done" in second.err

@@ -1,6 +1,5 @@
 """What `peek` and `explain` show of files, prefixes, packs and blends: text, masks, origins."""
 
-import argparse
 import json
 import shutil
 import subprocess
@@ -10,22 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.cli import add_commands
 from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.peek.masked import has_colour, masked_text, open_console
 from frontload.recipes.errors import FrontloadError, RecipeError
 from frontload.recipes.schema import Blend, Window
+from tests.unit.data_command import run_data_command as run
 from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
 from tests.unit.data_tools.room import Room, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def run(*words: object) -> int:
-    parser = argparse.ArgumentParser()
-    add_commands(parser.add_subparsers(required=True), asked=str(words[0]))
-    arguments = parser.parse_args([str(word) for word in words])
-    return arguments.run(arguments)
 
 
 @pytest.fixture(scope="module")

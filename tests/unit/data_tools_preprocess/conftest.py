@@ -1,13 +1,12 @@
 """Fixtures of the preprocess tests: tokenizers made once, the command as a user types it."""
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.cli import add_commands
 from frontload.data_tools.tokenizer import train_byte_pairs
+from tests.unit.data_command import run_data_command
 from tests.unit.data_tools_preprocess.files import (
     documents,
     train_foreign,
@@ -43,11 +42,4 @@ def corpus(tmp_path: Path) -> Path:
 @pytest.fixture
 def frontload() -> Callable[..., int]:
     """`frontload data ...` in this process."""
-
-    def run(*words: object) -> int:
-        parser = argparse.ArgumentParser()
-        add_commands(parser.add_subparsers(required=True), asked=str(words[0]))
-        arguments = parser.parse_args([str(word) for word in words])
-        return arguments.run(arguments)
-
-    return run
+    return run_data_command
