@@ -6,7 +6,7 @@
 # make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
 # make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones
 # make mutants N=60 random changes of a room, and which of them its tests do not notice (ROOM, SEED,
-#              FILES="eval/score.py ..." for some modules, GOLDEN=1: survivors meet the smoke study)
+#              FILES="eval/statistics/score.py ..." for some modules, GOLDEN=1: survivors meet the smoke study)
 # make check   the same as test without the smoke study; golden rewrites the pinned keys and losses
 STUDY ?= laptop
 SEEDS ?= 1

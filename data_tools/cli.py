@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "peek": Command(
         text="show rows, documents or samples of an artifact",
-        adds=f"{HERE}.peek.command:add_arguments",
+        adds=f"{HERE}.shown.peek:add_arguments",
     ),
     "pack": Command(
         text="conversations to SFT rows with a loss mask",
@@ -29,7 +29,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "explain": Command(
         text="files and rows behind a sample or document",
-        adds=f"{HERE}.explain_command:add_arguments",
+        adds=f"{HERE}.shown.explain_command:add_arguments",
     ),
     "tokenizer": Command(
         text="train a byte-level BPE on raw files",
@@ -97,8 +97,8 @@ def add_synth_arguments(synth: argparse.ArgumentParser) -> None:
 
 def run_crossthink(arguments: argparse.Namespace) -> int:
     """Writes FILE.parquet and FILE.parquet.manifest.json, and prints every count."""
-    from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
-    from frontload.data_tools.prompt_length import load_limit
+    from frontload.data_tools.prompts.crossthink import CrossThinkRequest, convert_crossthink
+    from frontload.data_tools.prompts.length import load_limit
 
     manifest = convert_crossthink(
         CrossThinkRequest(
@@ -127,9 +127,9 @@ def run_crossthink(arguments: argparse.Namespace) -> int:
 
 def run_synth(arguments: argparse.Namespace) -> int:
     """Writes the corpus that the study would train on."""
-    from frontload.data_tools.publish import make_folder
+    from frontload.data_tools.disk.publish import make_folder
     from frontload.data_tools.synthetic.corpus import write_corpus
-    from frontload.recipes.study import load_study
+    from frontload.recipes.study.expand import load_study
 
     study = load_study(arguments.study, overrides=arguments.overrides)
     if study.recipe.synthesis is None:

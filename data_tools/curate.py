@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from frontload.data_tools.disk.files import replacing
+from frontload.data_tools.disk.seeds import permutation
 from frontload.data_tools.document import (
     BaseText,
     Conversation,
@@ -18,9 +20,7 @@ from frontload.data_tools.document import (
     row_line,
     training_texts,
 )
-from frontload.data_tools.files import replacing
 from frontload.data_tools.render import has_special_token
-from frontload.data_tools.seeds import permutation
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.recipes.artifact import CORPUS_SETS, corpus_set
 from frontload.recipes.errors import RecipeError

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from frontload.data_tools.files import replacing
+from frontload.data_tools.disk.files import replacing
 from frontload.recipes.errors import ArtifactError, FrontloadError
 
 

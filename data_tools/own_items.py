@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.files import replacing
+from frontload.data_tools.disk.seeds import permutation
 from frontload.data_tools.document import Conversation, row_line
-from frontload.data_tools.files import replacing
 from frontload.data_tools.render import generation_prompt
-from frontload.data_tools.seeds import permutation
 
 BENCHMARK = "own"
 CATEGORY = "math"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from frontload.data_tools.disk.seeds import permutation
 from frontload.data_tools.render import Rendered
-from frontload.data_tools.seeds import permutation
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Pack
 

@@ -14,6 +14,8 @@ from frontload.data_tools.blending.ledger import plan_readings
 from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.source import read_source
 from frontload.data_tools.blending.windows import Reading
+from frontload.data_tools.disk.files import read_json, replacing, write_array
+from frontload.data_tools.disk.indexed import IndexedWriter, token_dtype
 from frontload.data_tools.document import (
     BaseText,
     Conversation,
@@ -21,8 +23,6 @@ from frontload.data_tools.document import (
     read_rows,
     write_rows,
 )
-from frontload.data_tools.files import read_json, replacing, write_array
-from frontload.data_tools.indexed import IndexedWriter, token_dtype
 from frontload.data_tools.render import Rendered, encode_documents, encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.recipes.artifact import (

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from frontload.data_tools.indexed import MOST_TOKENS
-from frontload.data_tools.publish import (
+from frontload.data_tools.disk.indexed import MOST_TOKENS
+from frontload.data_tools.disk.publish import (
     check_place,
     clear,
     disk_told,

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.files import replacing
 from frontload.data_tools.document import read_objects
-from frontload.data_tools.files import replacing
 from frontload.recipes.errors import ArtifactError
 
 FORMAT = 1

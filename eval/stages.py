@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from frontload.data_tools.tokenizer import TextTokenizer
-from frontload.eval.generation import answer_items
-from frontload.eval.heldout import score_heldout
-from frontload.eval.model import ScoringModel
+from frontload.eval.asking.generation import answer_items
+from frontload.eval.asking.heldout import score_heldout
+from frontload.eval.asking.model import ScoringModel
 from frontload.eval.results import ChoiceResult, GeneratedResult, Protocol, write_results
-from frontload.eval.score import Scores, rescore
+from frontload.eval.statistics.score import Scores, rescore
 from frontload.eval.suites import GenerateItem, Item, items_of_suite, read_heldout, read_items
-from frontload.eval.tabulate import write_tables
+from frontload.eval.tables.tabulate import write_tables
 from frontload.recipes.artifact import (
     Inputs,
     Workspace,
@@ -25,7 +25,7 @@ from frontload.recipes.schema import Evaluate, Tabulate
 
 def evaluate(recipe: Evaluate, inputs: Inputs, work: Workspace) -> None:
     """Asks one checkpoint the suite's items and writes items.jsonl and scores.json."""
-    from frontload.megatron_ext.inference import LanguageModel
+    from frontload.megatron_ext.inference.language_model import LanguageModel
 
     _check(recipe)
     model = LanguageModel.load(inputs["checkpoint"])
@@ -76,7 +76,7 @@ def _answer(
     if recipe.suite == "sft":
         asked = [item for item in items if isinstance(item, GenerateItem)]
         return answer_items(model, tokenizer, items=asked, recipe=recipe)
-    from frontload.eval.harness import run_base_suite  # lm_eval: 2 CPU seconds to import
+    from frontload.eval.asking.harness import run_base_suite  # lm_eval: 2 CPU seconds to import
 
     base = [item for item in items if not isinstance(item, GenerateItem)]
     return run_base_suite(model, tokenizer, items=base, recipe=recipe)

@@ -50,7 +50,7 @@ def add_explain(one: argparse.ArgumentParser) -> None:
     one.add_argument("--study", help="the study that a label belongs to; " + STUDY)
     one.add_argument("--json", action="store_true", help="print the explanation as JSON")
     _add_store(one)
-    one.set_defaults(run=_later("frontload.launch.explain", "explain"))
+    one.set_defaults(run=_later("frontload.launch.study.explain", "explain"))
 
 
 def add_launch(one: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def add_train(one: argparse.ArgumentParser) -> None:
     """Those of `train`."""
     _add_training_run(one)
     _add_training_data(one)
-    one.set_defaults(run=_later("frontload.launch.train", "train"))
+    one.set_defaults(run=_later("frontload.launch.run.train", "train"))
 
 
 def add_rl(one: argparse.ArgumentParser) -> None:
@@ -89,7 +89,7 @@ def add_rl(one: argparse.ArgumentParser) -> None:
             f"--{name}", type=Path, required=True, help=f"parquet or JSON lines {text}"
         )
     _add_store(one)
-    one.set_defaults(run=_later("frontload.launch.rl", "reinforce"))
+    one.set_defaults(run=_later("frontload.launch.run.rl", "reinforce"))
 
 
 def _launch(options: argparse.Namespace) -> int:
@@ -97,7 +97,7 @@ def _launch(options: argparse.Namespace) -> int:
     plan = importlib.import_module("frontload.launch.cluster_plan")
     if plan.is_cluster_study(options.recipe):
         return importlib.import_module("frontload.launch.cluster_submit").launch_study(options)
-    return importlib.import_module("frontload.launch.submit").launch(options)
+    return importlib.import_module("frontload.launch.cluster.submit").launch(options)
 
 
 def _add_study(one: argparse.ArgumentParser) -> None:

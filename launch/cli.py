@@ -60,7 +60,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "compare": Command(
         text="two studies: the same cells with their difference, verdicts, recipes; a page",
-        adds="frontload.launch.compare:add_arguments",
+        adds="frontload.launch.study.compare:add_arguments",
         names=("studies",),
     ),
     "launch": Command(
@@ -83,13 +83,13 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "estimate": Command(
         text="parameters, FLOPs, memory, time and price of a recipe, and its legal layouts",
-        adds="frontload.launch.estimate:add_arguments",
+        adds="frontload.launch.estimate.command:add_arguments",
         takes_overrides=True,
         names=("training", "models", "studies"),
     ),
     "precision": Command(
         text="which GEMMs run in FP8, and how far a precision moves a model, emulated here",
-        adds="frontload.launch.precision:add_arguments",
+        adds="frontload.launch.estimate.precision:add_arguments",
         takes_overrides=True,
         names=("models",),
     ),

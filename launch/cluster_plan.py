@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.estimate_answer import Workload
-from frontload.launch.price import GRPO_FACTOR
-from frontload.launch.run_folder import ERROR, FINISHED
-from frontload.launch.submit import load_placement, load_training
-from frontload.megatron_ext.census import forward_flops_per_token, training_flops_per_token
-from frontload.megatron_ext.layouts import estimate_layout
-from frontload.megatron_ext.memory import GIB
-from frontload.recipes.blend_schema import load_blend
+from frontload.launch.estimate.answer import Workload
+from frontload.launch.run.folder import ERROR, FINISHED
+from frontload.launch.study.price import GRPO_FACTOR
+from frontload.megatron_ext.sizing.memory import GIB
+from frontload.megatron_ext.sizing.search import estimate_layout
 from frontload.recipes.cluster_runs import (
     BLENDS,
     TRUNK,
@@ -32,9 +29,12 @@ from frontload.recipes.cluster_study import (
     load_recipes,
 )
 from frontload.recipes.errors import ArtifactError, RecipeError
-from frontload.recipes.load import Loaded, find_recipe, load_recipe, read_tree
-from frontload.recipes.placement import Placement
-from frontload.recipes.precision import find_precision
+from frontload.recipes.facts.census import forward_flops_per_token, training_flops_per_token
+from frontload.recipes.grammar.load import Loaded, find_recipe, load_recipe, read_tree
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.precision import find_precision
+from frontload.recipes.runs.blend import load_blend
+from frontload.recipes.runs.load import load_placement, load_training
 
 FOLDER = "cluster_studies"
 JOB = "job"  # in a run's folder: the number that Slurm gave it

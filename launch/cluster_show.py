@@ -14,8 +14,8 @@ from frontload.launch.cluster_plan import (
     price_run,
     state_of,
 )
-from frontload.launch.estimate_show import make_table, open_console
-from frontload.launch.show import show_count
+from frontload.launch.estimate.show import make_table, open_console
+from frontload.launch.study.show import show_count
 from frontload.recipes.cluster_runs import Run
 from frontload.recipes.cluster_study import CONVERT, GRPO
 

@@ -8,6 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from frontload.launch import cluster_show
+from frontload.launch.cluster.rendered import Rendered, local_script
+from frontload.launch.cluster.slurm import ClusterJob, job_script
+from frontload.launch.cluster.slurm_bodies import command_body
+from frontload.launch.cluster.submit import OF_ONE_RUN, find_sbatch, render, run_here, submit_script
 from frontload.launch.cluster_plan import (
     BUILT,
     JOB,
@@ -17,11 +21,7 @@ from frontload.launch.cluster_plan import (
     load_cluster_plan,
     state_of,
 )
-from frontload.launch.rendered import Rendered, local_script
-from frontload.launch.run_folder import FINISHED
-from frontload.launch.slurm import ClusterJob, job_script
-from frontload.launch.slurm_bodies import command_body
-from frontload.launch.submit import OF_ONE_RUN, find_sbatch, render, run_here, submit_script
+from frontload.launch.run.folder import FINISHED
 from frontload.recipes.cluster_runs import (
     BLENDS,
     INDEX,
@@ -32,7 +32,7 @@ from frontload.recipes.cluster_runs import (
 )
 from frontload.recipes.cluster_study import CONVERT, GRPO
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import nearest
+from frontload.recipes.grammar.load import nearest
 
 CLI = ("python", "-m", "frontload.launch.cli")
 

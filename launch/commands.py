@@ -3,19 +3,20 @@
 import argparse
 from pathlib import Path
 
-from frontload.launch import cluster_show, reporting, show
+from frontload.launch import cluster_show
 from frontload.launch.cluster_plan import ClusterPlan, is_cluster_study, load_cluster_plan
-from frontload.launch.crew import Crew, check_crew, find_crew
 from frontload.launch.machine_kind import machine_lines
 from frontload.launch.made_by import run_command
-from frontload.launch.out_folder import check_out
-from frontload.launch.plan import Plan, plan_study
-from frontload.launch.progress import Progress
-from frontload.launch.runner import Settings, Summary, run_stages
-from frontload.launch.settle import settle
+from frontload.launch.run.out_folder import check_out
 from frontload.launch.store import Store, check_content
+from frontload.launch.study import reporting, show
+from frontload.launch.study.crew import Crew, check_crew, find_crew
+from frontload.launch.study.plan import Plan, plan_study
+from frontload.launch.study.progress import Progress
+from frontload.launch.study.runner import Settings, Summary, run_stages
+from frontload.launch.study.settle import settle
 from frontload.recipes.errors import ArtifactError, RecipeError
-from frontload.recipes.study import Study, load_study
+from frontload.recipes.study.expand import Study, load_study
 
 
 def plan(options: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from frontload.launch.cli import COMMANDS, PROGRAM, STUDIES
 from frontload.recipes.command_line import Command, command_parser, find_object
-from frontload.recipes.load import recipe_names
-from frontload.recipes.precision import PRECISIONS
+from frontload.recipes.grammar.load import recipe_names
+from frontload.recipes.machines.precision import PRECISIONS
 
 NAMED: Mapping[str, tuple[str, ...]] = {"placement": ("placements",), "study": STUDIES}
 """Flags whose value is the name of a recipe, and the folders of those names."""

@@ -55,7 +55,7 @@ def convert_to_hf(options: argparse.Namespace) -> int:
     store = Store(options.store)
     checkpoint = find_checkpoint(store, options.checkpoint, command="convert to-hf")
     tokenizer = options.tokenizer or find_tokenizer(store, checkpoint, command="convert to-hf")
-    module: Any = importlib.import_module("frontload.megatron_ext.convert")
+    module: Any = importlib.import_module("frontload.megatron_ext.hf.convert")
     module.export_hf(
         checkpoint,
         options.out,
@@ -69,7 +69,7 @@ def convert_to_hf(options: argparse.Namespace) -> int:
 
 def convert_from_hf(options: argparse.Namespace) -> int:
     """Imports a Hugging Face folder."""
-    module: Any = importlib.import_module("frontload.megatron_ext.convert")
+    module: Any = importlib.import_module("frontload.megatron_ext.hf.convert")
     module.import_hf(Path(options.checkpoint), options.out, dtype=options.dtype)
     print(f"{options.out}: checkpoint from {options.checkpoint}")
     return 0

@@ -15,7 +15,7 @@ from typing import Any
 from frontload.launch.machine_kind import UNKNOWN, MachineKind
 from frontload.launch.store import Ticket
 from frontload.recipes.errors import FrontloadError
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from frontload.eval.suites import CATEGORIES
-from frontload.recipes.load import RECIPES
+from frontload.recipes.grammar.load import RECIPES
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     "studies": ("studies", "cluster_studies"),

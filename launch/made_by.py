@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frontload.launch.store import Store
-from frontload.recipes.budgets import MOST_SEEDS
-from frontload.recipes.load import recipe_names
+from frontload.recipes.grammar.load import recipe_names
 from frontload.recipes.stage import Stage
-from frontload.recipes.study import Study, load_study
+from frontload.recipes.study.checks import MOST_SEEDS
+from frontload.recipes.study.expand import Study, load_study
 
 FIRST = "laptop"  # of the studies that ship: whose stages a name most likely is
 SEED = re.compile(r"-seed(\d+)")

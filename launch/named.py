@@ -8,7 +8,7 @@ from pathlib import Path
 
 from frontload.launch.store import Store
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import SHOWN_NAMES, nearest
+from frontload.recipes.grammar.load import SHOWN_NAMES, nearest
 
 FIRST_PHASE = "trunk-seed1"  # the blend that all arms of a study share
 

@@ -13,10 +13,10 @@ import tempfile
 import threading
 from pathlib import Path
 
-from frontload.launch.beats import FOLDER, start_beats
-from frontload.launch.hangs import watch_ranks
 from frontload.launch.jobs import Job, die_with_parent, load_function
-from frontload.launch.seat import take_seat
+from frontload.launch.ranks.beats import FOLDER, start_beats
+from frontload.launch.ranks.hangs import watch_ranks
+from frontload.launch.ranks.seat import take_seat
 from frontload.launch.store import Store
 from frontload.launch.workspace import LiveWorkspace
 from frontload.recipes.artifact import Part

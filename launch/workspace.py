@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
-from frontload.launch.beats import Beats
+from frontload.launch.ranks.beats import Beats
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.artifact import Part
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 
 METRICS = "metrics.jsonl"
 PROGRESS_SECONDS = 0.2

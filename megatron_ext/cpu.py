@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from frontload.megatron_ext.checkpoint_table import COMMON, CheckpointReader, read_object
+from frontload.megatron_ext.checkpoints.table import COMMON, CheckpointReader, read_object
 from frontload.recipes.errors import StageError
 
 MEGATRON_VERSION = "0.19.2"

@@ -10,8 +10,8 @@ def pretrain(recipe: Pretrain, inputs: Inputs, work: Workspace) -> None:
     from frontload.megatron_ext import cpu  # torch and Megatron load when a stage runs, not before
 
     cpu.prepare()
-    from frontload.megatron_ext.datasets import BlendSamples
-    from frontload.megatron_ext.loop import Job, train
+    from frontload.megatron_ext.training.datasets import BlendSamples
+    from frontload.megatron_ext.training.loop import Job, train
 
     samples = BlendSamples(inputs["blend"], inputs)
     _check_sequence(samples.sequence_tokens, recipe.training.sequence_tokens)
@@ -32,8 +32,8 @@ def sft(recipe: Sft, inputs: Inputs, work: Workspace) -> None:
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
-    from frontload.megatron_ext.datasets import PackSamples
-    from frontload.megatron_ext.loop import Job, train
+    from frontload.megatron_ext.training.datasets import PackSamples
+    from frontload.megatron_ext.training.loop import Job, train
 
     samples = PackSamples(inputs["pack"], recipe.training.sequence_tokens)
     job = Job(

@@ -11,7 +11,7 @@ from enum import IntEnum, unique
 from pathlib import Path
 from typing import Protocol
 
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 
 Inputs = Mapping[str, Path]
 """Role -> finished artifact folder."""

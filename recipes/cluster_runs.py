@@ -15,9 +15,9 @@ from frontload.recipes.cluster_study import (
     ClusterStudy,
     Recipes,
 )
-from frontload.recipes.study import Arm, mix_title
-from frontload.recipes.study_rl import RL_DATA
-from frontload.recipes.train_schema import SFT_STAGE, Phase
+from frontload.recipes.runs.training import SFT_STAGE, Phase
+from frontload.recipes.study.expand import Arm, mix_title
+from frontload.recipes.study.reinforcement import RL_DATA
 
 TRUNK = f"{PRETRAIN}/trunk"
 MODEL = "model"  # the folder that a conversion leaves

@@ -1,19 +1,19 @@
 """What a crossed study for a cluster may say, and what must hold in it; cluster_runs.py expands it.
 
-`study.py` makes stages for one machine, in one store. Here a run is a job of its own with a folder
-of its own, and its numbers stand in the recipes that it names: recipes/training, recipes/blends.
+`study/expand.py` makes stages for one machine, in one store. Here a run is a job of its own with a
+folder of its own, and its numbers stand in recipes that it names: recipes/training, recipes/blends.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from frontload.recipes.blend_schema import BlendRecipe
-from frontload.recipes.limits import TOLERANCE, at_least, distinct
-from frontload.recipes.load import Loaded, nearest
-from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.recipes.study_schema import RlCell, SftCell
-from frontload.recipes.train_schema import PretrainRecipe, SftRecipe
+from frontload.recipes.grammar.limits import TOLERANCE, at_least, distinct
+from frontload.recipes.grammar.load import Loaded, nearest
+from frontload.recipes.runs.blend import BlendRecipe
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
+from frontload.recipes.study.schema import RlCell, SftCell
 
 PRETRAIN, SFT, CONVERT, GRPO = "pretrain", "sft", "convert", "grpo"
 ONCE = "1"

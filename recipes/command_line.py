@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any, NoReturn
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import nearest
+from frontload.recipes.grammar.load import nearest
 
 OVERRIDES = "overrides"
 OVERRIDES_HELP = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from frontload.recipes import schema
-from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.recipes.runs.grpo import GrpoRecipe
 
 REVISION: dict[str, int] = {
     "synthesize": 2,  # split by matter, orders in base text, items of the trained families only

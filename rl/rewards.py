@@ -3,8 +3,8 @@
 from functools import cache
 from typing import Any
 
-from frontload.eval.grade import Grader, row_reference
-from frontload.eval.grade_format import Layout
+from frontload.eval.grading.grade import Grader, row_reference
+from frontload.eval.grading.layout import Layout
 
 
 def compute_score(

@@ -22,7 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 ENGINE = (
     "torch._dynamo",  # torch/_compile.py:47: else each rank imports it at its first optimizer
-    "frontload.megatron_ext.loop",
+    "frontload.megatron_ext.training.loop",
 )
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from frontload.eval.cells import PERCENT, Cells, Draws, averages, draw_counts, mean_draws
-from frontload.eval.claims import judge
-from frontload.eval.verdicts import CONTRADICTED, SUPPORTED, VERDICTS
+from frontload.eval.statistics.cells import PERCENT, Cells, Draws, averages, draw_counts, mean_draws
+from frontload.eval.tables.claims import judge
+from frontload.eval.tables.verdicts import CONTRADICTED, SUPPORTED, VERDICTS
 
 BENCHMARKS = {
     "base": {

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools import stages as data_stages
-from frontload.recipes.load import find_recipe, load_recipe
+from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.runs.training import PretrainRecipe
 from frontload.recipes.schema import Blend, Window
-from frontload.recipes.train_schema import PretrainRecipe
 from tests.training_inputs import workspace, write_index, write_pack
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from frontload.recipes.artifact import Part
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Model, Optimizer, Pretrain, Schedule, Sft, Training
 
 SEQUENCE, BATCH, VOCABULARY = 32, 4, 112
@@ -191,12 +191,13 @@ def load_module(artifact: Path) -> Any:
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
-    from frontload.megatron_ext import checkpoint, parallelism
-    from frontload.megatron_ext.checkpoint_files import read_model
-    from frontload.megatron_ext.stack import build_model
+    from frontload.megatron_ext.checkpoints import save
+    from frontload.megatron_ext.checkpoints.files import read_model
+    from frontload.megatron_ext.model.stack import build_model
+    from frontload.megatron_ext.ranks import parallelism
 
     groups = parallelism.join_groups(Placement())
     module = build_model(read_model(artifact), Placement(), groups, precision="fp32")
-    parts = checkpoint.Parts(module=module, optimizer=None, groups=groups)
-    checkpoint.load_weights(artifact / checkpoint.WEIGHTS, parts)
+    parts = save.Parts(module=module, optimizer=None, groups=groups)
+    save.load_weights(artifact / save.WEIGHTS, parts)
     return module

@@ -18,9 +18,9 @@ from frontload.data_tools.blending.division import (
     nearest_batches,
 )
 from frontload.data_tools.blending.proposal import most_tokens, what_would_pass
-from frontload.recipes.blend_schema import BlendRecipe, members
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import Loaded
+from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.runs.blend import BlendRecipe, members
 from frontload.recipes.schema import Blend, Window
 
 

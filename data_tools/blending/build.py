@@ -13,8 +13,8 @@ from frontload.data_tools.blending.budget import Budget
 from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.report import ledger_json
 from frontload.data_tools.blending.source import SourceIndex
-from frontload.data_tools.files import read_json, read_object
-from frontload.data_tools.publish import (
+from frontload.data_tools.disk.files import read_json, read_object
+from frontload.data_tools.disk.publish import (
     check_place,
     check_there,
     clear,

@@ -13,9 +13,9 @@ from frontload.data_tools.blending.division import Size
 from frontload.data_tools.blending.report import budget_text, ledger_json
 from frontload.data_tools.blending.source import SourceIndex, read_source
 from frontload.recipes.artifact import index_prefix
-from frontload.recipes.blend_schema import BlendRecipe, load_blend
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.grammar.load import Loaded, nearest
+from frontload.recipes.runs.blend import BlendRecipe, load_blend
 
 BLEND_KEYS = {field.name for field in fields(BlendRecipe)}
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from frontload.recipes.blend_schema import BlendMix, BlendRecipe, PhaseKnobs, members
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import Loaded
+from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.runs.blend import BlendMix, BlendRecipe, PhaseKnobs, members
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frontload.data_tools.seeds import permutation
+from frontload.data_tools.disk.seeds import permutation
 from frontload.recipes.errors import RecipeError
 
 BLOCK_SAMPLES = 1 << 17  # found: smaller ones pay for calls, larger ones leave the cache

@@ -11,8 +11,8 @@ from frontload.data_tools.blending.division import (
     named_shares,
     nearest_batches,
 )
-from frontload.recipes.blend_schema import BlendRecipe, members
-from frontload.recipes.load import Loaded
+from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.runs.blend import BlendRecipe, members
 
 Batches = Mapping[str, int]
 """Phase -> how many whole batches it reads."""

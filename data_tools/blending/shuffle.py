@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frontload.data_tools.seeds import order_of, stream_bits
+from frontload.data_tools.disk.seeds import order_of, stream_bits
 
 PIECE_DOCUMENTS = 1 << 24  # found: listing this many takes under 1 GiB
 DRAWN_AT_ONCE = 1 << 18  # stays in a core's cache

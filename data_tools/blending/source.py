@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from frontload.data_tools.indexed import DTYPE_CODES, HEADER, MAGIC, bin_file, idx_file
+from frontload.data_tools.disk.indexed import DTYPE_CODES, HEADER, MAGIC, bin_file, idx_file
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 MAX_DOCUMENTS = 2**31 - 1  # order.npy holds int32

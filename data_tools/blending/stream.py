@@ -17,7 +17,7 @@ import numpy as np
 
 from frontload.data_tools.blending.arrays import Sink
 from frontload.data_tools.blending.shuffle import PIECE_DOCUMENTS, Epoch, Piece, epoch_pieces
-from frontload.data_tools.seeds import permutation
+from frontload.data_tools.disk.seeds import permutation
 from frontload.recipes.schema import Window
 
 

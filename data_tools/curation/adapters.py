@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from frontload.data_tools.crossthink import GENERAL, MATH, Kept, read_row
-from frontload.data_tools.curation.example import (
+from frontload.data_tools.prompts.crossthink import GENERAL, MATH, Kept, read_row
+from frontload.data_tools.text.example import (
     ASSISTANT,
     SYSTEM,
     UNCLOSED_THINK,
@@ -20,9 +20,9 @@ from frontload.data_tools.curation.example import (
     Turn,
     has_unclosed_think,
 )
-from frontload.data_tools.curation.turns import is_dialogue, split_turns
-from frontload.recipes.curation import Policy, Source
+from frontload.data_tools.text.turns import is_dialogue, split_turns
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.curation import Policy, Source
 
 ROLES = {
     "human": USER,

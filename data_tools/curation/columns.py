@@ -12,8 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from frontload.data_tools.files import read_json
-from frontload.recipes.curation import Curation, Duplicates
+from frontload.data_tools.disk.files import read_json
+from frontload.recipes.runs.curation import Curation, Duplicates
 
 DOCUMENT, QUESTION = "document", "question"
 TEXTS = (DOCUMENT, QUESTION)

@@ -12,11 +12,11 @@ from frontload.data_tools.curation.describe import (
 )
 from frontload.data_tools.curation.inputs import check_inputs, sha256
 from frontload.data_tools.curation.run import CurateRequest, curate, request_key
-from frontload.data_tools.files import read_json
-from frontload.data_tools.publish import check_place, tidy, work_folder
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.publish import check_place, tidy, work_folder
 from frontload.data_tools.raw.rejects import check_rejects
-from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.runs.curation import load_curation
 
 
 def add_arguments(one: argparse.ArgumentParser) -> None:

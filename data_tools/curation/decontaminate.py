@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools.curation.items import FILTER_BITS, Item, ItemIndex, Match
-from frontload.data_tools.curation.words import WordHasher, WordHashes
-from frontload.recipes.curation import Decontamination
+from frontload.data_tools.text.words import WordHasher, WordHashes
+from frontload.recipes.runs.curation import Decontamination
 
 EXAMPLES = 5  # ours: shown a benchmark
 OVERLAP_BOUNDS = (20, 32, 50)  # words; 32: Shao et al. 2024, MassiveDS, drops longer overlaps

@@ -8,7 +8,7 @@ import numpy as np
 from frontload.data_tools.curate import Composition, RowKind, histogram_bound
 from frontload.data_tools.curation.columns import Table
 from frontload.data_tools.curation.sets import ChosenSet
-from frontload.recipes.curation import Curation
+from frontload.recipes.runs.curation import Curation
 
 BAR = 32  # characters of the longest bar of a histogram
 

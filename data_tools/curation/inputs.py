@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.curation.adapters import ADAPTERS, Adapter, Rules
 from frontload.data_tools.curation.items import all_items, benchmark_files
 from frontload.data_tools.document import nearest_name
 from frontload.data_tools.raw.inputs import Format, expand_inputs, file_format
 from frontload.data_tools.raw.rows import BadRow, read_rows
-from frontload.recipes.curation import Curation
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.recipes.errors import RecipeError, StageError
-from frontload.recipes.load import Loaded, nearest
+from frontload.recipes.grammar.load import Loaded, nearest
+from frontload.recipes.runs.curation import Curation
 
 PEEKED_ROWS = 100  # ours: that many broken rows in front, and a file is refused
 

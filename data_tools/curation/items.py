@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.curation.words import WordHasher
 from frontload.data_tools.document import nearest_name
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rows import BadRow, read_rows
-from frontload.recipes.curation import Benchmark, Decontamination
+from frontload.data_tools.text.words import WordHasher
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.curation import Benchmark, Decontamination
 
 FILTER_BITS = 24  # ours: a 16 MiB table of which 1M n-grams fill 6%, so few are looked up in vain
 

@@ -18,23 +18,17 @@ from frontload.data_tools.curate import answer_tokens
 from frontload.data_tools.curation.adapters import ADAPTERS, Rules
 from frontload.data_tools.curation.columns import QUESTION, Columns, Layout, band_column, signature
 from frontload.data_tools.curation.decontaminate import find_matches, is_leak
-from frontload.data_tools.curation.example import (
-    ASSISTANT,
-    UNCLOSED_THINK,
-    Drop,
-    Example,
-    split_think,
-)
 from frontload.data_tools.curation.filters import first_drop
 from frontload.data_tools.curation.inputs import InputFile, columns_to_read
 from frontload.data_tools.curation.items import Item, ItemIndex, Match, all_items, build_index
 from frontload.data_tools.curation.sketch import band_keys, signatures
-from frontload.data_tools.curation.words import WordHasher
 from frontload.data_tools.own_data import normalise_question
 from frontload.data_tools.preprocess.request import EncoderChoice
+from frontload.data_tools.preprocess.text_encoder import TextEncoder
 from frontload.data_tools.raw.rows import BadRow, RawRow, read_rows
-from frontload.data_tools.text_encoder import TextEncoder
-from frontload.recipes.curation import Curation
+from frontload.data_tools.text.example import ASSISTANT, UNCLOSED_THINK, Drop, Example, split_think
+from frontload.data_tools.text.words import WordHasher
+from frontload.recipes.runs.curation import Curation
 
 BATCH_ROWS = 256  # ours: with BATCH_CHARACTERS, decides messages between processes, not bytes
 BATCH_CHARACTERS = 1 << 20

@@ -37,12 +37,12 @@ from frontload.data_tools.curation.sets import ChosenSet, choose_sets
 from frontload.data_tools.curation.sketch import shown_probabilities
 from frontload.data_tools.curation.workers import Workers, started_workers
 from frontload.data_tools.curation.write import Output, write_sets
-from frontload.data_tools.files import replacing
-from frontload.data_tools.publish import new_folder, publish_folder, workplace
-from frontload.data_tools.text_encoder import choose_encoder
+from frontload.data_tools.disk.files import replacing
+from frontload.data_tools.disk.publish import new_folder, publish_folder, workplace
+from frontload.data_tools.preprocess.text_encoder import choose_encoder
 from frontload.recipes.artifact import write_json
-from frontload.recipes.curation import Curation
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.curation import Curation
 
 REVISION = 1  # raised when the same recipe and files give other bytes
 FORMAT = 1

@@ -17,9 +17,9 @@ from frontload.data_tools.curation.columns import (
     band_column,
     signature,
 )
-from frontload.data_tools.curation.words import mixed
-from frontload.data_tools.seeds import stream_bits
-from frontload.recipes.curation import CuratedSet, Curation
+from frontload.data_tools.disk.seeds import stream_bits
+from frontload.data_tools.text.words import mixed
+from frontload.recipes.runs.curation import CuratedSet, Curation
 
 
 @dataclass(frozen=True, kw_only=True)

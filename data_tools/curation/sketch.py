@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue] - compiled
 
-from frontload.data_tools.curation.words import WordHasher, WordHashes, mixed
-from frontload.recipes.curation import Duplicates
+from frontload.data_tools.text.words import WordHasher, WordHashes, mixed
+from frontload.recipes.runs.curation import Duplicates
 
 
 def signatures(words: WordHashes, rules: Duplicates, *, hasher: WordHasher) -> np.ndarray:

@@ -11,14 +11,14 @@ import numpy as np
 import orjson
 
 from frontload.data_tools.curation.columns import Table
-from frontload.data_tools.curation.example import Drop, Origin, row_line, text_line
 from frontload.data_tools.curation.inputs import InputFile
 from frontload.data_tools.curation.measure import Batch, current_measurer, cut_batches, open_input
 from frontload.data_tools.curation.sets import ChosenSet
 from frontload.data_tools.curation.workers import Workers
 from frontload.data_tools.raw.rows import BadRow, RawRow
-from frontload.recipes.curation import Curation
+from frontload.data_tools.text.example import Drop, Origin, row_line, text_line
 from frontload.recipes.errors import StageError
+from frontload.recipes.runs.curation import Curation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,17 @@ from itertools import batched, chain
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.files import read_json
-from frontload.data_tools.indexed import token_dtype
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.indexed import token_dtype
+from frontload.data_tools.disk.publish import (
+    check_place,
+    check_there,
+    clear,
+    new_folder,
+    publish_folder,
+    tidy,
+    workplace,
+)
 from frontload.data_tools.packing.chat import ChatTemplate, load_template
 from frontload.data_tools.packing.choice import chosen_encoder, note_encoder
 from frontload.data_tools.packing.encode import (
@@ -35,21 +43,13 @@ from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
 from frontload.data_tools.preprocess.encoder import ParityError
 from frontload.data_tools.preprocess.request import EncoderChoice
+from frontload.data_tools.preprocess.text_encoder import TextEncoder
 from frontload.data_tools.preprocess.vocabulary import load_vocabulary
-from frontload.data_tools.publish import (
-    check_place,
-    check_there,
-    clear,
-    new_folder,
-    publish_folder,
-    tidy,
-    workplace,
-)
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, ROWS_TO_JUDGE, check_bad_rate
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
-from frontload.data_tools.text_encoder import TextEncoder
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 

@@ -16,8 +16,8 @@ import jinja2.ext
 import jinja2.sandbox
 
 import frontload.recipes.schema
-from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.packing.messages import ASSISTANT, USER, Message
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.data_tools.tokenizer import SPECIAL_TOKENS
 from frontload.recipes.errors import RecipeError
 

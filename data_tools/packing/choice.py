@@ -5,10 +5,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.files import read_json
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.preprocess.request import EncoderChoice
+from frontload.data_tools.preprocess.text_encoder import choose_encoder
 from frontload.data_tools.preprocess.vocabulary import package_versions
-from frontload.data_tools.text_encoder import choose_encoder
 from frontload.recipes.artifact import write_json
 
 COMPARED_ROWS = 1000  # ours: the gate of gigatoken, of at most ...

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.packing.chat import ChatTemplate, Piece
 from frontload.data_tools.packing.messages import ASSISTANT, SYSTEM, Message, read_messages
 from frontload.data_tools.raw.parse import BadRow, RawRow, Reason
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 
 DROP, SPLIT = "drop", "split_at_turn"
 OVER_LONG = "longer than a row"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from frontload.data_tools.curation.example import THINK, THINK_END, split_think
 from frontload.data_tools.raw.parse import Reason
+from frontload.data_tools.text.example import THINK, THINK_END, split_think
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 UNCLOSED = "unclosed <think>"

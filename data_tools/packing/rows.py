@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.digests import BlockDigests, read_pieces
-from frontload.data_tools.files import write_array
-from frontload.data_tools.indexed import IndexedWriter, token_dtype
+from frontload.data_tools.disk.digests import BlockDigests, read_pieces
+from frontload.data_tools.disk.files import write_array
+from frontload.data_tools.disk.indexed import IndexedWriter, token_dtype
 from frontload.data_tools.pack import order_rows, pack_lengths
 from frontload.data_tools.packing.encode import Counts, counts_table
 from frontload.data_tools.packing.spill import SpillReader

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.publish import check_place
 from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import progress_for
 from frontload.data_tools.preprocess.request import (
@@ -18,7 +19,6 @@ from frontload.data_tools.preprocess.request import (
 )
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.preprocess.slurm import array_script
-from frontload.data_tools.publish import check_place
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 

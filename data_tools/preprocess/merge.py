@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.files import read_object
-from frontload.data_tools.indexed import IndexedReader, bin_file, idx_file
+from frontload.data_tools.disk.files import read_object
+from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file
+from frontload.data_tools.disk.publish import check_place, clear, disk_told, work_folder, workplace
 from frontload.data_tools.preprocess.publish import (
     MANIFEST,
     JoinedFile,
@@ -20,7 +21,6 @@ from frontload.data_tools.preprocess.publish import (
 )
 from frontload.data_tools.preprocess.request import manifest_file
 from frontload.data_tools.preprocess.work import enter_plan, find_published
-from frontload.data_tools.publish import check_place, clear, disk_told, work_folder, workplace
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 PAIR = ("bin", "idx")

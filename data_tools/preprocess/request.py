@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from frontload.data_tools.publish import check_place
+from frontload.data_tools.disk.publish import check_place
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, check_bad_rate
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 from frontload.recipes.errors import RecipeError

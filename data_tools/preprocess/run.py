@@ -9,8 +9,9 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.indexed import bin_file, idx_file
+from frontload.data_tools.disk.publish import clear, disk_told, work_folder, workplace
 from frontload.data_tools.document import nearest_name
-from frontload.data_tools.indexed import bin_file, idx_file
 from frontload.data_tools.preprocess.added import doubtful_spellings, refused_spellings
 from frontload.data_tools.preprocess.crew import Crew
 from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ParityError
@@ -52,7 +53,6 @@ from frontload.data_tools.preprocess.work import (
     note_encoder,
     noted_encoders,
 )
-from frontload.data_tools.publish import clear, disk_told, work_folder, workplace
 from frontload.data_tools.raw.bad_rate import ROWS_TO_JUDGE
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.rejects import check_rejects

@@ -13,10 +13,10 @@ from typing import IO, Any
 import orjson
 import xxhash
 
+from frontload.data_tools.disk.publish import disk_told
 from frontload.data_tools.preprocess.encoder import Encoded, Encoder, utf8_bytes
 from frontload.data_tools.preprocess.plan import Source, Unit
 from frontload.data_tools.preprocess.vocabulary import as_json
-from frontload.data_tools.publish import disk_told
 from frontload.data_tools.raw.inputs import Format
 from frontload.data_tools.raw.lines import (
     HEAD_BYTES,

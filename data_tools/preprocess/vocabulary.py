@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
+from frontload.data_tools.disk.indexed import MOST_TOKENS, token_dtype
 from frontload.data_tools.document import nearest_name
-from frontload.data_tools.indexed import MOST_TOKENS, token_dtype
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.data_tools.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError

@@ -5,56 +5,19 @@ again and compared.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.files import read_array, read_json
-from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.artifacts.read import BlendFiles, prefix_of, read_blend
+from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.disk.seeds import permutation
 from frontload.data_tools.proof.checks import Check, array_place, check, equal
-from frontload.data_tools.seeds import permutation
-from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError
 
 MOSTLY = 0.5  # ours: with more of an order wrong than this, the seed is to blame, not the order
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlendFiles:
-    """A blend as it lies on disk."""
-
-    folder: Path
-    plan: Mapping[str, Any]
-    samples: np.ndarray
-    order: Mapping[str, np.ndarray]
-    offsets: Mapping[str, np.ndarray]
-
-    def file(self, stem: str) -> Path:
-        """One of the arrays' files."""
-        return self.folder / f"{stem}.npy"
-
-    def field(self, *path: object) -> str:
-        """A field of the plan, as a place."""
-        return f"{self.folder / 'plan.json'} " + ".".join(str(part) for part in path)
-
-
-def read_blend(folder: Path) -> BlendFiles:
-    """Reads the files of a blend.
-
-    Raises: ArtifactError for a missing or torn file.
-    """
-    plan = read_json(folder / "plan.json")
-    names = [source["name"] for source in plan["sources"]]
-    return BlendFiles(
-        folder=folder,
-        plan=plan,
-        samples=read_array(folder / "samples.npy", np.int64),
-        order={name: read_array(folder / f"{name}.order.npy", np.int32) for name in names},
-        offsets={name: read_array(folder / f"{name}.offsets.npy", np.int64) for name in names},
-    )
 
 
 def verify_blend(
@@ -100,11 +63,6 @@ def verify_blend(
         for other in others:
             checks += _verify_disjoint(blend, read_blend(other), source, lengths=lengths)
     return checks
-
-
-def prefix_of(index: Path) -> Path:
-    """The prefix of an index: of the pair in an artifact's folder, or the prefix itself."""
-    return index_prefix(index) if index.is_dir() else index
 
 
 def _verify_documents(

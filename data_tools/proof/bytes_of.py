@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.digests import (
+from frontload.data_tools.disk.digests import (
     BLOCK_BYTES,
     BlockDigests,
     blocks_that_differ,

@@ -5,28 +5,19 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.artifact_kind import (
-    KIND_OF_FILE,
-    earlier_phases,
-    find_indexes,
-    kind_of,
-)
-from frontload.data_tools.explain import explain_sample, sources_in_store
-from frontload.data_tools.files import read_json
-from frontload.data_tools.proof.blend import prefix_of, verify_blend
+from frontload.data_tools.artifacts.kind import KIND_OF_FILE, earlier_phases, find_indexes, kind_of
+from frontload.data_tools.artifacts.read import as_prefix, manifest_file, phase_folders, prefix_of
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.proof.blend import verify_blend
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, wrong
 from frontload.data_tools.proof.pack import verify_pack
-from frontload.data_tools.proof.phases import phase_folders, prove_ledger
-from frontload.data_tools.proof.prefix import (
-    as_prefix,
-    manifest_file,
-    prove_index_folder,
-    prove_prefix,
-)
+from frontload.data_tools.proof.phases import prove_ledger
+from frontload.data_tools.proof.prefix import prove_index_folder, prove_prefix
 from frontload.data_tools.proof.sets import prove_sets
 from frontload.data_tools.proof.shown import drawn, show_documents
+from frontload.data_tools.shown.explain import explain_sample, sources_in_store
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 SHOWN_CHARACTERS = 400  # ours: of a line of a sample

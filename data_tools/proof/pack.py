@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.files import read_array, read_json
-from frontload.data_tools.indexed import IndexedReader, bin_file
+from frontload.data_tools.disk.files import read_array, read_json
+from frontload.data_tools.disk.indexed import IndexedReader, bin_file
 from frontload.data_tools.pack import order_rows
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, array_place, check, equal, wrong

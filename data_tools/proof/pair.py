@@ -11,7 +11,7 @@ from typing import IO
 
 import numpy as np
 
-from frontload.data_tools.indexed import DTYPE_CODES, HEADER, MAGIC, bin_file, idx_file
+from frontload.data_tools.disk.indexed import DTYPE_CODES, HEADER, MAGIC, bin_file, idx_file
 from frontload.data_tools.proof.checks import Check, check, equal
 
 CHUNK = 1 << 16  # entries of the .idx held at once: 1.3 MB

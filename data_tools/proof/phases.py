@@ -5,34 +5,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.files import read_json
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.proof.checks import Check, equal
-from frontload.recipes.errors import ArtifactError
-
-
-def phase_folders(folder: Path) -> list[Path]:
-    """The folders of a blend's phases, in order.
-
-    Raises: ArtifactError when the ledger names none, or one that is not there.
-    """
-    file = folder / "ledger.json"
-    try:
-        found = [folder / str(phase["name"]) for phase in read_json(file)["phases"]]
-    except (LookupError, TypeError) as error:
-        raise _not_a_ledger(file, f"no names of phases ({error!r})") from error
-    for phase in found:
-        if not (phase / "plan.json").is_file():
-            raise _not_a_ledger(file, f"phase {phase.name}, which has no plan.json in the folder")
-    return found
-
-
-def _not_a_ledger(file: Path, found: str) -> ArtifactError:
-    return ArtifactError(
-        f"reading {file}",
-        found=found,
-        rule="a planned blend has a ledger and a folder of each of its phases",
-        do="run `frontload data blend` again to a new folder",
-    )
 
 
 def prove_ledger(folder: Path) -> list[Check]:

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.files import read_json
-from frontload.data_tools.indexed import bin_file, idx_file
+from frontload.data_tools.artifacts.read import manifest_file
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.indexed import bin_file, idx_file
 from frontload.data_tools.proof.bytes_of import FileDigest, TokenLook, prove_bytes
 from frontload.data_tools.proof.checks import Check, check, equal, wrong
 from frontload.data_tools.proof.pair import Stated, prove_index
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.data_tools.tokenizer import END
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError
 
-SUFFIXES = (".manifest.json", ".bin", ".idx")
 STATED = {
     "append_eod": bool,
     "bin_bytes": int,
@@ -41,21 +41,6 @@ class Digests:
 
     idx: FileDigest | None = None
     data: FileDigest | None = None
-
-
-def manifest_file(prefix: Path) -> Path:
-    return prefix.with_name(prefix.name + ".manifest.json")
-
-
-def as_prefix(path: Path) -> Path | None:
-    """The prefix that a path names, itself or by one of its three files; None for none."""
-    if not path.name:  # `.`, or nothing
-        return None
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
-            path = path.with_name(path.name.removesuffix(suffix))
-    named = (bin_file(path), idx_file(path), manifest_file(path))
-    return path if any(file.is_file() for file in named) else None
 
 
 def prove_prefix(prefix: Path, *, tokenizer: AnyTokenizer | None = None) -> list[Check]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from frontload.data_tools.digests import read_pieces
-from frontload.data_tools.files import read_json
+from frontload.data_tools.disk.digests import read_pieces
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, check, equal
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.seeds import stream_bits
+from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.disk.seeds import stream_bits
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 
 SHOWN_TOKENS = 120  # ours: about ten lines of a terminal
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.files import replacing
 from frontload.data_tools.document import BaseText, Conversation, Row, write_rows
-from frontload.data_tools.files import replacing
 from frontload.data_tools.synthetic.base_text import write_base
 from frontload.data_tools.synthetic.items import write_heldout, write_items
 from frontload.data_tools.synthetic.writers import conversation_tokens, write_reasoning

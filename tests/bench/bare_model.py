@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from frontload.megatron_ext.ssd import Documents, ScanInputs, causal_conv, ssd_chunked
+from frontload.megatron_ext.model.ssd import Documents, ScanInputs, causal_conv, ssd_chunked
 from frontload.recipes.schema import Model
 
 
@@ -88,7 +88,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
-        from frontload.megatron_ext.settings import squared_relu  # after cpu.prepare()
+        from frontload.megatron_ext.ranks.settings import squared_relu  # after cpu.prepare()
 
         self.activation = squared_relu
         self.pre_mlp_layernorm, self.mlp = Norm(model.hidden_size), nn.Module()

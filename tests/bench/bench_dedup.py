@@ -28,9 +28,9 @@ from frontload.data_tools.curation.decontaminate import find_matches  # noqa: E4
 from frontload.data_tools.curation.items import Item, build_index  # noqa: E402
 from frontload.data_tools.curation.sets import choose_sets  # noqa: E402
 from frontload.data_tools.curation.sketch import band_keys, signatures  # noqa: E402
-from frontload.data_tools.curation.words import WordHasher  # noqa: E402
+from frontload.data_tools.text.words import WordHasher  # noqa: E402
 from frontload.recipes.artifact import write_json  # noqa: E402
-from frontload.recipes.curation import (  # noqa: E402
+from frontload.recipes.runs.curation import (  # noqa: E402
     CuratedSet,
     Curation,
     Decontamination,

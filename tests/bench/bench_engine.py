@@ -12,9 +12,9 @@ from bare_model import BareModel
 from paired import measure, show
 
 from frontload.megatron_ext import cpu
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Model, Optimizer, Schedule, Training
-from frontload.recipes.study import load_study
+from frontload.recipes.study.expand import load_study
 
 LARGE = Model(
     pattern="M-M*M-M-", hidden_size=128, ffn_hidden_size=512, num_attention_heads=4,
@@ -34,7 +34,7 @@ class RandomRows:
     num_samples: int
 
     def read(self, samples: Sequence[int]) -> object:
-        from frontload.megatron_ext.datasets import Rows
+        from frontload.megatron_ext.training.datasets import Rows
 
         at = np.asarray(samples) % len(self.tokens)
         return Rows(
@@ -71,8 +71,8 @@ def training(model: Model, batch: int) -> Training:
 
 def engine_steps(model: Model, rows: RandomRows, batch: int) -> tuple[Callable[[], float], dict]:
     """A step of the engine, and its first weights."""
-    from frontload.megatron_ext.engine import build_engine, train_step
-    from frontload.megatron_ext.stack import initialise_weights
+    from frontload.megatron_ext.model.stack import initialise_weights
+    from frontload.megatron_ext.training.engine import build_engine, train_step
 
     engine = build_engine(model, training(model, batch), Placement())
     initialise_weights(engine.module, model, 1)

@@ -12,7 +12,7 @@ from reference_model import draw_weights
 from torch import Tensor
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
-from frontload.megatron_ext.inference import LanguageModel
+from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.schema import Model
 
 BATCH, PROMPT, NEW = 64, 32, 64

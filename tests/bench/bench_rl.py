@@ -17,9 +17,9 @@ from pathlib import Path
 
 from frontload.launch.store import Store, Ticket
 from frontload.launch.workspace import LiveWorkspace
-from frontload.recipes.load import find_recipe, load_recipe
-from frontload.recipes.placement import Placement
-from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.rl.stages import grpo
 
 # by its own name: veRL installs a package `tests`, which would hide ours

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from paired import measure, show
 from torch import Tensor
 
-from frontload.megatron_ext.ssd import Documents, ScanInputs, ssd_chunked
-from frontload.recipes.study import load_study
+from frontload.megatron_ext.model.ssd import Documents, ScanInputs, ssd_chunked
+from frontload.recipes.study.expand import load_study
 
 
 def draw(shape: dict[str, int]) -> list[Tensor]:

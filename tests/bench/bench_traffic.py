@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from frontload.megatron_ext.census import training_flops_per_token
+from frontload.recipes.facts.census import training_flops_per_token
 from tests.gpu.compare import load_model
 from tests.gpu.speed import Job, RandomRows, build_job, take_steps
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from frontload.recipes.errors import Stopped
-from frontload.recipes.load import find_recipe, load_recipe
-from frontload.recipes.placement import Placement
+from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Model, Pretrain
 from tests.ranks import run_on_ranks
 from tests.training_inputs import (
@@ -26,7 +26,7 @@ from tests.training_inputs import (
 )
 
 if TYPE_CHECKING:
-    from frontload.megatron_ext.engine import Engine
+    from frontload.megatron_ext.training.engine import Engine
 
 pytestmark = pytest.mark.slow
 
@@ -93,9 +93,9 @@ def take_steps(engine: "Engine", samples: Any, *, num_steps: int = 1) -> list[tu
     An engine that took steps before has their moments still: they say nothing of a first step's
     loss and gradient.
     """
-    from frontload.megatron_ext.engine import train_step
-    from frontload.megatron_ext.schedule import learning_rate
-    from frontload.megatron_ext.stack import initialise_weights
+    from frontload.megatron_ext.model.stack import initialise_weights
+    from frontload.megatron_ext.training.engine import train_step
+    from frontload.megatron_ext.training.schedule import learning_rate
 
     recipe = pretraining()
     initialise_weights(engine.module, recipe.model, recipe.training.seed)
@@ -114,8 +114,8 @@ def steps_of(root: Path, places: dict[str, Placement]) -> dict[str, list[tuple[f
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
-    from frontload.megatron_ext.datasets import BlendSamples, PackSamples
-    from frontload.megatron_ext.engine import build_engine
+    from frontload.megatron_ext.training.datasets import BlendSamples, PackSamples
+    from frontload.megatron_ext.training.engine import build_engine
 
     inputs = {path.name: path for path in (root / "inputs").iterdir()}
     blend, pack = BlendSamples(inputs["blend"], inputs), PackSamples(root / "pack", SEQUENCE)

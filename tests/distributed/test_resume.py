@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from frontload.recipes.errors import Stopped
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from tests.ranks import run_on_ranks
 from tests.training_inputs import BATCH, tiny_pretrain, workspace, write_blend
 

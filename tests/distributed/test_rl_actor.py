@@ -14,11 +14,11 @@ import torch
 from transformers import NemotronHForCausalLM
 from transformers.models.nemotron_h import modeling_nemotron_h
 
-from frontload.megatron_ext.convert import export_hf
-from frontload.recipes.load import find_recipe, load_recipe
+from frontload.megatron_ext.hf.convert import export_hf
+from frontload.recipes.grammar.load import find_recipe, load_recipe
 from frontload.recipes.schema import Model
-from frontload.rl.checkpoints import is_whole, num_ranks
-from frontload.rl.scan import mixer_forward
+from frontload.rl.plugins.scan import mixer_forward
+from frontload.rl.watch.checkpoints import is_whole, num_ranks
 from tests.ranks import run_on_ranks
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
 
@@ -47,8 +47,8 @@ def updates(model: str, out: str) -> None:
     """
     os.environ |= {"VERL_PLATFORM": "cpu", "VERL_ENGINE_DEVICE": "cuda", "HF_HUB_OFFLINE": "1"}
     torch.distributed.init_process_group("gloo")
-    from frontload.rl import cpu_platform
-    from frontload.rl.scan import use_chunked_scan
+    from frontload.rl.plugins import cpu_platform
+    from frontload.rl.plugins.scan import use_chunked_scan
 
     cpu_platform.prepare_process()
     cpu_platform.use_pageable_memory()
@@ -111,7 +111,7 @@ def engine_of(model: Path, out: Path, *, precision: str, world: int) -> tuple[An
     from verl.utils.config import omega_conf_to_dataclass
     from verl.workers.engine import EngineRegistry
 
-    from frontload.rl.settings import verl_settings
+    from frontload.rl.trainer.settings import verl_settings
     from tests.unit.rl.cluster_recipes import FILES, placement_of, recipe_of
 
     recipe = recipe_of("grpo_8b", model=tiny_model(), precision=precision)
@@ -282,7 +282,7 @@ def test_master_weights_are_float32_and_move_by_the_rate(
 
 @pytest.mark.parametrize("world", [1, 2])
 def test_what_the_actor_saved_is_known_as_whole(found: dict[Any, Any], world: int) -> None:
-    """rl/checkpoints.py, on real files: of an FSDP actor, each rank's parts."""
+    """rl/watch/checkpoints.py, on real files: of an FSDP actor, each rank's parts."""
     folder = found["root"] / str(world) / "checkpoints" / "global_step_1"
     assert not is_whole(folder)
     (folder / "data.pt").touch()  # the trainer's, written last

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from frontload.launch.jobs import Finished, Tick
-from frontload.launch.runner import Settings, run_stages
 from frontload.launch.store import Store
-from frontload.recipes.placement import Placement
+from frontload.launch.study.runner import Settings, run_stages
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.stage import Stage
-from frontload.recipes.study import load_study
+from frontload.recipes.study.expand import load_study
 
 TOLERANCE = 1e-5  # fp32 sums in another order, over the steps below
 SMALL = ("pretraining.tokens=12_800", "sft.tokens=2_560")

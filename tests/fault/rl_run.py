@@ -7,11 +7,11 @@ from pathlib import Path
 
 from frontload.launch.store import Store, Ticket
 from frontload.launch.workspace import LiveWorkspace
-from frontload.megatron_ext.checkpoint_files import read_model
-from frontload.recipes.cluster import RlPlacement
-from frontload.recipes.load import find_recipe, load_recipe
-from frontload.recipes.placement import Placement
-from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.megatron_ext.checkpoints.files import read_model
+from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.machines.cluster import RlPlacement
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.rl.stages import grpo
 
 ROWS_A_TIME = 16  # two micro-batches an update

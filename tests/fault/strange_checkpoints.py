@@ -12,7 +12,7 @@ import torch
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex
 
-from frontload.megatron_ext.checkpoint_table import COMMON, read_table
+from frontload.megatron_ext.checkpoints.table import COMMON, read_table
 
 TENSOR = "decoder.final_norm.weight"
 COMMON_STATE = "common_state/shard_0_1"

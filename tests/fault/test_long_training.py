@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from frontload.megatron_ext.datasets import BlendSamples, Rows
-from frontload.megatron_ext.spikes import SpikeWatch
 from frontload.megatron_ext.stages import pretrain
+from frontload.megatron_ext.training.datasets import BlendSamples, Rows
+from frontload.megatron_ext.training.spikes import SpikeWatch
 from frontload.recipes.artifact import Part
-from frontload.recipes.cluster import Gpus
 from frontload.recipes.errors import ArtifactError, StageError, Stopped
-from frontload.recipes.placement import Placement
-from frontload.recipes.upkeep import Upkeep
+from frontload.recipes.machines.cluster import Gpus
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.upkeep import Upkeep
 from tests.tiny_run import artifact_bytes
 from tests.training_inputs import (
     BATCH,
@@ -70,7 +70,7 @@ def test_a_checkpoint_written_in_the_background_is_of_its_own_step(
     whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its writer is held back while training goes on: the copy must not see the later steps."""
-    from frontload.megatron_ext import checkpoint
+    from frontload.megatron_ext.checkpoints import save as checkpoint
 
     real = checkpoint.BackgroundSave.is_writing
     monkeypatch.setattr(
@@ -219,7 +219,7 @@ def test_what_a_rank_begins_is_marked_and_the_first_step_may_take_its_time(
 def test_pace_and_utilisation_are_told(
     whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from frontload.megatron_ext import loop
+    from frontload.megatron_ext.training import loop
 
     gpus = Gpus(kind="h100_sxm", kernel_mfu=0.45)
     placement = Placement(gpus=gpus, upkeep=Upkeep(rank_log_every_steps=5))
@@ -231,7 +231,7 @@ def test_pace_and_utilisation_are_told(
         assert 0.0 < line["own_seconds"] <= line["step_seconds"]
     told = [one for _, one in work.system if "system__model_flops_utilisation" in one]
     assert len(told) == STEPS
-    from frontload.megatron_ext.census import training_flops_per_token
+    from frontload.recipes.facts.census import training_flops_per_token
 
     flops = training_flops_per_token(tiny_model(), tiny_training(4).sequence_tokens)
     for one in told:

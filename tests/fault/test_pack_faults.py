@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.indexed import IndexedWriter
+from frontload.data_tools.disk.indexed import IndexedWriter
 from frontload.data_tools.packing.build import PackRequest, build_pack
 from frontload.recipes.errors import RecipeError
 from tests.unit.data_tools.chats import chatml_tokenizer, long_tailed

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.digests import BLOCK_BYTES, block_digests
-from frontload.data_tools.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
+from frontload.data_tools.disk.digests import BLOCK_BYTES, block_digests
+from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
 from frontload.data_tools.packing.rows import describe_file
 from frontload.data_tools.tokenizer import END, TextTokenizer
 from frontload.recipes.errors import FrontloadError

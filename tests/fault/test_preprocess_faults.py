@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from frontload.data_tools.disk.publish import work_folder
 from frontload.data_tools.preprocess import crew, publish
 from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import Lines
 from frontload.data_tools.preprocess.request import PreprocessRequest, Shard
 from frontload.data_tools.preprocess.run import preprocess
-from frontload.data_tools.publish import work_folder
 from frontload.recipes.errors import ArtifactError, FrontloadError, RecipeError, StageError
 from tests.unit.data_tools_preprocess.files import EOD, documents, pair, train_foreign, write_texts
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from frontload.data_tools.disk.publish import work_folder
 from frontload.data_tools.preprocess import crew, gate, publish
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess.request import EncoderChoice, PreprocessRequest
 from frontload.data_tools.preprocess.run import preprocess
-from frontload.data_tools.publish import work_folder
 from frontload.recipes.errors import RecipeError, StageError
 from tests.fault.test_preprocess_faults import alive, in_child, published
 from tests.unit.data_tools_preprocess.files import (

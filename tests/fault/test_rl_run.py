@@ -20,11 +20,11 @@ import psutil
 import pytest
 import torch
 
-from frontload.megatron_ext.inference import LanguageModel, read_weights
-from frontload.recipes.load import find_recipe, load_recipe
+from frontload.megatron_ext.inference.language_model import LanguageModel, read_weights
+from frontload.recipes.grammar.load import find_recipe, load_recipe
 from frontload.recipes.schema import Model
-from frontload.rl.local_run import RUN_MARK
-from frontload.rl.scan import Mixer, mixer_forward
+from frontload.rl.plugins.scan import Mixer, mixer_forward
+from frontload.rl.trainer.local_run import RUN_MARK
 from tests.fault.rl_run import ROWS_A_TIME, recipe_of
 from tests.parity.plain_grpo import PlainGrpo
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file

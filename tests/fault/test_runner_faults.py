@@ -21,10 +21,10 @@ from toy_stages import REGISTRY, diamond, toy  # noqa: E402
 
 from frontload.launch.jobs import Finished, Tick  # noqa: E402
 from frontload.launch.machine_kind import machine_kind  # noqa: E402
-from frontload.launch.runner import Settings, Summary, run_stages  # noqa: E402
 from frontload.launch.store import Store, Ticket, check_content  # noqa: E402
+from frontload.launch.study.runner import Settings, Summary, run_stages  # noqa: E402
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
 from frontload.recipes.stage import Stage  # noqa: E402
 
 
@@ -302,7 +302,7 @@ def test_a_changed_byte_of_the_same_size_stops_what_reads_it(tmp_path: Path) -> 
 
 
 def test_the_longest_path_starts_first() -> None:
-    from frontload.launch.runner import critical_seconds
+    from frontload.launch.study.runner import critical_seconds
 
     a, b, c, d, e = diamond()
     seconds = {a.key: 1.0, b.key: 5.0, c.key: 2.0, d.key: 1.0, e.key: 4.0}

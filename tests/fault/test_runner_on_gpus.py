@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from toy_stages import REGISTRY, toy
 
 from frontload.launch.jobs import Finished, Tick
-from frontload.launch.runner import Settings, Summary, run_stages
-from frontload.launch.show import summary_lines
 from frontload.launch.store import Store
-from frontload.recipes.placement import Placement
+from frontload.launch.study.runner import Settings, Summary, run_stages
+from frontload.launch.study.show import summary_lines
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.stage import Stage
 
 Seen = dict[str, Any]

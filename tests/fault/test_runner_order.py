@@ -11,13 +11,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from toy_stages import REGISTRY, toy
 
-from frontload.launch import runner
-from frontload.launch.crew import num_cores
 from frontload.launch.jobs import Finished, Tick
-from frontload.launch.price import Price
-from frontload.launch.runner import Settings, Summary, critical_seconds, run_stages
 from frontload.launch.store import Store, Ticket
-from frontload.recipes.placement import Placement
+from frontload.launch.study import runner
+from frontload.launch.study.crew import num_cores
+from frontload.launch.study.price import Price
+from frontload.launch.study.runner import Settings, Summary, critical_seconds, run_stages
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.stage import Stage
 
 

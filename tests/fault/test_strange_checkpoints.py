@@ -15,14 +15,14 @@ from torch.distributed.checkpoint.metadata import Metadata
 from frontload.launch import cli
 from frontload.launch.jobs import Job
 from frontload.launch.store import Ticket
-from frontload.launch.workers import run_job
-from frontload.megatron_ext.checkpoint_table import check_whole, read_table
-from frontload.megatron_ext.convert import export_hf, import_hf
+from frontload.launch.study.workers import run_job
+from frontload.megatron_ext.checkpoints.table import check_whole, read_table
+from frontload.megatron_ext.hf.convert import export_hf, import_hf
 from frontload.recipes.errors import ArtifactError
-from frontload.recipes.load import find_recipe, load_recipe
-from frontload.recipes.placement import Placement
+from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.training import SftRecipe
 from frontload.recipes.schema import Evaluate
-from frontload.recipes.train_schema import SftRecipe
 from tests.fault import strange_checkpoints as strange
 from tests.tiny_run import TinyData, write_tiny_data, write_tiny_pack
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file

@@ -13,7 +13,7 @@ import pytest
 
 from frontload.megatron_ext.stages import pretrain, sft
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from tests.training_inputs import (
     BATCH,
     PlainWorkspace,

@@ -7,11 +7,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toy_stages import REGISTRY, diamond
 
-from frontload.launch.progress import Progress
-from frontload.launch.runner import Settings, run_stages
 from frontload.launch.store import Store
+from frontload.launch.study.progress import Progress
+from frontload.launch.study.runner import Settings, run_stages
 from frontload.recipes.errors import FrontloadError
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 
 
 def main() -> int:

@@ -6,7 +6,7 @@
 import os
 from pathlib import Path
 
-from frontload.recipes.study import load_study
+from frontload.recipes.study.expand import load_study
 
 GOLDEN = Path(__file__).with_name("keys.txt")
 STUDIES = ("laptop", "own_data", "smoke", "single_gpu", "single_gpu_tiny")

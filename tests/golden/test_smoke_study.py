@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from frontload.eval.score import rescore
+from frontload.eval.statistics.score import rescore
 from frontload.launch.machine_kind import machine_kind
-from frontload.recipes.study import load_study
+from frontload.recipes.study.expand import load_study
 
 GOLDEN = Path(__file__).with_name("smoke_losses.csv")
 LOSS_TOLERANCE = 1e-4  # fp32 sums in another order, over a hundred steps

@@ -22,18 +22,14 @@ from frontload.megatron_ext import cpu
 
 cpu.prepare()
 
-from frontload.megatron_ext.checkpoint import Parts, load_weights, save_weights  # noqa: E402
-from frontload.megatron_ext.layers import document_resets  # noqa: E402
-from frontload.megatron_ext.parallelism import (  # noqa: E402
-    current_device,
-    join_groups,
-    silence_megatron,
-)
-from frontload.megatron_ext.ssd import Documents, ScanInputs, causal_conv, ssd_chunked  # noqa: E402
-from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
-from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE  # noqa: E402
-from frontload.recipes.load import find_recipe, load_recipe  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
+from frontload.megatron_ext.checkpoints.save import Parts, load_weights, save_weights  # noqa: E402
+from frontload.megatron_ext.model.layers import document_resets  # noqa: E402
+from frontload.megatron_ext.model.ssd import Documents, ScanInputs, causal_conv, ssd_chunked  # noqa: E402
+from frontload.megatron_ext.model.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import current_device, join_groups, silence_megatron  # noqa: E402
+from frontload.recipes.grammar.load import find_recipe, load_recipe  # noqa: E402
+from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
 from frontload.recipes.schema import Model  # noqa: E402
 from tests.gpu.findings import CouldNotRun, Finding, at_most, judge  # noqa: E402
 from tests.gpu.proof import KERNELS  # noqa: E402

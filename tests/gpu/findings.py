@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from frontload.recipes.gpus import KINDS, GpuKind
+from frontload.recipes.machines.gpus import KINDS, GpuKind
 
 PASS, FAIL, MEASURED = "pass", "fail", "measured"
 COULD_NOT_RUN, NO_TIME = "could not run", "no time left"
@@ -42,7 +42,7 @@ def at_most(check: str, value: float, limit: float, *, reason: str, what: str = 
 
 
 def kind_of(device_name: str) -> GpuKind | None:
-    """The data sheet of a device as torch names it; None if it is not in recipes/gpus.py."""
+    """The data sheet of a device as torch names it; None if recipes/machines/gpus.py has none."""
     words = re.split(r"[\s-]+", device_name)
     if "PCIe" in words or "NVL" in words:
         return None
@@ -84,7 +84,9 @@ def mfu_findings(
     for words, peak in shares.items():
         name = f"{check}: MFU {words}"
         if peak is None:
-            reason = "not measured" if ceiling is None else "this GPU is not in recipes/gpus.py"
+            reason = (
+                "not measured" if ceiling is None else "this GPU is not in recipes/machines/gpus.py"
+            )
             found.append(Finding(check=name, result=COULD_NOT_RUN, figure=reason))
             continue
         share = rate.tflops / peak

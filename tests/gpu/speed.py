@@ -19,20 +19,20 @@ from frontload.megatron_ext import cpu
 
 cpu.prepare()
 
-from frontload.megatron_ext import stack  # noqa: E402
-from frontload.megatron_ext.census import count_parameters, training_flops_per_token  # noqa: E402
-from frontload.megatron_ext.datasets import Rows  # noqa: E402
-from frontload.megatron_ext.engine import Engine, build_engine, train_step  # noqa: E402
-from frontload.megatron_ext.layout import cut_batch  # noqa: E402
-from frontload.megatron_ext.memory import GIB, stage_memory  # noqa: E402
-from frontload.megatron_ext.parallelism import current_device, silence_megatron  # noqa: E402
-from frontload.megatron_ext.stack import global_names  # noqa: E402
-from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE  # noqa: E402
-from frontload.recipes.load import find_recipe, load_recipe  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
-from frontload.recipes.precision import find_precision  # noqa: E402
+from frontload.megatron_ext.model import stack  # noqa: E402
+from frontload.megatron_ext.model.stack import global_names  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import current_device, silence_megatron  # noqa: E402
+from frontload.megatron_ext.sizing.memory import GIB, stage_memory  # noqa: E402
+from frontload.megatron_ext.training.datasets import Rows  # noqa: E402
+from frontload.megatron_ext.training.engine import Engine, build_engine, train_step  # noqa: E402
+from frontload.recipes.facts.census import count_parameters, training_flops_per_token  # noqa: E402
+from frontload.recipes.facts.layout import cut_batch  # noqa: E402
+from frontload.recipes.grammar.load import find_recipe, load_recipe  # noqa: E402
+from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
+from frontload.recipes.machines.precision import find_precision  # noqa: E402
+from frontload.recipes.runs.training import PretrainRecipe  # noqa: E402
 from frontload.recipes.schema import Model, Training  # noqa: E402
-from frontload.recipes.train_schema import PretrainRecipe  # noqa: E402
 from tests.gpu.compare import load_model  # noqa: E402
 from tests.gpu.findings import (  # noqa: E402
     MEASURED,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from frontload.recipes.cluster import TORCH
+from frontload.recipes.machines.cluster import TORCH
 from tests.gpu import compare
 from tests.gpu.compare import Size, torch_conv, torch_scan
 from tests.gpu.findings import FAIL, PASS, CouldNotRun, Finding

@@ -78,7 +78,7 @@ def test_missing_data_sheet_is_told_with_a_ceiling() -> None:
     rate = Rate(tokens=1, seconds=(1.0,), flops_per_token=1e12)
     (ceiling, sheet) = mfu_findings("x", rate, kind=None, ceiling=2.0, goal=0.45)
     assert ceiling.figure == "50.0% of 2 TFLOP/s"
-    assert sheet.figure == "this GPU is not in recipes/gpus.py"
+    assert sheet.figure == "this GPU is not in recipes/machines/gpus.py"
 
 
 @pytest.mark.parametrize(("ours", "result"), [(0.8, PASS), (1.004, PASS), (1.01, FAIL)])

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from frontload.megatron_ext.layers import TorchHybridStack
-from frontload.megatron_ext.memory import GIB
-from frontload.megatron_ext.stack import layer_specs
-from frontload.recipes.cluster import TORCH, TRANSFORMER_ENGINE
+from frontload.megatron_ext.model.layers import TorchHybridStack
+from frontload.megatron_ext.model.stack import layer_specs
+from frontload.megatron_ext.sizing.memory import GIB
 from frontload.recipes.errors import StageError
+from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE
 from tests.gpu import speed, train
 from tests.gpu.compare import load_model
 from tests.gpu.findings import COULD_NOT_RUN, MEASURED, PASS, CouldNotRun

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from frontload.launch.crew import check_crew, find_crew
 from frontload.launch.jobs import Finished, Tick
-from frontload.launch.runner import Settings, run_stages
-from frontload.launch.settle import settle
 from frontload.launch.store import Store, Ticket
-from frontload.megatron_ext.datasets import BlendSamples
+from frontload.launch.study.crew import check_crew, find_crew
+from frontload.launch.study.runner import Settings, run_stages
+from frontload.launch.study.settle import settle
+from frontload.megatron_ext.training.datasets import BlendSamples
 from frontload.recipes.stage import Stage
-from frontload.recipes.study import in_order, load_study
+from frontload.recipes.study.expand import in_order, load_study
 from tests.gpu.findings import Finding, judge
 from tests.gpu.speed import best_kernels
 

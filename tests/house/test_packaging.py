@@ -19,11 +19,20 @@ def rooms_of_setup() -> set[str]:
 
 
 def test_links_and_setup_name_the_same_rooms() -> None:
-    links = {path.name for path in (ROOT / ".imports" / "frontload").iterdir()}
+    links = {path.name for path in (ROOT / ".imports" / "frontload").iterdir() if path.is_symlink()}
     assert links == rooms_of_setup()
     for room in links:
         assert (ROOT / ".imports" / "frontload" / room).resolve() == ROOT / room
         assert (ROOT / room / "__init__.py").is_file()
+
+
+def test_a_module_shows_the_path_where_it_lies() -> None:
+    """As in tracebacks and breakpoints: no link to it."""
+    import frontload.launch.cli
+    import frontload.recipes.grammar.load
+
+    assert Path(frontload.launch.cli.__file__) == ROOT / "launch/cli.py"
+    assert Path(frontload.recipes.grammar.load.__file__) == ROOT / "recipes/grammar/load.py"
 
 
 def test_wheel_installs_only_frontload_and_its_recipes(tmp_path: Path) -> None:

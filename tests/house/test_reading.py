@@ -19,11 +19,11 @@ RUNS = re.compile(
 TRUSTING = {"allow_pickle", "trust_remote_code", "unsafe_load"}  # keywords that must not be true
 
 PLACES = {
-    "megatron_ext/checkpoint_table.py": "for strangers' files: an allow-list, weights_only",
+    "megatron_ext/checkpoints/table.py": "for strangers' files: an allow-list, weights_only",
     "launch/torchrun.py": "the job of this run's own ranks, and the error that one of them wrote",
-    "rl/agent_loop.py": "the handle of an actor of this run, which Ray hands over as bytes",
+    "rl/plugins/agent_loop.py": "the handle of an actor of this run, which Ray hands over as bytes",
     "data_tools/render.py": "the template is recipes/chat.jinja",
-    "eval/pages.py": "the templates are eval/*.jinja",
+    "eval/report/templates.py": "the templates are eval/*.jinja",
 }
 """Module -> why what it reads is its own."""
 

@@ -9,7 +9,7 @@ import pytest
 from frontload.launch import cli
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.command_line import read_command
-from frontload.recipes.study import load_study
+from frontload.recipes.study.expand import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]

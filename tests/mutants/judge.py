@@ -19,7 +19,11 @@ from tests.mutants.sites import Mutant
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ("property", "parity", "fault", "golden")  # folders of tests about several rooms
 ELSEWHERE = {  # tests that run a lower room through the commands of a higher one
-    "recipes": ("tests/unit/launch/test_cluster_study.py",),
+    "recipes": (
+        "tests/unit/launch/test_cluster_study.py",
+        "tests/unit/megatron_ext/test_census.py",
+        "tests/unit/megatron_ext/test_placements.py",
+    ),
 }
 QUICK = "not smoke and not slow and not gpu and not multi_gpu"
 SMOKE = "tests/golden/test_smoke_study.py"
@@ -119,7 +123,8 @@ class Bench:
 def bench_of(room: str, *, modules: Sequence[str] = (), root: Path = ROOT) -> Iterator[Bench]:
     """A bench in a folder of its own, which is removed at the end.
 
-    With `modules` (as `eval/score.py`) it has the tests that name one of them, not all of the room.
+    With `modules` (as `eval/statistics/score.py`) it has the tests that name one of them, not all
+    of the room.
 
     Raises: RuntimeError when a test fails without a mutant: every mutant would look killed.
     """

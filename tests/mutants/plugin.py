@@ -24,7 +24,7 @@ IMPORTED = ""  # the name under which lines run by an import are kept
 _lines: dict[str, set[tuple[str, int]]] = defaultdict(set)
 _seconds: dict[str, float] = defaultdict(float)
 _names: list[str] = [IMPORTED]  # whose lines these are: one element
-_room = os.path.join(os.getcwd(), ".imports", "frontload", os.environ.get("MUTANTS_ROOM", ""), "")
+_room = os.path.join(os.getcwd(), os.environ.get("MUTANTS_ROOM", ""), "")
 
 
 def _ran(code: CodeType, line: int) -> object:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Model
 from tests.parity.reference_model import draw_weights
 from tests.training_inputs import tiny_model
@@ -26,8 +26,9 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
-    from frontload.megatron_ext import checkpoint, parallelism
-    from frontload.megatron_ext.stack import build_model
+    from frontload.megatron_ext.checkpoints import save
+    from frontload.megatron_ext.model.stack import build_model
+    from frontload.megatron_ext.ranks import parallelism
 
     tied = bool(request.param)
     model = tiny_model(pattern="M-*M" if tied else "M*-M*-M", tie_embeddings=tied)
@@ -38,7 +39,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     assert not unexpected
     assert all("_extra_state" in name for name in missing)
     artifact = tmp_path_factory.mktemp("checkpoint")
-    parts = checkpoint.Parts(module=module, optimizer=None, groups=groups)
-    checkpoint.save_weights(artifact / checkpoint.WEIGHTS, parts, state={})
-    checkpoint.write_model(artifact, model)
+    parts = save.Parts(module=module, optimizer=None, groups=groups)
+    save.save_weights(artifact / save.WEIGHTS, parts, state={})
+    save.write_model(artifact, model)
     return Trained(model=model, weights=weights, module=module, artifact=artifact)

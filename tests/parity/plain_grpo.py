@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from frontload.megatron_ext.checkpoint_files import read_model
-from frontload.megatron_ext.convert_names import our_name
-from frontload.megatron_ext.generate import Decoder, Sampling, generate_responses
-from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.agent_loop import draw_seed
+from frontload.megatron_ext.checkpoints.files import read_model
+from frontload.megatron_ext.hf.names import our_name
+from frontload.megatron_ext.inference.draws import Sampling
+from frontload.megatron_ext.inference.generate import Decoder, generate_responses
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.rl.plugins.agent_loop import draw_seed
+from frontload.rl.plugins.rollout import decoder_weights
 from frontload.rl.rewards import compute_score
-from frontload.rl.rollout import decoder_weights
 
 
 @dataclass(frozen=True, kw_only=True)

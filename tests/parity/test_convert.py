@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from frontload.megatron_ext.checkpoint_files import read_model
-from frontload.megatron_ext.convert import export_hf, import_hf, import_into
-from frontload.megatron_ext.convert_checkpoint import DATA
+from frontload.megatron_ext.checkpoints.files import read_model
+from frontload.megatron_ext.hf.convert import export_hf, import_hf, import_into
+from frontload.megatron_ext.hf.megatron import DATA
 from frontload.recipes.schema import Model, Pretrain
 from tests.training_inputs import (
     BATCH,

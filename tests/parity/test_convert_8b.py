@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
-from frontload.megatron_ext.census import count_parameters
-from frontload.megatron_ext.convert_config import to_config
-from frontload.megatron_ext.convert_names import Link, groups
-from frontload.megatron_ext.convert_tokenizer import token_ids
-from frontload.recipes.placement import Placement
+from frontload.megatron_ext.hf.config import to_config
+from frontload.megatron_ext.hf.names import Link, groups
+from frontload.megatron_ext.hf.tokenizer import token_ids
+from frontload.recipes.facts.census import count_parameters
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Model
 
 # The layout is that of config.json in the Hugging Face repository nvidia/Nemotron-H-8B-Base-8K, the
@@ -78,8 +78,8 @@ def test_names_and_shapes_are_those_that_megatron_saves() -> None:
         apply_factories,
     )
 
-    from frontload.megatron_ext import parallelism
-    from frontload.megatron_ext.stack import build_model
+    from frontload.megatron_ext.model.stack import build_model
+    from frontload.megatron_ext.ranks import parallelism
 
     parallel = parallelism.join_groups(Placement())
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from frontload.megatron_ext.checkpoint_files import WEIGHTS
-from frontload.megatron_ext.convert import export_hf, import_hf
-from frontload.recipes.placement import Placement
+from frontload.megatron_ext.checkpoints.files import WEIGHTS
+from frontload.megatron_ext.hf.convert import export_hf, import_hf
+from frontload.recipes.machines.placement import Placement
 from tests.ranks import run_on_ranks
 from tests.training_inputs import BATCH, tiny_pretrain, workspace, write_blend
 
@@ -24,9 +24,10 @@ def save_in_layouts(starts: dict[str, str], out: str, layouts: dict[str, dict[st
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
-    from frontload.megatron_ext import checkpoint, parallelism
-    from frontload.megatron_ext.checkpoint_files import read_model
-    from frontload.megatron_ext.stack import build_model
+    from frontload.megatron_ext.checkpoints import save
+    from frontload.megatron_ext.checkpoints.files import read_model
+    from frontload.megatron_ext.model.stack import build_model
+    from frontload.megatron_ext.ranks import parallelism
 
     for name, options in layouts.items():
         placement = Placement(ranks_per_node=4, **options)
@@ -34,12 +35,12 @@ def save_in_layouts(starts: dict[str, str], out: str, layouts: dict[str, dict[st
         for start, folder in starts.items():
             model = read_model(Path(folder))
             module = build_model(model, placement, groups, precision="fp32")
-            parts = checkpoint.Parts(module=module, optimizer=None, groups=groups)
-            checkpoint.load_weights(Path(folder) / WEIGHTS, parts)
+            parts = save.Parts(module=module, optimizer=None, groups=groups)
+            save.load_weights(Path(folder) / WEIGHTS, parts)
             target = Path(out) / f"{start}-{name}"
-            checkpoint.save_weights(target / WEIGHTS, parts, state={})
+            save.save_weights(target / WEIGHTS, parts, state={})
             if dist.get_rank() == 0:
-                checkpoint.write_model(target, model)
+                save.write_model(target, model)
     return True
 
 

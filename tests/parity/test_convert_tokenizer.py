@@ -8,8 +8,8 @@ import pytest
 from frontload.data_tools.document import Conversation
 from frontload.data_tools.render import encode_documents, encode_prompts
 from frontload.data_tools.tokenizer import END, PAD, SPECIAL_TOKENS, UNKNOWN, TextTokenizer, train
-from frontload.megatron_ext.convert import export_hf
-from frontload.megatron_ext.convert_tokenizer import SPECIAL
+from frontload.megatron_ext.hf.convert import export_hf
+from frontload.megatron_ext.hf.tokenizer import SPECIAL
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.schema import Tokenizer
 from tests.training_inputs import tiny_model

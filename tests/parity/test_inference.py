@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from frontload.megatron_ext.inference import LanguageModel
+from frontload.megatron_ext.inference.language_model import LanguageModel
 from tests.parity.conftest import Trained
 
 
@@ -56,7 +56,7 @@ def test_sampled_tokens_are_those_of_megatrons_shares(
     trained: Trained, language_model: LanguageModel
 ) -> None:
     """Each token is where its draw falls in Megatron's own cumulative shares, at every position."""
-    from frontload.megatron_ext.generate import Sampling, uniform_draws
+    from frontload.megatron_ext.inference.draws import Sampling, uniform_draws
 
     prompts = sequences(trained.model.vocab_size, [6, 2, 15])
     sampling = Sampling(max_new_tokens=16, temperature=0.7, seed=9, stop_token=7, num_samples=3)
@@ -83,7 +83,7 @@ def test_batching_does_not_change_a_sample(
     whole = language_model.generate(
         prompts, max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=3
     )
-    monkeypatch.setattr("frontload.megatron_ext.generate.MAX_ROWS", 4)
+    monkeypatch.setattr("frontload.megatron_ext.inference.generate.MAX_ROWS", 4)
     cut = language_model.generate(
         prompts, max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=3
     )

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from frontload.megatron_ext.ssd import (
+from frontload.megatron_ext.model.ssd import (
     Documents,
     ScanInputs,
     causal_conv,
@@ -22,7 +22,7 @@ from frontload.megatron_ext.ssd import (
     ssd_step,
     step_state,
 )
-from frontload.megatron_ext.ssd_steep import STEEP
+from frontload.megatron_ext.model.ssd_steep import STEEP
 from tests.parity.reference_model import convolution, recurrence
 
 NAMES = ("x", "dt", "A", "B", "C", "D", "initial")

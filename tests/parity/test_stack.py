@@ -22,7 +22,7 @@ def batch(model_vocabulary: int, *, resets: bool) -> tuple[torch.Tensor, ...]:
 
 @pytest.mark.parametrize("resets", [False, True], ids=["whole rows", "documents"])
 def test_logits_loss_and_gradients(trained: Trained, *, resets: bool) -> None:
-    from frontload.megatron_ext.layers import document_resets
+    from frontload.megatron_ext.model.layers import document_resets
 
     inputs, labels, ids = batch(trained.model.vocab_size, resets=resets)
     exact = {name: w.double().requires_grad_() for name, w in trained.weights.items()}

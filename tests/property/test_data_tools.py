@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.data_tools.indexed import IndexedReader, IndexedWriter
+from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter
 from frontload.data_tools.pack import order_rows, pack_lengths
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)

@@ -6,12 +6,12 @@ from fractions import Fraction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.data_tools.choices import LETTERS, chosen_letter, find_options
-from frontload.eval.grade import Kind, Reason, Reference, grade_response
-from frontload.eval.grade_answer import Verdict, compare_answers, plain_form
-from frontload.eval.grade_format import FormatProblem, Layout, last_boxed
-from frontload.eval.grade_math import DIFFERENT
-from frontload.eval.grade_number import read_quantity
+from frontload.data_tools.prompts.choices import LETTERS, chosen_letter, find_options
+from frontload.eval.grading.algebra import DIFFERENT
+from frontload.eval.grading.answer import Verdict, compare_answers, plain_form
+from frontload.eval.grading.grade import Kind, Reason, Reference, grade_response
+from frontload.eval.grading.layout import FormatProblem, Layout, last_boxed
+from frontload.eval.grading.number import read_quantity
 
 PIECES = st.sampled_from(
     [

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
+from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
 from frontload.data_tools.packing.chat import load_template
 from frontload.data_tools.packing.encode import Counts, Encoder, Rules
 from frontload.data_tools.proof.checks import wrong
 from frontload.data_tools.proof.pair import Stated
 from frontload.data_tools.proof.prefix import Digests, prove_pair
 from frontload.data_tools.raw.parse import RawRow
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
 
 JSON = st.recursive(

@@ -20,32 +20,28 @@ from frontload.launch import cli
 from frontload.megatron_ext import cpu
 
 SIGNALS = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
-SAVE_PLACES = {  # a moment of a save: module below frontload.megatron_ext or a full name, function
-    "begin": ("checkpoint", "_begin_save"),
+SAVE_PLACES = {  # a moment of a save: module, function
+    "begin": ("frontload.megatron_ext.checkpoints.save", "_begin_save"),
     "write": ("megatron.core.dist_checkpointing.strategies.filesystem_async", "_write_item"),
-    "table": ("checkpoint", "write_table"),
-    "rename": ("checkpoint", "write_json"),
-    "drop": ("saving", "_numbered"),
-    "publish": ("frontload.launch.run_folder", "RunFolder.publish"),
-    "published": ("frontload.launch.run_folder", "RunFolder.forget"),
+    "table": ("frontload.megatron_ext.checkpoints.save", "write_table"),
+    "rename": ("frontload.megatron_ext.checkpoints.save", "write_json"),
+    "drop": ("frontload.megatron_ext.checkpoints.saver", "_numbered"),
+    "publish": ("frontload.launch.run.folder", "RunFolder.publish"),
+    "published": ("frontload.launch.run.folder", "RunFolder.forget"),
 }
 AT_THE_END = ("publish", "published")
 RENDEZVOUS_PLACES = {
     "process group": ("torch.distributed", "init_process_group"),
     "model groups": ("megatron.core.parallel_state", "initialize_model_parallel"),
-    "census": ("parallelism", "take_census"),
+    "census": ("frontload.megatron_ext.ranks.parallelism", "take_census"),
 }
 SHARES = 1.3  # of a step: a moment may fall into the one after
 
 
-def module_of(name: str) -> Any:
-    """A module by its full name, or one of megatron_ext by its last."""
-    return importlib.import_module(name if "." in name else f"frontload.megatron_ext.{name}")
-
-
 def owner_of(module: str, name: str) -> tuple[Any, str]:
     """Who has the function, and its own name: a module, or the class of `Class.method`."""
-    owner, (*classes, last) = module_of(module), name.split(".")
+    owner: Any = importlib.import_module(module)
+    *classes, last = name.split(".")
     for one in classes:
         owner = getattr(owner, one)
     return owner, last
@@ -91,7 +87,7 @@ def strike_in_step(fault: dict[str, Any], before: Callable[[], None]) -> None:
             ).start()
         return real(engine, *args, **options)
 
-    wrap("loop", "train_step", step)
+    wrap("frontload.megatron_ext.training.loop", "train_step", step)
 
 
 def strike_in_save(fault: dict[str, Any]) -> None:
@@ -110,14 +106,14 @@ def strike_in_save(fault: dict[str, Any]) -> None:
             strike(fault)
         return real(*args, **options)
 
-    wrap("saving", "Saver.save", save)
+    wrap("frontload.megatron_ext.checkpoints.saver", "Saver.save", save)
     module, name = SAVE_PLACES[fault["place"]]
     wrap(module, name, call)
 
 
 def fill_disk(fault: dict[str, Any]) -> None:
     """What a save writes from the step on lands on /dev/full, where the kernel has no space."""
-    step = [0]
+    step, place = [0], SAVE_PLACES["begin"]
 
     def begin(real: Callable[..., Any], folder: Path, *args: Any) -> Any:
         partial, content = real(folder, *args)
@@ -127,10 +123,10 @@ def fill_disk(fault: dict[str, Any]) -> None:
             if not step[0]:
                 write_down({**fault, "time": time.time()})
             step[0] += 1
-        module_of("checkpoint").dist.barrier()
+        importlib.import_module(place[0]).dist.barrier()
         return partial, content
 
-    wrap("checkpoint", "_begin_save", begin)
+    wrap("frontload.megatron_ext.checkpoints.save", "_begin_save", begin)
 
 
 def tear_newest(out: Path, name: str) -> None:

@@ -24,7 +24,9 @@ WAIT_SECONDS = 0.01
 RANK = "tests.soak.faulty_rank"
 HANDLER = "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"
 PRELOADED = (
-    *(f"frontload.megatron_ext.{name}" for name in ("loop", "datasets", "stages")),
+    "frontload.megatron_ext.training.loop",
+    "frontload.megatron_ext.training.datasets",
+    "frontload.megatron_ext.stages",
     "frontload.launch.commands",
     "torch._dynamo",  # what the first optimizer step imports
     "torch.distributed.run",

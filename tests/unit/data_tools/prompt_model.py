@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from frontload.data_tools.prompt_length import PromptLimit, load_limit
+from frontload.data_tools.prompts.length import PromptLimit, load_limit
 
 TEMPLATE = (
     "{%- for message in messages %}<s>{{ message.role }}\n{{ message.content }}</s>{% endfor %}"

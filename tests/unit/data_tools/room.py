@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from frontload.data_tools import stages
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Index, Mix, Tokenizer
 
 DOMAINS = ("math", "code", "science", "general")

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.files import read_json
-from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Blend, Window

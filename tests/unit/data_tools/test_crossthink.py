@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from frontload.data_tools.choices import find_options
-from frontload.data_tools.crossthink import (
+from frontload.data_tools.prompts.choices import find_options
+from frontload.data_tools.prompts.crossthink import (
     CrossThinkRequest,
     Dropped,
     Kept,
@@ -18,7 +18,7 @@ from frontload.data_tools.crossthink import (
     read_file,
     read_row,
 )
-from frontload.data_tools.prompt_length import PromptLimit, load_limit
+from frontload.data_tools.prompts.length import PromptLimit, load_limit
 from frontload.recipes.errors import RecipeError
 from tests.unit.data_tools.prompt_model import wide_limit, write_model_tokenizer
 from tests.unit.data_tools.room import write_jsonl

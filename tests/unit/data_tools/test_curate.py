@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.files import read_json
+from frontload.data_tools.disk.files import read_json
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Mix
 from tests.unit.data_tools.room import Room

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.data_tools.digests import (
+from frontload.data_tools.disk.digests import (
     BLOCK_BYTES,
     BlockDigests,
     block_digests,

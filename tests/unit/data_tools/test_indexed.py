@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.indexed import (
+from frontload.data_tools.disk.indexed import (
     HEADER,
     IndexedReader,
     IndexedWriter,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.files import read_json
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.own_data import digest_files, normalise_question, write_own_corpus
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import OwnData, Pack, Tokenizer

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.document import read_rows
-from frontload.data_tools.files import read_json
-from frontload.data_tools.indexed import IndexedReader
 from frontload.data_tools.pack import first_fit
 from frontload.data_tools.render import encode_rows
 from frontload.data_tools.tokenizer import TextTokenizer

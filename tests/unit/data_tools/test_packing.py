@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools import text_encoder
-from frontload.data_tools.any_tokenizer import AnyTokenizer
-from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.packing import choice
 from frontload.data_tools.packing.build import PackRequest, build_pack
 from frontload.data_tools.packing.chat import load_template
 from frontload.data_tools.packing.encode import Counts, Encoder, Rules
 from frontload.data_tools.packing.rows import FILES
 from frontload.data_tools.preprocess import encoder as encoders
+from frontload.data_tools.preprocess import text_encoder
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.preprocess.vocabulary import Vocabulary
 from frontload.data_tools.raw.parse import RawRow
 from frontload.data_tools.render import encode_rows
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.data_command import run_data_command
@@ -263,7 +263,7 @@ def test_other_ids_in_a_later_shard_pack_everything_again(
 
 
 def test_the_engine_reads_boundaries_as_resets(packed: Path) -> None:
-    from frontload.megatron_ext.datasets import PackSamples
+    from frontload.megatron_ext.training.datasets import PackSamples
 
     samples, tokens = PackSamples(packed, 1024), IndexedReader(packed / "tokens")
     order = np.load(packed / "order.npy")

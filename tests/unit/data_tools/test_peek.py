@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.peek.masked import has_colour, masked_text, open_console
+from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.shown.masked import has_colour, masked_text, open_console
 from frontload.recipes.errors import FrontloadError, RecipeError
 from frontload.recipes.schema import Blend, Window
 from tests.unit.data_command import run_data_command as run

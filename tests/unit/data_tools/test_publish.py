@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools import publish
-from frontload.data_tools.publish import (
+from frontload.data_tools.disk import publish
+from frontload.data_tools.disk.publish import (
     check_place,
     clear,
     make_folder,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontload.data_tools import seeds
+from frontload.data_tools.disk import seeds
 
 ALIKE = st.sampled_from([0, 1, 7, 1 << 20, 1 << 63, (1 << 64) - 1])  # in all bits, the high or low
 DRAWS = st.lists(st.one_of(ALIKE, st.integers(0, (1 << 64) - 1)), max_size=80)

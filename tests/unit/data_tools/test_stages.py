@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools import stages
-from frontload.data_tools.files import read_json
-from frontload.data_tools.indexed import IndexedWriter
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.indexed import IndexedWriter
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Blend, Index, Mix, Pack, Tokenizer, Window
 from tests.unit.data_tools.room import Room

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from frontload.data_tools.preprocess.encoder import Encoder, ParityError
 from frontload.data_tools.preprocess.request import EncoderChoice
-from frontload.data_tools.text_encoder import TextEncoder, choose_encoder
+from frontload.data_tools.preprocess.text_encoder import TextEncoder, choose_encoder
 from tests.unit.data_tools_curation.workbench import word_tokenizer
 
 TEXTS = ["", " ", "abc  abc\n", "caf\u00e9 \u4e2d\u6587 \U0001f600", "a <|im_end|> b", "x" * 3000]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.files import read_json
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.tokenizer import SPECIAL_TOKENS, UNKNOWN, TextTokenizer, train
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Tokenizer

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.explain import SourceFolders, explain_sample
-from frontload.data_tools.indexed import IndexedReader, IndexedWriter, bin_file
+from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter, bin_file
 from frontload.data_tools.proof.blend import union_tokens, verify_blend
 from frontload.data_tools.proof.checks import Check
 from frontload.data_tools.proof.pack import verify_pack
 from frontload.data_tools.proof.prefix import prove_index_folder
+from frontload.data_tools.shown.explain import SourceFolders, explain_sample
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Blend, Pack, Window

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frontload.data_tools.indexed import IndexedReader, IndexedWriter
+from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter
 
 S = 16
 DOCUMENTS = {"base": 40, "ldq": 12, "shq": 5}

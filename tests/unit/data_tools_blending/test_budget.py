@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from frontload.data_tools.blending.budget import Budget, plan_budget
 from frontload.data_tools.blending.division import Size, apportion, named_shares
-from frontload.recipes.blend_schema import (
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.grammar.load import RECIPES, Loaded, load_recipe
+from frontload.recipes.runs.blend import (
     BlendMix,
     BlendRecipe,
     PhaseKnobs,
@@ -19,10 +21,8 @@ from frontload.recipes.blend_schema import (
     check_recipe,
     load_blend,
 )
-from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import RECIPES, Loaded, load_recipe
-from frontload.recipes.train_budgets import check_phase_plan
-from frontload.recipes.train_schema import PretrainRecipe
+from frontload.recipes.runs.training import PretrainRecipe
+from frontload.recipes.runs.training_checks import check_phase_plan
 from tests.unit.data_tools_blending.small import RECIPE, write_recipe
 
 SHIPPED = sorted(path.stem for path in (RECIPES / "blends").glob("paper_*.yaml"))

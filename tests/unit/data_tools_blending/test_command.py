@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from frontload.data_tools.blending import phases
-from frontload.data_tools.indexed import IndexedReader
-from frontload.data_tools.publish import workplace
+from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.disk.publish import workplace
 from frontload.launch import cli
 from frontload.recipes.artifact import write_json
 from tests.unit.data_tools_blending.small import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontload.data_tools.blending.interleave import BLOCK_SAMPLES, _keys, interleave
-from frontload.data_tools.seeds import permutation
+from frontload.data_tools.disk.seeds import permutation
 from frontload.recipes.errors import RecipeError
 
 COUNTS = st.lists(st.integers(1, 60), min_size=1, max_size=9)

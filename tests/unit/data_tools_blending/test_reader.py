@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from frontload.launch import cli
-from frontload.megatron_ext.datasets import BlendSamples
+from frontload.megatron_ext.training.datasets import BlendSamples
 from tests.unit.data_tools_blending.small import (
     DOCUMENTS,
     S,
@@ -40,8 +40,8 @@ def test_every_sample_is_read_as_the_files_say(tmp_path: Path, parts: int) -> No
 
 def test_opening_an_index_of_many_documents_reads_a_few_pages(tmp_path: Path) -> None:
     """2^24 documents: the .idx has 320 MiB, and the process grows by less than 8."""
-    from frontload.data_tools.indexed import HEADER, MAGIC
-    from frontload.megatron_ext.datasets import TokenIndex
+    from frontload.data_tools.disk.indexed import HEADER, MAGIC
+    from frontload.megatron_ext.training.datasets import TokenIndex
 
     n = 1 << 24
     with open(tmp_path / "documents.idx", "wb") as file:  # holes: every length and pointer is 0

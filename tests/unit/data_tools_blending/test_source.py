@@ -10,7 +10,7 @@ import pytest
 
 from frontload.data_tools.blending import source as reading
 from frontload.data_tools.blending.source import read_source
-from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.data_tools_blending.small import write_source
 

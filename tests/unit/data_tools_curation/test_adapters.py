@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from frontload.data_tools.curation.adapters import ADAPTERS, Rules
-from frontload.data_tools.curation.example import Drop, Example, Origin, row_object
-from frontload.data_tools.curation.turns import split_turns
+from frontload.data_tools.text.example import Drop, Example, Origin, row_object
+from frontload.data_tools.text.turns import split_turns
 
 RULES = Rules(domain="math", text_field="text", unsplit="drop", truncated="keep")
 ORIGIN = Origin(source="s", file="f.jsonl", row=7)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from frontload.data_tools.curation import measure, run
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.document import BaseText, read_rows
-from frontload.data_tools.files import read_json
 from frontload.data_tools.packing.messages import read_messages
 from tests.unit.data_tools_curation.workbench import Workbench, folder_bytes, read_jsonl
 

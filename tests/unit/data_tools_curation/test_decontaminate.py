@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from frontload.data_tools.curation.decontaminate import RemovalReport, find_matches, is_leak
 from frontload.data_tools.curation.items import Item, Match, build_index
-from frontload.data_tools.curation.words import WordHasher
-from frontload.data_tools.files import read_json
-from frontload.recipes.curation import Decontamination
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.text.words import WordHasher
+from frontload.recipes.runs.curation import Decontamination
 from tests.unit.data_tools_curation.workbench import Workbench, read_jsonl
 
 HASHER = WordHasher(0)

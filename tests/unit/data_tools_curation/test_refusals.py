@@ -2,7 +2,7 @@
 
 import pytest
 
-from frontload.data_tools.publish import workplace
+from frontload.data_tools.disk.publish import workplace
 from tests.unit.data_tools_curation.workbench import Workbench
 
 SOURCES = "sources: {own: {files: [r.jsonl], adapter: gsm8k, domain: math}}\n"

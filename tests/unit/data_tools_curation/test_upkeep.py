@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools.curation import run, workers
-from frontload.data_tools.curation.example import Example
 from frontload.data_tools.curation.filters import first_drop
 from frontload.data_tools.curation.run import Pulse
 from frontload.data_tools.curation.workers import started_workers
-from frontload.recipes.curation import load_curation
+from frontload.data_tools.text.example import Example
 from frontload.recipes.errors import StageError
+from frontload.recipes.runs.curation import load_curation
 from tests.unit.data_tools_curation.workbench import Workbench, read_jsonl
 
 RECIPE = (

@@ -17,8 +17,8 @@ from frontload.data_tools.curation.sketch import (
     signatures,
     similarity,
 )
-from frontload.data_tools.curation.words import WordHasher, plain_words
-from frontload.recipes.curation import Duplicates
+from frontload.data_tools.text.words import WordHasher, plain_words
+from frontload.recipes.runs.curation import Duplicates
 
 HASHER = WordHasher(0)
 RULES = Duplicates(shingle_words=5, permutations=128, bands=16, threshold=0.8, seed=1)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from frontload.data_tools.indexed import IndexedWriter
+from frontload.data_tools.disk.indexed import IndexedWriter
 from frontload.data_tools.preprocess.request import PreprocessRequest
 
 EOD = "<|endoftext|>"

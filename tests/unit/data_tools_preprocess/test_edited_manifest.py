@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.blending.build import check_tokenizers
 from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.request import Shard, manifest_file
 from frontload.data_tools.preprocess.run import preprocess
-from frontload.data_tools.provenance import Trail, origins
+from frontload.data_tools.shown.provenance import Trail, origins
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from frontload.launch.cli import main
 from frontload.recipes.errors import ArtifactError, FrontloadError
 from tests.unit.data_tools_preprocess.files import request_for

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frontload.data_tools.any_tokenizer import AnyTokenizer
 from frontload.data_tools.preprocess.run import LONG_CHARACTERS, preprocess
 from frontload.data_tools.preprocess.vocabulary import SLICE_CHARACTERS, SLICE_TEXTS, in_slices
+from frontload.data_tools.text.any_tokenizer import AnyTokenizer
 from tests.unit.data_tools_preprocess.files import documents, request_for, write_texts
 
 

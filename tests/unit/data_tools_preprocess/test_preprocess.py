@@ -13,7 +13,7 @@ import pytest
 import zstandard
 from tokenizers import Tokenizer
 
-from frontload.data_tools.indexed import IndexedReader
+from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess import run as run_module
 from frontload.data_tools.preprocess.merge import merge

@@ -11,7 +11,7 @@ from frontload.data_tools.render import encode_rows
 from frontload.data_tools.synthetic.families import FAMILIES, generate
 from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.tokenizer import ANSWER, END, TextTokenizer, corpus_texts, train_words
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Evaluate
 
 CATEGORY_FAMILIES = {

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from frontload.data_tools.tokenizer import TextTokenizer
-from frontload.eval.origins import Origin
+from frontload.eval.report.origins import Origin
 from frontload.eval.stages import evaluate_model
 from frontload.recipes.schema import Tabulate
 from tests.unit.eval.fake_study import BookModel, recipe, workspace, write_corpus

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from frontload.eval.cells import Cells, Draws
 from frontload.eval.results import (
     GeneratedResult,
     Generation,
@@ -10,6 +9,7 @@ from frontload.eval.results import (
     Protocol,
     ResultFile,
 )
+from frontload.eval.statistics.cells import Cells, Draws
 
 
 def one_file(

@@ -9,8 +9,8 @@ import pytest
 from frontload.data_tools.render import encode_rows
 from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.tokenizer import END, TextTokenizer
-from frontload.eval.generation import answer_items
-from frontload.eval.heldout import score_heldout
+from frontload.eval.asking.generation import answer_items
+from frontload.eval.asking.heldout import score_heldout
 from frontload.eval.results import GeneratedResult
 from frontload.eval.stages import evaluate, evaluate_model
 from frontload.eval.suites import GenerateItem, HeldoutDocument, read_heldout, read_items

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frontload.eval.cells import Cells, Draws
-from frontload.eval.claims import judge, recompute, verdicts_json
-from frontload.eval.contrasts import Contrast
-from frontload.eval.paper import paper_claims, paper_tables, printed
-from frontload.eval.spread import stated_spreads
-from frontload.eval.verdict_text import contrast_label, measure_of
-from frontload.eval.verdicts import Verdict
+from frontload.eval.statistics.cells import Cells, Draws
+from frontload.eval.statistics.contrasts import Contrast
+from frontload.eval.statistics.spread import stated_spreads
+from frontload.eval.tables.claims import judge, recompute, verdicts_json
+from frontload.eval.tables.paper import paper_claims, paper_tables, printed
+from frontload.eval.tables.verdict_text import contrast_label, measure_of
+from frontload.eval.tables.verdicts import Verdict
 from tests.unit.eval.graded import exact, one_file, study
 
 
@@ -336,7 +336,7 @@ def test_a_comparison_is_named_by_its_cells() -> None:
     assert label["H15"] == [
         "[M_res + SFT[all] and M_base] over [M_base + SFT[all] and M_res]",
     ]
-    from frontload.eval.expressions import Expression
+    from frontload.eval.statistics.expressions import Expression
 
     (weighed,) = Expression("2 * c('pt:base', 'pt.avg') - c('pt:LDQ', 'pt.avg')").contrasts()
     assert contrast_label(weighed) == "+2 x M_base -1 x M_LDQ"

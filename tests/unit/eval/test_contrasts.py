@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frontload.eval.cells import Cells, Draws, MissingCell
-from frontload.eval.contrasts import Contrast, Estimated, estimate, expanded, least
-from frontload.eval.expressions import Expression
-from frontload.eval.spread import (
+from frontload.eval.statistics.cells import Cells, Draws, MissingCell
+from frontload.eval.statistics.contrasts import Contrast, Estimated, estimate, expanded, least
+from frontload.eval.statistics.expressions import Expression
+from frontload.eval.statistics.spread import (
     pooled_spread,
     seed_spreads,
     stage_of,
     stage_spread,
     stated_spreads,
 )
-from frontload.eval.stats import Spread
+from frontload.eval.statistics.stats import Spread
 from frontload.recipes.errors import ArtifactError
 from tests.unit.eval.graded import exact, one_file, study
 

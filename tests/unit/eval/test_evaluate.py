@@ -7,8 +7,8 @@ import pytest
 
 from frontload.data_tools.tokenizer import TextTokenizer
 from frontload.eval.results import read_results
-from frontload.eval.score import rescore
 from frontload.eval.stages import evaluate_model
+from frontload.eval.statistics.score import rescore
 from frontload.recipes.errors import StageError
 from tests.unit.eval.fake_study import BookModel, recipe, workspace, write_corpus
 

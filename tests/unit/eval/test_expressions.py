@@ -2,9 +2,9 @@
 
 import pytest
 
-from frontload.eval.contrasts import Contrast
-from frontload.eval.expressions import Expression, named_leaves
-from frontload.eval.paper import paper_claims
+from frontload.eval.statistics.contrasts import Contrast
+from frontload.eval.statistics.expressions import Expression, named_leaves
+from frontload.eval.tables.paper import paper_claims
 from frontload.recipes.errors import RecipeError
 
 A, B, C = ((name, "sft.avg") for name in "abc")

@@ -4,7 +4,7 @@ import pytest
 
 from frontload.data_tools.synthetic.families import FAMILIES, generate
 from frontload.data_tools.synthetic.problem import random_stream
-from frontload.eval.grade import (
+from frontload.eval.grading.grade import (
     Kind,
     Reason,
     Reference,
@@ -14,7 +14,7 @@ from frontload.eval.grade import (
     is_correct,
     normalised,
 )
-from frontload.eval.grade_format import Layout
+from frontload.eval.grading.layout import Layout
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from frontload.eval.grade import Grader, Kind, Reason, Reference
-from frontload.eval.grade_format import FormatProblem, Layout
-from frontload.eval.grade_process import MathLimits
+from frontload.eval.grading.grade import Grader, Kind, Reason, Reference
+from frontload.eval.grading.layout import FormatProblem, Layout
+from frontload.eval.grading.pool import MathLimits
 
 TABLE: dict[str, list[list[Any]]] = yaml.safe_load(
     Path(__file__).with_name("graded_cases.yaml").read_text(encoding="utf-8")

@@ -16,11 +16,12 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from frontload.data_tools.crossthink import CrossThinkRequest, convert_crossthink
-from frontload.eval import grade_math, grade_process
-from frontload.eval.grade import Grade, Grader, Kind, Reason, Reference, row_reference
-from frontload.eval.grade_format import Layout
-from frontload.eval.grade_process import MathLimits, MathPool
+from frontload.data_tools.prompts.crossthink import CrossThinkRequest, convert_crossthink
+from frontload.eval.grading import algebra
+from frontload.eval.grading import pool as grade_process
+from frontload.eval.grading.grade import Grade, Grader, Kind, Reason, Reference, row_reference
+from frontload.eval.grading.layout import Layout
+from frontload.eval.grading.pool import MathLimits, MathPool
 from frontload.recipes.errors import StageError
 from tests.unit.data_tools.prompt_model import wide_limit
 
@@ -152,37 +153,37 @@ def test_reasons_and_comparisons_are_counted() -> None:
 def test_a_process_that_dies_is_a_crash_and_is_replaced() -> None:
     limits = MathLimits(seconds=3.0)
     with closing(MathPool(limits=limits)) as pool:
-        assert pool.compare("x+1", "1+x") == grade_math.SAME
+        assert pool.compare("x+1", "1+x") == algebra.SAME
         comparer = pool._slots.get()
         assert comparer is not None
         first = comparer._process.pid
         os.kill(first, signal.SIGSTOP)  # it hangs: neither the answer nor the end comes
         pool._slots.put(comparer)
         started = time.monotonic()
-        assert pool.compare("x+1", "1+x") == grade_math.CRASH
+        assert pool.compare("x+1", "1+x") == algebra.CRASH
         waited = time.monotonic() - started
         assert waited < limits.seconds + grade_process.GRACE_SECONDS + SLACK_SECONDS
         with pytest.raises(ProcessLookupError):
             os.kill(first, 0)
-        assert pool.compare("x+1", "1+x") == grade_math.SAME
+        assert pool.compare("x+1", "1+x") == algebra.SAME
 
 
 def test_memory_beyond_the_limit_is_refused() -> None:
     """1 MiB of address space is less than the process has: no allocation can succeed."""
     with closing(MathPool(limits=MathLimits(seconds=5.0, size_bytes=1 << 20))) as pool:
         verdict = pool.compare("(x+1)^2", "x^2+2x+1")
-    assert verdict in {grade_math.MEMORY, grade_math.UNREADABLE, grade_math.DIFFERENT}
+    assert verdict in {algebra.MEMORY, algebra.UNREADABLE, algebra.DIFFERENT}
 
 
 @pytest.mark.parametrize(
     ("compare", "seconds", "verdict"),
     [
-        (lambda gold, prediction: bytearray(1 << 29) and "", 60.0, grade_math.MEMORY),
-        (lambda gold, prediction: os.kill(os.getpid(), signal.SIGKILL), 60.0, grade_math.CRASH),
-        (lambda gold, prediction: 1 // 0, 60.0, grade_math.CRASH),
-        (lambda gold, prediction: time.sleep(60), 0.5, grade_math.TIMEOUT),
-        (lambda gold, prediction: spin(), 60.0, grade_math.TIMEOUT),
-        (lambda gold, prediction: compare_without_end(), 60.0, grade_math.UNREADABLE),
+        (lambda gold, prediction: bytearray(1 << 29) and "", 60.0, algebra.MEMORY),
+        (lambda gold, prediction: os.kill(os.getpid(), signal.SIGKILL), 60.0, algebra.CRASH),
+        (lambda gold, prediction: 1 // 0, 60.0, algebra.CRASH),
+        (lambda gold, prediction: time.sleep(60), 0.5, algebra.TIMEOUT),
+        (lambda gold, prediction: spin(), 60.0, algebra.TIMEOUT),
+        (lambda gold, prediction: compare_without_end(), 60.0, algebra.UNREADABLE),
         (lambda gold, prediction: gold + prediction, 60.0, "ab"),
     ],
     ids=["memory", "killed", "exception", "sleep", "spin", "recursion", "answer"],
@@ -196,7 +197,7 @@ def test_whatever_a_comparison_does_ends_with_its_fork(
     size_bytes = this.memory_info().vms + (1 << 28)
     limits = {"cpu_seconds": 0.5, "seconds": seconds, "bytes": size_bytes}
     request = {"gold": "a", "prediction": "b", **limits}
-    assert grade_math.compare_in_fork(compare, request) == verdict
+    assert algebra.compare_in_fork(compare, request) == verdict
     assert this.children() == before, "every fork was awaited"
 
 
@@ -213,7 +214,7 @@ def test_the_processor_clock_ends_a_comparison_before_the_wall_clock() -> None:
     with closing(MathPool(limits=MathLimits(cpu_seconds=0.5, seconds=600.0))) as pool:
         pool.start()
         started = time.monotonic()
-        assert pool.compare("5", "9^{9^{9^{9}}}") == grade_math.TIMEOUT
+        assert pool.compare("5", "9^{9^{9^{9}}}") == algebra.TIMEOUT
         assert time.monotonic() - started < 60.0  # 120 times the processor time, for any load
 
 
@@ -222,7 +223,7 @@ def test_threads_share_the_pool() -> None:
     with closing(MathPool(size=2)) as pool, ThreadPoolExecutor(6) as threads:
         verdicts = list(threads.map(lambda pair: pool.compare(*pair), pairs))
     assert verdicts == [
-        grade_math.SAME if prediction == "1+x" else grade_math.DIFFERENT for _, prediction in pairs
+        algebra.SAME if prediction == "1+x" else algebra.DIFFERENT for _, prediction in pairs
     ]
 
 

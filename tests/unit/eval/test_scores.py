@@ -16,7 +16,7 @@ from frontload.eval.results import (
     read_results,
     write_results,
 )
-from frontload.eval.score import Scores, rescore, score
+from frontload.eval.statistics.score import Scores, rescore, score
 from frontload.recipes.errors import ArtifactError
 from tests.unit.eval.graded import replayed
 

@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.stats import nct
 from scipy.stats import t as student
 
-from frontload.eval.stats import (
+from frontload.eval.statistics.stats import (
     MOST_SEEDS,
     Spread,
     clustered_mean,

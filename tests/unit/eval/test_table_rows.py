@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from frontload.eval.cells import Cells, MissingCell
-from frontload.eval.paper import printed
 from frontload.eval.results import ChoiceResult, ResultFile
-from frontload.eval.rl_tables import RL_METRICS, rl_table
-from frontload.eval.tables import (
+from frontload.eval.statistics.cells import Cells, MissingCell
+from frontload.eval.tables.build import (
     Table,
     build_tables,
     cell_order,
@@ -22,6 +20,8 @@ from frontload.eval.tables import (
     stage_gaps,
     study_mixes,
 )
+from frontload.eval.tables.paper import printed
+from frontload.eval.tables.rl import RL_METRICS, rl_table
 from tests.unit.eval.graded import one_file, replayed
 
 SETS = {"base": ("math", "science", "code", "gpr"), "sft": ("math", "science", "code", "ins")}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from frontload.eval.paper import paper_claims, paper_tables
-from frontload.eval.report import ReportRequest, write_report
-from frontload.eval.report_page import caveats, rl_lead
+from frontload.eval.report.page import caveats, rl_lead
+from frontload.eval.report.write import ReportRequest, write_report
 from frontload.eval.stages import tabulate
-from frontload.eval.tables import cell_order, label_of
+from frontload.eval.tables.build import cell_order, label_of
+from frontload.eval.tables.paper import paper_claims, paper_tables
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.eval.fake_study import workspace
 from tests.unit.eval.fake_tables import evaluations, origins, read, tabulate_recipe

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from frontload.eval.figures import INK, color_of
-from frontload.eval.training_logs import (
+from frontload.eval.report.figures import INK, color_of
+from frontload.eval.report.training_logs import (
     MOST_POINTS,
     Run,
     pretraining_panel,

@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from frontload.eval.cells import Cells
-from frontload.eval.claims import judge
-from frontload.eval.paper import paper_claims
-from frontload.eval.verdict_rows import cards, verdict_groups
+from frontload.eval.statistics.cells import Cells
+from frontload.eval.tables.claims import judge
+from frontload.eval.tables.paper import paper_claims
+from frontload.eval.tables.verdict_rows import cards, verdict_groups
 from tests.unit.eval.graded import exact
 
 LEVELS = {

@@ -69,10 +69,10 @@ FAKES = {
     "python": r"""
         echo "python $FAKE_NODE $2 $(printf '<%s>' "${@:3}")" >> "$FAKE_LOG"
         case "$2" in
-            frontload.rl.preflight)
+            frontload.rl.cluster.preflight)
                 [[ "$FAKE_NODE" == "${FAKE_UNFIT:-}" ]] && { echo "no GPU" >&2; exit 1; }
                 exit 0 ;;
-            frontload.rl.ray_nodes)
+            frontload.rl.cluster.ray_nodes)
                 while (($#)); do
                     [[ "$1" == --nodes ]] && wanted=$2
                     shift

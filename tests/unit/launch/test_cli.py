@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch import cli, commands, reporting
+from frontload.launch import cli, commands
 from frontload.launch.store import Store, Ticket
-from frontload.recipes.load import RECIPES
-from frontload.recipes.study import load_study
+from frontload.launch.study import reporting
+from frontload.recipes.grammar.load import RECIPES
+from frontload.recipes.study.expand import load_study
 
 TP2 = ["placement.tensor_parallel=2"]
 

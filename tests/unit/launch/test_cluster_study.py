@@ -7,8 +7,8 @@ import pytest
 from frontload.launch.cluster_plan import ClusterPlan, load_cluster_plan
 from frontload.recipes.cluster_runs import TRUNK
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import recipe_names
-from frontload.recipes.study import load_study
+from frontload.recipes.grammar.load import recipe_names
+from frontload.recipes.study.expand import load_study
 
 CLAIMS_CELLS = {"pt:base", "pt:LMQ", "pt:LMQ@60-40", "pt:LDQ>sft:LDQ*2", "pt:LDQ>sft:ALF'"}
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from frontload.eval.compare import Side, compare_studies
-from frontload.eval.report import write_report
+from frontload.eval.report.compare import Side, compare_studies
+from frontload.eval.report.write import write_report
 from frontload.eval.stages import tabulate
 from frontload.launch import cli
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.study import Study, load_study
+from frontload.recipes.study.expand import Study, load_study
 from tests.unit.eval.fake_study import workspace
 from tests.unit.eval.fake_tables import evaluations, tabulate_recipe
 from tests.unit.eval.test_report_folder import Page

@@ -7,8 +7,8 @@ import pytest
 
 from frontload.launch import cli
 from frontload.launch.store import FORMAT, digest_file
-from frontload.megatron_ext.checkpoint_files import read_model, write_model
-from frontload.megatron_ext.convert_checkpoint import StoredTensors
+from frontload.megatron_ext.checkpoints.files import read_model, write_model
+from frontload.megatron_ext.hf.megatron import StoredTensors
 from tests.training_inputs import tiny_model
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
 

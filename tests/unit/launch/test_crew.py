@@ -5,11 +5,11 @@ import os
 import pytest
 import torch
 
-from frontload.launch import crew
-from frontload.launch.crew import Crew, check_crew, find_crew, share_gpus, visible_gpus
-from frontload.recipes.cluster import Gpus
+from frontload.launch.study import crew
+from frontload.launch.study.crew import Crew, check_crew, find_crew, share_gpus, visible_gpus
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.cluster import Gpus
+from frontload.recipes.machines.placement import Placement
 
 H100 = Gpus(kind="h100_sxm", kernel_mfu=0.06)
 ONE_GPU = Placement(name="one_gpu", gpus=H100, threads_per_rank=8)

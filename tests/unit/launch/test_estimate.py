@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from frontload.launch import cli
-from frontload.recipes.load import recipe_names
+from frontload.recipes.grammar.load import recipe_names
 
 PAPER, EFFICIENT = ("--placement", "paper_tp8pp8"), ("--placement", "efficient_tp2")
 TRAININGS = [name for name in recipe_names("training") if name.startswith(("pretrain_8", "sft_8"))]

@@ -17,8 +17,8 @@ from frontload.launch.listing import KINDS, first_sentence, list_kind, list_line
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.command_line import Command, command_parser, find_object
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import RECIPES
-from frontload.recipes.study import load_study
+from frontload.recipes.grammar.load import RECIPES
+from frontload.recipes.study.expand import load_study
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from frontload.launch.beats import BEAT, About, start_beats
-from frontload.launch.hangs import Beat, Lookout, describe_hang, end_ranks, find_hung
-from frontload.launch.seat import Seat
+from frontload.launch.ranks.beats import BEAT, About, start_beats
+from frontload.launch.ranks.hangs import Beat, Lookout, describe_hang, end_ranks, find_hung
+from frontload.launch.ranks.seat import Seat
 from frontload.recipes.artifact import Part
-from frontload.recipes.upkeep import Upkeep
+from frontload.recipes.machines.upkeep import Upkeep
 
 ABOUT = About(
     rank=0, ranks_here=2, host="node7", pid=1, hang_seconds=10.0, pause_seconds=100.0, log=""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
-from frontload.recipes.load import recipe_names
+from frontload.recipes.grammar.load import recipe_names
 from tests.tiny_run import write_tiny_data
 
 FULL = [

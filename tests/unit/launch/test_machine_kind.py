@@ -21,7 +21,7 @@ from frontload.launch.machine_kind import (
     read_machine,
 )
 from frontload.launch.store import Store
-from frontload.recipes.study import Study, load_study
+from frontload.recipes.study.expand import Study, load_study
 
 HERE = MachineKind(
     cpu="Xeon (6/143/8)",

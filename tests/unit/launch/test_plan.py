@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch.crew import Crew
 from frontload.launch.jobs import Finished
-from frontload.launch.plan import BLOCKED, BUILT, READY, Plan, plan_study, schedule_seconds
-from frontload.launch.price import Price, price_stages, read_measured, work_of
-from frontload.launch.runner import Settings, write_provenance
-from frontload.launch.show import plan_lines, show_count
 from frontload.launch.store import Store, Ticket
-from frontload.recipes.placement import Placement
+from frontload.launch.study.crew import Crew
+from frontload.launch.study.plan import BLOCKED, BUILT, READY, Plan, plan_study, schedule_seconds
+from frontload.launch.study.price import Price, price_stages, read_measured, work_of
+from frontload.launch.study.runner import Settings, write_provenance
+from frontload.launch.study.show import plan_lines, show_count
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import REVISION, Stage
-from frontload.recipes.study import Study, load_study
+from frontload.recipes.study.expand import Study, load_study
 
 CPU = Placement()
 

@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch import progress
-from frontload.launch.crew import Crew
 from frontload.launch.jobs import Finished, Tick
-from frontload.launch.plan import plan_study
-from frontload.launch.progress import Progress, show_seconds
-from frontload.launch.runner import Summary
-from frontload.launch.show import SHOWN_FAILURES, status_lines, summary_lines
 from frontload.launch.store import Store, Ticket
+from frontload.launch.study import progress
+from frontload.launch.study.crew import Crew
+from frontload.launch.study.plan import plan_study
+from frontload.launch.study.progress import Progress, show_seconds
+from frontload.launch.study.runner import Summary
+from frontload.launch.study.show import SHOWN_FAILURES, status_lines, summary_lines
 from frontload.recipes.errors import StageError
-from frontload.recipes.study import load_study
+from frontload.recipes.study.expand import load_study
 
 STAGES = load_study("smoke").stages[:3]
 SECONDS = dict(zip((stage.key for stage in STAGES), (10.0, 20.0, 70.0), strict=True))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.rl_parquet import Prompt, write_prompts
+from frontload.data_tools.prompts.rl_parquet import Prompt, write_prompts
 from frontload.launch import cli
-from frontload.megatron_ext.convert import export_hf
-from frontload.recipes.load import find_recipe, load_recipe
-from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.megatron_ext.hf.convert import export_hf
+from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.runs.grpo import GrpoRecipe
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch import run_folder
-from frontload.launch.run_folder import RunFolder
-from frontload.launch.seat import Seat
+from frontload.launch.ranks.seat import Seat
+from frontload.launch.run import folder as run_folder
+from frontload.launch.run.folder import RunFolder
 from frontload.recipes.errors import ArtifactError, RecipeError, Stopped
 
 pytestmark = pytest.mark.usefixtures("short_waits")

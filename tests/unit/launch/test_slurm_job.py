@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch.slurm import ClusterJob, job_script
-from frontload.launch.slurm_bodies import ray_body, torchrun_body
-from frontload.recipes.cluster import Slurm
-from frontload.recipes.placement import Placement
+from frontload.launch.cluster.slurm import ClusterJob, job_script
+from frontload.launch.cluster.slurm_bodies import ray_body, torchrun_body
+from frontload.recipes.machines.cluster import Slurm
+from frontload.recipes.machines.placement import Placement
 from tests.unit.launch.fake_cluster import FakeCluster
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "pretrain_job.sh"
-CHECKS = ("python", "-m", "frontload.rl.preflight", "--gpus", "8")
+CHECKS = ("python", "-m", "frontload.rl.cluster.preflight", "--gpus", "8")
 WORDS = ("key='it is'", 'a "b"', "c=$HOME;d", "[x,y]", "")
 TRAINER = ("python", "-m", "verl.trainer.main_ppo", *WORDS)
-KEEPER = ("python", "-m", "frontload.rl.cluster_run", "--kept", "2")
+KEEPER = ("python", "-m", "frontload.rl.cluster.run", "--kept", "2")
 SLURM = Slurm(
     shared_folder="/shared",
     activate='export ACTIVE="yes on $FAKE_NODE"',
@@ -55,7 +55,7 @@ def test_head_then_workers_then_one_trainer_then_nothing(cluster: FakeCluster) -
     starts = [line.split()[:2] for line in cluster.events("ray")]
     assert starts[0] == ["ray", "n1"]
     assert sorted(starts[1:]) == [["ray", f"n{node}"] for node in range(2, 5)]
-    checks = [line for line in cluster.log if "rl.preflight" in line]
+    checks = [line for line in cluster.log if "rl.cluster.preflight" in line]
     assert sorted(line.split()[1] for line in checks) == ["n1", "n2", "n3", "n4"]
     order = [cluster.log.index(line) for line in (*checks, *cluster.events("ray"))]
     assert max(order[:4]) < min(order[4:]), "no Ray before every node is checked"
@@ -339,7 +339,7 @@ def test_torchrun_meets_at_the_head_after_the_checks(cluster: FakeCluster) -> No
         assert "<--nnodes=4><--nproc-per-node=8><--max-restarts=3><--rdzv-backend=c10d>" in line
         assert "<--rdzv-endpoint=10.1.2.3:22345><--rdzv-id=12345.0>" in line
         assert line.endswith("<--module><--><frontload.launch.cli><train><it is>")
-    checks = [line for line in cluster.log if "rl.preflight" in line]
+    checks = [line for line in cluster.log if "rl.cluster.preflight" in line]
     assert cluster.log.index(agents[0]) > max(cluster.log.index(line) for line in checks)
     assert (cluster.folder / "run" / "finished").exists()
 

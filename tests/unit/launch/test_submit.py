@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
-from frontload.launch.grpo_job import run_key
-from frontload.launch.submit import load_placement, load_training
+from frontload.launch.cluster.grpo_job import run_key
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.load import load_placement, load_training
 
 SBATCH = """#!/bin/bash
 printf '%s\\n' "$@" > "$FAKE/arguments"
@@ -65,7 +65,12 @@ def test_a_dry_run_prints_a_whole_job_and_writes_nothing(
     code, out, err = launch(capsys, *words, "--dry-run")
     assert (code, err) == (0, "")
     assert out.startswith("#!/bin/bash\n#SBATCH --job-name=frontload-grpo_8b\n")
-    for part in ("ray start --head", "verl.trainer.main_ppo", "rl.preflight", "scontrol requeue"):
+    for part in (
+        "ray start --head",
+        "verl.trainer.main_ppo",
+        "rl.cluster.preflight",
+        "scontrol requeue",
+    ):
         assert part in out, part
     checked = subprocess.run(["bash", "-n"], input=out, text=True, capture_output=True, check=False)
     assert checked.returncode == 0, checked.stderr
@@ -89,7 +94,7 @@ def test_the_trainer_is_kept_as_the_placement_says(
     _, out, _ = launch(capsys, "grpo_8b", "--placement", "slurm", *words)
     keeper = out.partition("keeper=(")[2].partition(")")[0].split()
     assert keeper == [
-        *("python", "-m", "frontload.rl.cluster_run", "--checkpoints"),
+        *("python", "-m", "frontload.rl.cluster.run", "--checkpoints"),
         f"{Path.cwd()}/here/checkpoints",
         *("--kept", "3", "--ranks", "32", "--hang-seconds", "900"),
         *("--answers", f"{Path.cwd()}/here/validation"),

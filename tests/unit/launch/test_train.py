@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from frontload.launch import cli
-from frontload.launch.listeners import Teller, wandb_listener
-from frontload.launch.run_folder import FINISHED
-from frontload.launch.seat import Seat, take_seat
-from frontload.launch.train import _comes_again
+from frontload.launch.ranks.seat import Seat, take_seat
+from frontload.launch.run.folder import FINISHED
+from frontload.launch.run.listeners import Teller, wandb_listener
+from frontload.launch.run.train import _comes_again
 from frontload.recipes.errors import RecipeError, StageError
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from tests.tiny_run import TinyData, artifact_bytes, write_tiny_data, write_tiny_pack
 
 TINY = ("train", "pretrain_tiny")

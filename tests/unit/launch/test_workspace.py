@@ -9,7 +9,7 @@ import pytest
 from frontload.launch.store import Store, Ticket, check_content, digest_file, read_manifest
 from frontload.launch.workspace import METRICS, LiveWorkspace
 from frontload.recipes.errors import ArtifactError
-from frontload.recipes.placement import Placement
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import Stage
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
-from frontload.megatron_ext.checkpoint_files import write_model
-from frontload.megatron_ext.convert_checkpoint import CheckpointWriter
-from frontload.megatron_ext.convert_names import groups
+from frontload.megatron_ext.checkpoints.files import write_model
+from frontload.megatron_ext.hf.megatron import CheckpointWriter
+from frontload.megatron_ext.hf.names import groups
 from frontload.recipes.schema import Model
 
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|answer|>", "<|unk|>")

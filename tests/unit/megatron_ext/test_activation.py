@@ -7,7 +7,7 @@ from frontload.megatron_ext import cpu
 
 cpu.prepare()
 
-from frontload.megatron_ext.settings import squared_relu  # noqa: E402
+from frontload.megatron_ext.ranks.settings import squared_relu  # noqa: E402
 
 
 def test_gradient_agrees_with_finite_differences() -> None:

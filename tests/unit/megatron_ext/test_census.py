@@ -12,7 +12,9 @@ from frontload.megatron_ext import cpu
 cpu.prepare()
 from megatron.core.models.hybrid.hybrid_model import HybridModel  # noqa: E402
 
-from frontload.megatron_ext.census import (  # noqa: E402
+from frontload.megatron_ext.model.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import join_groups  # noqa: E402
+from frontload.recipes.facts.census import (  # noqa: E402
     ParameterCount,
     count_layer_parameters,
     count_parameters,
@@ -21,11 +23,9 @@ from frontload.megatron_ext.census import (  # noqa: E402
     output_work,
     training_flops_per_token,
 )
-from frontload.megatron_ext.parallelism import join_groups  # noqa: E402
-from frontload.megatron_ext.pattern import Layer, parse_pattern  # noqa: E402
-from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
-from frontload.recipes.load import find_recipe, load_recipe, recipe_names  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
+from frontload.recipes.facts.pattern import Layer, parse_pattern  # noqa: E402
+from frontload.recipes.grammar.load import find_recipe, load_recipe, recipe_names  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
 from frontload.recipes.schema import Model  # noqa: E402
 from tests.parity.reference_model import draw_weights  # noqa: E402
 from tests.training_inputs import tiny_model  # noqa: E402

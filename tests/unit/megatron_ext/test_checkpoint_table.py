@@ -18,17 +18,17 @@ cpu.prepare()
 from megatron.core.dist_checkpointing import serialization  # noqa: E402
 from megatron.core.dist_checkpointing.strategies import torch as strategies  # noqa: E402
 
-from frontload.megatron_ext import parallelism  # noqa: E402
-from frontload.megatron_ext.checkpoint import Parts, load_weights, save_weights  # noqa: E402
-from frontload.megatron_ext.checkpoint_table import (  # noqa: E402
+from frontload.megatron_ext.checkpoints.save import Parts, load_weights, save_weights  # noqa: E402
+from frontload.megatron_ext.checkpoints.table import (  # noqa: E402
     CheckpointReader,
     read_object,
     read_table,
     without_pickled_state,
 )
-from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.model.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.ranks import parallelism  # noqa: E402
 from frontload.recipes.errors import ArtifactError  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
 from tests.fault import strange_checkpoints as strange  # noqa: E402
 from tests.training_inputs import tiny_model  # noqa: E402
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint  # noqa: E402

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from frontload.megatron_ext.checkpoint_table import read_table, write_table
-from frontload.megatron_ext.convert import export_hf, import_hf, import_into
-from frontload.megatron_ext.convert_checkpoint import DATA, StoredTensors
-from frontload.megatron_ext.convert_files import INDEX, Shard, ShardReader, ShardWriter
-from frontload.megatron_ext.convert_names import FUSED_NORMS, Slot
+from frontload.megatron_ext.checkpoints.table import read_table, write_table
+from frontload.megatron_ext.hf.convert import export_hf, import_hf, import_into
+from frontload.megatron_ext.hf.megatron import DATA, StoredTensors
+from frontload.megatron_ext.hf.names import FUSED_NORMS, Slot
+from frontload.megatron_ext.hf.safetensors import INDEX, Shard, ShardReader, ShardWriter
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Model
 from tests.training_inputs import load_module, tiny_model
@@ -29,16 +29,17 @@ def save_with_megatron(folder: Path, model: Model) -> Path:
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
-    from frontload.megatron_ext import checkpoint, parallelism
-    from frontload.megatron_ext.stack import build_model, initialise_weights
-    from frontload.recipes.placement import Placement
+    from frontload.megatron_ext.checkpoints import save
+    from frontload.megatron_ext.model.stack import build_model, initialise_weights
+    from frontload.megatron_ext.ranks import parallelism
+    from frontload.recipes.machines.placement import Placement
 
     groups = parallelism.join_groups(Placement())
     module = build_model(model, Placement(), groups, precision="fp32")
     initialise_weights(module, model, 3)
-    parts = checkpoint.Parts(module=module, optimizer=None, groups=groups)
-    checkpoint.save_weights(folder / "weights", parts, state={"samples": 0})
-    checkpoint.write_model(folder, model)
+    parts = save.Parts(module=module, optimizer=None, groups=groups)
+    save.save_weights(folder / "weights", parts, state={"samples": 0})
+    save.write_model(folder, model)
     return folder
 
 

@@ -5,7 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.megatron_ext.datasets import BlendSamples, PackSamples, TokenIndex, share_of_rank
+from frontload.megatron_ext.training.datasets import (
+    BlendSamples,
+    PackSamples,
+    TokenIndex,
+    share_of_rank,
+)
 from frontload.recipes.errors import ArtifactError
 from tests.training_inputs import SEQUENCE, write_blend, write_index, write_pack
 

@@ -13,15 +13,15 @@ from frontload.megatron_ext import cpu
 
 cpu.prepare()
 
-from frontload.megatron_ext import loop  # noqa: E402
-from frontload.megatron_ext.datasets import BlendSamples, PackSamples  # noqa: E402
-from frontload.megatron_ext.engine import build_engine, train_step  # noqa: E402
-from frontload.megatron_ext.layers import document_resets  # noqa: E402
-from frontload.megatron_ext.parallelism import join_groups, take_census  # noqa: E402
-from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.model.layers import document_resets  # noqa: E402
+from frontload.megatron_ext.model.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import join_groups, take_census  # noqa: E402
 from frontload.megatron_ext.stages import pretrain, sft  # noqa: E402
+from frontload.megatron_ext.training import loop  # noqa: E402
+from frontload.megatron_ext.training.datasets import BlendSamples, PackSamples  # noqa: E402
+from frontload.megatron_ext.training.engine import build_engine, train_step  # noqa: E402
 from frontload.recipes.errors import StageError  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
 from tests.training_inputs import (  # noqa: E402
     BATCH,
     SEQUENCE,

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from frontload.megatron_ext.generate import (
-    AttentionState,
-    Decoder,
-    Sampling,
-    choose_tokens,
-    generate,
-    uniform_draws,
-)
+from frontload.megatron_ext.inference.draws import Sampling, choose_tokens, uniform_draws
+from frontload.megatron_ext.inference.generate import AttentionState, Decoder, generate
 from tests.parity.reference_model import draw_weights
 from tests.training_inputs import tiny_model
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from frontload.megatron_ext.gloo import one_gloo_device
+from frontload.megatron_ext.ranks.gloo import one_gloo_device
 from tests.ranks import run_on_ranks
 
 GROUPS = 12

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from frontload.megatron_ext.inference import LanguageModel, read_weights
+from frontload.megatron_ext.inference.language_model import LanguageModel, read_weights
 from frontload.recipes.errors import ArtifactError
 from tests.parity.conftest import Trained, trained  # noqa: F401  (a fixture)
 
@@ -52,7 +52,9 @@ def test_many_tokens_are_scored_in_blocks(
     assert (model.vocab_size, model.max_sequence_tokens) == (112, 32)
     rows = [[3, 4, 5, 6, 7, 8], [9, 8], [1]]
     whole = model.log_probabilities(rows)
-    monkeypatch.setattr("frontload.megatron_ext.inference.MAX_LOGITS", 2 * model.vocab_size)
+    monkeypatch.setattr(
+        "frontload.megatron_ext.inference.language_model.MAX_LOGITS", 2 * model.vocab_size
+    )
     for one, other in zip(whole, model.log_probabilities(rows), strict=True):
         assert one.dtype == np.float32
         # products of fewer rows round otherwise: units of the last place of numbers like -16

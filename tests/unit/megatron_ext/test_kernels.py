@@ -22,29 +22,29 @@ cpu.prepare()
 from megatron.core.models.hybrid import hybrid_block, hybrid_layer_specs  # noqa: E402
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint  # noqa: E402
 
-from frontload.megatron_ext import stack  # noqa: E402
-from frontload.megatron_ext.checkpoint import Parts, load_weights, save_weights  # noqa: E402
-from frontload.megatron_ext.kernels import (  # noqa: E402
+from frontload.megatron_ext.checkpoints.save import Parts, load_weights, save_weights  # noqa: E402
+from frontload.megatron_ext.model import stack  # noqa: E402
+from frontload.megatron_ext.model.kernels import (  # noqa: E402
     FUSED_NORMS,
     KernelHybridModel,
     check_kernels,
     document_lengths,
     kernel_specs,
 )
-from frontload.megatron_ext.layers import (  # noqa: E402
+from frontload.megatron_ext.model.layers import (  # noqa: E402
     ColumnLinear,
     RMSNorm,
     RowLinear,
     TorchMambaMixer,
     document_resets,
 )
-from frontload.megatron_ext.parallelism import join_groups, take_census  # noqa: E402
-from frontload.megatron_ext.settings import fp8_settings, transformer_config  # noqa: E402
-from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
-from frontload.recipes.cluster import TRANSFORMER_ENGINE  # noqa: E402
+from frontload.megatron_ext.model.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import join_groups, take_census  # noqa: E402
+from frontload.megatron_ext.ranks.settings import fp8_settings, transformer_config  # noqa: E402
 from frontload.recipes.errors import RecipeError  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
-from frontload.recipes.precision import find_precision  # noqa: E402
+from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
+from frontload.recipes.machines.precision import find_precision  # noqa: E402
 from tests.training_inputs import tiny_model  # noqa: E402
 
 MODEL = tiny_model(pattern="M-*M-")

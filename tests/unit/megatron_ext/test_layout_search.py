@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.megatron_ext.layouts import Estimate, estimate_layout, search_layouts
-from frontload.megatron_ext.timing import balance_pipeline, stage_costs
-from frontload.recipes.cluster import TRANSFORMER_ENGINE, Gpus
-from frontload.recipes.placement import Placement
-from frontload.recipes.precision import find_precision
+from frontload.megatron_ext.sizing.search import Estimate, estimate_layout, search_layouts
+from frontload.megatron_ext.sizing.timing import balance_pipeline, stage_costs
+from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE, Gpus
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.schema import Model
 from tests.training_inputs import tiny_model, tiny_training
 

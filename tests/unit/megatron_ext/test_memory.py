@@ -10,13 +10,13 @@ from torch.profiler import ProfilerActivity, profile
 from frontload.megatron_ext import cpu
 
 cpu.prepare()
-from frontload.megatron_ext.layers import document_resets  # noqa: E402
-from frontload.megatron_ext.layout import cut_batch  # noqa: E402
-from frontload.megatron_ext.memory import StageMemory, stage_memory  # noqa: E402
-from frontload.megatron_ext.parallelism import join_groups  # noqa: E402
-from frontload.megatron_ext.stack import build_model, initialise_weights  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
-from frontload.recipes.precision import find_precision  # noqa: E402
+from frontload.megatron_ext.model.layers import document_resets  # noqa: E402
+from frontload.megatron_ext.model.stack import build_model, initialise_weights  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import join_groups  # noqa: E402
+from frontload.megatron_ext.sizing.memory import StageMemory, stage_memory  # noqa: E402
+from frontload.recipes.facts.layout import cut_batch  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
+from frontload.recipes.machines.precision import find_precision  # noqa: E402
 from frontload.recipes.schema import Model, Training  # noqa: E402
 from tests.training_inputs import tiny_model, tiny_training  # noqa: E402
 

@@ -9,10 +9,10 @@ from frontload.megatron_ext import cpu
 
 cpu.prepare()
 
-from frontload.megatron_ext.layout import Batching  # noqa: E402
-from frontload.megatron_ext.parallelism import check_placement  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import check_placement  # noqa: E402
 from frontload.recipes.errors import RecipeError  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
+from frontload.recipes.facts.layout import Batching  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
 from tests.training_inputs import tiny_model, tiny_training  # noqa: E402
 
 

@@ -11,17 +11,17 @@ from torch import Tensor
 from frontload.megatron_ext import cpu
 
 cpu.prepare()
-from frontload.megatron_ext.gemms import check_precision, check_tokens, list_gemms  # noqa: E402
-from frontload.megatron_ext.precision import emulate_precisions  # noqa: E402
-from frontload.megatron_ext.quantise import (  # noqa: E402
+from frontload.megatron_ext.inference.emulate import emulate_precisions  # noqa: E402
+from frontload.megatron_ext.inference.quantise import (  # noqa: E402
     FORMATS,
     Emulation,
     emulated_linear,
     round_trip,
 )
 from frontload.recipes.errors import RecipeError  # noqa: E402
-from frontload.recipes.placement import Placement  # noqa: E402
-from frontload.recipes.precision import (  # noqa: E402
+from frontload.recipes.facts.gemms import check_precision, check_tokens, list_gemms  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
+from frontload.recipes.machines.precision import (  # noqa: E402
     PRECISIONS,
     Precision,
     find_precision,

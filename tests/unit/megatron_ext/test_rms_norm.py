@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from frontload.megatron_ext.rms_norm import rms_norm
+from frontload.megatron_ext.model.rms_norm import rms_norm
 
 SHAPES = {"a whole row": ((5, 3, 12), (12,)), "groups": ((5, 3, 2, 6), (2, 6))}
 EPSILON = 1e-5

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from frontload.megatron_ext.schedule import check_schedule, learning_rate
+from frontload.megatron_ext.training.schedule import check_schedule, learning_rate
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Schedule
 from tests.training_inputs import tiny_training

@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from frontload.launch.submit import load_placement
-from frontload.recipes.blend_schema import load_blend
-from frontload.recipes.budgets import check_study
-from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import RECIPES, load_recipe
-from frontload.recipes.rl_budgets import check_grpo, num_validation_prompts
-from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.recipes.slurm_budgets import limit_seconds
-from frontload.recipes.study_schema import StudyRecipe
-from frontload.recipes.train_budgets import check_phase_plan, check_train
-from frontload.recipes.train_schema import PretrainRecipe
+from frontload.recipes.grammar.load import RECIPES, load_recipe
+from frontload.recipes.machines.slurm_checks import limit_seconds
+from frontload.recipes.runs.blend import load_blend
+from frontload.recipes.runs.curation import load_curation
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.recipes.runs.grpo_checks import check_grpo, num_validation_prompts
+from frontload.recipes.runs.load import load_placement
+from frontload.recipes.runs.training import PretrainRecipe
+from frontload.recipes.runs.training_checks import check_phase_plan, check_train
+from frontload.recipes.study.checks import check_study
+from frontload.recipes.study.schema import StudyRecipe
 
 
 def study(*overrides: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.stage import BF16_BRANCH_REVISION, REVISION
-from frontload.recipes.study import Study, load_study, reasoning_tokens
+from frontload.recipes.study.expand import Study, load_study, reasoning_tokens
 
 
 def shape(study: Study) -> list[str]:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from frontload.recipes.gpus import KINDS, find_gpu
+from frontload.recipes.machines.gpus import KINDS, find_gpu
 
 
 def stated(name: str, pattern: str) -> float:

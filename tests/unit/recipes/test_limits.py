@@ -8,14 +8,14 @@ import pytest
 from frontload.data_tools import own_items
 from frontload.data_tools.synthetic import families, items
 from frontload.data_tools.tokenizer import SPECIAL_TOKENS
-from frontload.launch.settle import settle
-from frontload.launch.submit import load_placement, load_training
-from frontload.recipes import floors
+from frontload.launch.study.settle import settle
 from frontload.recipes.artifact import FAMILIES
-from frontload.recipes.curation import load_curation
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.slurm_budgets import limit_seconds
-from frontload.recipes.study import load_study
+from frontload.recipes.machines.slurm_checks import limit_seconds
+from frontload.recipes.runs.curation import load_curation
+from frontload.recipes.runs.load import load_placement, load_training
+from frontload.recipes.study import ends
+from frontload.recipes.study.expand import load_study
 
 
 def refused(load: Callable[[], Any]) -> str:
@@ -163,10 +163,10 @@ def test_a_limit_in_seconds(text: str, seconds: int | None) -> None:
 
 
 def test_limits_of_other_rooms_are_theirs() -> None:
-    assert families.MOST_DRAWS == floors.MOST_ITEMS
+    assert families.MOST_DRAWS == ends.MOST_ITEMS
     shown = {"synthesis": items.NUM_EXEMPLARS, "own": own_items.NUM_EXEMPLARS}
-    assert shown == floors.MOST_SHOTS
-    assert floors.LEAST_VOCABULARY["byte_bpe"] == 256 + len(SPECIAL_TOKENS)
+    assert shown == ends.MOST_SHOTS
+    assert ends.LEAST_VOCABULARY["byte_bpe"] == 256 + len(SPECIAL_TOKENS)
 
 
 def test_the_families_that_recipes_know_are_those_that_are_written() -> None:

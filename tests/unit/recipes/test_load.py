@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from frontload.recipes.blend_schema import BlendRecipe
-from frontload.recipes.curation import Curation
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import load_recipe
-from frontload.recipes.placement import Placement
-from frontload.recipes.study_schema import StudyRecipe
+from frontload.recipes.grammar.load import load_recipe
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.blend import BlendRecipe
+from frontload.recipes.runs.curation import Curation
+from frontload.recipes.study.schema import StudyRecipe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from frontload.megatron_ext.census import count_parameters
-from frontload.recipes import rl_schema
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import RECIPES, Loaded, load_recipe
-from frontload.recipes.rl_budgets import check_grpo
-from frontload.recipes.rl_schema import GrpoRecipe
+from frontload.recipes.facts.census import count_parameters
+from frontload.recipes.grammar.load import RECIPES, Loaded, load_recipe
+from frontload.recipes.runs import grpo
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.recipes.runs.grpo_checks import check_grpo
 
 
 def loaded(name: str, *overrides: str) -> Loaded[GrpoRecipe]:
@@ -43,8 +43,8 @@ def test_the_twin_differs_in_size_and_place_only() -> None:
 
 
 def test_a_hashed_field_has_no_default_but_the_value_that_keeps_old_keys() -> None:
-    kinds = [kind for kind in vars(rl_schema).values() if isinstance(kind, type)]
-    mine = [kind for kind in kinds if is_dataclass(kind) and kind.__module__ == rl_schema.__name__]
+    kinds = [kind for kind in vars(grpo).values() if isinstance(kind, type)]
+    mine = [kind for kind in kinds if is_dataclass(kind) and kind.__module__ == grpo.__name__]
     assert len(mine) == 4
     for kind in mine:
         for item in fields(kind):

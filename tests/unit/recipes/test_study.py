@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import RECIPES
+from frontload.recipes.grammar.load import RECIPES
 from frontload.recipes.stage import Stage
-from frontload.recipes.study import Study, load_study
+from frontload.recipes.study.expand import Study, load_study
 
 LAPTOP = RECIPES / "studies" / "laptop.yaml"
 

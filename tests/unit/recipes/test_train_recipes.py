@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import RECIPES, Loaded, load_recipe
-from frontload.recipes.train_budgets import check_phase_plan, check_train
-from frontload.recipes.train_schema import Phase, PretrainRecipe, SftRecipe
+from frontload.recipes.grammar.load import RECIPES, Loaded, load_recipe
+from frontload.recipes.runs.training import Phase, PretrainRecipe, SftRecipe
+from frontload.recipes.runs.training_checks import check_phase_plan, check_train
 
 FOLDER = RECIPES / "training"
 NAMES = sorted(

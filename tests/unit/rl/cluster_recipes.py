@@ -3,11 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
-from frontload.recipes.cluster import RlPlacement
-from frontload.recipes.load import RECIPES, load_recipe
-from frontload.recipes.placement import Placement
-from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.settings import RunFiles
+from frontload.recipes.grammar.load import RECIPES, load_recipe
+from frontload.recipes.machines.cluster import RlPlacement
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.rl.trainer.settings import RunFiles
 
 FILES = RunFiles(
     model=Path("/run/it's a model"),

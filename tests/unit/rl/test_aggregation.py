@@ -7,8 +7,8 @@ import pytest
 import torch
 from verl.trainer.ppo.core_algos import agg_loss
 
-from frontload.recipes.rl_schema import LOSS_AGGREGATIONS
-from frontload.rl.settings import verl_settings
+from frontload.recipes.runs.grpo import LOSS_AGGREGATIONS
+from frontload.rl.trainer.settings import verl_settings
 from tests.unit.rl.cluster_recipes import FILES, placement_of, recipe_of
 from tests.unit.rl.verl_config import composed, dataclass_of, verl_configs
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from verl.utils.checkpoint.checkpoint_manager import BaseCheckpointManager, find_latest_ckpt_path
 
-from frontload.launch.submit import load_placement
 from frontload.recipes.errors import ArtifactError, RecipeError
-from frontload.rl.checkpoints import (
+from frontload.recipes.runs.load import load_placement
+from frontload.rl.watch.checkpoints import (
     MEGATRON,
     PARTS,
     TRACKER,

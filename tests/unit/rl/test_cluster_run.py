@@ -11,9 +11,9 @@ import psutil
 import pytest
 
 from frontload.recipes.errors import StageError
-from frontload.rl.checkpoints import TRACKER, step_folders
-from frontload.rl.first_steps import FIRST_STEPS
-from frontload.rl.step_watch import StepWatch
+from frontload.rl.watch.checkpoints import TRACKER, step_folders
+from frontload.rl.watch.first_steps import FIRST_STEPS
+from frontload.rl.watch.step_watch import StepWatch
 from tests.unit.rl.test_checkpoints import write_step
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -35,7 +35,7 @@ sys.exit(int(status))
 def command(folder: Path, *words: str, seconds: float = 600.0) -> list[str]:
     log = str(folder / "steps.jsonl")
     return [
-        *(sys.executable, "-m", "frontload.rl.cluster_run", "--log", log),
+        *(sys.executable, "-m", "frontload.rl.cluster.run", "--log", log),
         *("--checkpoints", str(folder), "--kept", "2", "--ranks", "2"),
         *("--hang-seconds", str(seconds), "--answers", str(folder / "answers")),
         *("--", sys.executable, "-c", TRAINER, log, *words),

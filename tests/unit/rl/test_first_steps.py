@@ -9,7 +9,7 @@ from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
 from verl.trainer.ppo.metric_utils import compute_data_metrics
 
 from frontload.recipes.errors import StageError
-from frontload.rl.first_steps import FIRST_STEPS, FirstSteps
+from frontload.rl.watch.first_steps import FIRST_STEPS, FirstSteps
 
 ANSWERS = Path("run/answers")
 LENGTH = 3

@@ -6,8 +6,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from frontload.recipes.errors import StageError
-from frontload.rl.agent_loop import MOST_DRAWS, OrderedReplayBuffer, PromptDraws, group_metrics
-from frontload.rl.settings import verl_settings
+from frontload.rl.plugins.agent_loop import (
+    MOST_DRAWS,
+    OrderedReplayBuffer,
+    PromptDraws,
+    group_metrics,
+)
+from frontload.rl.trainer.settings import verl_settings
 from tests.unit.rl.cluster_recipes import FILES, PAIRS, placement_of, recipe_of
 from tests.unit.rl.verl_config import composed, dataclass_of, verl_configs
 

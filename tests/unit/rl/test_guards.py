@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.placement import Placement
-from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl import guards
-from frontload.rl.settings import verl_settings
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.rl.trainer import guards
+from frontload.rl.trainer.settings import verl_settings
 from tests.unit.rl.cluster_recipes import FILES, PAIRS, placement_of, recipe_of
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"

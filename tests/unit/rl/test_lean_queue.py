@@ -10,7 +10,7 @@ import torch
 from transfer_queue import KVBatchMeta, metadata
 from verl.utils import seqlen_balancing
 
-from frontload.rl.lean_queue import copy_rows, use_lean_rows
+from frontload.rl.plugins.lean_queue import copy_rows, use_lean_rows
 
 ROWS = [
     {"place": 3, "score": 0.5, "status": "success", "seconds": {"reward": 0.1}, "none": None},

@@ -10,7 +10,7 @@ import torch
 from verl.utils.megatron.optimizer import get_megatron_optimizer_param_scheduler
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngine
 
-from frontload.rl.settings import verl_settings
+from frontload.rl.trainer.settings import verl_settings
 from tests.unit.rl.cluster_recipes import FILES, PAIRS, placement_of, recipe_of
 from tests.unit.rl.verl_config import composed, dataclass_of, verl_configs
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from verl.utils import tensordict_utils, torch_functional
 from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
 
-from frontload.rl.log_probabilities import score_tokens_at_once
+from frontload.rl.plugins.log_probabilities import score_tokens_at_once
 
 LENGTHS = ([5], [3, 9, 1, 64], [31, 32, 33, 90, 17], [7] * 40)
 

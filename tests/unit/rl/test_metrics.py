@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from frontload.megatron_ext.generate import Response, Sampling
-from frontload.rl.agent_loop import group_metrics, is_cut
-from frontload.rl.metrics import step_metrics
+from frontload.megatron_ext.inference.draws import Sampling
+from frontload.megatron_ext.inference.generate import Response
+from frontload.rl.plugins.agent_loop import group_metrics, is_cut
+from frontload.rl.watch.metrics import step_metrics
 
 ACCURACY = "train__validation_accuracy_family_mean"
 REWARD = "train__validation_reward_family_mean"

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from frontload.rl import preflight
-from frontload.rl.need import Need, arguments_of
+from frontload.rl.cluster import preflight
+from frontload.rl.cluster.need import Need, arguments_of
 
 GOOD = {"verl": "0.9.1", "transformers": "5.10.4", "vllm": "0.24.0", "megatron-bridge": "0.6.2"}
 GOOD |= {"TransferQueue": "0.1.11", "transformer-engine": "2.20.2", "flash-attn": "2.8.3"}

@@ -10,12 +10,17 @@ from omegaconf import OmegaConf
 from transformers import AutoTokenizer
 from verl.utils.dataset.rl_dataset import RLHFDataset
 
-from frontload.data_tools.prompt_length import load_limit
-from frontload.data_tools.rl_parquet import Prompt, check_prompts, read_messages, write_prompts
-from frontload.megatron_ext.convert_tokenizer import write_tokenizer
+from frontload.data_tools.prompts.length import load_limit
+from frontload.data_tools.prompts.rl_parquet import (
+    Prompt,
+    check_prompts,
+    read_messages,
+    write_prompts,
+)
+from frontload.megatron_ext.hf.tokenizer import write_tokenizer
 from frontload.recipes.errors import RecipeError
-from frontload.rl import preflight
-from frontload.rl.need import Need
+from frontload.rl.cluster import preflight
+from frontload.rl.cluster.need import Need
 from tests.unit.data_tools.prompt_model import write_model_tokenizer
 from tests.unit.megatron_ext.convert_inputs import write_tokenizer_file
 from tests.unit.rl.cluster_recipes import recipe_of

@@ -3,8 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from frontload.megatron_ext.generate import Response
-from frontload.rl.agent_loop import Prompt, objects_read, rows_for_queue
+from frontload.megatron_ext.inference.generate import Response
+from frontload.rl.plugins.agent_loop import Prompt, objects_read, rows_for_queue
 
 TENSORS = {
     "prompts",

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from frontload.recipes.errors import StageError
-from frontload.rl import ray_nodes
-from frontload.rl.ray_nodes import Wanted, await_nodes, await_port
+from frontload.rl.cluster import ray_nodes
+from frontload.rl.cluster.ray_nodes import Wanted, await_nodes, await_port
 
 
 @pytest.fixture(autouse=True)

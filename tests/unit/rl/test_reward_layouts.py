@@ -18,13 +18,13 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 
-from frontload.eval.grade_format import Layout
-from frontload.megatron_ext.convert_tokenizer import write_tokenizer
+from frontload.eval.grading.layout import Layout
+from frontload.megatron_ext.hf.tokenizer import write_tokenizer
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.load import RECIPES, load_recipe
-from frontload.recipes.rl_budgets import check_grpo
-from frontload.recipes.rl_schema import REWARD_LAYOUTS, GrpoRecipe
-from frontload.rl.settings import verl_settings
+from frontload.recipes.grammar.load import RECIPES, load_recipe
+from frontload.recipes.runs.grpo import REWARD_LAYOUTS, GrpoRecipe
+from frontload.recipes.runs.grpo_checks import check_grpo
+from frontload.rl.trainer.settings import verl_settings
 from tests.unit.megatron_ext.convert_inputs import SPECIAL_TOKENS
 from tests.unit.rl.cluster_recipes import FILES, placement_of, recipe_of
 

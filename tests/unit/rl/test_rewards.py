@@ -2,7 +2,7 @@
 
 import pytest
 
-from frontload.eval.generation import graded
+from frontload.eval.asking.generation import graded
 from frontload.eval.suites import GenerateItem
 from frontload.rl.rewards import compute_score
 

@@ -9,13 +9,14 @@ import torch
 from transformers import NemotronHConfig, NemotronHForCausalLM
 from transformers.models.nemotron_h import modeling_nemotron_h
 
-from frontload.megatron_ext.convert_names import our_name
-from frontload.megatron_ext.generate import Decoder, Sampling, generate_responses
-from frontload.megatron_ext.inference import LanguageModel
-from frontload.recipes.load import find_recipe, load_recipe
+from frontload.megatron_ext.hf.names import our_name
+from frontload.megatron_ext.inference.draws import Sampling
+from frontload.megatron_ext.inference.generate import Decoder, generate_responses
+from frontload.megatron_ext.inference.language_model import LanguageModel
+from frontload.recipes.grammar.load import find_recipe, load_recipe
 from frontload.recipes.schema import Model
-from frontload.rl.rollout import decoder_weights
-from frontload.rl.scan import mixer_forward
+from frontload.rl.plugins.rollout import decoder_weights
+from frontload.rl.plugins.scan import mixer_forward
 
 TOKENS = 90  # nearly three chunks of 32
 STEPS = 40

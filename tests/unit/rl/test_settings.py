@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from frontload.recipes.errors import RecipeError
-from frontload.rl.hydra import hydra_text
-from frontload.rl.own_settings import add_own
-from frontload.rl.settings import Settings, verl_settings
+from frontload.rl.trainer.hydra import hydra_text
+from frontload.rl.trainer.own_settings import add_own
+from frontload.rl.trainer.settings import Settings, verl_settings
 from tests.unit.rl.cluster_recipes import (
     FILES,
     PAIRS,
@@ -223,7 +223,7 @@ def test_machines_are_the_placements() -> None:
 def test_the_plug_in_is_chosen_by_environment_on_a_laptop_only() -> None:
     laptop, cluster = settings_of("laptop").environment, settings_of("fsdp").environment
     assert laptop["VERL_PLATFORM"] == "cpu"
-    assert laptop["VERL_USE_EXTERNAL_MODULES"] == "frontload.rl.cpu_platform"
+    assert laptop["VERL_USE_EXTERNAL_MODULES"] == "frontload.rl.plugins.cpu_platform"
     assert not any(name.startswith("VERL_") for name in cluster)
     assert laptop["OMP_NUM_THREADS"] == "2"
 

@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.prompt_length import load_limit
-from frontload.data_tools.rl_parquet import read_messages
-from frontload.megatron_ext.convert import export_hf
-from frontload.megatron_ext.convert_tokenizer import write_tokenizer
-from frontload.megatron_ext.generate import Sampling, uniform_draws
+from frontload.data_tools.prompts.length import load_limit
+from frontload.data_tools.prompts.rl_parquet import read_messages
+from frontload.megatron_ext.hf.convert import export_hf
+from frontload.megatron_ext.hf.tokenizer import write_tokenizer
+from frontload.megatron_ext.inference.draws import Sampling, uniform_draws
 from frontload.recipes.errors import ArtifactError, RecipeError
-from frontload.recipes.load import find_recipe, load_recipe
-from frontload.recipes.placement import Placement
-from frontload.recipes.rl_schema import GrpoRecipe
-from frontload.rl.agent_loop import draw_seed, row_order
-from frontload.rl.checkpoints import TRACKER, last_step
-from frontload.rl.inputs import prepare, write_file, write_prompts
-from frontload.rl.local_run import local_settings, micro_batch_rows
-from frontload.rl.log_reader import LogReader
-from frontload.rl.processes import ray_folder
-from frontload.rl.settings import RunFiles
-from frontload.rl.train import actor_weights
+from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.rl.plugins.agent_loop import draw_seed, row_order
+from frontload.rl.trainer.inputs import prepare, write_file, write_prompts
+from frontload.rl.trainer.local_run import local_settings, micro_batch_rows
+from frontload.rl.trainer.processes import ray_folder
+from frontload.rl.trainer.settings import RunFiles
+from frontload.rl.trainer.train import actor_weights
+from frontload.rl.watch.checkpoints import TRACKER, last_step
+from frontload.rl.watch.log_reader import LogReader
 from tests.fault.strange_checkpoints import touch
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
 from tests.unit.rl.test_checkpoints import write_step
@@ -53,7 +53,7 @@ def test_the_actors_weights_are_read_as_numbers_and_run_nothing(tmp_path: Path) 
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
-    from frontload.megatron_ext import parallelism
+    from frontload.megatron_ext.ranks import parallelism
 
     parallelism.join_groups(Placement())
     folder = tmp_path / "global_step_3" / "actor"

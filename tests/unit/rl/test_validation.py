@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from frontload.rl.validation import KEPT_ANSWERS, answers_file, answers_of, write_answers
+from frontload.rl.plugins.validation import KEPT_ANSWERS, answers_file, answers_of, write_answers
 
 ROW = {
     "data_source": "chain",

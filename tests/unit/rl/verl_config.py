@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from frontload.rl.settings import Settings
+from frontload.rl.trainer.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""Artifacts shown to a person: documents, samples, loss masks."""

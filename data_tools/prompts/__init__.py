@@ -1,0 +1,1 @@
+"""RL prompts from public sets, as Parquet files that veRL reads."""

@@ -1,0 +1,1 @@
+"""Looks at data and says where it came from. Writes nothing."""

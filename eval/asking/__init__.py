@@ -1,0 +1,1 @@
+"""Asks a model: prompts, generation, held-out loss, lm-eval."""

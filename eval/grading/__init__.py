@@ -1,0 +1,1 @@
+"""Grades answers: marks, numbers, algebra, choices."""

@@ -1,0 +1,1 @@
+"""Scores to effects: cells, spreads, contrasts, expressions."""

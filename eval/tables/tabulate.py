@@ -1,0 +1,106 @@
+"""Evaluations of all cells and seeds to cells.json, tables.json, tables.md and verdicts.json."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.disk.files import read_json, replacing
+from frontload.eval.results import ResultFile, read_results
+from frontload.eval.statistics.cells import Cells
+from frontload.eval.statistics.score import AVERAGING_RULES, score
+from frontload.eval.statistics.spread import seed_spreads, stated_spreads
+from frontload.eval.tables.build import build_tables, cell_order, figure2, stage_gaps
+from frontload.eval.tables.claims import judge, recompute, verdicts_json
+from frontload.eval.tables.rl import rl_table
+from frontload.eval.tables.text import Budget, tables_markdown
+from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json
+from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.schema import Tabulate
+
+
+def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
+    """Reads every evaluation named by the recipe and writes the four files of the artifact.
+
+    Raises: RecipeError for a role without an input, ArtifactError for scores that do not follow
+        from their own items.
+    """
+    cells = Cells(
+        files=read_cells(recipe, inputs), stated_spreads=stated_spreads(recipe.seed_spreads)
+    )
+    tables = build_tables(cells) + [table for table in [rl_table(cells)] if table.rows]
+    verdicts = judge(cells, min_effect=recipe.min_effect)
+    claims = recompute(cells)
+    budget = Budget(
+        sft_tokens=recipe.sft_tokens,
+        reasoning_pretraining_tokens=recipe.reasoning_pretraining_tokens,
+    )
+    write_json(out / "cells.json", _cells_json(cells, stated=recipe.seed_spreads))
+    write_json(
+        out / "tables.json",
+        {
+            "format": 1,
+            "averaging_rules": AVERAGING_RULES,
+            "budget": asdict(budget) | {"sft_over_reasoning": budget.ratio},
+            "tables": [asdict(table) for table in tables],
+            "figure2": figure2(cells),
+            "gap_by_stage": stage_gaps(cells),
+        },
+    )
+    verdicts_form = verdicts_json(verdicts, claims, min_effect=recipe.min_effect)
+    write_json(out / "verdicts.json", verdicts_form)
+    with replacing(out / "tables.md", "w") as stream:
+        stream.write(tables_markdown(tables, verdicts, budget=budget, rule=verdicts_form["rule"]))
+
+
+def read_cells(recipe: Tabulate, inputs: Inputs) -> dict[str, list[ResultFile]]:
+    """The per-item results of each cell, in seed order."""
+    return {
+        cell: [_read(inputs, role, cell) for role in recipe.cells[cell]]
+        for cell in sorted(recipe.cells, key=cell_order)
+    }
+
+
+def _read(inputs: Inputs, role: str, cell: str) -> ResultFile:
+    if role not in inputs:
+        raise RecipeError(
+            f"tabulate.cells[{cell!r}]",
+            found=f"the role {role!r}, which no input has",
+            rule=f"roles are {', '.join(sorted(inputs)) or 'none'}",
+            do="name an evaluation of this study",
+        )
+    file = read_results(item_results_file(inputs[role]))
+    stored = scores_file(inputs[role])
+    if read_json(stored) != score(file).to_json():
+        raise ArtifactError(
+            f"reading {stored}",
+            found="scores that do not follow from the items beside them",
+            rule="scores.json is computed from items.jsonl and never edited",
+            do="delete the evaluation's folder and run the stage again",
+        )
+    return file
+
+
+def _cells_json(cells: Cells, *, stated: Mapping[str, float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for cell in cells.files:
+        found[cell] = {}
+        for metric, draws in cells.metrics(cell).items():
+            estimate = draws.estimate()
+            found[cell][metric] = {
+                "value": estimate.value,
+                "se": estimate.se,
+                "se_seeds": estimate.se_seeds,
+                "se_items": estimate.se_items,
+                "seeds": list(estimate.seeds),
+                "seed_numbers": list(draws.seeds),
+                "num_items": draws.num_items,
+            }
+    return {
+        "format": 2,
+        "unit": "percent; heldout.loss in nats a token",
+        "floors": cells.floors(),
+        "seed_spreads": seed_spreads(cells),
+        "stated_spreads": dict(stated),
+        "cells": found,
+    }

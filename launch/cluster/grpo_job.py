@@ -1,0 +1,132 @@
+"""A GRPO recipe as a job: Ray and veRL's trainer on a Slurm placement, or `frontload rl` here."""
+
+import argparse
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
+from frontload.launch.cluster.slurm import ClusterJob, job_script
+from frontload.launch.cluster.slurm_bodies import ray_body
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.recipes.stage import canonical
+from frontload.rl.cluster.need import Need, arguments_of
+from frontload.rl.trainer.settings import RunFiles, verl_settings
+
+KEY_DIGITS = 12
+FLAGS = "--model, --prompts and --validation"
+
+
+def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Namespace) -> Rendered:
+    """The job of a recipe: a Slurm script, or the command of this machine.
+
+    Raises: RecipeError for GPUs without Slurm, or for settings that veRL would run wrongly.
+    """
+    name = Path(options.recipe).stem
+    root = Path(placement.slurm.shared_folder) if placement.slurm else Path("store")
+    model = options.model or root / "models" / name
+    prompts = options.prompts or root / "prompts" / "train.parquet"
+    validation = options.validation or root / "prompts" / "validation.parquet"
+    model, prompts, validation = needs = tuple(
+        whole_path(path, placement) for path in (model, prompts, validation)
+    )
+    folder = options.out or root / "runs" / f"{name}-{run_key(recipe, needs)}"
+    folder = whole_path(folder, placement)
+    files = RunFiles(
+        model=model,
+        train_prompts=prompts,
+        validation_prompts=validation,
+        checkpoints=folder / "checkpoints",
+        work=folder / "hydra",
+        validation_responses=folder / "validation",
+    )
+    settings = verl_settings(recipe, placement, files)
+    if placement.slurm is None:
+        _check_local(recipe, placement)
+        command = _local_command(options, needs, folder)
+        return Rendered(
+            script=local_script(command, {}),
+            command=command,
+            environment={},
+            folder=folder,
+            needs=needs,
+            flags=FLAGS,
+        )
+    job = ClusterJob(
+        name=name,
+        folder=folder,
+        environment=settings.environment,
+        body=ray_body(
+            settings.command,
+            _checks(recipe, placement, files),
+            keeper=_keeper(placement, files),
+            max_failures=placement.slurm.max_failures,
+        ),
+    )
+    return Rendered(
+        script=job_script(job, placement),
+        command=(),
+        environment=settings.environment,
+        folder=folder,
+        needs=needs,
+        flags=FLAGS,
+    )
+
+
+def _checks(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> tuple[str, ...]:
+    """What every node is asked for before Ray starts."""
+    need = Need(
+        actor=recipe.actor,
+        rollout=recipe.rollout,
+        is_hybrid=recipe.is_hybrid,
+        gpus=placement.ranks_per_node,
+        context_tokens=recipe.context_tokens,
+        prompt_tokens=recipe.prompt_tokens,
+        model=files.model,
+        files=(files.train_prompts, files.validation_prompts),
+    )
+    return ("python", "-m", "frontload.rl.cluster.preflight", *arguments_of(need))
+
+
+def _keeper(placement: Placement, files: RunFiles) -> tuple[str, ...]:
+    """What starts the trainer from its newest whole checkpoint, and ends one that gets nowhere."""
+    machines = placement.rl
+    return (
+        *("python", "-m", "frontload.rl.cluster.run", "--checkpoints", str(files.checkpoints)),
+        *("--kept", str(machines.checkpoints_kept), "--ranks", str(placement.world_size)),
+        *("--hang-seconds", f"{machines.hang_seconds:g}"),
+        *("--answers", str(files.validation_responses)),
+    )
+
+
+def _check_local(recipe: GrpoRecipe, placement: Placement) -> None:
+    if recipe.rollout != "frontload":
+        raise RecipeError(
+            f"launch --placement {placement.name}",
+            found=f"a placement without a `slurm` section, for rollout {recipe.rollout}",
+            rule="on GPUs RL is a job of a cluster; this machine runs rollout frontload on its CPU",
+            do="choose a placement with one, e.g. --placement slurm, or recipe grpo_tiny",
+        )
+
+
+def _local_command(
+    options: argparse.Namespace, needs: Sequence[Path], folder: Path
+) -> tuple[str, ...]:
+    """`frontload rl` on what was found for the job."""
+    named = zip(("--model", "--prompts", "--validation"), map(str, needs), strict=True)
+    return (
+        *("python", "-m", "frontload.launch.cli", "rl", absolute(options.recipe)),
+        *("--placement", absolute(options.placement)),
+        *(word for pair in named for word in pair),
+        *("--out", str(folder), *options.overrides),
+    )
+
+
+def run_key(recipe: GrpoRecipe, needs: Sequence[Path]) -> str:
+    """Digits of a run's folder: another recipe, model or prompts never resume its checkpoints."""
+    payload = {"recipe": canonical(recipe), "inputs": [str(path) for path in needs]}
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]

@@ -1,0 +1,1 @@
+"""What a run would need: memory, time, layouts, number formats."""

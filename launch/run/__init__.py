@@ -1,0 +1,1 @@
+"""One training or GRPO run in a folder of its own."""

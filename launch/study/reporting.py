@@ -1,0 +1,87 @@
+"""Hands a finished study to the report: which folders, which recipe, which keys."""
+
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from frontload.launch.store import Store
+from frontload.recipes.errors import ArtifactError
+from frontload.recipes.stage import Stage, canonical
+from frontload.recipes.study.expand import Study
+
+PAGE = "report.html"
+
+
+def write_report(study: Study, store: Store, out: Path, *, utilisation: str | None) -> Path:
+    """Writes tables, verdicts, figures and report.html into `out`; returns the page.
+
+    Raises: ArtifactError if a stage is not built.
+    """
+    report: Any = importlib.import_module("frontload.eval.report.write")
+    folders = {stage.key: _folder(store, stage) for stage in study.stages}
+
+    def of_kind(*kinds: str) -> dict[str, Path]:
+        return {s.label: folders[s.key] for s in study.stages if s.kind in kinds}
+
+    origin: Any = importlib.import_module("frontload.eval.report.origins")
+    origins: dict[str, list[Any]] = {}
+    for cell, roles in study.tabulate.recipe.cells.items():
+        for role in roles:
+            asked = study.tabulate.inputs[role]
+            checkpoint, corpus = asked.inputs["checkpoint"], asked.inputs["corpus"]
+            origins.setdefault(cell, []).append(
+                origin.Origin(
+                    seed=int(role.rpartition(" seed ")[2]),
+                    evaluation=asked.folder,
+                    checkpoint=checkpoint.folder,
+                    folder=folders[asked.key],
+                    corpus=folders[corpus.key],
+                )
+            )
+    request = report.ReportRequest(
+        study_name=study.name,
+        out_dir=out,
+        tabulate_folder=folders[study.tabulate.key],
+        origins=origins,
+        checkpoints=of_kind("pretrain", "sft", "grpo"),
+        blends=of_kind("blend"),
+        packs=of_kind("pack"),
+        recipe_text=recipe_text(study),
+        keys={f"{stage.kind}/{stage.label}": stage.key for stage in study.stages},
+        utilisation=utilisation,
+    )
+    return report.write_report(request)
+
+
+def is_current(study: Study, out: Path) -> bool:
+    """Whether `out` holds the report of exactly this study: its page names the last key."""
+    page = out / PAGE
+    return page.is_file() and study.tabulate.key in page.read_text(encoding="utf-8")
+
+
+def printed(out: Path) -> str:
+    """What is printed at the end of a run: the tables, then one line a verdict."""
+    return (out / "tables.md").read_text(encoding="utf-8").rstrip()
+
+
+def recipe_text(study: Study) -> str:
+    """The whole recipe after parents and overrides, as YAML that runs again."""
+    recipe = json.loads(json.dumps(canonical(study.recipe)))
+    recipe["placement"] = asdict(study.placement)
+    return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
+
+
+def _folder(store: Store, stage: Stage) -> Path:
+    found = store.find(stage.kind, stage.key)
+    if found is None:
+        raise ArtifactError(
+            f"report, {stage.folder}",
+            found=f"is gone from {store.root}",
+            rule="a report is written from a finished study",
+            do="run the same command again",
+        )
+    return found

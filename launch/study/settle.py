@@ -1,0 +1,58 @@
+"""What a checked study still needs before it is expanded: what only other rooms can check of it.
+
+A layout that fits, a machine that has it, an RL that its trainer takes, the digest of its files.
+"""
+
+from frontload.launch.study.own_files import pin_own_files
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.facts.gemms import check_layers
+from frontload.recipes.facts.layout import cut_batch
+from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.precision import find_precision
+from frontload.recipes.study.reinforcement import grpo_recipe
+from frontload.recipes.study.schema import StudyRecipe
+from frontload.rl.trainer.guards import check_parts
+
+
+def settle(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
+    """The study with its files pinned, after its models and batches were cut as it is placed.
+
+    Raises: RecipeError naming file, line and key of the layout or the file that does not fit.
+    """
+    _check_machine(loaded)
+    recipe = loaded.value
+    for section in ("pretraining", "sft"):
+        knobs = getattr(recipe, section)
+        try:
+            cut_batch(recipe.model, knobs, placement=recipe.placement)
+            check_layers(recipe.placement, find_precision(knobs.precision))
+        except RecipeError as error:
+            path = error.asked.replace("training.", f"{section}.")
+            raise loaded.refuse_at(path, error) from error
+    if recipe.rl is not None:
+        try:
+            check_parts(grpo_recipe(recipe.rl, recipe.model, seed=1), Placement())
+        except RecipeError as error:
+            raise loaded.refuse_at(f"rl.{error.asked}", error) from error
+    return pin_own_files(loaded)
+
+
+def _check_machine(loaded: Loaded[StudyRecipe]) -> None:
+    """A study is made on the machine of the command."""
+    placement = loaded.value.placement
+    if placement.num_nodes != 1:
+        raise loaded.refuse(
+            "placement.num_nodes",
+            found=f"is {placement.num_nodes}",
+            rule="the stages of a study run on one machine",
+            do="write 1",
+        )
+    if placement.kernels == TRANSFORMER_ENGINE and placement.gpus is None:
+        raise loaded.refuse(
+            "placement.kernels",
+            found=f"is {TRANSFORMER_ENGINE} in a placement without `gpus`",
+            rule="these layers need CUDA, and a placement without `gpus` shows a study none",
+            do="write torch, or add `gpus`",
+        )

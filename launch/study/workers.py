@@ -1,0 +1,254 @@
+"""Warm worker processes: started once, they run ready stages in process, one at a time.
+
+Both sides pickle to each other over a socket pair that nobody else holds.
+A worker imports what stages need while it waits, and dies with its parent: no orphan holds a lock
+after the runner was killed. It sees the GPU that it was given, or none.
+"""
+
+import faulthandler
+import importlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from frontload.launch import torchrun
+from frontload.launch.jobs import Finished, Job, Tick, die_with_parent, load_function
+from frontload.launch.machine_kind import machine_kind
+from frontload.launch.store import FULL_DISK, Store, Ticket, check_content
+from frontload.launch.study.crew import NO_GPU, VISIBLE
+from frontload.launch.workspace import LiveWorkspace, Report
+from frontload.recipes.errors import FrontloadError, StageError
+
+LOCK_WAIT_SECONDS = 20.0  # a killed run's children may need a moment to leave
+STOP_SECONDS = 5.0
+
+
+class Worker:
+    """The parent's side of one worker process."""
+
+    def __init__(self, *, threads: int, preload: Sequence[str], gpu: str = NO_GPU) -> None:
+        ours, theirs = socket.socketpair()
+        command = [
+            sys.executable,
+            "-m",
+            "frontload.launch.study.workers",
+            str(theirs.fileno()),
+            *preload,
+        ]
+        self.process = subprocess.Popen(
+            command,
+            pass_fds=(theirs.fileno(),),
+            env=worker_environment(threads, gpu),
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches the parent, which stops the workers
+        )
+        theirs.close()
+        self.gpu = gpu
+        self.connection = Connection(ours.detach())
+        self.job: Job | None = None
+
+    def start(self, job: Job) -> None:
+        """Sends a job to an idle worker."""
+        self.job = job
+        self.connection.send(job)
+
+    def receive(self) -> Tick | Finished | None:
+        """The next message, or None if the process is gone."""
+        try:
+            return self.connection.recv()
+        except (EOFError, ConnectionError):
+            return None
+
+    def death(self) -> str:
+        """Why the process is gone, in words."""
+        code = self.process.wait()
+        if code >= 0:
+            return f"its worker process ended with status {code}"
+        name = signal.Signals(-code).name
+        hint = " (often: out of memory)" if -code == signal.SIGKILL else ""
+        return f"its worker process was killed by {name}{hint}"
+
+    def stop(self) -> None:
+        """Ends the process and everything it started."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            try:
+                os.killpg(self.process.pid, number)
+            except ProcessLookupError:
+                break
+            try:
+                self.process.wait(STOP_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        self.connection.close()
+
+
+def worker_environment(threads: int, gpu: str = NO_GPU) -> dict[str, str]:
+    """The environment of a worker: libraries read threads and devices when they are imported."""
+    count = str(threads)
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "PYTHONHASHSEED": "0",
+        VISIBLE: gpu,
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "RAYON_NUM_THREADS": count,
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+# ---------------------------------------------------------------- the process itself
+
+
+def serve(handle: int, preload: Sequence[str]) -> None:
+    """Runs jobs until the parent closes the connection."""
+    die_with_parent()
+    connection = Connection(handle)
+    for name in preload:
+        if connection.poll():
+            break
+        _import_quietly(name)
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        connection.send(
+            run_job(job, lambda done, total, note: _tick(connection, done, total, note))
+        )
+
+
+def run_job(job: Job, report: Report) -> Finished:
+    """Makes one stage and publishes it. Errors come back as values, in four parts."""
+    cpu, wall = _cpu_seconds(), time.monotonic()
+    error: FrontloadError | None = None
+    store = Store(job.store)
+    with _own_output(store.telemetry_file(job.ticket, "log")):
+        try:
+            with store.lock(job.ticket.key, wait_seconds=LOCK_WAIT_SECONDS):
+                _make(job, store, report)
+        except Exception as caught:
+            traceback.print_exc()
+            error = explain_failure(job.ticket, caught, store=store)
+    return Finished(
+        cpu_seconds=_cpu_seconds() - cpu,
+        wall_seconds=time.monotonic() - wall,
+        error=error,
+        made_on=machine_kind(),
+    )
+
+
+def explain_failure(ticket: Ticket, error: Exception, *, store: Store) -> FrontloadError:
+    """Any exception of a stage as a four-part error."""
+    if isinstance(error, FrontloadError):
+        return error
+    cause: BaseException | None = error
+    while cause is not None:
+        full = isinstance(cause, OSError) and cause.errno in FULL_DISK
+        if full or "No space left on device" in str(cause):
+            return StageError(
+                f"stage {ticket.folder}",
+                found=f"the disk of {store.root} is full ({cause})",
+                rule="an artifact is published only when whole, so nothing of it was",
+                do="free space and run the same command again; it goes on from here",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return StageError(
+        f"stage {ticket.folder}",
+        found=f"{type(error).__name__}: {error}",
+        rule="a stage ends without an error",
+        do=f"read {store.telemetry_file(ticket, 'log')}, mend the cause and run again",
+    )
+
+
+def _make(job: Job, store: Store, report: Report) -> None:
+    if store.find(job.ticket.kind, job.ticket.key) is not None:
+        return
+    store.error_file(job.ticket).unlink(missing_ok=True)
+    for folder in job.inputs.values():
+        _check_once(folder)
+    work = LiveWorkspace(store, job.ticket, placement=job.placement, report=report)
+    try:
+        if job.placement.world_size > 1:
+            torchrun.run_on_ranks(job, work.scratch)
+        else:
+            load_function(job.function)(job.recipe, job.inputs, work)
+    finally:
+        work.close()
+    store.publish(job.ticket)
+
+
+_CHECKED: set[Path] = set()
+
+
+def _check_once(folder: Path) -> None:
+    """Every input is read and compared with its checksums once a process."""
+    if folder not in _CHECKED:
+        check_content(folder)
+        _CHECKED.add(folder)
+
+
+@contextmanager
+def _own_output(path: Path) -> Iterator[None]:
+    """Sends this process's stdout and stderr to a file while a stage runs."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file, _redirected(file.fileno(), 1, 2):
+        yield
+
+
+@contextmanager
+def _redirected(target: int, *numbers: int) -> Iterator[None]:
+    saved = [os.dup(number) for number in numbers]
+    for number in numbers:
+        os.dup2(target, number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, handle in zip(numbers, saved, strict=True):
+            os.dup2(handle, number)
+            os.close(handle)
+
+
+def _tick(connection: Connection, done: int, total: int, note: str) -> None:
+    connection.send(Tick(done=done, total=total, note=note))
+
+
+def _cpu_seconds() -> float:
+    found = 0.0
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        found += usage.ru_utime + usage.ru_stime
+    return found
+
+
+def _import_quietly(name: str) -> None:
+    """Imports ahead of need. What cannot be imported is told by the stage that needs it."""
+    with open(os.devnull, "wb") as null, _redirected(null.fileno(), 2):
+        try:
+            module, _, function = name.partition(":")
+            found = importlib.import_module(module)
+            if function:
+                getattr(found, function)()
+        except (ImportError, FrontloadError):
+            return
+
+
+if __name__ == "__main__":
+    # so that messages are of the module the parent knows
+    from frontload.launch.study import workers
+
+    faulthandler.enable()
+    workers.serve(int(sys.argv[1]), sys.argv[2:])

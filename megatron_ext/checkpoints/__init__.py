@@ -1,0 +1,1 @@
+"""Checkpoints: files, tables of what they hold, saving in the background."""

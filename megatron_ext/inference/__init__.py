@@ -1,0 +1,1 @@
+"""A checkpoint as a language model, and number formats emulated on a CPU."""

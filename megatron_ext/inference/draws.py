@@ -1,0 +1,49 @@
+"""How tokens are chosen: numbers drawn by seed, prompt, sample and position; what they pick."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How new tokens are chosen; a draw depends on seed, prompt, sample and position only."""
+
+    max_new_tokens: int
+    temperature: float  # 0 = greedy
+    seed: int
+    stop_token: int
+    num_samples: int
+
+
+def choose_tokens(logits_BV: Tensor, draws_B: Tensor, temperature: float) -> Tensor:
+    """The likeliest token at temperature 0, else the one whose share of [0, 1) holds the draw."""
+    if temperature == 0 and logits_BV.is_cuda:
+        return logits_BV.argmax(-1)
+    if temperature == 0:  # numpy's argmax is many times torch's on a CPU
+        return torch.from_numpy(logits_BV.float().numpy().argmax(-1))
+    shares_BV = (logits_BV.float() / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+    chosen = torch.searchsorted(shares_BV, (draws_B * shares_BV[:, -1])[:, None], right=True)
+    return chosen.squeeze(1).clamp_(max=logits_BV.shape[1] - 1)
+
+
+def uniform_draws(indices: list[int], sampling: Sampling) -> np.ndarray:
+    """Uniform numbers in [0, 1), float64 [prompts x samples, max_new_tokens].
+
+    Source: Steele et al. 2014, SplitMix64, as a hash of (seed, prompt, sample, position).
+    """
+    prompt = np.repeat(np.array(indices, np.uint64), sampling.num_samples)
+    sample = np.tile(np.arange(sampling.num_samples, dtype=np.uint64), len(indices))
+    seed = np.array([sampling.seed % 2**64], np.uint64)
+    key = _mix(_mix(_mix(seed) ^ prompt) ^ sample)
+    position = np.arange(sampling.max_new_tokens, dtype=np.uint64)
+    return (_mix(key[:, None] ^ position) >> np.uint64(11)) * 2.0**-53
+
+
+def _mix(bits: np.ndarray) -> np.ndarray:
+    bits = bits + np.uint64(0x9E3779B97F4A7C15)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))

@@ -1,0 +1,220 @@
+"""A checkpoint artifact as a language model: log-probabilities and generation, on one device."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+
+from frontload.megatron_ext.checkpoints.files import METADATA, WEIGHTS, first_line, read_model
+from frontload.megatron_ext.checkpoints.table import CheckpointReader, check_whole
+from frontload.megatron_ext.inference.draws import Sampling
+from frontload.megatron_ext.inference.generate import Decoder, Weights, generate, pad_rows
+from frontload.recipes.errors import ArtifactError
+from frontload.recipes.facts.census import count_parameters
+from frontload.recipes.schema import Model
+
+_SPLIT = {
+    "in_proj.weight": ("z", "x", "B", "C", "dt"),
+    "conv1d.weight": ("x", "B", "C"),
+    "conv1d.bias": ("x", "B", "C"),
+}
+"""Tensors that a checkpoint keeps in parts (mamba_mixer.py:1410), in the order of their rows."""
+
+MAX_LOGITS = 2**23  # logits of one block of tokens: 32 MiB in float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenScores:
+    """Every token of a sequence but the first, predicted from those before it.
+
+    Shapes: log_probabilities_S float32; is_greedy_S bool: the token is the model's first choice.
+    """
+
+    log_probabilities_S: np.ndarray
+    is_greedy_S: np.ndarray
+
+
+class LanguageModel:
+    """A model whose weights are whole on one device: what evaluation talks to."""
+
+    def __init__(self, model: Model, weights: Weights) -> None:
+        self.model = model
+        self.vocab_size = model.vocab_size
+        self.max_sequence_tokens = model.max_sequence_tokens
+        self._decoder = Decoder(model, weights)
+
+    @classmethod
+    def load(cls, checkpoint: Path) -> "LanguageModel":
+        """Loads a checkpoint artifact, whatever layout wrote it, onto the GPU if there is one.
+
+        Raises: ArtifactError for a torn checkpoint or one of another model than its model.json.
+        """
+        model = read_model(checkpoint)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        weights = read_weights(checkpoint / WEIGHTS, device)
+        _check_shapes(checkpoint, model, weights)
+        return cls(model, weights)
+
+    def log_probabilities(
+        self, sequences: list[list[int]], *, batch_sequences: int = 64
+    ) -> list[np.ndarray]:
+        """log p(token[i + 1] | tokens[: i + 1]) of each sequence, float32 [length - 1]."""
+        scores = self.token_scores(sequences, batch_sequences=batch_sequences)
+        return [one.log_probabilities_S for one in scores]
+
+    @torch.inference_mode()
+    def token_scores(
+        self, sequences: list[list[int]], *, batch_sequences: int = 64
+    ) -> list[TokenScores]:
+        """Log-probability of each sequence's tokens and whether greedy decoding writes them."""
+        nothing = TokenScores(
+            log_probabilities_S=np.zeros(0, np.float32), is_greedy_S=np.zeros(0, bool)
+        )
+        results = [nothing] * len(sequences)
+        by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
+        by_length = [index for index in by_length if len(sequences[index]) > 1]
+        for start in range(0, len(by_length), batch_sequences):
+            indices = by_length[start : start + batch_sequences]
+            rows = [sequences[index] for index in indices]
+            for index, scores in zip(indices, self._score_rows(rows), strict=True):
+                results[index] = scores
+        return results
+
+    @torch.inference_mode()
+    def candidate_scores(
+        self,
+        contexts: list[list[int]],
+        candidates: list[list[int]],
+        *,
+        batch_sequences: int = 64,
+    ) -> list[TokenScores]:
+        """Log-probability of each candidate as the token after its context: one pass a context."""
+        results: list[TokenScores | None] = [None] * len(contexts)
+        by_length = sorted(range(len(contexts)), key=lambda index: len(contexts[index]))
+        for start in range(0, len(by_length), batch_sequences):
+            indices = by_length[start : start + batch_sequences]
+            rows = [contexts[index] for index in indices]
+            tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)
+            hidden_BSD, _ = self._decoder.full(tokens_BS, lengths_B)
+            last_BD = hidden_BSD[torch.arange(len(rows), device=lengths_B.device), lengths_B - 1]
+            logits_BV = self._decoder.logits(last_BD).float()
+            log_p_BV = logits_BV.log_softmax(-1).cpu().numpy()
+            best_B = log_p_BV.argmax(-1)
+            for row, index in enumerate(indices):
+                tokens = np.asarray(candidates[index])
+                results[index] = TokenScores(
+                    log_probabilities_S=log_p_BV[row, tokens], is_greedy_S=tokens == best_B[row]
+                )
+        return [one for one in results if one is not None]
+
+    def generate(
+        self,
+        prompts: list[list[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+        stop_token: int,
+        num_samples: int = 1,
+    ) -> list[list[list[int]]]:
+        """[prompt][sample] -> new tokens, with the stop token if it was produced.
+
+        A draw depends on (seed, prompt index, sample, position), not on how prompts are batched.
+        """
+        sampling = Sampling(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            stop_token=stop_token,
+            num_samples=num_samples,
+        )
+        return generate(self._decoder, prompts, sampling)
+
+    def _score_rows(self, rows: list[list[int]]) -> list[TokenScores]:
+        tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)
+        inputs_BS, last_B = tokens_BS[:, :-1], lengths_B - 1
+        hidden_BSD, _ = self._decoder.full(inputs_BS, last_B)
+        positions_S = torch.arange(inputs_BS.shape[1], device=inputs_BS.device)
+        real_BS = positions_S < last_B[:, None]
+        hidden_TD, targets_T = hidden_BSD[real_BS], tokens_BS[:, 1:][real_BS]
+        size = max(1, MAX_LOGITS // self.vocab_size)
+        blocks = [
+            self._score_tokens(hidden_TD[start : start + size], targets_T[start : start + size])
+            for start in range(0, len(targets_T), size)
+        ]
+        lengths = last_B.tolist()
+        log_p, greedy = (
+            torch.cat(parts).cpu().split(lengths) for parts in zip(*blocks, strict=True)
+        )
+        return [
+            TokenScores(log_probabilities_S=one.numpy(), is_greedy_S=first.numpy())
+            for one, first in zip(log_p, greedy, strict=True)
+        ]
+
+    def _score_tokens(self, hidden_TD: Tensor, targets_T: Tensor) -> tuple[Tensor, Tensor]:
+        logits_TV = self._decoder.logits(hidden_TD).float()
+        chosen_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1)
+        return chosen_T - logits_TV.logsumexp(-1), logits_TV.argmax(-1) == targets_T
+
+
+def read_weights(folder: Path, device: torch.device) -> dict[str, Tensor]:
+    """Reads the model's tensors out of a Megatron distributed checkpoint, without Megatron.
+
+    Blocks that the checkpoint keeps apart so that they can be cut by rank are joined again. Weights
+    are float32 on a CPU, else of the dtype they were trained in.
+
+    Raises: ArtifactError for a torn checkpoint.
+    """
+    check_whole(folder)
+    reader = CheckpointReader(folder)
+    stored = reader.read_metadata().state_dict_metadata
+    state = {
+        name: torch.empty(entry.size, dtype=entry.properties.dtype)
+        for name, entry in stored.items()
+        if isinstance(entry, TensorStorageMetadata) and not name.startswith("optimizer")
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "torch.distributed is uninitialized": meant so
+            load(state, storage_reader=reader, no_dist=True)
+    except (Exception, CheckpointException) as error:  # torch's is a BaseException
+        raise ArtifactError(
+            f"checkpoint {folder}",
+            found=f"it does not load ({type(error).__name__}: {first_line(error)})",
+            rule=f"the tensors that {METADATA} lists lie beside it",
+            do="delete the artifact by its key and run the study again",
+        ) from error
+    weights = join_parts(state)
+    on_cpu = device.type == "cpu"
+    return {n: w.to(device, torch.float32 if on_cpu else w.dtype) for n, w in weights.items()}
+
+
+def join_parts(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Joins the blocks that a checkpoint keeps apart; names as the decoder knows them."""
+    weights: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        whole, _, part = name.rpartition(".")
+        order = _SPLIT.get(".".join(whole.split(".")[-2:]))
+        if order is None:
+            weights[name] = tensor
+        elif part == order[0]:
+            joined = torch.cat([state[f"{whole}.{each}"] for each in order])
+            weights[whole.replace("conv1d.", "conv1d_")] = joined
+    return weights
+
+
+def _check_shapes(checkpoint: Path, model: Model, weights: Weights) -> None:
+    found, expected = sum(w.numel() for w in weights.values()), count_parameters(model).total
+    if found != expected:
+        raise ArtifactError(
+            f"checkpoint {checkpoint}",
+            found=f"its weights hold {found} parameters",
+            rule=f"the model of its model.json has {expected}",
+            do="delete the artifact by its key and run the study again",
+        )

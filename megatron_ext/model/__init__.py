@@ -1,0 +1,1 @@
+"""The hybrid stack layer by layer, with its scan and its kernels."""

@@ -1,0 +1,1 @@
+"""Process groups of a layout, gloo, and Megatron's configuration objects."""

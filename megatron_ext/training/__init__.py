@@ -1,0 +1,1 @@
+"""The training loop: engine, data, schedule, loss spikes, pace."""

@@ -1,0 +1,321 @@
+"""One rank's model, gradients buffer and optimizer, and a single step of training."""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from megatron.core.distributed import DistributedDataParallel, finalize_model_grads
+from megatron.core.models.hybrid.hybrid_model import HybridModel
+from megatron.core.optimizer import get_megatron_optimizer
+from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.pipeline_parallel.p2p_communication import P2PCommunicator
+from megatron.core.pipeline_parallel.utils import is_pp_last_stage
+from megatron.core.process_groups_config import ProcessGroupCollection
+from megatron.core.transformer.module import Float16Module
+from torch import Tensor
+
+from frontload.megatron_ext.checkpoints.save import Parts
+from frontload.megatron_ext.model.layers import document_resets
+from frontload.megatron_ext.model.ssd_steep import STEEP
+from frontload.megatron_ext.model.stack import build_model
+from frontload.megatron_ext.ranks import parallelism, settings
+from frontload.megatron_ext.training.datasets import Samples, share_of_rank
+from frontload.recipes.errors import StageError
+from frontload.recipes.facts.layout import Batching
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.schema import Model, Training
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """When this rank's own part of a step began and ended, before the ranks wait for each other.
+
+    On several pipeline stages it includes the waiting for the neighbours.
+    """
+
+    is_on: bool = False  # on CUDA, looking at it costs a synchronisation
+    began: float = 0.0
+    ended: float = 0.0
+    on_ended: Callable[[], None] = lambda: None  # hears of the end, on or not
+
+    def look(self) -> float:
+        """Now, once what was launched on the device is done."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """What one rank knows and every rank must act on at the same step."""
+
+    save: bool = False
+    stop: bool = False
+    writing: bool = False  # a checkpoint is still being written
+
+
+NO_FLAGS = Flags()
+SHOWN_ROWS = 4  # of a batch in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What one rank needs to train."""
+
+    training: Training
+    placement: Placement
+    batching: Batching
+    groups: ProcessGroupCollection
+    module: HybridModel
+    replica: DistributedDataParallel
+    optimizer: Any
+    communicator: P2PCommunicator | None  # between pipeline stages
+    device: torch.device
+    clock: Clock
+
+    def parts(self, *, with_optimizer: bool = True) -> Parts:
+        """What a checkpoint of this engine holds."""
+        optimizer = self.optimizer if with_optimizer else None
+        return Parts(module=self.module, optimizer=optimizer, groups=self.groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """Numbers of one step, equal on all ranks."""
+
+    loss: float  # mean over the tokens of the global batch that have loss
+    loss_tokens: int
+    grad_norm: float  # before clipping
+    flags: Flags  # those that some rank raised
+    steep_rows: (
+        int  # chunks and heads, over all layers and ranks, that forget too fast for the scan
+    )
+    sample_losses: tuple[float, ...]  # mean loss of each sample of the global batch
+
+
+def build_engine(model: Model, training: Training, placement: Placement) -> Engine:
+    """Checks the layout, joins the groups and builds this rank's part; weights are undefined."""
+    batching = parallelism.check_placement(model, training, placement)
+    parallelism.silence_megatron()
+    torch.set_num_threads(placement.threads_per_rank)
+    groups = parallelism.join_groups(placement)
+    device = parallelism.current_device()
+    module = build_model(model, placement, groups, precision=training.precision).to(device)
+    parallelism.take_census(module, model, placement, groups)
+    clock = Clock()
+    module.config.finalize_model_grads_func = functools.partial(_finish_gradients, clock)
+    whole = module if training.precision == "fp32" else Float16Module(module.config, module)
+    replica = DistributedDataParallel(
+        module.config, settings.ddp_config(placement), whole, pg_collection=groups
+    )
+    optimizer = get_megatron_optimizer(
+        settings.optimizer_config(training.optimizer, placement, precision=training.precision),
+        [replica],
+        use_gloo_process_groups=placement.distributed_optimizer,
+    )
+    communicator = None
+    if placement.pipeline_parallel > 1:
+        communicator = P2PCommunicator(groups.pp, module.config)
+    return Engine(
+        training=training,
+        placement=placement,
+        batching=batching,
+        groups=groups,
+        module=module,
+        replica=replica,
+        optimizer=optimizer,
+        communicator=communicator,
+        device=device,
+        clock=clock,
+    )
+
+
+def _finish_gradients(
+    clock: Clock, model: list[Any], num_tokens: Tensor | None = None, **options: Any
+) -> None:
+    """Sums gradients over the ranks and divides by the tokens; one rank has nothing to sum."""
+    if clock.is_on:
+        clock.ended = clock.look()
+    clock.on_ended()
+    if dist.get_world_size() > 1:
+        finalize_model_grads(model, num_tokens, **options)
+        return
+    assert num_tokens is not None
+    model[0].scale_gradients(1.0 / num_tokens.clamp(min=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MicroBatch:
+    tokens_BS: Tensor
+    labels_BS: Tensor
+    loss_mask_BS: Tensor
+    resets: Any
+
+
+def _micro_batches(engine: Engine, samples: Samples, first_sample: int) -> Iterator[_MicroBatch]:
+    batching, device = engine.batching, engine.device
+    shares = share_of_rank(
+        first_sample,
+        per_rank=batching.num_micro_batches * batching.micro_sequences,
+        micro_sequences=batching.micro_sequences,
+        data_rank=engine.groups.dp.rank(),
+    )
+    for share in shares:
+        rows = samples.read(share)
+        resets = None
+        if engine.training.reset_at_document_boundaries:
+            ids_BS = torch.from_numpy(rows.document_ids_BS).to(device)
+            resets = document_resets(ids_BS)
+        yield _MicroBatch(
+            tokens_BS=torch.from_numpy(rows.tokens_BS).to(device),
+            labels_BS=torch.from_numpy(rows.labels_BS).to(device),
+            loss_mask_BS=torch.from_numpy(rows.loss_mask_BS).to(device),
+            resets=resets,
+        )
+
+
+def _forward_step(batches: Iterator[_MicroBatch], module: Any) -> tuple[Tensor, Any]:
+    batch = next(batches)
+    output = module(
+        batch.tokens_BS, None, None, labels=batch.labels_BS, packed_seq_params=batch.resets
+    )
+    return output, functools.partial(_sum_loss, batch.loss_mask_BS)
+
+
+def _sum_loss(loss_mask_BS: Tensor, loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums, not means: Megatron divides by the tokens of the whole batch, whatever the layout."""
+    loss_B = (loss_BS * loss_mask_BS).sum(1)
+    return (
+        loss_B.sum(),
+        loss_mask_BS.sum().int(),
+        torch.stack([loss_B.detach(), loss_mask_BS.sum(1)]),
+    )
+
+
+def train_step(
+    engine: Engine,
+    samples: Samples,
+    *,
+    first_sample: int,
+    learning_rate: float,
+    flags: Flags = NO_FLAGS,
+) -> StepResult:
+    """Runs forward, backward and update on the global batch that starts at `first_sample`.
+
+    A flag of any rank reaches every rank, so that all save, or stop, at the same step.
+
+    Raises: StageError when the loss or the gradient is not finite, with the samples.
+    """
+    if engine.clock.is_on:
+        engine.clock.began = engine.clock.look()
+    STEEP.take()
+    engine.replica.zero_grad_buffer()
+    engine.optimizer.zero_grad()
+    batching = engine.batching
+    sums = get_forward_backward_func(engine.placement.pipeline_parallel)(
+        forward_step_func=_forward_step,
+        data_iterator=_micro_batches(engine, samples, first_sample),
+        model=[engine.replica],
+        num_microbatches=batching.num_micro_batches,
+        seq_length=engine.training.sequence_tokens,
+        micro_batch_size=batching.micro_sequences,
+        forward_only=False,
+        pg_collection=engine.groups,
+        p2p_communicator=engine.communicator,
+    )
+    losses, tokens, raised, steep_rows = _gather(engine, sums, flags=flags)
+    _refuse_not_finite(engine, samples, losses, first_sample=first_sample)
+    _refuse_nothing_to_learn(engine, samples, tokens, first_sample=first_sample)
+    _set_learning_rate(engine, learning_rate)
+    _, grad_norm, _ = engine.optimizer.step()
+    if not math.isfinite(grad_norm):
+        where = f"samples {first_sample} to {first_sample + len(losses) - 1}"
+        raise _not_finite(f"the gradient norm is {grad_norm}", where)
+    num_tokens = int(sum(tokens))
+    return StepResult(
+        loss=math.fsum(losses) / num_tokens,
+        loss_tokens=num_tokens,
+        grad_norm=float(grad_norm),
+        flags=raised,
+        steep_rows=steep_rows,
+        sample_losses=tuple(
+            loss / max(count, 1.0) for loss, count in zip(losses, tokens, strict=True)
+        ),
+    )
+
+
+def _gather(
+    engine: Engine, sums: list[Tensor], *, flags: Flags
+) -> tuple[list[float], list[float], Flags, int]:
+    """Loss and tokens of every sample of the global batch; of all ranks flags and steep rows."""
+    batch, own = engine.training.global_batch_sequences, (*astuple(flags), STEEP.take())
+    flat = torch.zeros(2 * batch + len(own), dtype=torch.float32, device=engine.device)
+    groups = engine.groups
+    if sums and is_pp_last_stage(groups.pp) and groups.tp.rank() == 0:
+        share = batch // engine.batching.data_parallel
+        low = groups.dp.rank() * share
+        flat[: 2 * batch].view(2, batch)[:, low : low + share] = torch.cat(sums, 1)
+    flat[2 * batch :] = torch.tensor(own, dtype=torch.float32)
+    if dist.get_world_size() > 1:
+        dist.all_reduce(flat)
+    values = flat.tolist()
+    save, stop, writing = (value > 0 for value in values[2 * batch : -1])
+    raised = Flags(save=save, stop=stop, writing=writing)
+    return values[:batch], values[batch : 2 * batch], raised, int(values[-1])
+
+
+def _set_learning_rate(engine: Engine, learning_rate: float) -> None:
+    """As OptimizerParamScheduler.step: Megatron's groups carry multipliers, not rates."""
+    decay = engine.training.optimizer.weight_decay
+    for group in engine.optimizer.param_groups:
+        group["lr"] = learning_rate * group.get("lr_mult", 1.0)
+        group["weight_decay"] = decay * group.get("wd_mult", 1.0)
+
+
+def _refuse_not_finite(
+    engine: Engine, samples: Samples, losses: list[float], *, first_sample: int
+) -> None:
+    bad = [row for row, loss in enumerate(losses) if not math.isfinite(loss)]
+    if bad:
+        where = describe_rows(engine, samples, bad, first_sample=first_sample)
+        raise _not_finite(f"the loss is {losses[bad[0]]}", where)
+
+
+def _refuse_nothing_to_learn(
+    engine: Engine, samples: Samples, tokens: list[float], *, first_sample: int
+) -> None:
+    """Without gradients AdamW would still decay the weights and follow its old momentum."""
+    if any(tokens):
+        return
+    rows = list(range(len(tokens)))
+    where = describe_rows(engine, samples, rows, first_sample=first_sample)
+    raise StageError(
+        "training step",
+        found=f"no token of its batch has loss: {where}",
+        rule="each step learns from at least one token",
+        do="look at the loss masks of these rows, and make their data again",
+    )
+
+
+def describe_rows(engine: Engine, samples: Samples, rows: list[int], *, first_sample: int) -> str:
+    """Some rows of a global batch for a person: samples, documents, and who computed them."""
+    share = engine.training.global_batch_sequences // engine.batching.data_parallel
+    shown = "; ".join(
+        f"{samples.describe(first_sample + row)} on data rank {row // share}"
+        for row in rows[:SHOWN_ROWS]
+    )
+    return shown + (f" and {len(rows) - SHOWN_ROWS} more" if len(rows) > SHOWN_ROWS else "")
+
+
+def _not_finite(what: str, where: str) -> StageError:
+    return StageError(
+        "training step",
+        found=f"{what} at {where}",
+        rule="loss and gradient are finite numbers",
+        do="lower the learning rate or look at these samples; the last checkpoint is kept",
+    )

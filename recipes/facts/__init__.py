@@ -1,0 +1,1 @@
+"""Arithmetic on a model and a layout: letters, parameters, FLOPs, products, cuts. No Megatron."""

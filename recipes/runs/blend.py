@@ -1,0 +1,205 @@
+"""What the recipe of a blend may say: sources, mixes and phases, in tokens and exact shares.
+
+Units: tokens. A phase's budget is a target; what is read is the nearest number of whole batches.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.grammar.limits import at_least, choice
+from frontload.recipes.grammar.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
+
+READINGS = ("one_pass", "repeatable")
+WEIGHTINGS = ("token", "sample", "equal")
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # of sources and phases: they are file names
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceKnobs:
+    """One indexed data set. Declared sizes price a plan before the index exists."""
+
+    reading: str  # one_pass: nothing is read twice; repeatable: up to max_epochs
+    max_epochs: Fraction  # most passes, all phases together; one_pass: at most 1
+    declared_tokens: int  # of one pass; 0 = unknown
+    declared_samples: int  # documents; 0 = unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendMix:
+    """Several sources under one name."""
+
+    members: tuple[str, ...]
+    weighting: str  # members share by their tokens, by their samples (documents), or equally
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseKnobs:
+    """One phase: a budget, and what part of it each source or mix gets."""
+
+    tokens: int
+    shares: dict[str, Fraction] | None = None  # name -> exact share: 4/5 or 0.8; sums to 1
+    parts: dict[str, int] | None = None  # name -> tokens, instead of shares; sums to `tokens`
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendRecipe:
+    """Phases of one pretraining, read one after the other from the same streams."""
+
+    seed: int
+    sequence_tokens: int
+    global_batch_sequences: int  # a phase is whole batches; 1 = to the sample
+    sources: dict[str, SourceKnobs] = field(metadata={"folder": "blend_sources"})
+    mixes: dict[str, BlendMix]
+    phases: dict[str, PhaseKnobs]  # in the order of reading
+
+    @property
+    def batch_tokens(self) -> int:
+        return self.sequence_tokens * self.global_batch_sequences
+
+
+def load_blend(recipe: str, *, overrides: Sequence[str] = ()) -> Loaded[BlendRecipe]:
+    """Loads the recipe of a blend by name (recipes/blends) or path, and checks it.
+
+    Raises: RecipeError naming file, line and key of what is wrong.
+    """
+    path = Path(recipe)
+    if path.suffix != ".yaml":
+        found = find_recipe("blends", recipe)
+        if found is None:
+            names = recipe_names("blends")
+            raise RecipeError(
+                f"blend '{recipe}'",
+                found="no such file in recipes/blends",
+                rule="a blend is one of " + ", ".join(names) + ", or the path of a .yaml file",
+                do=nearest(recipe, names),
+            )
+        path = found
+    loaded = load_recipe(path, BlendRecipe, overrides=overrides)
+    check_recipe(loaded)
+    return loaded
+
+
+def check_recipe(loaded: Loaded[BlendRecipe]) -> None:
+    """Refuses what no index could mend: wrong names, shares that do not sum to 1, empty phases."""
+    recipe = loaded.value
+    for path, value, least in (
+        ("seed", recipe.seed, 0),
+        ("sequence_tokens", recipe.sequence_tokens, 1),
+        ("global_batch_sequences", recipe.global_batch_sequences, 1),
+    ):
+        at_least(loaded, path, value=value, least=least)
+    for name, source in recipe.sources.items():
+        _check_source(loaded, name, source)
+    for name, mix in recipe.mixes.items():
+        _check_mix(loaded, name, mix)
+    if not recipe.phases:
+        raise loaded.refuse(
+            "phases", found="empty", rule="a blend has one phase or more", do="add a phase"
+        )
+    for name, phase in recipe.phases.items():
+        _check_phase(loaded, name, phase)
+
+
+def members(recipe: BlendRecipe, name: str) -> tuple[str, ...]:
+    """The sources behind a name of a phase: a mix's members, or the source itself."""
+    return recipe.mixes[name].members if name in recipe.mixes else (name,)
+
+
+def _check_source(loaded: Loaded[BlendRecipe], name: str, source: SourceKnobs) -> None:
+    path = f"sources.{name}"
+    _check_name(loaded, path, name)
+    choice(loaded, f"{path}.reading", value=source.reading, names=READINGS)
+    for knob in ("declared_tokens", "declared_samples"):
+        at_least(loaded, f"{path}.{knob}", value=getattr(source, knob), least=0)
+    if source.max_epochs <= 0 or (source.reading == "one_pass" and source.max_epochs > 1):
+        raise loaded.refuse(
+            f"{path}.max_epochs",
+            found=f"is {source.max_epochs} for a source that is {source.reading}",
+            rule="max_epochs is above 0, and at most 1 for a one_pass source",
+            do="write 1, or `reading: repeatable`",
+        )
+
+
+def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
+    path = f"mixes.{name}"
+    choice(loaded, f"{path}.weighting", value=mix.weighting, names=WEIGHTINGS)
+    if name in loaded.value.sources:
+        raise loaded.refuse(
+            path,
+            found=f"'{name}' is a source too",
+            rule="a name stands for one thing",
+            do="rename the mix",
+        )
+    if not mix.members or len(set(mix.members)) != len(mix.members):
+        raise loaded.refuse(
+            f"{path}.members",
+            found=", ".join(mix.members) or "empty",
+            rule="a mix has one member or more, each once",
+            do="name each source once",
+        )
+    for place, member in enumerate(mix.members):
+        choice(loaded, f"{path}.members.{place}", value=member, names=tuple(loaded.value.sources))
+
+
+def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> None:
+    recipe, path = loaded.value, f"phases.{name}"
+    _check_name(loaded, path, name)
+    if (phase.shares is None) == (phase.parts is None):
+        raise loaded.refuse(
+            path,
+            found="both shares and parts" if phase.shares else "neither shares nor parts",
+            rule="a phase says what each source gets by shares, or by parts in tokens",
+            do="keep one of them",
+        )
+    what, given = ("shares", phase.shares) if phase.parts is None else ("parts", phase.parts)
+    assert given is not None
+    names = (*recipe.mixes, *recipe.sources)
+    taken: dict[str, str] = {}
+    for one, amount in given.items():
+        choice(loaded, f"{path}.{what}.{one}", value=one, names=names)
+        if amount <= 0:
+            raise loaded.refuse(
+                f"{path}.{what}.{one}",
+                found=f"is {amount}",
+                rule="what a phase reads has a part above 0",
+                do="remove the line, or write more",
+            )
+        for source in members(recipe, one):
+            if source in taken:
+                raise loaded.refuse(
+                    f"{path}.{what}.{one}",
+                    found=f"source {source} is in {taken[source]} too",
+                    rule="a phase reads a source under one name",
+                    do="take it out of one of the two",
+                )
+            taken[source] = one
+    whole, total = (Fraction(1) if what == "shares" else phase.tokens), sum(given.values())
+    if total != whole:
+        raise loaded.refuse(
+            f"{path}.{what}",
+            found=f"sums to {total}",
+            rule=f"{what} sum to {whole}" + (", the phase's tokens" if what == "parts" else ""),
+            do=f"{'add' if total < whole else 'take away'} {abs(whole - total)}",
+        )
+    batch = recipe.batch_tokens
+    if phase.tokens < batch:
+        raise loaded.refuse(
+            f"{path}.tokens",
+            found=f"is {phase.tokens:_}",
+            rule=f"a phase has one batch of {recipe.global_batch_sequences} sequences or more",
+            do=f"write at least {batch:_}",
+        )
+
+
+def _check_name(loaded: Loaded[BlendRecipe], path: str, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise loaded.refuse(
+            path,
+            found=f"is called '{name}'",
+            rule="names of sources and phases are file names: a-z, 0-9, _ and -",
+            do="rename it",
+        )

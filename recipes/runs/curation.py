@@ -1,0 +1,267 @@
+"""What `frontload data curate` may be told: sources, their policies, and the sets made of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.grammar.load import RECIPES, Loaded, load_recipe, nearest, recipe_names
+
+CURATIONS = "curations"
+UNSPLIT = ("drop", "whole_text")
+TRUNCATED = ("keep", "drop")
+MULTI_TURN = ("last", "sum")
+DUPLICATES = ("exact", "near", "near_question")
+SOURCE_POLICIES = {"unsplit": UNSPLIT, "truncated": TRUNCATED}
+
+
+def _neutral(value: str) -> str:
+    """A source's field that, left out, says nothing."""
+    return field(default=value, metadata={"neutral": value})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What becomes of rows that the paper says nothing about. A source may differ."""
+
+    unsplit: str  # no reliable marker of turns: "drop" or "whole_text" (kept as base text)
+    truncated: str  # <think> that is never closed: "keep" (flagged) or "drop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Files of one schema."""
+
+    files: tuple[str, ...]  # names or globs, seen from the folder of the command
+    adapter: str  # one of frontload.data_tools.curation.adapters
+    domain: str = _neutral("")  # of every row; "" = the row's own
+    text_field: str = _neutral("text")  # plain_text only: the field that holds the text
+    unsplit: str = _neutral("")  # "" = as in `policy`
+    truncated: str = _neutral("")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Duplicates:
+    """MinHash with banding: two texts are compared if one band of their signatures is equal."""
+
+    shingle_words: int  # words of a shingle
+    permutations: int  # length of a signature
+    bands: int  # divides permutations
+    threshold: float  # estimated Jaccard similarity from which on two texts are one
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """Evaluation items that must not be trained on."""
+
+    files: tuple[str, ...]  # names or globs
+    fields: tuple[str, ...]  # text of an item; of these, those that the row has are joined
+    name_field: str = _neutral("")  # field that names the row's own benchmark; "" = none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decontamination:
+    """Which rows share too much text with an evaluation item. Words are runs of letters, digits."""
+
+    benchmarks: dict[str, Benchmark]
+    ngram_words: int  # a hit is this many words in a row, in row and item alike
+    overlap_words: int  # a row goes when its longest overlap with one item has this many words ...
+    item_share: float  # ... or when this share of an item's n-grams stands in it
+    shortest_item_words: int  # shorter items are not looked for; up to ngram_words as a whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class CuratedSet:
+    """One named set: a union of sources and earlier sets, then what is left out of it."""
+
+    members: tuple[str, ...]
+    share_of_member: dict[str, float] = field(default_factory=dict, metadata={"neutral": {}})
+    answer_tokens_above: int = field(default=0, metadata={"neutral": 0})  # strictly; 0 = all rows
+    duplicates: tuple[str, ...] = field(default=(), metadata={"neutral": ()})  # of DUPLICATES
+    answers_per_question: int = field(default=0, metadata={"neutral": 0})  # first n; 0 = all
+    text_copy: bool = field(default=False, metadata={"neutral": False})  # and SET.text.jsonl too
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curation:
+    """Everything that decides a byte of the result."""
+
+    tokenizer: str  # a tokenizer.json or a folder with one: what a token is, everywhere here
+    seed: int  # of shares and of the held-out questions
+    heldout_share: float  # of questions; with all of their answers in SET.heldout.jsonl
+    multi_turn_answer: str  # length of a dialogue's answer: "last" turn, or "sum" of all
+    policy: Policy
+    duplicates: Duplicates
+    decontamination: Decontamination | None  # null = nothing is looked for
+    sources: dict[str, Source]
+    sets: dict[str, CuratedSet]
+    overlaps: dict[str, tuple[str, ...]]  # name -> two sets: measured, never removed
+    rows_a_file: int = field(default=0, metadata={"neutral": 0})  # of a set; 0 = one file
+
+
+def load_curation(name: str, *, overrides: Sequence[str] = ()) -> Loaded[Curation]:
+    """Reads a file, or one of recipes/curations by its name, and checks it against itself.
+
+    Raises: RecipeError naming file, line and key.
+    """
+    path = Path(name)
+    if path.suffix != ".yaml":
+        path = RECIPES / CURATIONS / f"{name}.yaml"
+        if not path.is_file():
+            raise RecipeError(
+                f"recipe {name}",
+                found=f"no file, and no name in recipes/{CURATIONS}",
+                rule="a curation is a .yaml file, or one that ships by its name",
+                do=nearest(name, recipe_names(CURATIONS)),
+            )
+    loaded = load_recipe(path, Curation, overrides=overrides)
+    check_curation(loaded)
+    return loaded
+
+
+def check_curation(loaded: Loaded[Curation]) -> None:
+    """Refuses what no source could make right.
+
+    Raises: RecipeError at the line that set the value.
+    """
+    recipe = loaded.value
+    for path, value, allowed in _choices(recipe):
+        if value not in allowed:
+            raise loaded.refuse(
+                path,
+                found=f"'{value}'",
+                rule=f"it is one of {', '.join(allowed)}",
+                do=nearest(value, allowed),
+            )
+    for path, number, holds, rule in _numbers(recipe):
+        if not holds:
+            raise loaded.refuse(path, found=f"{number}", rule=rule, do="change the number")
+    for section in ("sources", "sets"):
+        if not getattr(recipe, section):
+            raise loaded.refuse(
+                section,
+                found="empty",
+                rule="sets are made of sources, and both are named in the recipe",
+                do=f"name at least one of the {section}",
+            )
+    _check_sets(loaded)
+    _check_overlaps(loaded)
+
+
+def _choices(recipe: Curation) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Path, value and what it may be, of every value that is one of a few."""
+    found: list[tuple[str, str, tuple[str, ...]]] = []
+    found += [("multi_turn_answer", recipe.multi_turn_answer, MULTI_TURN)]
+    for name, allowed in SOURCE_POLICIES.items():
+        found.append((f"policy.{name}", getattr(recipe.policy, name), allowed))
+        for source_name, source in recipe.sources.items():
+            if own := getattr(source, name):
+                found.append((f"sources.{source_name}.{name}", own, allowed))
+    for set_name, each in recipe.sets.items():
+        for place, kind in enumerate(each.duplicates):
+            found.append((f"sets.{set_name}.duplicates.{place}", kind, DUPLICATES))
+    return found
+
+
+Numbered = list[tuple[str, float, bool, str]]
+"""Path, value, whether it is right, and the rule."""
+
+SHARE_RULE = "a share is above 0 and at most 1"
+
+
+def _numbers(recipe: Curation) -> Numbered:
+    """Every number that can be wrong."""
+    near, held = recipe.duplicates, recipe.heldout_share
+    divides = near.bands > 0 and near.permutations % near.bands == 0
+    bands_rule = f"bands divide the {near.permutations} permutations"
+    return [
+        ("seed", recipe.seed, recipe.seed >= 0, "a seed is 0 or more"),
+        ("heldout_share", held, 0 <= held < 1, "a share from 0 to below 1"),
+        ("duplicates.shingle_words", near.shingle_words, 0 < near.shingle_words <= 64, "1 to 64"),
+        ("duplicates.permutations", near.permutations, 0 < near.permutations <= 1024, "1 to 1024"),
+        ("duplicates.bands", near.bands, divides, bands_rule),
+        ("duplicates.threshold", near.threshold, 0 < near.threshold <= 1, SHARE_RULE),
+        ("rows_a_file", recipe.rows_a_file, recipe.rows_a_file >= 0, "0 (one file) or more"),
+        ("duplicates.seed", near.seed, near.seed >= 0, "a seed is 0 or more"),
+        *_decontamination_numbers(recipe.decontamination),
+        *(number for name, each in recipe.sets.items() for number in _set_numbers(name, each)),
+    ]
+
+
+def _decontamination_numbers(rules: Decontamination | None) -> Numbered:
+    if rules is None:
+        return []
+    at, size, shortest = "decontamination", rules.ngram_words, rules.shortest_item_words
+    overlap_rule = f"an overlap is made of n-grams, so it has ngram_words ({size}) or more"
+    return [
+        (f"{at}.ngram_words", size, 1 < size <= 64, "2 to 64 words"),
+        (f"{at}.overlap_words", rules.overlap_words, rules.overlap_words >= size, overlap_rule),
+        (f"{at}.item_share", rules.item_share, 0 < rules.item_share <= 1, SHARE_RULE),
+        (
+            f"{at}.shortest_item_words",
+            shortest,
+            0 < shortest <= size,
+            f"1 to ngram_words ({size})",
+        ),
+    ]
+
+
+def _set_numbers(name: str, each: CuratedSet) -> Numbered:
+    shares = [
+        (f"sets.{name}.share_of_member.{member}", value, 0 < value <= 1, SHARE_RULE)
+        for member, value in each.share_of_member.items()
+    ]
+    counts = [
+        (f"sets.{name}.{field_name}", value, value >= 0, "0 or more")
+        for field_name in ("answer_tokens_above", "answers_per_question")
+        for value in [getattr(each, field_name)]
+    ]
+    return [*shares, *counts]
+
+
+def _check_sets(loaded: Loaded[Curation]) -> None:
+    """Members are sources, or sets written above; names are one word and used once."""
+    recipe = loaded.value
+    known = list(recipe.sources)
+    for name, each in recipe.sets.items():
+        if name in recipe.sources or not name.replace("_", "").isalnum():
+            raise loaded.refuse(
+                f"sets.{name}",
+                found="the name of a source" if name in recipe.sources else "no plain word",
+                rule="a set has a name of letters, digits and _ that no source has",
+                do="rename the set",
+            )
+        if not each.members or len(set(each.members)) != len(each.members):
+            raise loaded.refuse(
+                f"sets.{name}.members",
+                found=", ".join(each.members) or "no member",
+                rule="a set is the union of one or more members, each named once",
+                do=f"name some of {', '.join(known)}",
+            )
+        for field_name, names, allowed in (
+            ("members", each.members, known),
+            ("share_of_member", tuple(each.share_of_member), list(each.members)),
+        ):
+            for member in names:
+                if member not in allowed:
+                    raise loaded.refuse(
+                        f"sets.{name}.{field_name}",
+                        found=f"'{member}'",
+                        rule="members are sources, or sets written above; shares are of members",
+                        do=nearest(member, allowed),
+                    )
+        known.append(name)
+
+
+def _check_overlaps(loaded: Loaded[Curation]) -> None:
+    recipe = loaded.value
+    for name, pair in recipe.overlaps.items():
+        wrong = [each for each in pair if each not in recipe.sets]
+        if len(pair) != 2 or pair[0] == pair[1] or wrong:
+            raise loaded.refuse(
+                f"overlaps.{name}",
+                found=", ".join(pair) or "no set",
+                rule="an overlap is measured between two sets of this recipe",
+                do=nearest(wrong[0], list(recipe.sets)) if wrong else "name two sets",
+            )

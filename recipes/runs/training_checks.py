@@ -1,0 +1,152 @@
+"""What must hold between the numbers of a training recipe before it is launched or run."""
+
+from collections import Counter
+
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.grammar.limits import TOLERANCE, at_least, choice, schedule
+from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.machines.checks import check_upkeep
+from frontload.recipes.machines.precision import PRECISIONS
+from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
+
+NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
+
+Train = Loaded[PretrainRecipe] | Loaded[SftRecipe]
+
+
+def check_train(loaded: Train) -> None:
+    """Refuses a training recipe whose parts do not fit together.
+
+    Raises: RecipeError with the place, the value, the rule and what would fit.
+    """
+    recipe = loaded.value
+    for knob, least in (("sequence_tokens", 1), ("global_batch_sequences", 1), ("seed", 0)):
+        at_least(loaded, knob, value=getattr(recipe, knob), least=least)
+    if recipe.sequence_tokens > recipe.model.max_sequence_tokens:
+        raise loaded.refuse(
+            "sequence_tokens",
+            found=f"is {recipe.sequence_tokens}",
+            rule=f"the model's max_sequence_tokens is {recipe.model.max_sequence_tokens}",
+            do="lower it, or raise model.max_sequence_tokens",
+        )
+    choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
+    _check_optimizer(loaded)
+    shape = recipe.schedule
+    schedule(
+        loaded,
+        kind_path="schedule.kind",
+        under="schedule.",
+        kind=shape.kind,
+        warmup=shape.warmup_share,
+        decay=shape.decay_share,
+    )
+    check_upkeep(loaded, recipe.upkeep, under="upkeep.")
+    if isinstance(recipe, PretrainRecipe):
+        _check_phases(loaded, recipe)
+    else:
+        _whole_batches(loaded, "tokens", tokens=recipe.tokens)
+
+
+def _check_optimizer(loaded: Train) -> None:
+    optimizer = loaded.value.optimizer
+    for knob in ("adam_beta1", "adam_beta2"):
+        value = getattr(optimizer, knob)
+        at_least(loaded, f"optimizer.{knob}", value=value, least=0)
+        if value >= 1.0:
+            raise loaded.refuse(
+                f"optimizer.{knob}",
+                found=f"is {value:g}",
+                rule="a running mean forgets: it is below 1",
+                do="lower it",
+            )
+    for knob in ("weight_decay", "clip_grad", "min_learning_rate"):
+        at_least(loaded, f"optimizer.{knob}", value=getattr(optimizer, knob), least=0)
+    if not optimizer.adam_epsilon > 0.0:
+        raise loaded.refuse(
+            "optimizer.adam_epsilon",
+            found=f"is {optimizer.adam_epsilon:g}",
+            rule="what keeps a division from being one by 0 is above 0",
+            do="write e.g. 1.0e-8",
+        )
+    if not optimizer.learning_rate > 0.0 or optimizer.min_learning_rate > optimizer.learning_rate:
+        raise loaded.refuse(
+            "optimizer.learning_rate",
+            found=f"is {optimizer.learning_rate:g} with min_learning_rate"
+            f" {optimizer.min_learning_rate:g}",
+            rule="the peak is above 0 and not below the end",
+            do="change one of them",
+        )
+
+
+def _check_phases(loaded: Train, recipe: PretrainRecipe) -> None:
+    names = [phase.name for phase in recipe.phases]
+    if not names or len(set(names)) != len(names):
+        raise loaded.refuse(
+            "phases",
+            found="names " + (", ".join(names) or "nothing"),
+            rule="a run has phases, each with a name of its own",
+            do="write at least one, and no name twice",
+        )
+    for place, phase in enumerate(recipe.phases):
+        path = f"phases.{place}"
+        if not phase.name or set(phase.name) - NAME_LETTERS:
+            raise loaded.refuse(
+                f"{path}.name",
+                found=f"is '{phase.name}'",
+                rule="it names a folder: small letters, digits and _",
+                do="rename it, e.g. second",
+            )
+        _whole_batches(loaded, f"{path}.tokens", tokens=phase.tokens)
+        total = sum(phase.sources.values())
+        if abs(total - 1.0) > TOLERANCE or min(phase.sources.values(), default=0.0) <= 0.0:
+            raise loaded.refuse(
+                f"{path}.sources",
+                found=f"sums to {total:g}" if phase.sources else "is empty",
+                rule="shares are above 0 and sum to 1",
+                do="scale them or add the missing source",
+            )
+
+
+def _whole_batches(loaded: Train, path: str, *, tokens: int) -> None:
+    batch = loaded.value.batch_tokens
+    if tokens > 0 and tokens % batch == 0:
+        return
+    below = tokens // batch * batch
+    fits = f"{below} or {below + batch}" if below > 0 else f"{batch}"
+    raise loaded.refuse(
+        path,
+        found=f"is {tokens}",
+        rule=f"a budget is whole global batches of {batch} tokens",
+        do=f"write {fits}",
+    )
+
+
+def check_phase_plan(recipe: PretrainRecipe, name: str, plan: dict[str, object]) -> None:
+    """Refuses a blend that is not the data of this phase. `plan` is its plan.json.
+
+    Raises: RecipeError naming the phase and the number that differs.
+    """
+    phase = next(one for one in recipe.phases if one.name == name)
+    samples = phase.tokens // recipe.sequence_tokens
+    sources: list[dict[str, object]] = plan["sources"]  # type: ignore[assignment]
+    found: Counter[str] = Counter()
+    for one in sources:  # members of a mix count as the mix
+        found[str(one.get("mix", one["name"]))] += int(str(one["num_samples"]))
+    total = sum(found.values())
+    asked = f"blend of phase {name}"
+    if (plan["sequence_tokens"], total) != (recipe.sequence_tokens, samples):
+        raise RecipeError(
+            asked,
+            found=f"{total} samples of {plan['sequence_tokens']} tokens",
+            rule=f"the recipe trains on {samples} of {recipe.sequence_tokens}",
+            do="make the blend with this phase's tokens and sequence_tokens",
+        )
+    for source in sorted({*found, *phase.sources}):
+        share = phase.sources.get(source, 0.0) * samples
+        if abs(found.get(source, 0) - share) > 1.0:  # a blend gives whole samples
+            raise RecipeError(
+                asked,
+                found=f"{found.get(source, 0)} samples of {source}",
+                rule=f"phases.{name}.sources gives it {share:g} of {samples}",
+                do="make the blend with the shares of the recipe, or change them",
+            )

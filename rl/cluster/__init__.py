@@ -1,0 +1,1 @@
+"""GRPO on the nodes of a cluster: checks, Ray's nodes, the trainer's keeper."""

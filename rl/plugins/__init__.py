@@ -1,0 +1,1 @@
+"""What stands inside veRL and Ray: platform, rollout, agent loop, sampler, shims."""

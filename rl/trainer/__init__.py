@@ -1,0 +1,1 @@
+"""Starts veRL's trainer: its settings, inputs, processes and refusals."""
