@@ -7,6 +7,8 @@
 # make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones
 # make mutants N=60 random changes of a room, and which of them its tests do not notice (ROOM, SEED,
 #              FILES="eval/statistics/score.py ..." for some modules, GOLDEN=1: survivors meet the smoke study)
+# make pages   writes the tables of RESULTS.md and the numbers of README from eval/log; with
+#              ARTIFACT=store/tabulate/STUDY-KEY REGIME= MADE= DATE= first publishes that study's numbers
 # make check   the same as test without the smoke study; golden rewrites the pinned keys and losses
 STUDY ?= laptop
 SEEDS ?= 1
@@ -19,7 +21,7 @@ export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: study plan test check lint style types contracts suite explore bench soak mutants golden \
-	environment clean gpu gpu-wheels
+	pages environment clean gpu gpu-wheels
 
 environment:
 	@PYTHON="$(PYTHON)" sh launch/environment.sh
@@ -96,6 +98,14 @@ gpu-wheels: environment
 	@MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE $(BIN)/python -m pip download --quiet \
 		--no-deps --no-build-isolation --no-binary=:all: -d $(WHEELS) mamba-ssm==2.3.2.post1 causal-conv1d==1.7.0
 	@ls -l $(WHEELS)
+
+ARTIFACT ?=
+REGIME ?=
+MADE ?=
+DATE ?=
+pages: environment
+	@PYTHONPATH=.imports:. $(BIN)/python -m tests.pages \
+		$(if $(ARTIFACT),--artifact "$(ARTIFACT)" --regime "$(REGIME)" --made "$(MADE)" --date "$(DATE)")
 
 golden: environment
 	@FRONTLOAD_GOLDEN=write $(BIN)/python -m pytest tests/golden

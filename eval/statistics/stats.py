@@ -12,9 +12,10 @@ SIGNIFICANCE = 0.05  # two-sided; its normal threshold is the 1.96 of claims.jso
 PRIOR_DEGREES = 4.0
 """How many degrees the pooled spread weighs beside a comparison's own seeds - 1.
 
-Found by simulation (tests/bench/bench_verdicts.py, RESULTS.md): 0 (own spread only) misses a true
-effect of 9.7 points in a third of the studies; all (pooled spread only) covers 80% where spreads
-are unequal or models of one branch move together; 4 covers 95 to 97% in every world.
+From simulations (tests/bench/bench_verdicts.py, eval/log/2026-12-01-verdict-rule.md): 0 (own spread
+only) misses a true effect of 9.7 points in a third of the studies; all (pooled spread only) covers
+80% where spreads are unequal or models of one branch move together; 4
+covers 95 to 97% in every world.
 """
 
 FOUND = 0.8  # share of studies that find an effect, of `seeds_needed`; the field's usual power

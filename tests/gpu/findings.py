@@ -123,7 +123,7 @@ def within_share(check: str, found: float, expected: float, *, share: float, uni
 
 
 def markdown_table(findings: Sequence[Finding], machine: dict[str, Any]) -> str:
-    """The entry for RESULTS.md."""
+    """The table of an entry in tests/bench/log."""
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     lines = [
         f"GPU proof on {machine['device'] or 'no CUDA device'}, {packages}.",
