@@ -21,7 +21,7 @@ from frontload.recipes.stage import canonical
 
 MAX_RESTARTS = 3  # of the ranks inside one job; ours
 LOCAL_SHUTDOWN_SECONDS = 600  # to save after SIGTERM, on this machine
-MEMORY_ERROR = 0.15  # of the estimate; how it was found: launch/README.md, Estimates
+MEMORY_ERROR = 0.15  # of the estimate; how it was found: launch/estimate/README.md
 KEY_DIGITS = 12
 FLAGS = "--blend or --pack, --start and --index"
 

@@ -1,7 +1,7 @@
 """What veRL, vLLM or transformers would accept and run wrongly, each refused with its reason.
 
 `check_parts` looks at recipe and placement, `check_rendered` at the settings as veRL will read
-them, a user's own included. The reasons name what was read or run; see rl/README.md.
+them, a user's own included. The reasons name what was read or run; see rl/cluster/README.md.
 """
 
 from collections.abc import Iterator, Mapping

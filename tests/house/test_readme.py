@@ -12,7 +12,12 @@ from frontload.recipes.command_line import read_command
 from frontload.recipes.study.expand import load_study
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md"))]
+ROOMS = ("recipes", "data_tools", "megatron_ext", "eval", "rl", "launch", "tests")
+PAGES = [
+    ROOT / "README.md",
+    *(page for room in ROOMS for page in sorted((ROOT / room).rglob("README.md"))),
+]
+PAGE_LINES, FIRST_PAGE_LINES = 100, 190
 PLACEHOLDERS = {
     "STUDY": "smoke", "N": "0", "KEY-OR-LABEL": "x", "LABEL": "x", "DIR": "d", "KIND": "models",
 }  # fmt: skip
@@ -34,8 +39,13 @@ def commands_of(page: Path) -> list[list[str]]:
     return found
 
 
+def named(page: Path) -> str:
+    """`launch/run`; `.` is the first page."""
+    return page.parent.relative_to(ROOT).as_posix()
+
+
 COMMANDS = [(page, words) for page in PAGES for words in commands_of(page)]
-NAMES = [f"{page.parent.name}: {' '.join(words)}" for page, words in COMMANDS]
+NAMES = [f"{named(page)}: {' '.join(words)}" for page, words in COMMANDS]
 
 
 def test_there_are_commands_to_test() -> None:
@@ -62,13 +72,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in load_study("laptop").stages:
         (store.workspace(Ticket.of(stage)) / "path").mkdir(parents=True)
         store.publish(Ticket.of(stage))
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "recipes" / "README.md").read_text(), re.S)
+    (block,) = re.findall(
+        r"```yaml\n(.*?)```", (ROOT / "recipes/study/README.md").read_text(), re.S
+    )
     (found / "mine.yaml").write_text(block)
     return found
 
 
 def has_placeholder(page: Path, words: list[str]) -> bool:
-    return "x" in words or page.parent.name == "launch"
+    return "x" in words or named(page).startswith("launch")
 
 
 LOOKS = [
@@ -101,15 +113,58 @@ def test_the_first_page_is_enough_to_run_it() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     for page in PAGES:
         for target in re.findall(r"^make (\w+)", page.read_text(), re.MULTILINE):
-            assert target in targets, f"{page.parent.name}: make {target}"
+            assert target in targets, f"{named(page)}: make {target}"
 
 
 def test_every_page_names_files_that_are_there() -> None:
     for page in PAGES:
         for name in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / name).exists(), f"{page.parent.name}: {name}"
+            assert (page.parent / name).exists(), f"{named(page)}: {name}"
         if page.parent == ROOT:
             continue
         for row in re.findall(r"^\| `(.*?)` *\|", page.read_text(), re.MULTILINE):
             for name in re.findall(r"[\w/]+\.(?:py|jinja)", row):
-                assert (page.parent / name).is_file(), f"{page.parent.name}: {name}"
+                assert (page.parent / name).is_file(), f"{named(page)}: {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_page_is_short(page: Path) -> None:
+    most = FIRST_PAGE_LINES if page.parent == ROOT else PAGE_LINES
+    assert len(page.read_text().splitlines()) <= most
+
+
+def test_every_page_of_a_wing_is_named_by_its_room() -> None:
+    for page in PAGES:
+        room = page.relative_to(ROOT).parts[0]
+        if page.parent in (ROOT, ROOT / room):
+            continue
+        first = ROOT / ("megatron_ext" if room == "tests" else room) / "README.md"
+        link = page.relative_to(first.parent, walk_up=True).as_posix()
+        assert f"]({link})" in first.read_text(), link
+
+
+def test_the_first_page_explains_the_twelve_words() -> None:
+    words = [
+        "LDQ",
+        "SHQ",
+        "LMQ",
+        "ALF",
+        "mix",
+        "phase",
+        "trunk",
+        "branch",
+        "arm",
+        "point",
+        "cell",
+        "verdict",
+    ]
+    rows = re.findall(r"^\| (\w+) \| ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [row for row in rows if row in words] == words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_a_page_is_in_plain_words(page: Path) -> None:
+    dialect = (
+        r"\b(told|goes on|go on|is asked|one a (core|seed|row|step|line))\b"  # write per, say who
+    )
+    assert not re.findall(dialect, page.read_text())

@@ -1,5 +1,6 @@
 """What a command writes of README.md and RESULTS.md, between two comments that name the part."""
 
+import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from tests.pages.published import Comparison, Hypothesis, Published, read_publis
 
 DATA = STUDIES / "data"
 SIGNS = {SUPPORTED: "+", UNDECIDED: "o", CONTRADICTED: "-"}
+ROOMS = ("recipes", "data_tools", "megatron_ext", "eval", "rl", "launch")
 UNKNOWN = "."
 CLAIMS = ROOT / "recipes" / "paper" / "claims.json"
 HEADLINE = STUDIES / "headline.json"
@@ -176,6 +178,16 @@ def index(entries: Sequence[Entry]) -> str:
     return table(rows)
 
 
+def wings() -> str:
+    """One line per wing of a room, in the words of its `__init__.py`."""
+    rows = [["wing", "holds"]]
+    for room in ROOMS:
+        for module in sorted((ROOT / room).glob("*/__init__.py")):
+            said = ast.get_docstring(ast.parse(module.read_text())) or ""
+            rows.append([f"`{room}/{module.parent.name}`", said.partition("\n")[0]])
+    return table(rows)
+
+
 def table(rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; the first row is its head."""
     head, *body = [f"| {' | '.join(row)} |" for row in rows]
@@ -190,6 +202,7 @@ PARTS = {
     "matrix": matrix,
     "studies": study_index,
     "benches": bench_index,
+    "wings": wings,
 }
 PAGES = (ROOT / "README.md", ROOT / "RESULTS.md")
 

@@ -149,7 +149,7 @@ def test_parts_in_tokens_instead_of_shares() -> None:
 
 
 def test_the_recipe_of_the_page_is_one(tmp_path: Path) -> None:
-    page = (RECIPES.parent / "data_tools" / "README.md").read_text()
+    page = (RECIPES.parent / "data_tools" / "blending" / "README.md").read_text()
     (block,) = re.findall(r"```yaml\n(# my_blend.*?)```", page, re.DOTALL)
     budget = planned(str(write_recipe(tmp_path, block)))
     assert [phase.num_samples for phase in budget.phases] == [366 * 32, 244 * 32]

@@ -41,7 +41,7 @@ OTHERS = {
     ("boxed", "prompted_think_boxed"),
     ("prompted_think_boxed", "think_boxed"),  # the tag that the prompt has, once more
 }
-"""(layout asked for, layout of the answer) that is rewarded all the same: see rl/README.md."""
+"""(layout of the recipe, layout of the answer) that gets 1 all the same: rl/cluster/README.md."""
 
 
 @pytest.fixture(scope="module")
