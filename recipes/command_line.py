@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         self._check_flags(sorted_words)
         self._check_positionals(sorted_words)
         options = self.parse_args([*sorted_words.others, *sorted_words.behind])
-        options.overrides = sorted_words.overrides
+        options.command, options.overrides = self.place, sorted_words.overrides
         return options
 
     def _check_flags(self, words: "_Words") -> None:

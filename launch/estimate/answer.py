@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from frontload.launch.assumptions import time_assumptions
 from frontload.megatron_ext.sizing.search import Estimate, Refused
 from frontload.recipes.facts.census import count_parameters
 from frontload.recipes.facts.gemms import list_gemms
@@ -67,6 +68,7 @@ def as_json(answer: Answer, *, gemms: bool) -> dict[str, Any]:
         "switched": _estimate_json(answer.switched, workload.tokens) if answer.switched else None,
         "layouts": [_estimate_json(one, workload.tokens) for one in answer.layouts],
         "refused": [asdict(one) for one in answer.refused],
+        "assumptions": time_assumptions(answer.placement.gpus) if answer.placement.gpus else [],
     }
     if gemms:
         tensor = answer.placement.tensor_parallel

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from frontload.launch.estimate.show import make_table, open_console
+from frontload.launch.tables import make_table, open_console, print_table
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.gemms import Gemm, check_precision, list_gemms
 from frontload.recipes.facts.pattern import check_model
@@ -98,7 +98,7 @@ def _show_gemms(
             *(words if len(words) == 2 else (words[0], "")),
             *(listed[places[0]].formats for listed in gemms.values()),
         )
-    console.print(table)
+    print_table(console, table)
     for one in chosen:
         listed = gemms[one.name]
         work = sum(gemm.inputs * gemm.outputs for gemm in listed if gemm.is_fp8)
@@ -121,7 +121,7 @@ def _show_errors(
             values = [f"{one.of_kind(kind, part):.2e}" for part in ("output", "gradient")]
             table.add_row(kind, *values, one.precision, f"{one.loss:.5f}")
         table.add_section()
-    console.print(table)
+    print_table(console, table)
     console.print(
         f"emulated: fresh weights of seed {options.seed}, {options.rows} x "
         f"{options.sequence_tokens} random tokens; operands rounded, sums in float32; errors "

@@ -1,15 +1,15 @@
 """An estimate as tables for people."""
 
-import sys
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
+from frontload.launch.assumptions import price_text, time_assumptions
 from frontload.launch.estimate.answer import Answer
 from frontload.launch.study.show import show_number
+from frontload.launch.tables import make_table, open_console, print_table
 from frontload.megatron_ext.sizing.memory import GIB, StageMemory
 from frontload.megatron_ext.sizing.search import Estimate, Refused
 from frontload.megatron_ext.sizing.timing import StepTime
@@ -17,7 +17,6 @@ from frontload.recipes.facts.census import count_parameters
 from frontload.recipes.facts.gemms import Gemm, list_gemms
 from frontload.recipes.machines.gpus import find_gpu
 
-PIPE_WIDTH = 140  # columns where the output is not a terminal
 GIGA, MEGA = 1e9, 1e6
 
 
@@ -32,13 +31,13 @@ def show(answer: Answer, *, num_layouts: int, gemms: bool) -> None:
         f"{workload.global_batch_sequences} x {workload.sequence_tokens} = {tokens:,} tokens, "
         f"{answer.precision.name}"
     )
-    console.print(_costs(answer))
+    print_table(console, _costs(answer))
     if answer.asked is None:
         console.print("[bold]the placement's own layout is not legal, see the error below[/bold]\n")
     else:
         _show_asked(console, answer, answer.asked)
     if answer.layouts or answer.refused:
-        console.print(_layouts(answer.layouts, max(0, num_layouts)))
+        print_table(console, _layouts(answer.layouts, max(0, num_layouts)))
         _show_refused(console, answer.refused)
     if gemms:
         tensor = placement.tensor_parallel
@@ -55,7 +54,7 @@ def show_gemms(console: Console, gemms: Sequence[Gemm]) -> None:
         products = ", ".join(f"{one.name} {one.inputs} x {one.outputs}" for one in of_layer)
         number = "-" if layer < 0 else str(layer)
         table.add_row(number, of_layer[0].kind, products, of_layer[0].formats)
-    console.print(table)
+    print_table(console, table)
     fp8 = [gemm for gemm in gemms if gemm.is_fp8]
     work = sum(one.inputs * one.outputs for one in fp8)
     whole = sum(one.inputs * one.outputs for one in gemms)
@@ -100,7 +99,7 @@ def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
         f"{batching.data_parallel}: {micro} micro-batch{'' if micro == 1 else 'es'} of "
         f"{batching.micro_sequences}; {kept}"
     )
-    console.print(_memory(asked))
+    print_table(console, _memory(asked))
     console.print(_other_memory(asked))
     if answer.switched is not None:
         console.print(_recomputation(asked, answer.switched))
@@ -114,20 +113,19 @@ def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
         f"the fullest GPU needs {asked.fullest.total / GIB:.1f} of {kind.memory_gib:g} GiB "
         f"({kind.name}): {verdict}"
     )
-    console.print(_time(asked.time))
+    print_table(console, _time(asked.time))
     hours = asked.time.gpu_hours(answer.workload.tokens)
-    line = (
-        f"{asked.time.tokens_per_second:,.0f} tokens/s, "
-        f"{asked.time.tokens_per_second / placement.world_size:,.0f} a GPU; MFU of the step "
-        f"{asked.time.mfu:.1%} from a stated {gpus.kernel_mfu:.0%} while computing"
-    )
+    rate = asked.time.tokens_per_second
+    lines = [
+        f"{rate:,.0f} tokens/s, {rate / placement.world_size:,.0f} per GPU; MFU of the step "
+        f"{asked.time.mfu:.1%}"
+    ]
     if answer.workload.tokens:
         days = hours / placement.world_size / 24
-        line += f"\n{answer.workload.tokens:,} tokens: {hours:,.0f} GPU-hours, {days:.1f} days"
-        if gpus.dollars_per_hour:
-            line += f", {hours * gpus.dollars_per_hour:,.0f} dollars at {gpus.dollars_per_hour:g} "
-            line += "a GPU-hour"
-    console.print(line + "\n")
+        spent = [f"{hours:,.0f} GPU-hours", f"{days:.1f} days", price_text(hours, gpus)]
+        lines.append(f"{answer.workload.tokens:,} tokens: " + ", ".join(filter(None, spent)))
+    lines += ["assumed:", *(f"- {line}" for line in time_assumptions(gpus))]
+    console.print("\n".join(lines) + "\n")
 
 
 def _memory(asked: Estimate) -> Table:
@@ -179,25 +177,24 @@ def _unit(asked: Estimate) -> tuple[str, float]:
 
 def _time(time: StepTime) -> Table:
     parts = ("compute", "recompute", "bubble", "tensor", "pipeline", "data", "total")
-    table = make_table("seconds a step (communication is not overlapped)", *parts)
-    table.add_row(*(f"{getattr(time, name):.3f}" for name in parts))
-    table.add_row(*(f"{getattr(time, name) / time.total:.0%}" for name in parts))
+    table = make_table("a step's time (communication is not overlapped)", "in", *parts)
+    table.add_row("seconds", *(f"{getattr(time, name):.3f}" for name in parts))
+    table.add_row("share", *(f"{getattr(time, name) / time.total:.0%}" for name in parts))
     return table
 
 
 def _layouts(layouts: Sequence[Estimate], num_layouts: int) -> Table:
     table = make_table(
         f"legal layouts, best first ({min(num_layouts, len(layouts))} of {len(layouts)})",
-        *("TP", "PP", "DP", "micro", "recompute", "GiB", "fits", "s/step", "bubble", "MFU"),
+        *("TP x PP x DP", "micro", "recompute", "GiB", "fits", "s/step", "bubble", "MFU"),
     )
     table.add_column("layers a stage")
     for one in layouts[:num_layouts]:
         placement, time = one.placement, one.time
         layers = placement.pipeline_layers or (len(one.memory[0].layers),) * len(one.memory)
         table.add_row(
-            str(placement.tensor_parallel),
-            str(placement.pipeline_parallel),
-            str(one.batching.data_parallel),
+            f"{placement.tensor_parallel} x {placement.pipeline_parallel} x "
+            f"{one.batching.data_parallel}",
             f"{one.batching.num_micro_batches} x {one.batching.micro_sequences}",
             "yes" if placement.recompute else "no",
             f"{one.fullest.total / GIB:.1f}",
@@ -218,17 +215,3 @@ def _show_refused(console: Console, refused: Sequence[Refused]) -> None:
         console.print(Padding(f"{shapes}: {one.reason}", (0, 0, 0, 2)))
     if refused:
         console.print()
-
-
-def open_console() -> Console:
-    """The terminal, or wide plain lines where the output is none."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
-
-
-def make_table(title: str, *columns: str) -> Table:
-    """An empty table in this project's look."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in columns:
-        words = name in ("where", "kind", "layers") and name != columns[-1]
-        table.add_column(name, justify="left" if words else "right", no_wrap=True)
-    return table

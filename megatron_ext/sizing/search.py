@@ -4,7 +4,14 @@ others cannot be. No torch."""
 from dataclasses import dataclass, replace
 
 from frontload.megatron_ext.sizing.memory import GIB, StageMemory, stage_memory
-from frontload.megatron_ext.sizing.timing import StepTime, balance_pipeline, step_time
+from frontload.megatron_ext.sizing.timing import (
+    ENGINE_OVERLAP,
+    Overlap,
+    StepTime,
+    balance_pipeline,
+    layer_seconds,
+    step_time,
+)
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.gemms import check_layers, check_precision, check_tokens
 from frontload.recipes.facts.layout import Batch, Batching, cut_batch
@@ -48,9 +55,14 @@ class Refused:
 
 
 def estimate_layout(
-    model: Model, batch: Batch, *, placement: Placement, precision: Precision
+    model: Model,
+    batch: Batch,
+    *,
+    placement: Placement,
+    precision: Precision,
+    overlap: Overlap = ENGINE_OVERLAP,
 ) -> Estimate:
-    """Memory and time of the layout of a placement.
+    """Memory and time of the layout of a placement, with the overlap of this engine by default.
 
     Raises: RecipeError if model, batch, precision and layout do not fit each other.
     """
@@ -70,9 +82,9 @@ def estimate_layout(
             model,
             batch,
             placement=placement,
-            batching=batching,
             precision=precision,
             memory=memory,
+            overlap=overlap,
         )
     return Estimate(placement=placement, batching=batching, memory=tuple(memory), time=time)
 
@@ -128,8 +140,8 @@ def _shaped(placement: Placement, shape: tuple[int, int, int]) -> Placement:
 def _best(model: Model, batch: Batch, placement: Placement, *, precision: Precision) -> Estimate:
     stages = placement.pipeline_parallel
     if 1 < stages <= len(model.pattern):
-        layers = balance_pipeline(model, stages, sequence_tokens=batch.sequence_tokens)
-        placement = replace(placement, pipeline_layers=layers)
+        costs = layer_seconds(model, batch, placement=placement, precision=precision)
+        placement = replace(placement, pipeline_layers=balance_pipeline(costs, stages))
     share = cut_batch(model, batch, placement=placement).num_micro_batches
     tried = [
         estimate_layout(

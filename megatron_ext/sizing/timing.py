@@ -1,10 +1,12 @@
-"""How long one step takes on a stated share of a GPU's rate: a model, not a measurement. No torch.
+"""How long one step takes on stated shares of a GPU's rates: a model, not a measurement. No torch.
 
-Counted: products and scan, the schedule's bubble, recomputation, and the communication of tensor,
-pipeline and data ranks, none of it overlapped, as this engine overlaps none. Not counted: the
-optimizer's own arithmetic, norms, loading of data.
+Counted: products and attention at a share of the GPU's rate, Mamba's scan at a share of its
+memory's rate, the schedule's bubble, recomputation, and the communication of tensor, pipeline and
+data ranks, less what a stated overlap hides. Not counted: the optimizer's own arithmetic, loading
+of data, saves, restarts. tests/unit/megatron_ext/test_public_runs.py compares it with public runs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from frontload.megatron_ext.sizing.memory import BYTES, StageMemory
@@ -12,10 +14,11 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.census import (
     BACKWARD_FACTOR,
     layer_work,
+    mixer_values,
     output_work,
     training_flops_per_token,
 )
-from frontload.recipes.facts.layout import Batch, Batching
+from frontload.recipes.facts.layout import Batch, Batching, cut_batch
 from frontload.recipes.facts.pattern import parse_pattern, split_pipeline
 from frontload.recipes.machines.cluster import Gpus
 from frontload.recipes.machines.gpus import GpuKind, find_gpu
@@ -25,6 +28,23 @@ from frontload.recipes.schema import Model
 
 TERA, GIGA = 1e12, 1e9
 HOUR_SECONDS = 3600.0
+MIXER_BACKWARD_FACTOR = 2.5  # of the forward traffic: mamba-ssm's kernels make states again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """Shares of the communication that run beside the computation. The defaults are this engine's.
+
+    `megatron_ext/ranks/settings.py` turns every overlap of Megatron off. Other stacks' are stated where
+    their public runs are compared with this model (tests/unit/megatron_ext/test_public_runs.py).
+    """
+
+    gradients: float = 0.0  # with the backward pass of the last micro-batch
+    weights: float = 0.0  # with the forward pass of the first micro-batch
+    tensor: float = 0.0  # between tensor ranks, with the products
+
+
+ENGINE_OVERLAP = Overlap()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,26 +90,28 @@ def step_time(
     batch: Batch,
     *,
     placement: Placement,
-    batching: Batching,
     precision: Precision,
     memory: list[StageMemory],
+    overlap: Overlap = ENGINE_OVERLAP,
 ) -> StepTime:
-    """The time of a step under one layout.
+    """The time of a step under one layout, with the overlap of this engine unless another is given.
 
     Raises: RecipeError if the placement names no GPU, an unknown one, or one without FP8.
     """
     gpus, kind = _gpus(placement, precision)
+    batching = cut_batch(model, batch, placement=placement)
     tokens = batching.micro_sequences * batch.sequence_tokens
     parts = split_pipeline(model, placement)
-    forward = _forward_seconds(model, batch, placement, precision=precision)
-    forward = [seconds * tokens for seconds in forward]
+    layers = _layer_passes(model, batch, placement=placement, precision=precision)
+    passes = _stage_passes(layers, parts, tokens)
     tensor = [
         tokens * _tensor_seconds(model, part, placement, precision=precision) for part in parts
     ]
-    again = [seconds if placement.recompute else 0.0 for seconds in forward]
+    tensor = [said * (1.0 - overlap.tensor) for said in tensor]
+    again = [one.forward if placement.recompute else 0.0 for one in passes]
     whole = [
-        (1.0 + BACKWARD_FACTOR) * once + twice + said
-        for once, twice, said in zip(forward, again, tensor, strict=True)
+        one.forward + one.backward + twice + said
+        for one, twice, said in zip(passes, again, tensor, strict=True)
     ]
     count, stages = batching.num_micro_batches, len(parts)
     schedule = (count - 1) * max(whole) + sum(whole)
@@ -99,13 +121,14 @@ def step_time(
         hidden = tokens * BYTES[precision.dtype] * model.hidden_size
         hidden /= placement.tensor_parallel if placement.sequence_parallel else 1
         sent = 2 * (count + stages - 1) * hidden / _network(gpus)
+    exchange = _exchange(placement, batching, precision=precision, memory=memory)
     return StepTime(
-        compute=(1.0 + BACKWARD_FACTOR) * count * sum(forward) / stages,
+        compute=count * sum(one.forward + one.backward for one in passes) / stages,
         recompute=count * sum(again) / stages,
         bubble=schedule - busy,
         tensor=count * sum(tensor) / stages,
         pipeline=sent,
-        data=_data_seconds(placement, batching, precision=precision, memory=memory),
+        data=_exposed(exchange, passes, overlap),
         tokens=batch.global_batch_sequences * batch.sequence_tokens,
         flops=training_flops_per_token(model, batch.sequence_tokens)
         * (batch.global_batch_sequences * batch.sequence_tokens),
@@ -114,20 +137,27 @@ def step_time(
     )
 
 
-def stage_costs(model: Model, sequence_tokens: int) -> list[float]:
-    """Operations a token of each layer; the output layer counts with the last."""
-    letters = parse_pattern(model.pattern)
-    costs = [layer_work(model, layer, sequence_tokens).total for layer in letters]
-    costs[-1] += output_work(model).total
-    return costs
+def layer_seconds(
+    model: Model, batch: Batch, *, placement: Placement, precision: Precision
+) -> list[float]:
+    """A token's forward and backward pass through each layer; the output layer is in the last.
+
+    Without GPUs: operations, in place of seconds.
+    """
+    if placement.gpus is None:
+        letters = parse_pattern(model.pattern)
+        costs = [layer_work(model, layer, batch.sequence_tokens).total for layer in letters]
+        costs[-1] += output_work(model).total
+        return costs
+    passes = _layer_passes(model, batch, placement=placement, precision=precision)
+    return [one.forward + one.backward for one in passes]
 
 
-def balance_pipeline(model: Model, num_stages: int, *, sequence_tokens: int) -> tuple[int, ...]:
+def balance_pipeline(costs: Sequence[float], num_stages: int) -> tuple[int, ...]:
     """Layers a stage such that the slowest stage is as fast as it can be.
 
     Equal numbers are kept where they are as good.
     """
-    costs = stage_costs(model, sequence_tokens)
     before = [0.0]
     for cost in costs:
         before.append(before[-1] + cost)
@@ -184,24 +214,53 @@ def _gpus(placement: Placement, precision: Precision) -> tuple[Gpus, GpuKind]:
     return gpus, kind
 
 
-def _forward_seconds(
-    model: Model, batch: Batch, placement: Placement, *, precision: Precision
-) -> list[float]:
-    """A token's forward pass through each stage, on one rank, at the stated share of the peak."""
+@dataclass(frozen=True, kw_only=True)
+class _Passes:
+    """Seconds of one pass each way."""
+
+    forward: float
+    backward: float
+
+
+def _layer_passes(
+    model: Model, batch: Batch, *, placement: Placement, precision: Precision
+) -> list[_Passes]:
+    """A token through each layer, on one rank, at the stated shares of the rates."""
     gpus, kind = _gpus(placement, precision)
     letters = parse_pattern(model.pattern)
-    seconds = []
+    bf16 = TERA * kind.bf16_tflops * gpus.kernel_mfu
+    fp8 = TERA * kind.fp8_tflops * (gpus.fp8_mfu or gpus.kernel_mfu)
+    memory = GIGA * kind.memory_gbyte_per_second * gpus.memory_share
+    passes = []
     for number, layer in enumerate(letters):
         work = layer_work(model, layer, batch.sequence_tokens)
-        is_fp8 = precision.is_fp8_layer(number, len(letters))
-        products = kind.fp8_tflops if is_fp8 else kind.bf16_tflops
-        seconds.append(work.projections / products)
-        seconds[-1] += (work.total - work.projections) / kind.bf16_tflops
-    seconds[-1] += output_work(model).total / kind.bf16_tflops
-    rate = TERA * gpus.kernel_mfu * placement.tensor_parallel
+        values = mixer_values(model, layer, batch.sequence_tokens)
+        rate = fp8 if precision.is_fp8_layer(number, len(letters)) else bf16
+        product, mixer = work.projections / rate, 0.0
+        if memory and values:  # what lies between a Mamba layer's projections takes its traffic
+            mixer = values * BYTES[precision.dtype] / memory
+        else:
+            product += (work.total - work.projections) / bf16
+        if number == len(letters) - 1:
+            product += output_work(model).total / bf16
+        forward, backward = product + mixer, BACKWARD_FACTOR * product
+        backward += MIXER_BACKWARD_FACTOR * mixer
+        ranks = placement.tensor_parallel
+        passes.append(_Passes(forward=forward / ranks, backward=backward / ranks))
+    return passes
+
+
+def _stage_passes(passes: Sequence[_Passes], parts: Sequence[str], tokens: int) -> list[_Passes]:
+    """The tokens of a micro-batch through the layers of each stage."""
     found, start = [], 0
-    for part in split_pipeline(model, placement):
-        found.append(sum(seconds[start : start + len(part)]) / rate)
+    for part in parts:
+        of_stage = passes[start : start + len(part)]
+        found.append(
+            _Passes(
+                forward=tokens * sum(one.forward for one in of_stage),
+                backward=tokens * sum(one.backward for one in of_stage),
+            )
+        )
         start += len(part)
     return found
 
@@ -226,21 +285,42 @@ def _tensor_seconds(
     return len(part) * passes * hidden * (ranks - 1) / ranks / rate
 
 
-def _data_seconds(
+@dataclass(frozen=True, kw_only=True)
+class _Exchange:
+    """Seconds that replicas need in a step for what each of them sends."""
+
+    gradients: float
+    weights: float
+
+
+def _exchange(
     placement: Placement, batching: Batching, *, precision: Precision, memory: list[StageMemory]
-) -> float:
+) -> _Exchange:
     """Gradients in float32 to every replica; with the distributed optimizer they are scattered and
     the weights gathered instead."""
     gpus, kind = _gpus(placement, precision)
     replicas = batching.data_parallel
     if replicas == 1:
-        return 0.0
+        return _Exchange(gradients=0.0, weights=0.0)
+    in_node = min(replicas, max(1, placement.ranks_per_node // placement.tensor_parallel))
+    link = kind.link_gbyte_per_second * GIGA * gpus.link_share
+    # NCCL's rings leave a node by the adapter of every one of its ranks, each with a part
+    rate = link if in_node == replicas else min(link, in_node * _network(gpus))
     largest = max(stage.gradients for stage in memory)
     weights = largest / BYTES["fp32"] * BYTES[precision.dtype]
-    sent = largest + weights if placement.distributed_optimizer else 2 * largest
-    in_node = replicas * placement.tensor_parallel <= placement.ranks_per_node
-    rate = kind.link_gbyte_per_second * GIGA * gpus.link_share if in_node else _network(gpus)
-    return sent * (replicas - 1) / replicas / rate
+    whole = (replicas - 1) / replicas / rate
+    if placement.distributed_optimizer:
+        return _Exchange(gradients=largest * whole, weights=weights * whole)
+    return _Exchange(gradients=2 * largest * whole, weights=0.0)
+
+
+def _exposed(exchange: _Exchange, passes: list[_Passes], overlap: Overlap) -> float:
+    """Seconds of the exchange that nothing hides: only one micro-batch's passes can hide any."""
+    backward = min(one.backward for one in passes)
+    forward = min(one.forward for one in passes)
+    hidden = min(overlap.gradients * exchange.gradients, backward)
+    hidden += min(overlap.weights * exchange.weights, forward)
+    return exchange.gradients + exchange.weights - hidden
 
 
 def _network(gpus: Gpus) -> float:

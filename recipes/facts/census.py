@@ -92,6 +92,20 @@ def layer_work(model: Model, layer: Layer, sequence_tokens: int) -> Work:
     )
 
 
+def mixer_values(model: Model, layer: Layer, sequence_tokens: int) -> float:
+    """Values a token that a Mamba layer's kernels move between its two projections, forward.
+
+    The convolution reads and writes its channels; the scan reads its inputs three times (state of a
+    chunk, scores, result), writes the result, and moves the states of a chunk four times; the gated
+    norm reads two and writes one. Other layers: their norms are in the rate of the products.
+    """
+    if layer is not Layer.MAMBA:
+        return 0.0
+    inner, conv = mamba_inner(model), mamba_conv_channels(model)
+    chunk = min(model.mamba_chunk_tokens, sequence_tokens)
+    return 2.0 * conv + 7.0 * inner + 4.0 * inner * model.mamba_state_dim / chunk
+
+
 def output_work(model: Model) -> Work:
     """Operations a token of the product with the output table."""
     table = float(model.hidden_size * model.vocab_size)

@@ -20,6 +20,7 @@ LEAST_PAUSE_SECONDS = 1.0  # it is a time limit of collectives too
 MOST = {"threads_per_rank": 1_024, "stages_per_gpu": 64}  # ours: no machine is larger
 MOST_PAUSE_SECONDS = 604_800.0  # ours, a week: a limit of collectives has no room for 1e30
 SHARES = ("kernel_mfu", "link_share")
+OPTIONAL_SHARES = ("fp8_mfu", "memory_share")  # 0 = not stated
 
 
 def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "") -> None:
@@ -67,8 +68,10 @@ def _check_gpus(loaded: Loaded[Any], gpus: Gpus, *, under: str) -> None:
             rule="a network carries more than nothing",
             do="write e.g. 50.0",
         )
-    for knob in ("reserved_gib", "dollars_per_hour"):
+    for knob in ("reserved_gib", "dollars_per_hour", *OPTIONAL_SHARES):
         at_least(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), least=0)
+    for knob in OPTIONAL_SHARES:
+        at_most(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), most=1)
 
 
 def check_upkeep(loaded: Loaded[Any], upkeep: Upkeep, *, under: str) -> None:

@@ -11,7 +11,10 @@ class Gpus:
     """What `estimate` and `plan` assume of the GPUs; a run of a study reads that there are some."""
 
     kind: str  # a name of recipes/machines/gpus.py
-    kernel_mfu: float  # share of the peak rate that a GPU reaches while it computes; no waiting
+    kernel_mfu: float  # share of the bf16 peak that a GPU reaches while it computes; no waiting
+    fp8_mfu: float = 0.0  # the same share of the FP8 peak; 0 = kernel_mfu
+    memory_share: float = 0.0  # of the memory's rate, reached by Mamba's scan; 0 = in kernel_mfu
+    source: str = ""  # of the shares above; "" = a guess, and output says so
     network_gbyte_per_second: float = 50.0  # of one GPU, one way: 400 Gb/s InfiniBand (DGX H100)
     link_share: float = 0.7  # of a link's rate that a collective reaches; ours, not measured
     reserved_gib: float = 4.0  # CUDA context, NCCL buffers, fragments; ours, not measured

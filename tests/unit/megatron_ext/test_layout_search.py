@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontload.megatron_ext.sizing.search import Estimate, estimate_layout, search_layouts
-from frontload.megatron_ext.sizing.timing import balance_pipeline, stage_costs
+from frontload.megatron_ext.sizing.timing import balance_pipeline, layer_seconds
 from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE, Gpus
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
@@ -34,9 +34,10 @@ def estimated(model: Model, precision: str = "bf16", **changes: Any) -> Estimate
 def test_a_balanced_pipeline_has_the_fastest_slowest_stage(pattern: str, stages: int) -> None:
     if stages > len(pattern):
         return
-    model = tiny_model(pattern=pattern)
-    costs = stage_costs(model, 64)
-    counts = balance_pipeline(model, stages, sequence_tokens=64)
+    recipe = tiny_training(32, sequence_tokens=64, global_batch_sequences=32)
+    model, bf16 = tiny_model(pattern=pattern), find_precision("bf16")
+    costs = layer_seconds(model, recipe, placement=NODE, precision=bf16)
+    counts = balance_pipeline(costs, stages)
     assert (len(counts), sum(counts), min(counts) >= 1) == (stages, len(pattern), True)
 
     def slowest(bounds: tuple[int, ...]) -> float:

@@ -61,6 +61,7 @@ def refusal(*words: str) -> RecipeError:
 def test_overrides_stand_anywhere_and_keep_their_order(words: tuple[str, ...]) -> None:
     options = read("sample", *words)
     assert (options.study, options.count, options.overrides) == ("smoke", -3, ["a.b=1", "c=2"])
+    assert options.command == "sample"
 
 
 def test_the_value_of_a_flag_is_never_an_override() -> None:

@@ -1,0 +1,41 @@
+"""What an estimated time or price assumes, in words; printed wherever one is shown."""
+
+from frontload.recipes.machines.cluster import Gpus
+from frontload.recipes.machines.gpus import find_gpu
+
+GUESS = "a guess: placement.gpus.source names no run"
+# Luciole-8B, OpenLLM-France/Luciole-Training: consumption.csv books 237,036.7 GPU-hours for the
+# 5.1036e12 tokens of its model card; at the 6,489 tokens/s per GPU of its log they take 218,474
+LEFT_OUT_SHARE = 237_036.7 / (5.103_612e12 / 6_489 / 3_600) - 1
+LEFT_OUT = (
+    "hours leave out saves, restarts, queueing and loading of data: the whole training of "
+    f"Luciole-8B took {LEFT_OUT_SHARE:.0%} more GPU-hours than its steps"
+)
+
+
+def time_assumptions(gpus: Gpus) -> list[str]:
+    """The rates behind the seconds of a step, where they come from, and what hours leave out."""
+    kind = find_gpu(gpus.kind)
+    rates = [f"{gpus.kernel_mfu:.0%} of {kind.bf16_tflops:,.0f} TFLOP/s in bf16"]
+    if kind.fp8_tflops:
+        share = gpus.fp8_mfu or gpus.kernel_mfu
+        rates.append(f"{share:.0%} of {kind.fp8_tflops:,.0f} in FP8")
+    if gpus.memory_share:
+        memory = kind.memory_gbyte_per_second
+        rates.append(f"Mamba's scan at {gpus.memory_share:.0%} of {memory:,.0f} GB/s")
+    within = f"{kind.link_gbyte_per_second:,.0f} GB/s within a node"
+    between = f"{gpus.network_gbyte_per_second:g} GB/s per GPU between nodes"
+    return [
+        f"{gpus.kind} computes at " + ", ".join(rates) + f" ({gpus.source or GUESS})",
+        f"links carry {gpus.link_share:.0%} of {within} and of {between} (a guess)",
+        "no communication is overlapped: this engine overlaps none",
+        LEFT_OUT,
+    ]
+
+
+def price_text(gpu_hours: float, gpus: Gpus) -> str:
+    """Dollars with the rate that they assume; empty where the placement states none."""
+    if not gpus.dollars_per_hour:
+        return ""
+    dollars = gpu_hours * gpus.dollars_per_hour
+    return f"{dollars:,.0f} dollars at {gpus.dollars_per_hour:g} per GPU-hour"
