@@ -146,6 +146,11 @@ def curate(recipe: Mix, inputs: Inputs, work: Workspace) -> None:
 
 def index(recipe: Index, inputs: Inputs, work: Workspace) -> None:
     """Writes every document's tokens as a Megatron .bin/.idx pair."""
+    if recipe.source:
+        from frontload.data_tools.raw_stages import index_raw
+
+        index_raw(recipe, inputs, work)
+        return
     tokenizer = TextTokenizer.load(inputs["tokenizer"])
     dtype = token_dtype(tokenizer.vocab_size)
     num_tokens = unknown = longest = 0
@@ -188,6 +193,11 @@ def blend(recipe: Blend, inputs: Inputs, work: Workspace) -> None:
 
 def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
     """Writes packed SFT rows: a sequence is a conversation, a document is a row."""
+    if recipe.source:
+        from frontload.data_tools.raw_stages import pack_raw
+
+        pack_raw(recipe, inputs, work)
+        return
     packing.check_pack(recipe)
     tokenizer = TextTokenizer.load(inputs["tokenizer"])
     rendered, families = _render_conversations(documents_file(inputs["documents"]), tokenizer)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from frontload.launch.named import FIRST_PHASE
 
-STUDY = "a name under recipes/studies or recipes/cluster_studies, or a path ending in .yaml"
+STUDY = "a name under recipes/studies, or a path ending in .yaml"
 TRAINING = "a name under recipes/training, or a path ending in .yaml"
 PLACEMENT = "a name under recipes/placements, or a path ending in .yaml"
 
@@ -15,6 +15,8 @@ PLACEMENT = "a name under recipes/placements, or a path ending in .yaml"
 def add_plan(one: argparse.ArgumentParser) -> None:
     """Those of `plan`."""
     _add_study(one)
+    _add_json(one)
+    one.add_argument("-v", "--verbose", action="store_true", help="list the stages, and why")
     one.set_defaults(run=_later("frontload.launch.commands", "plan"))
 
 
@@ -22,12 +24,23 @@ def add_run(one: argparse.ArgumentParser) -> None:
     """Those of `run`."""
     _add_study(one)
     _add_report(one)
+    one.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="STAGE",
+        help="these stages with what they need: kind, label or key",
+    )
+    one.add_argument(
+        "--dry-run", action="store_true", help="print what would be started, start nothing"
+    )
     one.set_defaults(run=_later("frontload.launch.commands", "run"))
 
 
 def add_status(one: argparse.ArgumentParser) -> None:
     """Those of `status`."""
     _add_study(one)
+    _add_json(one)
     one.add_argument("--verify", action="store_true", help="read and compare every byte")
     one.set_defaults(run=_later("frontload.launch.commands", "status"))
 
@@ -50,16 +63,13 @@ def add_explain(one: argparse.ArgumentParser) -> None:
     one.add_argument("--study", help="the study that a label belongs to; " + STUDY)
     one.add_argument("--json", action="store_true", help="print the explanation as JSON")
     _add_store(one)
-    one.set_defaults(run=_later("frontload.launch.study.explain", "explain"))
+    one.set_defaults(run=_later("frontload.launch.shown.explain", "explain"))
 
 
 def add_launch(one: argparse.ArgumentParser) -> None:
     """Those of `launch`."""
-    one.add_argument("recipe", help=TRAINING + "; or a study of recipes/cluster_studies")
-    one.add_argument("--placement", help="of a training recipe: " + PLACEMENT)
-    one.add_argument(
-        "--only", nargs="+", default=[], metavar="LABEL", help="of a study: these runs, or kinds"
-    )
+    one.add_argument("recipe", metavar="RECIPE", help=TRAINING)
+    one.add_argument("--placement", required=True, help=PLACEMENT)
     one.add_argument("--dry-run", action="store_true", help="print the job, start nothing")
     one.add_argument("--model", type=Path, help="Hugging Face folder to start from")
     one.add_argument("--prompts", type=Path, help="parquet of training prompts")
@@ -67,7 +77,13 @@ def add_launch(one: argparse.ArgumentParser) -> None:
     _add_training_data(one)
     one.add_argument("--chain", type=int, default=1, metavar="N", help="N jobs, one after another")
     one.add_argument("--out", type=Path, help="folder of the run (default runs/RECIPE-KEY)")
-    one.set_defaults(run=_launch)
+    one.set_defaults(run=_later("frontload.launch.cluster.submit", "launch"))
+
+
+def add_stage(one: argparse.ArgumentParser) -> None:
+    """Those of `stage`."""
+    one.add_argument("file", type=Path, metavar="FILE", help="stage.json in a job's folder")
+    one.set_defaults(run=_later("frontload.launch.cluster.stage_job", "make_stage"))
 
 
 def add_train(one: argparse.ArgumentParser) -> None:
@@ -92,21 +108,21 @@ def add_rl(one: argparse.ArgumentParser) -> None:
     one.set_defaults(run=_later("frontload.launch.run.rl", "reinforce"))
 
 
-def _launch(options: argparse.Namespace) -> int:
-    """One recipe, or a whole study: what the name says."""
-    plan = importlib.import_module("frontload.launch.cluster_plan")
-    if plan.is_cluster_study(options.recipe):
-        return importlib.import_module("frontload.launch.cluster_submit").launch_study(options)
-    return importlib.import_module("frontload.launch.cluster.submit").launch(options)
-
-
 def _add_study(one: argparse.ArgumentParser) -> None:
     one.add_argument("study", metavar="STUDY", help=STUDY)
-    _add_store(one)
-    one.add_argument("--seeds", type=int, help="number of seeds, as the override seeds=N")
+    one.add_argument(
+        "--store",
+        type=Path,
+        help="folder of artifacts (default store; of jobs: store in the cluster's shared folder)",
+    )
+    one.add_argument("--seeds", help="how many (3: seeds 1 to 3), or which (4,5,6)")
     one.add_argument(
         "--workers", type=int, default=0, help="worker processes (default one per core)"
     )
+
+
+def _add_json(one: argparse.ArgumentParser) -> None:
+    one.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_report(one: argparse.ArgumentParser) -> None:

@@ -21,7 +21,6 @@ FULL, REFUSED = (
     (errno.ENOSPC, errno.EDQUOT),
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
-STUDIES = ("studies", "cluster_studies")
 ARGUMENTS = "frontload.launch.arguments"
 
 COMMANDS: Mapping[str, Command] = {
@@ -33,7 +32,7 @@ COMMANDS: Mapping[str, Command] = {
         text="what a study would make, why, and at what price",
         adds=f"{ARGUMENTS}:add_plan",
         takes_overrides=True,
-        names=STUDIES,
+        names=("studies",),
     ),
     "run": Command(
         text="run or resume a study, then write its report",
@@ -45,7 +44,7 @@ COMMANDS: Mapping[str, Command] = {
         text="what of a study is built, begun or missing",
         adds=f"{ARGUMENTS}:add_status",
         takes_overrides=True,
-        names=STUDIES,
+        names=("studies",),
     ),
     "report": Command(
         text="write tables, verdicts and report.html of a finished study",
@@ -60,14 +59,18 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "compare": Command(
         text="two studies: the same cells with their difference, verdicts, recipes; a page",
-        adds="frontload.launch.study.compare:add_arguments",
+        adds="frontload.launch.shown.compare:add_arguments",
         names=("studies",),
     ),
     "launch": Command(
-        text="print or submit a training recipe, or every run of a study, as jobs of a cluster",
+        text="print or submit one training recipe as a job of a cluster",
         adds=f"{ARGUMENTS}:add_launch",
         takes_overrides=True,
-        names=("training", "cluster_studies"),
+        names=("training",),
+    ),
+    "stage": Command(
+        text="make one stage of a study: what a job of `run` does",
+        adds=f"{ARGUMENTS}:add_stage",
     ),
     "train": Command(
         text="run one training recipe: alone, or as a rank that torchrun started",

@@ -1,142 +1,173 @@
-"""What each command does with its parsed options."""
+"""What the commands on a study do with their parsed options."""
 
 import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from frontload.launch import cluster_show
-from frontload.launch.cluster_plan import ClusterPlan, is_cluster_study, load_cluster_plan
+from frontload.launch.cluster import study_jobs
 from frontload.launch.machine_kind import machine_lines
 from frontload.launch.made_by import run_command
 from frontload.launch.run.out_folder import check_out
+from frontload.launch.shown import reporting, show
+from frontload.launch.shown.plan_json import plan_json, status_json
+from frontload.launch.shown.progress import Progress
 from frontload.launch.store import Store, check_content
-from frontload.launch.study import reporting, show
+from frontload.launch.study.chosen import choose_stages
 from frontload.launch.study.crew import Crew, check_crew, find_crew
-from frontload.launch.study.plan import Plan, plan_study
-from frontload.launch.study.progress import Progress
+from frontload.launch.study.plan import Plan, are_jobs, plan_study
 from frontload.launch.study.runner import Settings, Summary, run_stages
 from frontload.launch.study.settle import settle
 from frontload.recipes.errors import ArtifactError, RecipeError
-from frontload.recipes.study.expand import Study, load_study
+from frontload.recipes.study.expand import Study, load_study, seeds_override
+
+DEFAULT_STORE = Path("store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A study as a command names it, looked up in its store."""
+
+    plan: Plan
+    store: Store
+    crew: Crew
+
+    @property
+    def study(self) -> Study:
+        return self.plan.study
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Prints every missing stage with its reason and price."""
-    if is_cluster_study(options.study):
-        cluster_show.show_plan(_cluster_plan(options))
+    """Prints what a run would make and its price; with -v every stage and why its key is new."""
+    asked = _look_up(options)
+    if options.json:
+        print(json.dumps(plan_json(asked.plan, asked.store), indent=1))
         return 0
-    found, store, _ = _planned(options)
-    print("\n".join(show.plan_lines(found, store)))
+    show.print_plan(asked.plan, asked.store, is_verbose=options.verbose)
     return 0
 
 
 def run(options: argparse.Namespace) -> int:
-    """Makes what is missing, then writes and prints the report."""
-    _refuse_cluster_study(options)
-    found, store, crew = _planned(options)
-    study, out = found.study, _out(options)
-    if not found.missing:
-        print(f"study {study.name}: nothing to do, all {len(found.entries)} stages are built")
-        _say_mixed(study, store)
-        return _report(study, store, out, utilisation=None)
-    check_crew(study.placement, crew)
-    print(f"study {study.name} in {store.root}: {show.summary_line(found)}")
-    print("\n".join([*show.price_table(found.missing), show.total_line(found)]), flush=True)
-    watcher = Progress([e.stage for e in found.missing], found.seconds)
+    """Makes what is missing, here or as jobs; then, of a whole study, writes the report."""
+    asked = _look_up(options)
+    stages = choose_stages(asked.study, options.only)
+    missing = [entry for entry in asked.plan.missing if entry.stage in stages]
+    if options.dry_run:
+        if asked.plan.are_jobs:
+            study_jobs.print_jobs(asked.plan, asked.store, missing, is_whole=not options.only)
+        else:
+            show.print_plan(asked.plan, asked.store, is_verbose=True)
+        return 0
+    if asked.plan.are_jobs and missing:
+        return study_jobs.submit_missing(asked.plan, asked.store, missing)
+    out = _out(options)
+    if not missing:
+        print(f"study {asked.study.name}: nothing to do, all {len(stages)} stages are built")
+        _say_mixed(asked)
+        return 0 if options.only else _report(asked, out, utilisation=None)
+    return _run_here(asked, options, out, keys={stage.key for stage in stages})
+
+
+def _run_here(asked: Asked, options: argparse.Namespace, out: Path, *, keys: set[str]) -> int:
+    plan, crew = asked.plan, asked.crew
+    check_crew(plan.study.placements.default, crew)
+    print(f"study {plan.study.name} in {asked.store.root}: {show.summary_line(plan)}")
+    show.print_prices(plan)
+    missing = [entry.stage for entry in plan.missing if entry.stage.key in keys]
+    watcher = Progress(missing, plan.seconds)
     settings = Settings(
-        placement=study.placement, workers=crew.workers, gpus=crew.gpus, prices=found.prices
+        placements=plan.study.placements,
+        workers=crew.workers,
+        gpus=crew.gpus,
+        prices=plan.prices,
     )
+    stages = [stage for stage in plan.study.stages if stage.key in keys]
     try:
-        summary = run_stages(study.stages, store, settings=settings, watcher=watcher)
+        summary = run_stages(stages, asked.store, settings=settings, watcher=watcher)
     finally:
         watcher.close()
     lines = show.summary_lines(summary)
     code = _exit_code(summary)
-    if code == 0:
-        _report(study, store, out, utilisation=lines[0])
-    _say_mixed(study, store)
+    if code == 0 and not options.only:
+        _report(asked, out, utilisation=lines[0])
+    _say_mixed(asked)
     print("\n".join(lines))
     return code
 
 
-def _say_mixed(study: Study, store: Store) -> None:
+def _say_mixed(asked: Asked) -> None:
     """That stages of this study were made on several kinds of machine; nothing of one kind."""
-    told = machine_lines(store, study.stages)
-    if len(told) > 1:
-        print("\n".join(told))
+    lines = machine_lines(asked.store, asked.study.stages)
+    if len(lines) > 1:
+        print("\n".join(lines))
 
 
 def status(options: argparse.Namespace) -> int:
     """Prints the state of every stage; with --verify, reads every byte."""
-    if is_cluster_study(options.study):
-        print("\n".join(cluster_show.status_lines(_cluster_plan(options))))
-        return 0
-    found, store, _ = _planned(options)
-    print("\n".join(show.status_lines(found, store)))
+    asked = _look_up(options)
+    jobs = study_jobs.read_jobs(asked.plan, asked.store) if asked.plan.are_jobs else {}
+    if options.json:
+        print(json.dumps(status_json(asked.plan, asked.store, jobs), indent=1))
+    else:
+        print("\n".join(show.status_lines(asked.plan, asked.store, jobs)))
     if options.verify:
-        for entry in found.entries:
-            folder = store.find(entry.stage.kind, entry.stage.key)
-            if folder is not None:
-                check_content(folder)
-        print("every file of every built stage has the checksum it was published with")
+        for folder in asked.store.find_all(asked.study.stages).values():
+            check_content(folder)
+        if not options.json:
+            print("every file of every built stage has the checksum it was published with")
     return 0
 
 
 def report(options: argparse.Namespace) -> int:
     """Writes the report of a finished study."""
-    _refuse_cluster_study(options)
-    found, store, _ = _planned(options)
-    if found.missing:
+    asked = _look_up(options)
+    missing = asked.plan.missing
+    if missing:
         command = run_command(
-            options.study, store, seeds=options.seeds, overrides=options.overrides
+            options.study, asked.store, seeds=options.seeds, overrides=options.overrides
         )
         raise ArtifactError(
-            f"report of study {found.study.name}",
-            found=f"{len(found.missing)} of {len(found.entries)} stages are not built in "
-            f"{store.root}, the first {found.missing[0].stage.folder}",
+            f"report of study {asked.study.name}",
+            found=f"{len(missing)} of {len(asked.plan.entries)} stages are not built in "
+            f"{asked.store.root}, the first {missing[0].stage.folder}",
             rule="a report is written from a finished study",
             do=f"run `{command}` first",
         )
-    return _report(found.study, store, _out(options), utilisation=None, is_forced=True)
+    return _report(asked, _out(options), utilisation=None, is_forced=True)
 
 
-def _cluster_plan(options: argparse.Namespace) -> ClusterPlan:
-    """A study for a cluster; its seeds are those of its recipes."""
-    if options.seeds is not None or getattr(options, "verify", False):
-        raise RecipeError(
-            f"{options.command} {options.study}",
-            found="--seeds or --verify is given",
-            rule="a study for a cluster names its training recipes, which state their seed; "
-            "`frontload data verify` proves its data",
-            do="leave the flag out",
-        )
-    return load_cluster_plan(options.study, options.overrides)
+def load_named(study: str, *, seeds: str | None, overrides: Sequence[str]) -> Study:
+    """A study by name or path, checked as it is placed.
+
+    Raises: RecipeError naming file, line and key of what is wrong.
+    """
+    words = list(overrides)
+    if seeds is not None:
+        words.append(seeds_override(seeds))
+    return load_study(study, overrides=words, settle=settle)
 
 
-def _refuse_cluster_study(options: argparse.Namespace) -> None:
-    if is_cluster_study(options.study):
-        raise RecipeError(
-            f"{options.command} {options.study}",
-            found="a study for a cluster",
-            rule="its runs are jobs; run and report make the stages of a study on this machine",
-            do=f"frontload launch {options.study}, and `frontload status {options.study}`",
-        )
+def store_of(study: Study, asked: Path | None) -> Store:
+    """The store that is named, else `store` here, or on the shared disk of the study's cluster."""
+    slurm = study.placements.default.slurm
+    root = Path(slurm.shared_folder) / DEFAULT_STORE if slurm is not None else DEFAULT_STORE
+    return Store(asked or root)
 
 
-def _planned(options: argparse.Namespace) -> tuple[Plan, Store, Crew]:
-    overrides = list(options.overrides)
-    if options.seeds is not None:
-        overrides.append(f"seeds={options.seeds}")
-    study = load_study(options.study, overrides=overrides, settle=settle)
+def _look_up(options: argparse.Namespace) -> Asked:
+    study = load_named(options.study, seeds=options.seeds, overrides=options.overrides)
     if options.workers < 0:
         raise RecipeError(
             "--workers",
             found=f"is {options.workers}",
-            rule="a run has worker processes",
-            do="write 1 or more, or leave it out for one a core",
+            rule="--workers is 1 or more; the default is one per core",
+            do="write 1 or more, or leave it out",
         )
-    crew = find_crew(study.placement, options.workers)
-    store = Store(options.store)
-    return plan_study(study, store, crew=crew), store, crew
+    is_here = not are_jobs(study)
+    crew = find_crew(study.placements.default, options.workers) if is_here else Crew(workers=0)
+    store = store_of(study, options.store)
+    return Asked(plan=plan_study(study, store, crew=crew), store=store, crew=crew)
 
 
 def _out(options: argparse.Namespace) -> Path:
@@ -151,12 +182,10 @@ def _exit_code(summary: Summary) -> int:
     return max(codes) if len(codes) == 1 else min(codes, default=0)
 
 
-def _report(
-    study: Study, store: Store, out: Path, *, utilisation: str | None, is_forced: bool = False
-) -> int:
+def _report(asked: Asked, out: Path, *, utilisation: str | None, is_forced: bool = False) -> int:
     """Writes the report unless it is there already, and prints tables and verdicts."""
-    if is_forced or not reporting.is_current(study, out):
-        reporting.write_report(study, store, out, utilisation=utilisation)
+    if is_forced or not reporting.is_current(asked.study, out):
+        reporting.write_report(asked.study, asked.store, out, utilisation=utilisation)
         print(reporting.printed(out))
     print(f"report: {out / reporting.PAGE}")
     return 0

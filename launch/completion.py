@@ -9,12 +9,12 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from frontload.launch.cli import COMMANDS, PROGRAM, STUDIES
+from frontload.launch.cli import COMMANDS, PROGRAM
 from frontload.recipes.command_line import Command, command_parser, find_object
 from frontload.recipes.grammar.load import recipe_names
 from frontload.recipes.machines.precision import PRECISIONS
 
-NAMED: Mapping[str, tuple[str, ...]] = {"placement": ("placements",), "study": STUDIES}
+NAMED: Mapping[str, tuple[str, ...]] = {"placement": ("placements",), "study": ("studies",)}
 """Flags whose value is the name of a recipe, and the folders of those names."""
 
 

@@ -14,7 +14,7 @@ from frontload.eval.suites import CATEGORIES
 from frontload.recipes.grammar.load import RECIPES
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
-    "studies": ("studies", "cluster_studies"),
+    "studies": ("studies",),
     "training": ("training",),
     "placements": ("placements",),
     "models": ("models",),

@@ -10,7 +10,7 @@ from frontload.launch.store import Store
 from frontload.recipes.grammar.load import recipe_names
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.checks import MOST_SEEDS
-from frontload.recipes.study.expand import Study, load_study
+from frontload.recipes.study.expand import Study, load_study, with_seeds
 
 FIRST = "laptop"  # of the studies that ship: whose stages a name most likely is
 SEED = re.compile(r"-seed(\d+)")
@@ -19,11 +19,11 @@ DEFAULT_STORE = Path("store")
 
 
 def run_command(
-    study: str, store: Store, *, seeds: int | None = None, overrides: Sequence[str] = ()
+    study: str, store: Store, *, seeds: str | None = None, overrides: Sequence[str] = ()
 ) -> str:
     """`frontload run STUDY` with the words that decide what it makes, and where."""
     words = ["frontload", "run", study]
-    words += ["--seeds", str(seeds)] if seeds is not None else []
+    words += ["--seeds", seeds] if seeds is not None else []
     words += overrides
     words += ["--store", str(store.root)] if store.root != DEFAULT_STORE else []
     return shlex.join(words)
@@ -31,10 +31,10 @@ def run_command(
 
 @dataclass(frozen=True, kw_only=True)
 class Maker:
-    """A study that ships, with as many seeds as it needs to have a stage."""
+    """A study that ships, with the seeds that it needs to have a stage."""
 
     study: str
-    seeds: int | None  # None = as many as the study states
+    seeds: str | None  # as --seeds takes them; None = those that the study states
 
     def command(self, store: Store) -> str:
         """The run of it."""
@@ -53,7 +53,7 @@ def find_maker(asked: str, store: Store, *, kinds: Sequence[str] = ()) -> Maker 
         if stage is None:
             continue
         needed = _seed_of(stage)
-        more = needed if needed > seeds else None
+        more = None if needed in seeds else str(needed)
         built = sum(store.find(one.kind, one.key) is not None for one in study.stages)
         if best is None or built > best[0]:
             best = built, Maker(study=name, seeds=more)
@@ -66,12 +66,13 @@ def stage_names(stage: Stage) -> tuple[str, ...]:
     return (*plain, *(f"{stage.kind}/{name}" for name in plain))
 
 
-def _widened(name: str, asked: str) -> tuple[Study, int]:
-    """A study with as many seeds as the name may need, and how many it has of its own."""
-    seeds = load_study(name).recipe.seeds
+def _widened(name: str, asked: str) -> tuple[Study, tuple[int, ...]]:
+    """A study with the seeds that the name may need too, and those of its own."""
+    study = load_study(name)
+    seeds = study.recipe.seeds
     found = SEED.search(asked)
     needed = min(int(found[1]), MOST_SEEDS) if found else SEEDS_SEARCHED
-    return load_study(name, overrides=[f"seeds={max(seeds, needed, 1)}"]), seeds
+    return with_seeds(study, sorted({*seeds, *range(1, needed + 1)})), seeds
 
 
 def _called(study: Study, asked: str, kinds: Sequence[str]) -> Iterator[Stage]:

@@ -14,7 +14,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from frontload.recipes.stage import Stage
 MANIFEST = "manifest.json"
 FORMAT = 1
 CHUNK_BYTES = 1 << 20
+DIGEST_THREADS = 8  # ours: sha256 lets other threads run, and disks read several files at once
+SAY_SECONDS = 10.0
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -77,6 +80,23 @@ class Store:
             check_sizes(folder, key)
             return folder
         return None
+
+    def find_all(self, stages: Iterable[Stage]) -> dict[str, Path]:
+        """Key -> finished folder of those that are built; looks into each kind's folder once.
+
+        Raises: ArtifactError as `find`.
+        """
+        by_kind: dict[str, dict[str, Path]] = {}
+        found: dict[str, Path] = {}
+        for stage in stages:
+            if stage.kind not in by_kind:
+                folders = sorted((self.root / stage.kind).glob("*-*"), reverse=True)
+                by_kind[stage.kind] = {one.name.rpartition("-")[2]: one for one in folders}
+            folder = by_kind[stage.kind].get(stage.key)
+            if folder is not None:
+                check_sizes(folder, stage.key)
+                found[stage.key] = folder
+        return found
 
     def workspace(self, ticket: Ticket) -> Path:
         """The folder that holds `path` and `scratch` of a stage in the making."""
@@ -229,11 +249,23 @@ def digest_file(path: Path) -> str:
 
 
 def _describe_files(path: Path) -> dict[str, dict[str, Any]]:
+    """Name -> digest and size of every file, several at a time; a long wait is told in lines."""
+    names = [
+        file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()
+    ]
+    names = [name for name in names if name not in (MANIFEST, MANIFEST + ".partial")]
+    sizes = {name: (path / name).stat().st_size for name in names}
     found: dict[str, dict[str, Any]] = {}
-    for file in sorted(path.rglob("*")):
-        name = file.relative_to(path).as_posix()
-        if file.is_file() and name not in (MANIFEST, MANIFEST + ".partial"):
-            found[name] = {"sha256": digest_file(file), "size_bytes": file.stat().st_size}
+    done, said = 0, time.monotonic()
+    with ThreadPoolExecutor(DIGEST_THREADS) as pool:
+        digests = pool.map(digest_file, map(path.joinpath, names))
+        for name, digest in zip(names, digests, strict=True):
+            found[name] = {"sha256": digest, "size_bytes": sizes[name]}
+            done += sizes[name]
+            if time.monotonic() - said >= SAY_SECONDS:
+                said = time.monotonic()
+                whole = sum(sizes.values())
+                print(f"publishing {path.parent.name}: {done:,} of {whole:,} bytes", flush=True)
     return found
 
 

@@ -1,8 +1,10 @@
 """The stages `pretrain` and `sft`: wiring between artifacts and the training loop."""
 
-from frontload.recipes.artifact import Inputs, Workspace
+import shutil
+
+from frontload.recipes.artifact import Inputs, Workspace, exported_model
 from frontload.recipes.errors import ArtifactError
-from frontload.recipes.schema import Pretrain, Sft
+from frontload.recipes.schema import Export, Pretrain, Sft
 
 
 def pretrain(recipe: Pretrain, inputs: Inputs, work: Workspace) -> None:
@@ -46,6 +48,15 @@ def sft(recipe: Sft, inputs: Inputs, work: Workspace) -> None:
         optimizer_continues=False,
     )
     train(job, work)
+
+
+def export(recipe: Export, inputs: Inputs, work: Workspace) -> None:
+    """Writes a checkpoint as a Hugging Face folder with its tokenizer."""
+    from frontload.megatron_ext.hf import convert
+
+    out = exported_model(work.path)
+    shutil.rmtree(out, ignore_errors=True)  # what a kill left
+    convert.export_hf(inputs["checkpoint"], out, tokenizer=inputs["tokenizer"])
 
 
 def _check_sequence(found: int, asked: int) -> None:

@@ -96,6 +96,8 @@ def sync_path(path: Path) -> None:
 
 
 CORPUS_SETS = ("base", "ldq", "shq", "own")
+ITEMS, HELDOUT, PROMPTS = "items", "heldout", "prompts"
+"""Groups of raw files, beside `base` and `source/NAME` of each source of a curation."""
 FAMILIES = (
     *("chain", "add", "story", "var", "stack", "queue", "branch"),
     *("phase", "track", "fact", "write", "keep", "drop"),
@@ -108,12 +110,16 @@ FAMILIES = (
 #   items.jsonl                   evaluation items, see frontload.eval.suites
 #   heldout.jsonl                 as ldq.jsonl: gold long traces of questions never trained on
 #   counts.json                   rows, tokens, drops by reason
+# Raw files (`import_raw`)        raw.json (names and sizes by use), items.jsonl, heldout.jsonl
+# Sets (`curate_sets`)            sets/, as `frontload data curate` writes it
 # Documents (`curate`)            documents.jsonl (rows as in the corpus), composition.json
 # Tokenizer (`tokenizer`)         tokenizer.json (Hugging Face `tokenizers`), counts.json
 # Token index (`index`)           documents.bin documents.idx, index.json
 # Blend (`blend`)                 plan.json, samples.npy, <source>.order.npy, <source>.offsets.npy
 # Pack (`pack`)                   tokens.bin/.idx, loss_mask.bin/.idx, order.npy, pack.json
 # Prompts (`rl_prompts`)          prompts.jsonl (rows as in the corpus, no trace), counts.json
+# Prompts (`crossthink`)          prompts.train.parquet, prompts.validation.parquet
+# Exported (`convert`)            model/, a Hugging Face folder
 # Checkpoint (`pretrain`, `sft`)  weights/ (Megatron distributed checkpoint), model.json,
 #                                 training_state.json, metrics.jsonl
 # Checkpoint (`grpo`)             as above, and validation.jsonl: answers at the start and the end,
@@ -125,6 +131,26 @@ FAMILIES = (
 
 def corpus_set(folder: Path, name: str) -> Path:
     return folder / f"{name}.jsonl"
+
+
+def raw_listing(folder: Path) -> Path:
+    return folder / "raw.json"
+
+
+def curated_sets(folder: Path) -> Path:
+    return folder / "sets"
+
+
+def train_prompts(folder: Path) -> Path:
+    return folder / "prompts.train.parquet"
+
+
+def validation_prompts(folder: Path) -> Path:
+    return folder / "prompts.validation.parquet"
+
+
+def exported_model(folder: Path) -> Path:
+    return folder / "model"
 
 
 def corpus_items(folder: Path) -> Path:

@@ -61,6 +61,22 @@ class Tokenizer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RawFiles:
+    """Stage `import_raw`: names and sizes of raw files of any size, which stay where they are."""
+
+    revision: str  # of the files, in the user's words: another one makes everything anew
+    groups: dict[str, tuple[str, ...]]  # use -> names or globs, seen from the command's folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class GivenTokenizer:
+    """Stage `import_tokenizer`: a tokenizer.json, or a folder with one and its chat template."""
+
+    file: str
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mix:
     """Stage `curate`: one named data set, made of members of the corpus."""
 
@@ -69,6 +85,10 @@ class Mix:
     min_answer_tokens: int  # keep answers of ldq strictly longer than this; 0 = keep all
     share_of_member: dict[str, float]  # member -> share kept by a seeded draw; absent = 1.0
     seed: int
+    # member -> [from, to): a part of its seeded order, so that two parts share no row
+    part_of_member: dict[str, tuple[float, ...]] = field(
+        default_factory=dict, metadata={"neutral": {}}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +96,9 @@ class Index:
     """Stage `index`: documents to Megatron .bin/.idx, each rendered by the chat template + EOD."""
 
     append_eod: bool
+    # of raw files or curated sets: the group or the set, and the field that holds its text
+    source: str = field(default="", metadata={"neutral": ""})
+    text_field: str = field(default="", metadata={"neutral": ""})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +127,9 @@ class Pack:
 
     sequence_tokens: int
     tokens: int  # budget: rows x sequence_tokens, padding included; a multiple of the batch
-    over_long: str  # "drop" (counted); no other policy yet
+    over_long: str  # "drop" (counted), or "split_at_turn" for curated sets
     seed: int
+    source: str = field(default="", metadata={"neutral": ""})  # set of a curation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +140,16 @@ class RlPrompts:
     level_low: float  # levels from this share of a family's range ...
     level_high: float  # ... to this one
     num_prompts: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossThink:
+    """Stage `crossthink`: the released rows of Nemotron-CrossThink as prompts for veRL."""
+
+    general_to_math: str  # whole parts, as 2:1
+    prompt_tokens: int  # longest prompt, chat template included
+    validation_prompts: int  # kept out of training
     seed: int
 
 
@@ -160,12 +194,16 @@ class Optimizer:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Learning rate by sample: linear warm-up, then cosine, WSD or constant."""
+    """Learning rate by sample: linear warm-up, then cosine, WSD, constant, or the plateau of WSD.
 
-    kind: str  # "cosine", "wsd" or "constant"
+    A plateau has no length (0 samples), so that runs of any length go on from it.
+    """
+
+    kind: str  # "cosine", "wsd", "constant" or "plateau"
     warmup_share: float  # of total_samples
     decay_share: float  # wsd: share of total_samples in the final decay; else ignored, write 0.0
     total_samples: int  # of the whole schedule, which several stages may share (trunk, branch)
+    warmup_samples: int = field(default=0, metadata={"neutral": 0})  # of a plateau; else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +236,13 @@ class Sft:
     model: Model
     training: Training
     num_samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Stage `convert`: a checkpoint as a Hugging Face folder with its tokenizer."""
+
+    form: str  # "nemotron_h"
 
 
 # ---------------------------------------------------------------- evaluation

@@ -8,19 +8,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from frontload.recipes import schema
+from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import GrpoRecipe
 
 REVISION: dict[str, int] = {
     "synthesize": 2,  # split by matter, orders in base text, items of the trained families only
     "import_own": 1,
+    "import_raw": 1,
+    "import_tokenizer": 1,
     "tokenizer": 1,
     "curate": 1,
+    "curate_sets": 1,
     "index": 1,
     "blend": 1,
     "pack": 1,
     "rl_prompts": 1,
+    "crossthink": 1,
     "pretrain": 4,  # heads that forget within a token or a chunk: rows of their own
     "sft": 4,  # as pretrain
+    "convert": 1,
     "grpo": 4,  # as pretrain
     "evaluate": 1,
     "tabulate": 3,  # minima of means over seeds, pooled errors, parts by name, what guessing gets
@@ -33,14 +39,19 @@ BF16_BRANCH_REVISION = 5  # goes on with the float32 masters of its start, not w
 RECIPE_TYPES: dict[str, type] = {
     "synthesize": schema.Synthesis,
     "import_own": schema.OwnData,
+    "import_raw": schema.RawFiles,
+    "import_tokenizer": schema.GivenTokenizer,
     "tokenizer": schema.Tokenizer,
     "curate": schema.Mix,
+    "curate_sets": Curation,
     "index": schema.Index,
     "blend": schema.Blend,
     "pack": schema.Pack,
     "rl_prompts": schema.RlPrompts,
+    "crossthink": schema.CrossThink,
     "pretrain": schema.Pretrain,
     "sft": schema.Sft,
+    "convert": schema.Export,
     "grpo": GrpoRecipe,
     "evaluate": schema.Evaluate,
     "tabulate": schema.Tabulate,

@@ -80,6 +80,7 @@ class PackRequest:
     seed: int
     workers: int
     max_bad_rate: float = MAX_BAD_RATE
+    samples: int | None = None  # rows to train on, in place of whole epochs
 
 
 class TooManyBad(RecipeError):
@@ -227,7 +228,11 @@ def _plan(
         "template_sha256": template.sha256,
         "reasoning": "reasoning_content" if template.has_reasoning else "<think>",
         **asdict(_rules(request)),
-        "epochs_asked": request.epochs,
+        **(
+            {"epochs_asked": request.epochs}
+            if request.samples is None
+            else {"samples_asked": request.samples}
+        ),
         "seed": request.seed,
     }
     text = json.dumps(plan, sort_keys=True)

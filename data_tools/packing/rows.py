@@ -57,7 +57,7 @@ def write_rows(
             loss_tokens += int(row_mask.sum())
             _add_edges(edges, row_ids, row_mask, lengths)
     num_rows, num_tokens = len(placed.rows), int(sequences.lengths.sum(dtype=np.int64))
-    num_samples = plan["epochs_asked"] * num_rows
+    num_samples = plan.get("samples_asked") or plan["epochs_asked"] * num_rows
     order_of_sequences = np.concatenate([np.array(row) for row in placed.rows])
     write_array(folder / "origin.npy", sequences.origin[order_of_sequences])
     write_array(folder / "order.npy", order_rows(num_rows, num_samples, seed=seed))

@@ -122,7 +122,7 @@ def compare_studies(first: Side, second: Side) -> StudyComparison:
             asked,
             found=f"both are tabulate {first.key}",
             rule="a comparison has two studies",
-            do="name another; '\"STUDY seeds=3\"' in quotes is STUDY with an override",
+            do="name another; '\"STUDY rl=null\"' in quotes is STUDY with an override",
         )
     differences = tuple(_differences(first, second))
     if not differences:

@@ -9,7 +9,7 @@ from frontload.eval.statistics.contrasts import Contrast, estimate
 from frontload.eval.statistics.score import AVERAGING_RULES
 from frontload.eval.statistics.spread import SUITE_OF_STAGE, stage_of
 from frontload.eval.tables.paper import paper_tables, printed
-from frontload.recipes.study.reinforcement import RL_DATA
+from frontload.recipes.study.points import RL_DATA
 
 ROW_CELLS: dict[str, tuple[str, ...]] = {
     "T1": ("pt:base", "pt:SHQ", "pt:LDQ", "pt:LMQ", "pt:res"),

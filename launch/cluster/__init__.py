@@ -1,1 +1,1 @@
-"""Jobs of a cluster: Slurm scripts of training and GRPO, and their submission."""
+"""Jobs of a cluster: Slurm scripts, their submission, and every stage of a study as a job."""

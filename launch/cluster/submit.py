@@ -38,14 +38,6 @@ def launch(options: argparse.Namespace) -> int:
 
     Raises: RecipeError for a recipe or a placement that is none, and for what does not fit.
     """
-    if not options.placement or options.only:
-        raise RecipeError(
-            f"launch {options.recipe}",
-            found="--only is given" if options.only else "no --placement",
-            rule="one training recipe runs on the placement that is named; --only chooses runs of "
-            "a study for a cluster",
-            do="leave --only out" if options.only else "add --placement slurm, or another name",
-        )
     mine, placements = split_overrides(options.overrides)
     recipe = load_training(options.recipe, mine)
     placement = load_placement(options.placement, placements)

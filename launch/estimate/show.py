@@ -8,8 +8,8 @@ from rich.table import Table
 
 from frontload.launch.assumptions import price_text, time_assumptions
 from frontload.launch.estimate.answer import Answer
-from frontload.launch.study.show import show_number
 from frontload.launch.tables import make_table, open_console, print_table
+from frontload.launch.words import show_number
 from frontload.megatron_ext.sizing.memory import GIB, StageMemory
 from frontload.megatron_ext.sizing.search import Estimate, Refused
 from frontload.megatron_ext.sizing.timing import StepTime

@@ -8,23 +8,20 @@ logs/hangs.jsonl           ranks that stood still and were ended, with the stack
 import argparse
 import json
 import os
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from frontload.launch.jobs import die_with_parent, load_function
 from frontload.launch.ranks.beats import FOLDER, Beats, start_beats
+from frontload.launch.ranks.rank_run import ended, heard_signals, told_failures
 from frontload.launch.ranks.seat import take_seat
 from frontload.launch.run import listeners
 from frontload.launch.run.folder import ERROR, RunFolder
 from frontload.launch.run.inputs import Given, Inputs, check_inputs, digest_input
 from frontload.launch.store import check_given
 from frontload.launch.workspace import FolderWorkspace
-from frontload.recipes.artifact import Part, write_json
-from frontload.recipes.errors import FrontloadError, StageError, Stopped
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.load import load_placement, load_training, only_stages, split_overrides
 from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
@@ -84,67 +81,14 @@ def train(options: argparse.Namespace) -> int:
         beats=beats,
         say_every_seconds=options.say_every,
     )
-    with _ended(beats), _heard_signals(run.stop), _told_failures(run), run.folder.held():
+    failure = run.folder.out / ERROR
+    with ended(beats), heard_signals(run.stop), told_failures(failure, seat), run.folder.held():
         if seat.is_leader:
             if given.start is not None:
                 check_given(given.start)
             run.folder.open(_identity(run), placement)
         _make_stages(run)
     return 0
-
-
-@contextmanager
-def _ended(beats: Beats | None) -> Iterator[None]:
-    """However it ends, the agent is told that this rank does."""
-    try:
-        yield
-    finally:
-        if beats is not None:
-            beats.mark(Part.END)
-
-
-@contextmanager
-def _heard_signals(asked: list[str]) -> Iterator[None]:
-    """After SIGTERM or SIGUSR1 the list holds its name, and the loop ends with a checkpoint."""
-    before = {
-        number: signal.signal(number, lambda got, _: asked.append(signal.Signals(got).name))
-        for number in (signal.SIGTERM, signal.SIGUSR1)
-    }
-    try:
-        yield
-    finally:
-        for number, act in before.items():
-            signal.signal(number, act)
-
-
-@contextmanager
-def _told_failures(run: Run) -> Iterator[None]:
-    """A failure that would come again is not tried again when torchrun restarts the ranks."""
-    seat, out = run.folder.seat, run.folder.out
-    path = out / ERROR
-    if seat.restarts and path.is_file():
-        raise StageError(**json.loads(path.read_text(encoding="utf-8")))
-    if seat.is_leader:
-        path.unlink(missing_ok=True)
-    try:
-        yield
-    except Stopped:
-        raise
-    except FrontloadError as error:
-        if _comes_again(error) and out.is_dir():
-            told = {"asked": error.asked, "found": error.found, "rule": error.rule, "do": error.do}
-            write_json(path.with_name(f"{ERROR}.{seat.rank}"), told, is_synced=True)
-            path.with_name(f"{ERROR}.{seat.rank}").replace(path)
-        raise
-
-
-def _comes_again(error: BaseException | None) -> bool:
-    """Whether a verdict stands by itself, without a failure of machine or network behind it."""
-    while error is not None:
-        if not isinstance(error, FrontloadError):
-            return False
-        error = error.__cause__
-    return True
 
 
 def _identity(run: Run) -> dict[str, Any]:

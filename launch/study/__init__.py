@@ -1,1 +1,1 @@
-"""A study in a store: plan, price, run, show, explain, compare, report."""
+"""A study in a store: plan, price, run."""

@@ -11,8 +11,15 @@ NO_GPU = "-1"
 """What a worker without a GPU is told. Not the empty word: Ray counts that as fewer GPUs than the
 one, of its own counting, that GRPO's processes on a CPU ask for."""
 
-GPU_KINDS = ("pretrain", "sft", "evaluate")
+GPU_KINDS = ("pretrain", "sft", "evaluate", "grpo")
 """Kinds that compute on a GPU where the placement names one; the others never need one."""
+
+
+TORCHRUN_KINDS = ("pretrain", "sft")
+"""Kinds whose ranks torchrun starts."""
+
+RANKED = (*TORCHRUN_KINDS, "grpo")
+"""Kinds that use every rank of their placement; the others are one process."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,43 +1,25 @@
-"""Runs the stages of a study on warm workers. STAGES is the one registry of stage functions."""
+"""Runs the stages of a study on warm worker processes of this machine."""
 
 import contextlib
-import platform
-import socket
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
 
 from frontload.launch.jobs import Finished, Job, Tick
-from frontload.launch.machine_kind import FIELD
 from frontload.launch.store import Store, Ticket
-from frontload.launch.study.crew import GPU_KINDS, NO_GPU, num_cores
+from frontload.launch.study.crew import GPU_KINDS, NO_GPU, TORCHRUN_KINDS, num_cores
+from frontload.launch.study.order import Waiting, critical_seconds
 from frontload.launch.study.price import Price
+from frontload.launch.study.provenance import write_provenance
+from frontload.launch.study.registry import STAGES
 from frontload.launch.study.workers import Worker
-from frontload.launch.version import find_commit
-from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import FrontloadError, StageError
-from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.stage import Stage
-
-STAGES: dict[str, str] = {
-    "synthesize": "frontload.data_tools.stages:synthesize",
-    "import_own": "frontload.data_tools.stages:import_own",
-    "tokenizer": "frontload.data_tools.stages:train_tokenizer",
-    "curate": "frontload.data_tools.stages:curate",
-    "index": "frontload.data_tools.stages:index",
-    "blend": "frontload.data_tools.stages:blend",
-    "pack": "frontload.data_tools.stages:pack",
-    "rl_prompts": "frontload.data_tools.stages:write_rl_prompts",
-    "pretrain": "frontload.megatron_ext.stages:pretrain",
-    "sft": "frontload.megatron_ext.stages:sft",
-    "grpo": "frontload.rl.stages:grpo",
-    "evaluate": "frontload.eval.stages:evaluate",
-    "tabulate": "frontload.eval.stages:tabulate",
-}
-"""Stage kind -> "module:function", imported by the worker that runs it."""
 
 PRELOAD = (
     "torch",
@@ -51,9 +33,6 @@ PRELOAD = (
 
 DATA_PRELOAD = ("frontload.data_tools.stages",)
 """The same of a worker beside those with a GPU: it makes data, and is one of many."""
-
-RANKED = ("pretrain", "sft")
-"""Kinds that use every rank of the placement; the others are one process."""
 
 POLL_SECONDS = 0.5
 
@@ -71,7 +50,7 @@ class Watcher(Protocol):
 class Settings:
     """How to run: nothing here changes an artifact."""
 
-    placement: Placement
+    placements: Placements
     workers: int  # without a GPU
     gpus: tuple[str, ...] = ()  # one more worker each, as `crew.Crew` has them
     prices: Mapping[str, Price] = field(default_factory=dict)  # by key, for the order
@@ -103,16 +82,6 @@ class Summary:
         return self.gpu_seconds / max(self.gpus * self.wall_seconds, 1e-9)
 
 
-def critical_seconds(stages: Sequence[Stage], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Key -> seconds from the start of a stage to the end of the study on the longest path."""
-    longest = {stage.key: seconds.get(stage.key, 1.0) for stage in stages}
-    for stage in reversed(stages):
-        for below in stage.inputs.values():
-            path = seconds.get(below.key, 1.0) + longest[stage.key]
-            longest[below.key] = max(longest.get(below.key, 0.0), path)
-    return longest
-
-
 def run_stages(
     stages: Sequence[Stage], store: Store, *, settings: Settings, watcher: Watcher
 ) -> Summary:
@@ -120,7 +89,7 @@ def run_stages(
 
     Raises: RecipeError if another run holds the store, ArtifactError for a torn artifact.
     """
-    built = {stage.key: path for stage in stages if (path := store.find(stage.kind, stage.key))}
+    built = store.find_all(stages)
     todo = [stage for stage in stages if stage.key not in built]
     if not todo:
         return Summary(
@@ -146,8 +115,9 @@ class _Run:
         self.store, self.settings, self.watcher, self.built = store, settings, watcher, built
         seconds = {key: price.seconds for key, price in settings.prices.items()}
         self.rank = critical_seconds(todo, seconds)
-        self.waiting = {stage.key: stage for stage in todo}
-        self.order = list(todo)
+        self.graph = Waiting(todo)
+        self.ready = self.graph.ready()
+        self.num_stages = Counter(self._needs_gpu(stage) for stage in todo)
         self.running: dict[str, Stage] = {}
         self.failed: dict[str, FrontloadError] = {}
         self.blocked: list[Stage] = []
@@ -159,7 +129,7 @@ class _Run:
         begin = time.monotonic()
         try:
             self.workers = [self._worker(gpu) for gpu in self._seats()]
-            while self.waiting or self.running:
+            while self.ready or self.running:
                 self._hand_out()
                 if not self.running:
                     break
@@ -179,7 +149,7 @@ class _Run:
         )
 
     def _cores(self) -> int:
-        settings, placement = self.settings, self.settings.placement
+        settings, placement = self.settings, self.settings.placements.default
         if settings.gpus:
             return min(num_cores(), settings.workers + len(settings.gpus))
         used = settings.workers * placement.ranks_per_node * placement.threads_per_rank
@@ -187,9 +157,8 @@ class _Run:
 
     def _seats(self) -> list[str]:
         """What each worker sees; no more workers than there are stages for their kind."""
-        on_gpu = sum(self._needs_gpu(stage) for stage in self.order)
-        plain = min(self.settings.workers, len(self.order) - on_gpu)
-        return [*self.settings.gpus[:on_gpu], *[NO_GPU] * plain]
+        plain = min(self.settings.workers, self.num_stages[False])
+        return [*self.settings.gpus[: self.num_stages[True]], *[NO_GPU] * plain]
 
     def _needs_gpu(self, stage: Stage) -> bool:
         return bool(self.settings.gpus) and stage.kind in GPU_KINDS
@@ -198,7 +167,7 @@ class _Run:
         settings = self.settings
         if settings.gpus and gpu == NO_GPU:
             return Worker(threads=1, preload=DATA_PRELOAD)
-        threads = settings.placement.threads_per_rank
+        threads = settings.placements.default.threads_per_rank
         return Worker(threads=threads, preload=settings.preload, gpu=gpu)
 
     def _hand_out(self) -> None:
@@ -206,20 +175,14 @@ class _Run:
 
         A stage that computes on a GPU waits for a worker that has one; no other stage takes it.
         """
-        self._block_dependants()
-        ready = [
-            stage
-            for stage in self.waiting.values()
-            if all(below.key in self.built for below in stage.inputs.values())
-        ]
-        ready.sort(key=lambda stage: -self.rank[stage.key])
-        for stage in ready:
+        self.ready.sort(key=lambda stage: -self.rank[stage.key])
+        for stage in list(self.ready):
             needs = self._needs_gpu(stage)
             idle = (one for one in self.workers if one.job is None)
             worker = next((one for one in idle if (one.gpu != NO_GPU) == needs), None)
             if worker is None:
                 continue
-            del self.waiting[stage.key]
+            self.ready.remove(stage)
             self.running[stage.key] = stage
             self.watcher.started(stage)
             try:
@@ -227,16 +190,9 @@ class _Run:
             except (BrokenPipeError, ConnectionError):
                 self._lost(worker, stage)
 
-    def _block_dependants(self) -> None:
-        dead = set(self.failed) | {stage.key for stage in self.blocked}
-        for stage in self.order:
-            if stage.key in self.waiting and any(b.key in dead for b in stage.inputs.values()):
-                dead.add(stage.key)
-                self.blocked.append(self.waiting.pop(stage.key))
-
     def _job(self, stage: Stage) -> Job:
-        placement = self.settings.placement
-        if stage.kind not in RANKED:
+        placement = self.settings.placements.of(stage.kind)
+        if stage.kind not in TORCHRUN_KINDS:
             placement = replace(
                 Placement(), name=placement.name, threads_per_rank=placement.threads_per_rank
             )
@@ -285,13 +241,27 @@ class _Run:
         if end.error is not None:
             self.failed[stage.key] = end.error
             self._note_failure(stage, end.error)
+            self._block(stage)
         else:
             path = self.store.find(stage.kind, stage.key)
             assert path is not None
             self.built[stage.key] = path
             self.made.append(stage)
-            write_provenance(self.store, stage, end=end, settings=self.settings)
+            self.ready += self.graph.end(stage.key)
+            price = self.settings.prices.get(stage.key)
+            write_provenance(
+                self.store,
+                Ticket.of(stage),
+                end=end,
+                placement=self.settings.placements.of(stage.kind),
+                work=price.work if price is not None else 0.0,
+            )
         self.watcher.finished(stage, end)
+
+    def _block(self, stage: Stage) -> None:
+        """What needs a stage that failed is not run."""
+        known = {one.key for one in self.blocked}
+        self.blocked += [one for one in self.graph.behind(stage.key) if one.key not in known]
 
     def _note_failure(self, stage: Stage, error: FrontloadError) -> None:
         """Keeps the message for `frontload status`; a full disk must not hide it from the run."""
@@ -299,27 +269,3 @@ class _Run:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{error}\n", encoding="utf-8")
-
-
-def write_provenance(store: Store, stage: Stage, *, end: Finished, settings: Settings) -> None:
-    """Records when and where a stage was made, beside the artifact and never in it."""
-    path = store.provenance_file(Ticket.of(stage))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(
-        path,
-        {
-            "key": stage.key,
-            "label": stage.label,
-            "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "work": price.work if (price := settings.prices.get(stage.key)) else 0.0,
-            "cpu_seconds": round(end.cpu_seconds, 3),
-            "wall_seconds": round(end.wall_seconds, 3),
-            "host": socket.gethostname(),
-            "cores": num_cores(),
-            "python": platform.python_version(),
-            FIELD: asdict(end.made_on),
-            "commit": find_commit(),
-            "placement": asdict(settings.placement),
-        },
-        is_synced=True,
-    )

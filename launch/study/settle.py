@@ -21,38 +21,56 @@ def settle(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
 
     Raises: RecipeError naming file, line and key of the layout or the file that does not fit.
     """
-    _check_machine(loaded)
+    _check_places(loaded)
     recipe = loaded.value
-    for section in ("pretraining", "sft"):
+    for kind, section in (("pretrain", "pretraining"), ("sft", "sft")):
         knobs = getattr(recipe, section)
+        placement = recipe.placements.get(kind, recipe.placement)
         try:
-            cut_batch(recipe.model, knobs, placement=recipe.placement)
-            check_layers(recipe.placement, find_precision(knobs.precision))
+            cut_batch(recipe.model, knobs, placement=placement)
+            check_layers(placement, find_precision(knobs.precision))
         except RecipeError as error:
             path = error.asked.replace("training.", f"{section}.")
             raise loaded.refuse_at(path, error) from error
     if recipe.rl is not None:
         try:
-            check_parts(grpo_recipe(recipe.rl, recipe.model, seed=1), Placement())
+            placement = recipe.placements.get("grpo", recipe.placement)
+            where = Placement() if placement.gpus is None else placement
+            check_parts(grpo_recipe(recipe.rl, recipe.model, seed=1), where)
         except RecipeError as error:
             raise loaded.refuse_at(f"rl.{error.asked}", error) from error
     return pin_own_files(loaded)
 
 
-def _check_machine(loaded: Loaded[StudyRecipe]) -> None:
-    """A study is made on the machine of the command."""
-    placement = loaded.value.placement
-    if placement.num_nodes != 1:
+def _check_places(loaded: Loaded[StudyRecipe]) -> None:
+    """Every kind of stage runs where its placement can be had: here, or as jobs of one cluster."""
+    recipe = loaded.value
+    places = {"placement": recipe.placement}
+    places |= {f"placements.{kind}": one for kind, one in recipe.placements.items()}
+    for path, placement in places.items():
+        if placement.num_nodes != 1 and placement.slurm is None:
+            raise loaded.refuse(
+                f"{path}.num_nodes",
+                found=f"is {placement.num_nodes}",
+                rule="without a `slurm` section the stages of a study run on one machine",
+                do="write 1, or add placement.slurm",
+            )
+        if placement.kernels == TRANSFORMER_ENGINE and placement.gpus is None:
+            raise loaded.refuse(
+                f"{path}.kernels",
+                found=f"is {TRANSFORMER_ENGINE} in a placement without `gpus`",
+                rule="these layers need CUDA, and a placement without `gpus` shows a study none",
+                do="write torch, or add `gpus`",
+            )
+    folders = {
+        path: one.slurm.shared_folder if one.slurm else "this machine"
+        for path, one in places.items()
+    }
+    if len(set(folders.values())) > 1:
         raise loaded.refuse(
-            "placement.num_nodes",
-            found=f"is {placement.num_nodes}",
-            rule="the stages of a study run on one machine",
-            do="write 1",
-        )
-    if placement.kernels == TRANSFORMER_ENGINE and placement.gpus is None:
-        raise loaded.refuse(
-            "placement.kernels",
-            found=f"is {TRANSFORMER_ENGINE} in a placement without `gpus`",
-            rule="these layers need CUDA, and a placement without `gpus` shows a study none",
-            do="write torch, or add `gpus`",
+            "placements",
+            found=", ".join(f"{path}: {folder}" for path, folder in folders.items()),
+            rule="a stage reads what another one left: all run on this machine, or as jobs of one "
+            "cluster with one shared folder",
+            do="write the same slurm.shared_folder in all of them, or choose other placements",
         )

@@ -35,8 +35,9 @@ MIXER_BACKWARD_FACTOR = 2.5  # of the forward traffic: mamba-ssm's kernels make 
 class Overlap:
     """Shares of the communication that run beside the computation. The defaults are this engine's.
 
-    `megatron_ext/ranks/settings.py` turns every overlap of Megatron off. Other stacks' are stated where
-    their public runs are compared with this model (tests/unit/megatron_ext/test_public_runs.py).
+    `megatron_ext/ranks/settings.py` turns every overlap of Megatron off. Those of other stacks are
+    stated where their public runs are compared with this model
+    (tests/unit/megatron_ext/test_public_runs.py).
     """
 
     gradients: float = 0.0  # with the backward pass of the last micro-batch

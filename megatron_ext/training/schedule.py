@@ -5,7 +5,7 @@ import math
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Optimizer, Schedule
 
-KINDS = ("cosine", "wsd", "constant")
+KINDS = ("cosine", "wsd", "constant", "plateau")
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -20,6 +20,8 @@ def check_schedule(schedule: Schedule) -> None:
             rule=f"one of {', '.join(KINDS)}",
             do="write cosine",
         )
+    if schedule.kind == "plateau":
+        return
     decay = schedule.decay_share if schedule.kind == "wsd" else 0.0
     if min(schedule.warmup_share, decay) < 0 or schedule.warmup_share + decay > 1:
         raise RecipeError(
@@ -42,12 +44,14 @@ def learning_rate(optimizer: Optimizer, schedule: Schedule, sample: int) -> floa
 
     Warm-up rises linearly from 0 to the peak. Cosine then falls to the minimum at `total_samples`.
     WSD holds the peak and falls in its last `decay_share` as 1 - sqrt(progress). After the end the
-    rate stays where it is.
+    rate stays where it is. A plateau is WSD without an end: warm-up by samples, then the peak.
 
     Source: Haegele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training
         durations", section 3 (the 1 - sqrt form).
     """
     peak, low = optimizer.learning_rate, optimizer.min_learning_rate
+    if schedule.kind == "plateau":
+        return peak * min(sample / max(schedule.warmup_samples, 1), 1.0)
     done = min(sample / schedule.total_samples, 1.0)
     if done < schedule.warmup_share:
         return peak * done / schedule.warmup_share

@@ -14,7 +14,10 @@ def at_least(loaded: Loaded[Any], path: str, *, value: float, least: float) -> N
     """Refuses a number below `least`, naming its place."""
     if value < least:
         raise loaded.refuse(
-            path, found=f"is {value:g}", rule=f"it is {least:g} or more", do="change it"
+            path,
+            found=f"is {_number(value)}",
+            rule=f"it is {_number(least)} or more",
+            do="change it",
         )
 
 
@@ -28,8 +31,16 @@ def at_most(loaded: Loaded[Any], path: str, *, value: float, most: float) -> Non
     """Refuses a number above `most`, naming its place."""
     if value > most:
         raise loaded.refuse(
-            path, found=f"is {value:g}", rule=f"it is {most:g} or less", do="change it"
+            path,
+            found=f"is {_number(value)}",
+            rule=f"it is {_number(most)} or less",
+            do="change it",
         )
+
+
+def _number(value: float) -> str:
+    """Whole numbers in full, others in six digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def share(loaded: Loaded[Any], path: str, *, value: float, is_needed: bool = False) -> None:

@@ -26,7 +26,6 @@ PARENT_FOLDERS = (
     "placements",
     "curations",
     "blends",
-    "cluster_studies",
 )
 """Where a parent is looked for that is not beside its child."""
 
@@ -44,6 +43,15 @@ class Loaded[T]:
         """The error about the value at `path`, naming the file and line that set it."""
         return RecipeError(f"{self._place(path)}: {path}", found=found, rule=rule, do=do)
 
+    def section[S](self, path: str, value: S) -> "Loaded[S]":
+        """A part of the recipe by itself, for a check that knows no more."""
+        below = {
+            place.removeprefix(path).removeprefix("."): where
+            for place, where in self.places.items()
+            if place == path or place.startswith(f"{path}.")
+        }
+        return Section(value=value, places=below or {"": self._place(path)}, path=path)
+
     def refuse_at(self, path: str, error: RecipeError) -> RecipeError:
         """An error of who knew no file, said of the value at `path`."""
         return self.refuse(path, found=error.found, rule=error.rule, do=error.do)
@@ -58,6 +66,18 @@ class Loaded[T]:
             if place is not None:
                 return place
         return self.places[""]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section[T](Loaded[T]):
+    """A part of a recipe; its messages name the whole path."""
+
+    path: str
+
+    def refuse(self, path: str, *, found: str, rule: str, do: str) -> RecipeError:
+        """As of the whole recipe."""
+        full = f"{self.path}.{path}" if path else self.path
+        return RecipeError(f"{self._place(path)}: {full}", found=found, rule=rule, do=do)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -204,19 +224,37 @@ def _expand(tree: Tree, kind: Any, path: Path) -> Tree:
     entries = dict(tree.value)
     for item in dataclasses.fields(kind):
         folder, value = item.metadata.get("folder"), entries.get(item.name)
-        if folder is None or value is None or not isinstance(value.value, str):
+        plain = _strip_optional(kinds[item.name])
+        if value is None or value.tag == "null":
             continue
-        found = find_recipe(folder, value.value, beside=path.resolve().parent.parent)
-        if found is None:
-            raise RecipeError(
-                f"{value.place}: {item.name}",
-                found=f"'{value.value}' is not a file of recipes/{folder}",
-                rule=f"`{item.name}` names one of recipes/{folder}/*.yaml",
-                do=nearest(value.value, recipe_names(folder)),
-            )
-        named = read_tree(found, _strip_optional(kinds[item.name]), seen=())
-        entries[item.name] = dataclasses.replace(named, is_file=True)
-    return Tree(value=entries, place=tree.place)
+        if folder is None:
+            entries[item.name] = _expand(value, plain, path)
+        elif isinstance(value.value, str):
+            entries[item.name] = _named_file(value, plain, path=path, folder=folder, key=item.name)
+        elif typing.get_origin(plain) is dict and isinstance(value.value, dict):
+            member = typing.get_args(plain)[1]
+            named = {
+                key: _named_file(one, member, path=path, folder=folder, key=f"{item.name}.{key}")
+                if isinstance(one.value, str)
+                else one
+                for key, one in value.value.items()
+            }
+            entries[item.name] = dataclasses.replace(value, value=named)
+    return dataclasses.replace(tree, value=entries)
+
+
+def _named_file(value: Tree, kind: Any, *, path: Path, folder: str, key: str) -> Tree:
+    """The content of a recipe file that a field names."""
+    name = str(value.value)
+    found = find_recipe(folder, name, beside=path.resolve().parent.parent)
+    if found is None:
+        raise RecipeError(
+            f"{value.place}: {key}",
+            found=f"'{name}' is not a file of recipes/{folder}",
+            rule=f"`{key}` names one of recipes/{folder}/*.yaml",
+            do=nearest(name, recipe_names(folder)),
+        )
+    return dataclasses.replace(read_tree(found, kind, seen=()), is_file=True)
 
 
 # ---------------------------------------------------------------- conversion

@@ -1,5 +1,6 @@
 """Placement: where a stage runs. Recorded in the provenance, never hashed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from frontload.recipes.machines.cluster import TORCH, Gpus, RlPlacement, Slurm
@@ -34,3 +35,20 @@ class Placement:
     @property
     def world_size(self) -> int:
         return self.num_nodes * self.ranks_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placements:
+    """Where each kind of stage of a study runs."""
+
+    default: Placement
+    by_kind: Mapping[str, Placement] = field(default_factory=dict)
+
+    def of(self, kind: str) -> Placement:
+        """The placement of a kind."""
+        return self.by_kind.get(kind, self.default)
+
+    @property
+    def all(self) -> tuple[Placement, ...]:
+        """The default first."""
+        return (self.default, *self.by_kind.values())

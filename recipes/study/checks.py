@@ -1,34 +1,32 @@
 """What must hold between the numbers of a study before any of it is made. Checked once, here."""
 
 from dataclasses import fields
-from fractions import Fraction
-from math import lcm
 
-from frontload.recipes.artifact import CORPUS_SETS, FAMILIES
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.grammar.limits import (
-    TOLERANCE,
-    at_least,
-    choice,
-    distinct,
-    levels,
-    schedule,
-    share,
-    shares,
-)
+from frontload.recipes.grammar.limits import at_least, at_most, choice, distinct, schedule, share
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_placement
-from frontload.recipes.schema import ReasoningWriter
+from frontload.recipes.stage import REVISION
+from frontload.recipes.study.corpus_checks import check_corpus, check_mixes
 from frontload.recipes.study.ends import check_floors
+from frontload.recipes.study.point_checks import check_points
+from frontload.recipes.study.points import (
+    BASE,
+    first_phase_tokens,
+    grid_arms,
+    mixed_tokens,
+    single_arm,
+)
+from frontload.recipes.study.raw_checks import set_names
 from frontload.recipes.study.reinforcement import check_rl
-from frontload.recipes.study.schema import StudyRecipe, TrainingKnobs
+from frontload.recipes.study.schema import MixKnobs, StudyRecipe, TrainingKnobs
 
-BASE = "base"
 PRECISIONS = ("fp32", "bf16")
 PATTERN_LETTERS = "M*-"
 TOKENIZERS = ("word", "byte_bpe")
 MODEL_FLAGS = ("pattern", "tie_embeddings")
 POSITIVE = ("sequence_tokens", "global_batch_sequences", "tokens", "learning_rate")
+LARGEST_SEED = 2**31 - 1  # veRL and numpy take no larger one
 MOST_SEEDS = 100  # each is the whole study again; the plan of 100,000 filled the memory
 
 
@@ -38,146 +36,44 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     Raises: RecipeError with the place, the value, the rule and the nearest number that fits.
     """
     recipe = loaded.value
-    if not 1 <= recipe.seeds <= MOST_SEEDS:
-        raise loaded.refuse(
-            "seeds",
-            found=f"is {recipe.seeds}",
-            rule=f"a study has at least one seed, and at most {MOST_SEEDS}",
-            do=f"write 1 to {MOST_SEEDS}",
-        )
+    _check_seeds(loaded)
     check_floors(loaded)
     check_placement(loaded, recipe.placement, under="placement.")
-    _check_corpus(loaded)
-    _check_mixes(loaded)
+    for kind, placement in recipe.placements.items():
+        choice(loaded, f"placements.{kind}", value=kind, names=tuple(REVISION))
+        check_placement(loaded, placement, under=f"placements.{kind}.")
+    check_corpus(loaded)
+    check_mixes(loaded)
     _check_model(loaded)
     for section in ("pretraining", "sft"):
         _check_training(loaded, section)
     _check_phases(loaded)
     _check_sft(loaded)
+    check_points(loaded)
     _check_epochs(loaded)
     _check_suites(loaded)
     check_rl(loaded)
 
 
-def _check_corpus(loaded: Loaded[StudyRecipe]) -> None:
-    recipe = loaded.value
-    if (recipe.synthesis is None) == (recipe.own is None):
-        both = recipe.own is not None
+def _check_seeds(loaded: Loaded[StudyRecipe]) -> None:
+    seeds = loaded.value.seeds
+    distinct(loaded, "seeds", names=seeds)
+    if not 1 <= len(seeds) <= MOST_SEEDS:
         raise loaded.refuse(
-            "own" if both else "synthesis",
-            found="synthesis and own are both set" if both else "neither synthesis nor own is set",
-            rule="a study's corpus comes from exactly one of them",
-            do="set one of them to null" if both else "add one of the two sections",
+            "seeds",
+            found=f"{len(seeds)} seeds",
+            rule=f"a study has at least one seed, and at most {MOST_SEEDS}",
+            do="list them, e.g. [1, 2, 3], or give --seeds 3",
         )
-    if recipe.synthesis is None:
-        return
-    for name in ("ldq", "shq"):
-        writer: ReasoningWriter = getattr(recipe.synthesis, name)
-        for family in writer.families:
-            path = f"synthesis.{name}.families.{family}"
-            choice(loaded, path, value=family, names=FAMILIES)
-        shares(loaded, f"synthesis.{name}.families", of=writer.families, what="family")
-        for knob in ("long_share", "short_share", "wrong_share"):
-            share(loaded, f"synthesis.{name}.{knob}", value=getattr(writer, knob))
-        if writer.long_share + writer.short_share > 1.0 + TOLERANCE:
-            raise loaded.refuse(
-                f"synthesis.{name}.short_share",
-                found=f"long_share + short_share is {writer.long_share + writer.short_share:g}",
-                rule="together they are at most 1; the rest has no trace",
-                do="lower one of them",
-            )
-        levels(loaded, f"synthesis.{name}", low=writer.level_low, high=writer.level_high)
-
-
-def _check_mixes(loaded: Loaded[StudyRecipe]) -> None:
-    recipe = loaded.value
-    members = ("base", "own") if recipe.own is not None else CORPUS_SETS[:3]
-    mixes = tuple(recipe.mixes)
-    for name, mix in recipe.mixes.items():
-        distinct(loaded, f"mixes.{name}.members", names=mix.members)
-        if not mix.members:
-            raise loaded.refuse(
-                f"mixes.{name}.members",
-                found="is empty",
-                rule="a mix is the union of one or more sets of the corpus",
-                do="name some of " + ", ".join(members),
-            )
-        for member in mix.members:
-            choice(loaded, f"mixes.{name}.members", value=member, names=members)
-        for member, kept in mix.share_of_member.items():
-            path = f"mixes.{name}.share_of_member.{member}"
-            choice(loaded, path, value=member, names=mix.members)
-            share(loaded, path, value=kept, is_needed=True)
-    for path, listed in (
-        ("arms", recipe.arms),
-        ("ratio_arms", recipe.ratio_arms),
-        ("sft.mixes", recipe.sft.mixes),
-        ("sft.cells", recipe.sft.cells),
-    ):
-        distinct(loaded, path, names=listed)
-    for path, mix in _mixes_used(recipe):
-        choice(loaded, path, value=mix, names=mixes)
-        if path.startswith("sft.") and BASE in recipe.mixes[mix].members:
-            raise loaded.refuse(
-                path,
-                found=f"'{mix}' holds base text",
-                rule="SFT packs conversations: a question and its answer",
-                do="name a mix without the member base",
-            )
-    arms = _arm_names(loaded)
-    for place, cell in enumerate(recipe.sft.cells):
-        choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
-        if cell.multiplier < 1:
-            raise loaded.refuse(
-                f"sft.cells.{place}.multiplier",
-                found=f"is {cell.multiplier}",
-                rule="an SFT budget is a whole multiple of sft.tokens",
-                do="write 1 or more",
-            )
-
-
-def _mixes_used(recipe: StudyRecipe) -> list[tuple[str, str]]:
-    used = [(f"arms.{place}", mix) for place, mix in enumerate(recipe.arms)]
-    used += [(f"ratio_arms.{place}.mix", arm.mix) for place, arm in enumerate(recipe.ratio_arms)]
-    used += [(f"sft.mixes.{place}", mix) for place, mix in enumerate(recipe.sft.mixes)]
-    used += [(f"sft.cells.{place}.mix", cell.mix) for place, cell in enumerate(recipe.sft.cells)]
-    return [*used, ("mixes", BASE)]
-
-
-def _arm_names(loaded: Loaded[StudyRecipe]) -> tuple[str, ...]:
-    """The arms by name, those off the grid last; each of them is another one."""
-    recipe = loaded.value
-    if not recipe.arms:
-        raise loaded.refuse(
-            "arms",
-            found="is empty",
-            rule="a study compares one pretraining or more",
-            do="write e.g. [base, ldq]",
-        )
-    names = list(recipe.arms)
-    for place, arm in enumerate(recipe.ratio_arms):
-        name = _ratio_name(arm.mix, arm.base_share)
-        if arm.mix == BASE or name in names:
-            raise loaded.refuse(
-                f"ratio_arms.{place}",
-                found="has the mix base" if arm.mix == BASE else f"is called {name} as another is",
-                rule="an arm off the grid has another share of base, to a percent, than any other",
-                do="name a mix of reasoning"
-                if arm.mix == BASE
-                else "write shares that differ by a percent or more",
-            )
-        names.append(name)
-    return tuple(names)
-
-
-def _ratio_name(mix: str, base_share: float) -> str:
-    base = round(100 * base_share)
-    return f"{mix}@{base}-{100 - base}"
+    for place, seed in enumerate(seeds):
+        at_least(loaded, f"seeds.{place}", value=seed, least=1)
+        at_most(loaded, f"seeds.{place}", value=seed, most=LARGEST_SEED)
 
 
 def _check_model(loaded: Loaded[StudyRecipe]) -> None:
     recipe, model = loaded.value, loaded.value.model
-    choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
+    if recipe.tokenizer is not None:
+        choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
     for field in fields(model):
         if field.name not in MODEL_FLAGS and getattr(model, field.name) <= 0:
             raise loaded.refuse(
@@ -201,7 +97,7 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
                 rule="a layer is M (Mamba-2), * (attention) or - (MLP)",
                 do="write one of these letters a layer, e.g. M*-M*-",
             )
-    if model.vocab_size < recipe.tokenizer.vocab_size:
+    if recipe.tokenizer is not None and model.vocab_size < recipe.tokenizer.vocab_size:
         raise loaded.refuse(
             "model.vocab_size",
             found=f"{model.vocab_size} rows for up to {recipe.tokenizer.vocab_size} tokens",
@@ -262,10 +158,6 @@ def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
             )
 
 
-def _fraction(share: float) -> Fraction:
-    return Fraction(repr(share))
-
-
 def _refuse_budget(loaded: Loaded[StudyRecipe], path: str, *, unit: int, why: str) -> RecipeError:
     tokens = getattr(loaded.value, path.split(".")[0]).tokens
     below, above = tokens // unit * unit, (tokens // unit + 1) * unit
@@ -295,19 +187,33 @@ def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
                 "1, neither of them",
                 do="write e.g. 0.8; `arms: [base]` is the control without reasoning",
             )
-    first = _fraction(knobs.first_phase_share)
-    batches = first.denominator
-    sequences = lcm(*(((1 - first) * _fraction(ratio)).denominator for ratio in ratios.values()))
+    first = first_phase_tokens(knobs)
     size = knobs.sequence_tokens
-    unit = lcm(size * knobs.global_batch_sequences * batches, size * sequences)
+    unit = size * knobs.global_batch_sequences
     if knobs.tokens % unit:
         raise _refuse_budget(
             loaded,
             "pretraining.tokens",
             unit=unit,
-            why=f"each phase is whole batches of {knobs.global_batch_sequences} sequences of "
-            f"{size} tokens and each source whole sequences: a multiple of {unit:_}",
+            why=f"a budget is whole batches of {knobs.global_batch_sequences} sequences of "
+            f"{size} tokens: a multiple of {unit:_}",
         )
+    if not 0 < first < knobs.tokens:
+        raise loaded.refuse(
+            "pretraining.first_phase_share",
+            found=f"{knobs.first_phase_share:g} of {knobs.tokens:_} tokens are {first:_}",
+            rule="both phases have whole batches, to the nearest one",
+            do="write a share nearer to 0.5, or more tokens",
+        )
+    for path, ratio in ratios.items():
+        mixed = mixed_tokens(knobs, ratio)
+        if not 0 < mixed < knobs.tokens - first:
+            raise loaded.refuse(
+                path,
+                found=f"leaves {mixed:_} tokens of reasoning of {knobs.tokens - first:_}",
+                rule="the second phase has whole sequences of base text and of reasoning",
+                do="write a share nearer to 0.5, or more tokens",
+            )
 
 
 def _check_sft(loaded: Loaded[StudyRecipe]) -> None:
@@ -325,23 +231,29 @@ def _check_sft(loaded: Loaded[StudyRecipe]) -> None:
 
 def _known_size(recipe: StudyRecipe, mix: str) -> int | None:
     """Word tokens of a mix where the recipe states them; None where only the data can tell."""
-    knobs, synthesis = recipe.mixes[mix], recipe.synthesis
-    if synthesis is None or knobs.min_answer_tokens:
+    synthesis = recipe.synthesis
+    if synthesis is None or recipe.mixes[mix].min_answer_tokens:
         return None
+    knobs = recipe.mixes[mix]
     sizes = {
         "base": synthesis.base_tokens,
         "ldq": synthesis.ldq.tokens,
         "shq": synthesis.shq.tokens,
     }
-    return sum(round(sizes[one] * knobs.share_of_member.get(one, 1.0)) for one in knobs.members)
+    return sum(round(sizes[one] * _share_kept(knobs, one)) for one in knobs.members)
+
+
+def _share_kept(knobs: MixKnobs, member: str) -> float:
+    begin, end = knobs.part_of_member.get(member, (0.0, 1.0))
+    return (end - begin) * knobs.share_of_member.get(member, 1.0)
 
 
 def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
     """No source is asked for more passes than allowed, where its size is known beforehand."""
     recipe, knobs = loaded.value, loaded.value.pretraining
-    second = knobs.tokens - round(knobs.tokens * knobs.first_phase_share)
+    names = set_names(recipe)
     for mix, allowed in knobs.max_epochs.items():
-        choice(loaded, f"pretraining.max_epochs.{mix}", value=mix, names=tuple(recipe.mixes))
+        choice(loaded, f"pretraining.max_epochs.{mix}", value=mix, names=names)
         if allowed <= 0.0:
             raise loaded.refuse(
                 f"pretraining.max_epochs.{mix}",
@@ -350,12 +262,11 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
                 do="write 1.0, or more to let it be repeated",
             )
     budgets: dict[str, int] = {}
-    grid = [(mix, 1.0 if mix == BASE else knobs.base_share) for mix in recipe.arms]
-    for mix, ratio in grid + [(arm.mix, arm.base_share) for arm in recipe.ratio_arms]:
-        base = round(second * ratio)
-        budgets[BASE] = max(budgets.get(BASE, 0), knobs.tokens - second + base)
-        if mix != BASE:
-            budgets[mix] = max(budgets.get(mix, 0), second - base)
+    arms = list(grid_arms(recipe).values())
+    for arm in arms + [single_arm(recipe, point) for point in recipe.points]:
+        base = knobs.tokens - arm.reasoning_tokens
+        for mix, tokens in ((BASE, base), *arm.windows):
+            budgets[mix] = max(budgets.get(mix, 0), tokens)
     for mix, tokens in budgets.items():
         if mix not in knobs.max_epochs:
             raise loaded.refuse(

@@ -48,8 +48,9 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
     if recipe.own is not None:
         all_at_least(loaded, "own", of=recipe.own, least=OWN)
     tokenizer = recipe.tokenizer
-    least = LEAST_VOCABULARY.get(tokenizer.kind, 1)
-    at_least(loaded, "tokenizer.vocab_size", value=tokenizer.vocab_size, least=least)
+    if tokenizer is not None:
+        least = LEAST_VOCABULARY.get(tokenizer.kind, 1)
+        at_least(loaded, "tokenizer.vocab_size", value=tokenizer.vocab_size, least=least)
     for name, mix in recipe.mixes.items():
         all_at_least(loaded, f"mixes.{name}", of=mix, least={"min_answer_tokens": 0})
     for name in ("base", "sft"):
@@ -58,7 +59,7 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
         if knobs.temperature:
             path = f"evaluation.{name}.temperature"
             at_least(loaded, path, value=knobs.temperature, least=LEAST_TEMPERATURE)
-    shots = {"base": MOST_SHOTS["own" if recipe.own is not None else "synthesis"], "sft": 0}
+    shots = {"base": MOST_SHOTS["synthesis" if synthesis is not None else "own"], "sft": 0}
     for name, most in shots.items():  # the sft suite shows none
         path = f"evaluation.{name}.num_shots"
         at_most(loaded, path, value=getattr(recipe.evaluation, name).num_shots, most=most)
@@ -67,7 +68,7 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
         path = f"evaluation.seed_spreads.{name}"
         choice(loaded, path, value=name.partition("/")[0], names=("pt", "sft", "rl"))
         at_least(loaded, path, value=value, least=0)
-    if recipe.rl is not None:
+    if recipe.rl is not None and recipe.rl.prompts is not None:
         prompts = recipe.rl.prompts
         at_least(loaded, "rl.prompts.num_prompts", value=prompts.num_prompts, least=1)
         for family in prompts.families:

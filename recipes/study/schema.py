@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 from frontload.recipes.machines.placement import Placement
-from frontload.recipes.runs.grpo import Grpo, RlOptimizer, Sampling
+from frontload.recipes.runs.curation import Curation
+from frontload.recipes.runs.grpo import MARKS, Grpo, RlOptimizer, Sampling
 from frontload.recipes.schema import Model, OwnData, Synthesis, Tokenizer
 
 
@@ -14,6 +15,26 @@ class MixKnobs:
     members: tuple[str, ...]  # corpus sets whose plain union this is
     min_answer_tokens: int  # keep answers of ldq strictly longer than this; 0 = keep all
     share_of_member: dict[str, float]  # member -> share kept; absent = 1.0
+    # member -> [from, to] of its seeded order: [0.0, 0.5] and [0.5, 1.0] share no row
+    part_of_member: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawKnobs:
+    """Raw files of any size, and how they become sets. Paths: seen from the command's folder."""
+
+    revision: str  # of the files, in your words: another one makes everything anew
+    seed: int  # of the prompts of reinforcement learning
+    tokenizer: str  # a tokenizer.json, or a folder with one
+    base_files: tuple[str, ...]  # base text; globs allowed
+    base_field: str  # the field that holds it
+    curation: Curation = field(metadata={"folder": "curations"})  # makes the sets
+    items: str  # JSONL of the questions that score the models
+    heldout: str  # JSONL of worked answers for the held-out loss
+    over_long: str  # what packs do with conversations longer than a row: drop or split_at_turn
+    prompts: tuple[str, ...] = ()  # the two files of Nemotron-CrossThink, general and math
+    general_to_math: str = "2:1"
+    validation_prompts: int = 0  # of them, kept out of training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +62,12 @@ class TrainingKnobs:
 class PretrainingKnobs(TrainingKnobs):
     """Two phases: pure base (the shared trunk), then base and one reasoning mix (the branch)."""
 
-    first_phase_share: float  # share of the budget spent on pure base
+    first_phase_share: float  # share of the budget spent on pure base, to the nearest whole batch
     base_share: float  # share of base in the second phase; 1 - base_share is reasoning
-    max_epochs: dict[str, float]  # mix -> most passes over it, both phases together
+    max_epochs: dict[str, float]  # mix -> most passes over it, all phases together
+    # mix -> the sets it is the union of and their sizes in tokens: read side by side in proportion,
+    # where the union has no index of its own
+    parts: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +96,26 @@ class SftKnobs(TrainingKnobs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PointTuning:
+    """The fine-tuning of a listed point."""
+
+    mix: str
+    tokens: int  # 0 = none: the model as pretraining left it, scored as fine-tuned ones are
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointKnobs:
+    """One model off the grid, asked for by itself."""
+
+    windows: dict[str, int]  # reasoning set -> its tokens in pretraining; {} = base text alone
+    onset_tokens: int | None = None  # of base text before them; absent = the first phase
+    sft: PointTuning | None = None
+    rl: bool = False
+    seeds: tuple[int, ...] = ()  # () = the study's
+    suites: tuple[str, ...] = ()  # base, sft or both; () = base before SFT, sft after it
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuiteKnobs:
     """How one evaluation suite samples."""
 
@@ -89,6 +133,7 @@ class EvaluationKnobs:
     base: SuiteKnobs
     sft: SuiteKnobs
     min_effect: float  # smallest difference called an effect, percentage points
+    suites_of_pretrained: tuple[str, ...] = ("base",)  # "sft" too: before and after SFT compare
     seed_spreads: dict[str, float] = field(default_factory=dict)
     """`stage/metric` -> standard deviation of one cell over seeds, points: what a study of several
     seeds found (seed_spreads of its cells.json), from which one of one seed says how many it needs.
@@ -117,7 +162,7 @@ class RlCell:
 class RlKnobs:
     """Stage 3: GRPO on top of some SFT cells, as `GrpoRecipe` states it."""
 
-    prompts: RlPromptKnobs
+    prompts: RlPromptKnobs | None = None  # absent with `raw`, which names files
     cells: tuple[RlCell, ...]
     batch_prompts: int
     mini_batch_prompts: int
@@ -132,23 +177,30 @@ class RlKnobs:
     rollout: str
     validate_every_steps: int
     checkpoint_every_steps: int
+    reward_layout: str = MARKS  # the study's models write the template's marks
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecipe:
-    """A crossed study: pretraining arms x SFT mixes x seeds, with its evaluation."""
+    """A study: the paper's grid of arms x SFT mixes x seeds, further points, their evaluation."""
 
-    seeds: int  # number of seeds, 1 .. seeds: of the weights, the data order and the sampling
-    synthesis: Synthesis | None = None  # exactly one of synthesis and own
+    seeds: tuple[int, ...]  # of the weights, the data order and the sampling
+    synthesis: Synthesis | None = None  # exactly one of synthesis, own and raw
     own: OwnData | None = None
-    tokenizer: Tokenizer
-    mixes: dict[str, MixKnobs]
+    raw: RawKnobs | None = None
+    tokenizer: Tokenizer | None = None  # absent with `raw`, which names one
+    mixes: dict[str, MixKnobs] = field(default_factory=dict)  # those of `raw` are its sets
     model: Model = field(metadata={"folder": "models"})
     pretraining: PretrainingKnobs
     arms: tuple[str, ...]  # mix of the second phase; `base` is the control
     ratio_arms: tuple[RatioArm, ...]
     sft: SftKnobs
+    points: tuple[PointKnobs, ...] = ()  # further models, one by one
     rl: RlKnobs | None = None  # absent: Table 3 and the hypotheses about RL stay open
     evaluation: EvaluationKnobs
-    placement: Placement = field(metadata={"folder": "placements"})
+    placement: Placement = field(metadata={"folder": "placements"})  # of all kinds of stage ...
+    # ... but these: kind -> where its stages run
+    placements: dict[str, Placement] = field(
+        default_factory=dict, metadata={"folder": "placements"}
+    )
     expect: dict[str, str] = field(default_factory=dict)  # label -> key that must come out

@@ -12,7 +12,7 @@ from frontload.data_tools.prompts.length import PromptLimit, load_limit
 from frontload.eval.grading.grade import Kind
 from frontload.megatron_ext.checkpoints.files import check_same_model, write_model
 from frontload.megatron_ext.hf import convert
-from frontload.recipes.artifact import Inputs, prompts_file
+from frontload.recipes.artifact import Inputs, prompts_file, train_prompts, validation_prompts
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.recipes.runs.grpo_checks import num_validation_prompts
@@ -61,6 +61,12 @@ def prepare(recipe: GrpoRecipe, inputs: Inputs, scratch: Path) -> RunFiles:
         named = (("train", inputs["prompts"], files.train_prompts),)
         named += (("validation", inputs["validation"], files.validation_prompts),)
         for split, source, target in named:
+            write_file(recipe, source, target, split=split, limit=limit)
+    elif train_prompts(inputs["prompts"]).is_file():
+        folder = inputs["prompts"]
+        pairs = ((train_prompts(folder), files.train_prompts, "train"),)
+        pairs += ((validation_prompts(folder), files.validation_prompts, "validation"),)
+        for source, target, split in pairs:
             write_file(recipe, source, target, split=split, limit=limit)
     else:
         write_prompts(recipe, prompts_file(inputs["prompts"]), files, limit=limit)

@@ -8,7 +8,7 @@ import pytest
 from frontload.launch.jobs import Finished, Tick
 from frontload.launch.store import Store
 from frontload.launch.study.runner import Settings, run_stages
-from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.expand import load_study
 
@@ -40,7 +40,7 @@ def stages_below(wanted: set[str]) -> list[Stage]:
 
 def train(store: Store, **placement: int) -> dict[str, list[float]]:
     """Losses of every training stage under a placement."""
-    settings = Settings(placement=Placement(**placement), workers=1)
+    settings = Settings(placements=Placements(default=Placement(**placement)), workers=1)
     stages = stages_below(set(TRAINED))
     summary = run_stages(stages, store, settings=settings, watcher=Silent())
     assert not summary.failed

@@ -24,7 +24,7 @@ from frontload.launch.machine_kind import machine_kind  # noqa: E402
 from frontload.launch.store import Store, Ticket, check_content  # noqa: E402
 from frontload.launch.study.runner import Settings, Summary, run_stages  # noqa: E402
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError  # noqa: E402
-from frontload.recipes.machines.placement import Placement  # noqa: E402
+from frontload.recipes.machines.placement import Placement, Placements  # noqa: E402
 from frontload.recipes.stage import Stage  # noqa: E402
 
 
@@ -43,7 +43,9 @@ class Silent:
 
 
 def run(stages: Sequence[Stage], root: Path, *, workers: int = 2) -> Summary:
-    settings = Settings(placement=Placement(), workers=workers, registry=REGISTRY, preload=())
+    settings = Settings(
+        placements=Placements(default=Placement()), workers=workers, registry=REGISTRY, preload=()
+    )
     return run_stages(stages, Store(root), settings=settings, watcher=Silent())
 
 
@@ -302,7 +304,7 @@ def test_a_changed_byte_of_the_same_size_stops_what_reads_it(tmp_path: Path) -> 
 
 
 def test_the_longest_path_starts_first() -> None:
-    from frontload.launch.study.runner import critical_seconds
+    from frontload.launch.study.order import critical_seconds
 
     a, b, c, d, e = diamond()
     seconds = {a.key: 1.0, b.key: 5.0, c.key: 2.0, d.key: 1.0, e.key: 4.0}
@@ -323,7 +325,9 @@ def test_utilisation_counts_the_cpu_time_of_the_stages(tmp_path: Path) -> None:
 
 def run_ranks(stage: Stage, root: Path) -> Summary:
     placement = Placement(ranks_per_node=2, tensor_parallel=2)
-    settings = Settings(placement=placement, workers=1, registry=REGISTRY, preload=())
+    settings = Settings(
+        placements=Placements(default=placement), workers=1, registry=REGISTRY, preload=()
+    )
     return run_stages([stage], Store(root), settings=settings, watcher=Silent())
 
 
@@ -356,7 +360,12 @@ def test_a_rank_that_refuses_tells_its_own_four_parts(tmp_path: Path) -> None:
 
 def test_ranks_on_other_nodes_are_refused(tmp_path: Path) -> None:
     stage = Stage(kind="sft", label="x", recipe=toy("x").recipe)
-    settings = Settings(placement=Placement(num_nodes=2), workers=1, registry=REGISTRY, preload=())
+    settings = Settings(
+        placements=Placements(default=Placement(num_nodes=2)),
+        workers=1,
+        registry=REGISTRY,
+        preload=(),
+    )
     summary = run_stages([stage], Store(tmp_path), settings=settings, watcher=Silent())
     (error,) = summary.failed.values()
     assert "num_nodes" in error.asked

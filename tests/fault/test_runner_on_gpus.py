@@ -11,10 +11,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from toy_stages import REGISTRY, toy
 
 from frontload.launch.jobs import Finished, Tick
+from frontload.launch.shown.show import summary_lines
 from frontload.launch.store import Store
 from frontload.launch.study.runner import Settings, Summary, run_stages
-from frontload.launch.study.show import summary_lines
-from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.stage import Stage
 
 Seen = dict[str, Any]
@@ -36,7 +36,7 @@ def stages_of(kind: str, count: int, *, does: str = "see") -> list[Stage]:
 
 def run(stages: Sequence[Stage], root: Path, *, gpus: tuple[str, ...], workers: int = 2) -> Summary:
     settings = Settings(
-        placement=Placement(name="fake", threads_per_rank=3),
+        placements=Placements(default=Placement(name="fake", threads_per_rank=3)),
         workers=workers,
         gpus=gpus,
         registry=REGISTRY,

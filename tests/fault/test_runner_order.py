@@ -15,9 +15,10 @@ from frontload.launch.jobs import Finished, Tick
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study import runner
 from frontload.launch.study.crew import num_cores
+from frontload.launch.study.order import critical_seconds
 from frontload.launch.study.price import Price
-from frontload.launch.study.runner import Settings, Summary, critical_seconds, run_stages
-from frontload.recipes.machines.placement import Placement
+from frontload.launch.study.runner import Settings, Summary, run_stages
+from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.stage import Stage
 
 
@@ -44,7 +45,12 @@ class Told:
 def run(
     stages: Sequence[Stage], root: Path, *, told: Told | None = None, **settings: object
 ) -> Summary:
-    usual = {"placement": Placement(), "workers": 1, "registry": REGISTRY, "preload": ()}
+    usual = {
+        "placements": Placements(default=Placement()),
+        "workers": 1,
+        "registry": REGISTRY,
+        "preload": (),
+    }
     made = Settings(**{**usual, **settings})  # pyright: ignore[reportArgumentType]
     return run_stages(stages, Store(root), settings=made, watcher=told or Told())
 
@@ -101,7 +107,7 @@ def test_only_stages_with_ranks_get_the_layout_of_the_placement(tmp_path: Path) 
     recipe = toy("x", does="see").recipe
     stages = [Stage(kind=kind, label=kind, recipe=recipe) for kind in ("evaluate", "index")]
     wide = Placement(name="wide", ranks_per_node=2, tensor_parallel=2, threads_per_rank=3)
-    summary = run(stages, tmp_path, placement=wide)
+    summary = run(stages, tmp_path, placements=Placements(default=wide))
     assert len(summary.made) == 2
     for stage in stages:
         assert seen(tmp_path, stage)["OMP_NUM_THREADS"] == "3"
@@ -169,7 +175,9 @@ def test_the_cores_of_a_run_are_those_its_workers_can_use(tmp_path: Path) -> Non
     stages = [toy(f"x{size}", size=size) for size in (1, 2)]
     assert run(stages, tmp_path / "one", workers=1).cores == 1
     wide = Placement(threads_per_rank=2)
-    assert run(stages, tmp_path / "wide", placement=wide).cores == min(2, num_cores())
+    assert run(stages, tmp_path / "wide", placements=Placements(default=wide)).cores == min(
+        2, num_cores()
+    )
     many = run(stages, tmp_path / "many", workers=2 * num_cores())
     assert many.cores == num_cores()
     assert run(stages, tmp_path / "many").cores == num_cores(), "nothing to do"

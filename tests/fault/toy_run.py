@@ -7,17 +7,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toy_stages import REGISTRY, diamond
 
+from frontload.launch.shown.progress import Progress
 from frontload.launch.store import Store
-from frontload.launch.study.progress import Progress
 from frontload.launch.study.runner import Settings, run_stages
 from frontload.recipes.errors import FrontloadError
-from frontload.recipes.machines.placement import Placement
+from frontload.recipes.machines.placement import Placement, Placements
 
 
 def main() -> int:
     """Exit code as the command line's."""
     stages = diamond(does=sys.argv[2] if len(sys.argv) > 2 else "write")
-    settings = Settings(placement=Placement(), workers=2, registry=REGISTRY, preload=())
+    settings = Settings(
+        placements=Placements(default=Placement()), workers=2, registry=REGISTRY, preload=()
+    )
     try:
         summary = run_stages(
             stages, Store(Path(sys.argv[1])), settings=settings, watcher=Progress(stages, {})

@@ -32,7 +32,8 @@ def test_the_keys_of_the_shipped_studies_are_those_in_the_file() -> None:
 def test_a_three_seed_study_keeps_the_keys_of_the_first_seed() -> None:
     golden = set(GOLDEN.read_text().splitlines())
     three = {
-        f"laptop {stage.folder}" for stage in load_study("laptop", overrides=["seeds=3"]).stages
+        f"laptop {stage.folder}"
+        for stage in load_study("laptop", overrides=["seeds=[1, 2, 3]"]).stages
     }
     assert {line for line in golden if line.startswith("laptop ")} - three == {
         line for line in golden if line.startswith("laptop tabulate/")

@@ -26,7 +26,7 @@ from tests.gpu.speed import best_kernels
 
 STEPS = 500
 SHORT = (  # 300 steps of the trunk and 200 of a branch, on as much data as the arms ask for
-    "seeds=1", "pretraining.tokens=16_384_000", "synthesis.base_tokens=16_600_000",
+    "seeds=[1]", "pretraining.tokens=16_384_000", "synthesis.base_tokens=16_600_000",
     "synthesis.ldq.tokens=2_800_000", "synthesis.shq.tokens=180_000",
 )  # fmt: skip
 BRANCH = "lmq-seed1"
@@ -50,11 +50,11 @@ def train_500(
     found = load_study(study, overrides=[*overrides, kernels], settle=settle)
     branch = next(one for one in found.stages if (one.kind, one.label) == ("pretrain", BRANCH))
     trunk = branch.inputs["start"]
-    crew = find_crew(found.placement)
-    check_crew(found.placement, crew)
+    crew = find_crew(found.placements.default)
+    check_crew(found.placements.default, crew)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
-        settings = Settings(placement=found.placement, workers=crew.workers, gpus=crew.gpus)
+        settings = Settings(placements=found.placements, workers=crew.workers, gpus=crew.gpus)
         summary = run_stages(in_order(branch), store, settings=settings, watcher=Quiet())
         for error in summary.failed.values():
             raise error

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli, commands
+from frontload.launch.shown import reporting
 from frontload.launch.store import Store, Ticket
-from frontload.launch.study import reporting
 from frontload.recipes.grammar.load import RECIPES
 from frontload.recipes.study.expand import load_study
 
@@ -47,7 +47,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["doctor", "--probe-seconds", "nan", "--bisect", "a"], "is nan; it is above 0"),
         (["data", "pack", "x", "--seq", "8"], "write '--sequence-tokens'"),
         (["data", *PREPROCESS, "--append"], "write '--append-eod'"),
-        (["plan", "smoke", "--seeds", "three"], "invalid int value"),
+        (["plan", "smoke", "--seeds", "three"], "no list of numbers"),
         (["plan", "smoke", "sft.learnig_rate=1.0e-5"], "write 'learning_rate'"),
         (["plan", "smoke", "sft.tokens=1e5"], "write 100_000"),
         (["plan", "smoke", "--workers", "-3"], "write 1 or more"),
@@ -68,8 +68,8 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["explain", "247d", "--study", "smoke"], "write one of synthesize/corpus-247d"),
         (["explain", "lmq-seed1", "--study", "smoke"], "3 are called so: blend/lmq-seed1-"),
         (["explain", "sft", "pretrain"], "2 names"),
-        (["explain", "corpus", "seeds=3"], "an override without a study"),
-        (["plan", "smoke", "seeds=2", "--seeds", "3"], "seeds=3: set twice"),
+        (["explain", "corpus", "seeds=[1, 2, 3]"], "an override without a study"),
+        (["plan", "smoke", "seeds=[1, 2]", "--seeds", "3"], "seeds=[1, 2, 3]: set twice"),
         (["explain", "sample", "x", "--blend", "b"], "a sample is a number"),
         (["explain", "sample", "1", "--blend", "b"], "no such blend"),
         (["report", "smoke"], "stages are not built"),
@@ -135,7 +135,7 @@ def test_a_disk_that_takes_nothing_is_told_without_a_traceback(
         (["convert", "to-hf", "sft/lmq+shq-x1-seed3", "out"], "sft/lmq+shq-x1-seed3-"),
         (["convert", "to-hf", "lmq+shq-x1-seed2+rl", "out"], "grpo/lmq+shq-x1-seed2+rl-"),
         (["explain", "sample", "1", "--blend", "lmq-seed2"], "blend/lmq-seed2-"),
-        (["explain", "sample", "1", "--study", "smoke", "seeds=2"], "blend/trunk-seed2-"),
+        (["explain", "sample", "1", "--study", "smoke", "seeds=[1, 2]"], "blend/trunk-seed2-"),
         (["explain", "pretrain/ldq-seed4"], "pretrain/ldq-seed4-"),
     ],
 )
@@ -151,10 +151,12 @@ def test_a_hint_is_a_command_that_makes_what_is_missing(
     code, _, err = call(capsys, *asked)
     assert code == 2
     (hint,) = re.findall(r"`frontload run ([^`]*)`", err)
-    code, plan, _ = call(capsys, "plan", *shlex.split(hint))
+    code, plan, _ = call(capsys, "plan", "-v", *shlex.split(hint))
     assert code == 0
     assert made in plan
-    code, wanted, _ = call(capsys, "plan", *asked[1:]) if asked[0] == "report" else (0, plan, "")
+    code, wanted, _ = (
+        call(capsys, "plan", "-v", *asked[1:]) if asked[0] == "report" else (0, plan, "")
+    )
     assert plan == wanted, "the same store, seeds and overrides"
 
 
@@ -171,8 +173,8 @@ def test_other_faults_keep_their_traceback(
 
 def test_seeds_flag_is_the_override(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = str(tmp_path)
-    _, flag, _ = call(capsys, "plan", "smoke", "--seeds", "2", "--store", store)
-    _, override, _ = call(capsys, "plan", "smoke", "seeds=2", "--store", store)
+    _, flag, _ = call(capsys, "plan", "smoke", "-v", "--seeds", "2", "--store", store)
+    _, override, _ = call(capsys, "plan", "smoke", "-v", "seeds=[1, 2]", "--store", store)
     assert flag == override
     assert "trunk-seed2" in flag
 
@@ -245,7 +247,7 @@ def test_an_edited_file_moves_the_keys(
     plans = []
     for text in ("some base text\n", "some base text\n", "another base text\n"):
         (tmp_path / "base.txt").write_text(text)
-        plans.append(call(capsys, "plan", "mine.yaml")[1])
+        plans.append(call(capsys, "plan", "-v", "mine.yaml")[1])
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]
 

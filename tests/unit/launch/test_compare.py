@@ -176,14 +176,14 @@ def test_the_page_of_a_comparison_names_its_tables_and_shows_names_as_text(
         (["smoke", "smok"], "no study, no result folder, and no tables of this key"),
         (["smoke", "smok"], "write one of smoke, tabulate/smoke-"),
         (["smoke", "laptop"], "run `frontload run laptop --store"),
-        (["smoke", "laptop seeds=3"], "run `frontload run laptop seeds=3 --store"),
+        (["smoke", "laptop seeds=[1,2,3]"], "run `frontload run laptop 'seeds=[1,2,3]' --store"),
         (["smoke", "smoke"], "both are tabulate"),
         (["smoke", "laptop 'seeds"], "close the quotes"),
         (["smoke", "store"], "a folder without cells.json"),
         (["smoke", "torn"], "not the fields of a number"),
         (["smoke", "other"], "no cell in common: M_base, M_LMQ"),
         (["smoke", "bare"], "there is no such file"),
-        (["smoke", "paper_8b"], "studies are laptop, own_data"),
+        (["smoke", "paper_8b"], "run `frontload run paper_8b --store"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_four_parts(

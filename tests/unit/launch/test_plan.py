@@ -1,24 +1,34 @@
 """The plan: states, the field that changed, prices, and the wall time of a schedule."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from frontload.launch.jobs import Finished
+from frontload.launch.shown.show import print_plan
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
-from frontload.launch.study.plan import BLOCKED, BUILT, READY, Plan, plan_study, schedule_seconds
-from frontload.launch.study.price import Price, price_stages, read_measured, work_of
-from frontload.launch.study.runner import Settings, write_provenance
-from frontload.launch.study.show import plan_lines, show_count
-from frontload.recipes.machines.placement import Placement
+from frontload.launch.study.plan import (
+    BLOCKED,
+    BUILT,
+    READY,
+    Plan,
+    most_gpus,
+    plan_study,
+    schedule_seconds,
+)
+from frontload.launch.study.price import price_stages, read_measured, work_of
+from frontload.launch.study.provenance import write_provenance
+from frontload.launch.words import show_count
+from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import REVISION, Stage
-from frontload.recipes.study.expand import Study, load_study
+from frontload.recipes.study.expand import Study, load_study, with_seeds
 
-CPU = Placement()
+CPU = Placements(default=Placement())
 
 
 def build(store: Store, stage: Stage) -> None:
@@ -94,7 +104,7 @@ def test_begun_work_is_said_to_go_on(tmp_path: Path) -> None:
 
 def test_training_is_priced_by_tokens_and_flops() -> None:
     study = load_study("laptop")
-    prices = price_stages(study.stages, {}, placement=CPU)
+    prices = price_stages(study.stages, {}, placements=CPU)
     pretraining = sum(prices[s.key].tokens for s in study.stages if s.kind == "pretrain")
     tokens, arms = study.recipe.pretraining.tokens, 5
     assert pretraining == round(tokens * 0.6) + arms * round(tokens * 0.4)
@@ -109,7 +119,7 @@ def test_grpo_is_priced_with_the_start_of_its_processes() -> None:
     stage = next(s for s in load_study("laptop").stages if s.kind == "grpo")
     half = replace(stage, recipe=replace(stage.recipe, steps=stage.recipe.steps // 2))
     whole_seconds, half_seconds = (
-        price_stages([one], {}, placement=CPU)[one.key].seconds for one in (stage, half)
+        price_stages([one], {}, placements=CPU)[one.key].seconds for one in (stage, half)
     )
     assert 120 < whole_seconds < 600
     assert half_seconds - whole_seconds / 2 == pytest.approx(30)  # half a start
@@ -118,18 +128,18 @@ def test_grpo_is_priced_with_the_start_of_its_processes() -> None:
 def test_prices_follow_what_earlier_runs_measured(tmp_path: Path) -> None:
     store, study = Store(tmp_path), load_study("smoke")
     corpus = study.stages[0]
-    price = price_stages([corpus], {}, placement=CPU)[corpus.key]
-    settings = Settings(placement=Placement(), workers=1, prices={corpus.key: price})
+    price = price_stages([corpus], {}, placements=CPU)[corpus.key]
     end = Finished(cpu_seconds=12.5, wall_seconds=13.0, error=None)
-    write_provenance(store, corpus, end=end, settings=settings)
-    measured = price_stages([corpus], read_measured(store, CPU), placement=CPU)[corpus.key]
+    ticket = Ticket.of(corpus)
+    write_provenance(store, ticket, end=end, placement=CPU.default, work=price.work)
+    measured = price_stages([corpus], read_measured(store, CPU), placements=CPU)[corpus.key]
     assert measured.seconds == pytest.approx(12.5)
     assert measured.is_measured
     twice = load_study("smoke", overrides=["synthesis.base_tokens=150_000"]).stages[0]
-    more = price_stages([twice], read_measured(store, CPU), placement=CPU)[twice.key]
+    more = price_stages([twice], read_measured(store, CPU), placements=CPU)[twice.key]
     assert more.seconds == pytest.approx(12.5 * more.tokens / measured.tokens)
     large = load_study("laptop").stages[0]
-    assert not price_stages([large], read_measured(store, CPU), placement=CPU)[
+    assert not price_stages([large], read_measured(store, CPU), placements=CPU)[
         large.key
     ].is_measured, "too unlike"
 
@@ -165,7 +175,9 @@ def test_gpu_stages_wait_for_a_gpu_in_the_schedule_too() -> None:
     assert schedule_seconds(stages, seconds, workers=8) == 16.0
 
 
-def test_the_gpu_study_is_priced_by_its_flops_near_an_hour(tmp_path: Path) -> None:
+def test_the_gpu_study_is_priced_by_its_flops_near_an_hour(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     study = load_study("single_gpu")
     plan = plan_study(study, Store(tmp_path), crew=Crew(workers=15))
     gpu = [entry.price for entry in plan.entries if entry.price.on_gpu]
@@ -175,34 +187,37 @@ def test_the_gpu_study_is_priced_by_its_flops_near_an_hour(tmp_path: Path) -> No
     assert flops / (0.06 * 989.4e12) / 3600 < hours < 1.3
     assert hours > 0.7
     assert plan.wall_seconds > 3600 * hours, "one GPU, after the corpus"
-    text = "\n".join(plan_lines(plan, Store(tmp_path)))
-    assert "of GPU time" in text
-    assert "1 GPU worker and 15 workers; h100_sxm at 6% of its bf16 rate" in text
-    assert "dollars" not in text
+    text = shown(capsys, plan, Store(tmp_path))
+    assert "GPU-hours" in text
+    assert "1 GPU worker and 15 workers" in text
+    assert "h100_sxm at 6% of its bf16 rate" in text
+    assert "no price per GPU-hour" in text
     dear = load_study("single_gpu", overrides=["placement.gpus.dollars_per_hour=3.0"])
     plan = plan_study(dear, Store(tmp_path), crew=Crew(workers=15, gpus=("0", "1")))
-    price = 2 * 3.0 * plan.wall_seconds / 3600
-    assert f"; {price:.2f} dollars" in "\n".join(plan_lines(plan, Store(tmp_path)))
+    price = 3.0 * sum(entry.price.gpu_hours for entry in plan.entries)
+    assert f"{price:.2f} dollars" in shown(capsys, plan, Store(tmp_path))
 
 
 def test_a_rate_measured_on_one_kind_of_hardware_prices_no_other(tmp_path: Path) -> None:
     store = Store(tmp_path)
     gpu, cpu = load_study("single_gpu"), load_study("single_gpu", overrides=["placement=cpu"])
     tuned = next(stage for stage in gpu.stages if stage.kind == "sft")
-    prices = price_stages([tuned], {}, placement=gpu.placement)
-    settings = Settings(placement=gpu.placement, workers=1, prices=prices)
+    price = price_stages([tuned], {}, placements=gpu.placements)[tuned.key]
     end = Finished(cpu_seconds=90.0, wall_seconds=33.0, error=None)
-    write_provenance(store, tuned, end=end, settings=settings)
-    here = price_stages([tuned], read_measured(store, gpu.placement), placement=gpu.placement)
+    place = gpu.placements.default
+    write_provenance(store, Ticket.of(tuned), end=end, placement=place, work=price.work)
+    here = price_stages([tuned], read_measured(store, gpu.placements), placements=gpu.placements)
     assert (here[tuned.key].seconds, here[tuned.key].is_measured) == (pytest.approx(33.0), True)
-    there = price_stages([tuned], read_measured(store, cpu.placement), placement=cpu.placement)
+    there = price_stages([tuned], read_measured(store, cpu.placements), placements=cpu.placements)
     assert not there[tuned.key].is_measured
     assert not there[tuned.key].on_gpu
 
 
-def test_the_printed_plan_has_a_line_a_stage_and_the_total(built: tuple[Store, Study]) -> None:
+def test_the_printed_plan_has_a_line_a_stage_and_the_total(
+    built: tuple[Store, Study], capsys: pytest.CaptureFixture[str]
+) -> None:
     plan = changed(built, "sft.weight_decay=0.2")
-    text = "\n".join(plan_lines(plan, built[0]))
+    text = shown(capsys, plan, built[0], is_verbose=True)
     for entry in plan.missing:
         assert entry.stage.folder in text
     assert "16" in text
@@ -224,17 +239,65 @@ def test_counts_are_short(number: float, shown: str) -> None:
     assert show_count(number) == shown
 
 
-def last_line(tmp_path: Path, study: str, *overrides: str, workers: int = 1) -> str:
+Capture = pytest.CaptureFixture[str]
+
+
+def shown(capsys: Capture, plan: Plan, store: Store, *, is_verbose: bool = False) -> str:
+    capsys.readouterr()
+    print_plan(plan, store, is_verbose=is_verbose)
+    return capsys.readouterr().out
+
+
+def total(capsys: Capture, tmp_path: Path, study: str, workers: int = 1) -> str:
     store = Store(tmp_path / "store")
-    plan = plan_study(load_study(study, overrides=overrides), store, crew=Crew(workers=workers))
-    return plan_lines(plan, store)[-1]
+    return shown(capsys, plan_study(load_study(study), store, crew=Crew(workers=workers)), store)
 
 
-def test_the_total_says_what_is_a_guess_and_counts_in_words(tmp_path: Path) -> None:
-    assert last_line(tmp_path, "smoke").endswith("on 1 worker")
-    assert last_line(tmp_path, "smoke", workers=2).endswith("on 2 workers")
-    own = last_line(tmp_path, "own_data")
-    assert own.endswith("your own files are taken for 1 M tokens, whatever they hold")
+def test_the_total_says_what_is_a_guess_and_counts_in_words(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    assert "on 1 worker\n" in total(capsys, tmp_path, "smoke")
+    assert "on 2 workers\n" in total(capsys, tmp_path, "smoke", workers=2)
+    assert "your files are taken for 1 M tokens, whatever they hold" in total(
+        capsys, tmp_path, "own_data"
+    )
+
+
+def test_the_price_comes_first_and_the_stages_when_they_are_asked_for(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    study, store = load_study("smoke"), Store(tmp_path)
+    plan = plan_study(study, store, crew=Crew(workers=2))
+    short, whole = (shown(capsys, plan, store, is_verbose=verbose) for verbose in (False, True))
+    assert short.splitlines()[1].startswith("price: ")
+    assert "add -v" in short
+    assert len(short.splitlines()) < 30
+    assert not any(entry.stage.folder in short for entry in plan.missing)
+    assert all(entry.stage.folder in whole for entry in plan.missing)
+
+
+def test_the_paper_is_priced_with_what_it_assumes_and_holds_at_once(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    store = Store(tmp_path)
+    plan = plan_study(load_study("paper_8b"), store, crew=Crew(workers=0))
+    text = shown(capsys, plan, store)
+    assert plan.are_jobs
+    trained = [entry.price for entry in plan.entries if entry.stage.kind in ("pretrain", "sft")]
+    assert all(price.gpus == 512 and price.memory_gib > 1 for price in trained)
+    assert most_gpus(plan.missing) >= 12 * 512, "the SFT cells run side by side"
+    assert f"{most_gpus(plan.missing):,} GPUs at once" in text
+    assert "2.5 dollars per GPU-hour" in text
+    assert "grpo on GPUs is a guess" in text
+
+
+def test_a_plan_of_ten_thousand_stages_costs_seconds_not_minutes(tmp_path: Path) -> None:
+    store, began = Store(tmp_path), time.process_time()
+    study = load_study("laptop", overrides=["rl=null"])
+    study = with_seeds(study, range(1, 181))
+    plan = plan_study(study, store, crew=Crew(workers=2))
+    assert len(plan.entries) > 10_000
+    assert time.process_time() - began < 60, "linear: 4 s on the machine where it was written"
 
 
 def test_an_evaluation_is_priced_for_no_more_tokens_than_the_model_can_write() -> None:
@@ -249,8 +312,6 @@ def test_an_evaluation_is_priced_for_no_more_tokens_than_the_model_can_write() -
 def test_provenance_is_json_a_person_can_read(tmp_path: Path) -> None:
     store, stage = Store(tmp_path), load_study("smoke").stages[0]
     end = Finished(cpu_seconds=1.0, wall_seconds=2.0, error=None)
-    price = Price(tokens=0, flops=0.0, work=3.0, seconds=0.0, is_measured=False)
-    settings = Settings(placement=Placement(), workers=1, prices={stage.key: price})
-    write_provenance(store, stage, end=end, settings=settings)
+    write_provenance(store, Ticket.of(stage), end=end, placement=Placement(), work=3.0)
     found = json.loads(store.provenance_file(Ticket.of(stage)).read_text())
     assert (found["key"], found["work"], found["wall_seconds"]) == (stage.key, 3.0, 2.0)

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from frontload.launch.jobs import Finished, Tick
+from frontload.launch.shown import progress
+from frontload.launch.shown.progress import Progress
+from frontload.launch.shown.show import SHOWN_FAILURES, status_lines, summary_lines
 from frontload.launch.store import Store, Ticket
-from frontload.launch.study import progress
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.plan import plan_study
-from frontload.launch.study.progress import Progress, show_seconds
 from frontload.launch.study.runner import Summary
-from frontload.launch.study.show import SHOWN_FAILURES, status_lines, summary_lines
+from frontload.launch.words import show_seconds
 from frontload.recipes.errors import StageError
 from frontload.recipes.study.expand import load_study
 
@@ -97,7 +98,7 @@ def test_status_tells_running_failed_and_begun_apart(tmp_path: Path) -> None:
         (store.workspace(ticket) / "path").mkdir(parents=True)
     store.error_file(tickets[1]).write_text("it broke\n")
     with store.lock(tickets[0].key):
-        lines = status_lines(plan_study(study, store, crew=Crew(workers=1)), store)[1:5]
+        lines = status_lines(plan_study(study, store, crew=Crew(workers=1)), store, {})[1:5]
     assert [line.split()[0] for line in lines] == ["running", "failed", "begun", "blocked"]
     assert "it broke" in lines[1]
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from frontload.launch import cli
+from frontload.launch.ranks.rank_run import comes_again
 from frontload.launch.ranks.seat import Seat, take_seat
 from frontload.launch.run.folder import FINISHED
 from frontload.launch.run.listeners import Teller, wandb_listener
-from frontload.launch.run.train import _comes_again
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.machines.placement import Placement
 from tests.tiny_run import TinyData, artifact_bytes, write_tiny_data, write_tiny_pack
@@ -189,11 +189,11 @@ def test_a_failure_that_would_come_again_is_not_tried_again(
 
 def test_a_lost_peer_is_tried_again_a_verdict_is_not() -> None:
     verdict = StageError("a", found="b", rule="c", do="d")
-    assert _comes_again(verdict)
+    assert comes_again(verdict)
     verdict.__cause__ = StageError("a", found="b", rule="c", do="d")
-    assert _comes_again(verdict)
+    assert comes_again(verdict)
     verdict.__cause__ = RuntimeError("Connection reset by peer")
-    assert not _comes_again(verdict)
+    assert not comes_again(verdict)
 
 
 def test_a_seat_is_taken_from_torchruns_variables() -> None:

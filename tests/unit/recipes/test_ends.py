@@ -59,7 +59,7 @@ PARTS = "{base: 256, ldq: 256}"
 @pytest.mark.parametrize(
     ("load", "taken", "refused"),
     [
-        (study, ["seeds=100"], "seeds=101"),
+        (study, [f"seeds={list(range(1, 101))}"], f"seeds={list(range(1, 102))}"),
         (study, ["synthesis.items_per_family=10_000"], "synthesis.items_per_family=10_001"),
         (study, ["synthesis.items_per_family=1"], "synthesis.items_per_family=0"),
         (study, ["synthesis.hard_items_per_family=0"], "synthesis.hard_items_per_family=-1"),

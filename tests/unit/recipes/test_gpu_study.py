@@ -6,7 +6,8 @@ import pytest
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.stage import BF16_BRANCH_REVISION, REVISION
-from frontload.recipes.study.expand import Study, load_study, reasoning_tokens
+from frontload.recipes.study.expand import Study, load_study
+from frontload.recipes.study.points import grid_reasoning_tokens
 
 
 def shape(study: Study) -> list[str]:
@@ -16,7 +17,7 @@ def shape(study: Study) -> list[str]:
 
 def test_the_twin_has_the_graph_of_one_seed_and_differs_in_size_and_place_only() -> None:
     tiny = load_study("single_gpu_tiny")
-    assert shape(tiny) == shape(load_study("single_gpu", overrides=["seeds=1"]))
+    assert shape(tiny) == shape(load_study("single_gpu", overrides=["seeds=[1]"]))
     big, small = load_study("single_gpu").recipe, tiny.recipe
     assert (big.arms, big.ratio_arms, big.mixes) == (small.arms, small.ratio_arms, small.mixes)
     assert big.model.pattern == small.model.pattern
@@ -39,7 +40,7 @@ def test_it_is_the_laptops_study_on_more_families() -> None:
     assert one_gpu.synthesis is not None
     assert laptop.synthesis is not None
     assert set(laptop.synthesis.ldq.families) < set(one_gpu.synthesis.ldq.families)
-    ratios = [one.sft.tokens / reasoning_tokens(one.pretraining) for one in (one_gpu, laptop)]
+    ratios = [one.sft.tokens / grid_reasoning_tokens(one.pretraining) for one in (one_gpu, laptop)]
     assert ratios == [pytest.approx(1.0, abs=0.03)] * 2
 
 
@@ -48,7 +49,7 @@ def test_only_branches_in_bf16_have_the_revision_of_their_masters() -> None:
     for name in ("single_gpu", "laptop"):
         found = {
             (stage.recipe.training.precision, "start" in stage.inputs, stage.payload()["revision"])
-            for stage in load_study(name, overrides=["seeds=1"]).stages
+            for stage in load_study(name, overrides=["seeds=[1]"]).stages
             if stage.kind == "pretrain"
         }
         precision = "bf16" if name == "single_gpu" else "fp32"

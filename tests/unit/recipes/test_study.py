@@ -101,7 +101,7 @@ def test_a_doubled_cell_doubles_steps_from_the_same_model(laptop: Study) -> None
 
 
 def test_seeds_share_the_data_and_nothing_that_is_drawn() -> None:
-    one, three = load_study("laptop"), load_study("laptop", overrides=["seeds=3"])
+    one, three = load_study("laptop"), load_study("laptop", overrides=["seeds=[1, 2, 3]"])
     first, more = Counter(s.kind for s in one.stages), Counter(s.kind for s in three.stages)
     for kind in ("synthesize", "tokenizer", "curate", "index", "tabulate"):
         assert more[kind] == first[kind]
@@ -166,8 +166,10 @@ def test_a_pinned_key_that_moves_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("overrides", "asked", "said"),
     [
-        (["seeds=0"], "seeds", "at least one"),
-        (["seeds=100_000"], "seeds", "write 1 to 100"),
+        (["seeds=[]"], "seeds", "at least one"),
+        (["seeds=[0]"], "seeds.0", "is 0"),
+        (["seeds=[2, 1, 2]"], "seeds.2", "stands there twice"),
+        (["seeds=[2147483648]"], "seeds.0", "2147483647 or less"),
         (["arms=[base, shq, ldq, base]"], "arms.3", "base stands there twice"),
         (["sft.mixes=[shq, shq]"], "sft.mixes.1", "shq stands there twice"),
         (["synthesis.base_tokens=0"], "synthesis.base_tokens", "1 or more"),

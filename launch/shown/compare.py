@@ -20,7 +20,7 @@ from frontload.launch.study.settle import settle
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.grammar.load import find_recipe, nearest, recipe_names
 from frontload.recipes.stage import canonical
-from frontload.recipes.study.expand import Study, load_study
+from frontload.recipes.study.expand import Study, load_study, seeds_override
 
 TABULATE = "tabulate"
 CELLS, VERDICTS, ORIGINS, RECIPE = "cells.json", "verdicts.json", "origins.json", "recipe.yaml"
@@ -34,7 +34,7 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     for name in ("first", "second"):
         one.add_argument(name, metavar=f"STUDY_{name.upper()}", help=what + "key of its tables")
     one.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
-    one.add_argument("--seeds", type=int, help="number of seeds of studies by name or file")
+    one.add_argument("--seeds", help="of studies by name or file: how many, or which (4,5,6)")
     one.add_argument("--out", type=Path, help="folder of the page; results/compare-A-B")
     one.add_argument("--json", action="store_true", help="print JSON; a page only with --out")
     one.set_defaults(run=compare)
@@ -64,7 +64,7 @@ def _folder_name(first: str, second: str) -> str:
     return "-".join(["compare", *plain])
 
 
-def _side(name: str, store: Store, *, seeds: int | None) -> Any:
+def _side(name: str, store: Store, *, seeds: str | None) -> Any:
     """A study as `name` calls it: a folder of results, a study, or the key of a built table.
 
     Raises: RecipeError if nothing is called so, ArtifactError if it is not built.
@@ -117,14 +117,14 @@ def _words(name: str) -> list[str]:
             f"compare {name}",
             found=f"it does not read as words ({error})",
             rule="a study with overrides is written as a shell would read it",
-            do="close the quotes, e.g. 'laptop seeds=3'",
+            do="close the quotes, e.g. 'laptop rl=null'",
         ) from error
 
 
-def _of_study(name: str, words: list[str], store: Store, *, seeds: int | None) -> Any:
+def _of_study(name: str, words: list[str], store: Store, *, seeds: str | None) -> Any:
     first, *overrides = words
     if seeds is not None and not any(one.startswith("seeds=") for one in overrides):
-        overrides.append(f"seeds={seeds}")
+        overrides.append(seeds_override(seeds))
     study = load_study(first, overrides=overrides, settle=settle)
     folder = store.find(TABULATE, study.tabulate.key)
     if folder is None:
@@ -146,7 +146,7 @@ def _of_tables(name: str, store: Store, folder: Path, *, study: Study | None = N
     key = name_parts(folder)[2]
     if study is None:
         maker = find_maker(key, store, kinds=(TABULATE,))
-        more = [f"seeds={maker.seeds}"] if maker and maker.seeds else []
+        more = [seeds_override(maker.seeds)] if maker and maker.seeds else []
         made = load_study(maker.study, overrides=more) if maker else None
         study = made if made and made.tabulate.key == key else None
     recipe = json.loads(json.dumps(canonical(study.recipe))) if study else None

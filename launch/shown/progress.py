@@ -11,20 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from frontload.launch.jobs import Finished, Tick
+from frontload.launch.words import show_seconds
 from frontload.recipes.stage import Stage
 
 PLAIN_SECONDS = 10.0
 LIVE_SECONDS = 0.25
-
-
-def show_seconds(seconds: float) -> str:
-    """A duration as people say it: 4 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Progress:

@@ -71,7 +71,10 @@ def printed(out: Path) -> str:
 def recipe_text(study: Study) -> str:
     """The whole recipe after parents and overrides, as YAML that runs again."""
     recipe = json.loads(json.dumps(canonical(study.recipe)))
-    recipe["placement"] = asdict(study.placement)
+    recipe["placement"] = asdict(study.placements.default)
+    recipe["placements"] = {
+        kind: asdict(placement) for kind, placement in study.placements.by_kind.items()
+    }
     return yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None, width=100)
 
 

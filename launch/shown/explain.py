@@ -10,15 +10,15 @@ from typing import Any
 from frontload.launch.machine_kind import UNKNOWN, read_machine
 from frontload.launch.made_by import find_maker, run_command, stage_names
 from frontload.launch.named import FIRST_PHASE, ambiguous, built_names, find_named, suggest
+from frontload.launch.shown import show
+from frontload.launch.shown.explain_answer import sample_json, stage_json
 from frontload.launch.store import Store, read_manifest
-from frontload.launch.study import show
 from frontload.launch.study.crew import Crew
-from frontload.launch.study.explain_answer import sample_json, stage_json
 from frontload.launch.study.plan import Entry, plan_study
 from frontload.launch.study.settle import settle
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import nearest
-from frontload.recipes.study.expand import load_study
+from frontload.recipes.study.expand import load_study, seeds_override
 
 
 def explain(options: argparse.Namespace) -> int:
@@ -43,7 +43,7 @@ def explain(options: argparse.Namespace) -> int:
             + (f", and none in study {options.study}" if options.study else ""),
             rule="a key is the end of a folder's name, a label its start",
             do=f"add --study {maker.study}"
-            + (f" seeds={maker.seeds}" if maker.seeds else "")
+            + (f" {seeds_override(maker.seeds)}" if maker.seeds else "")
             + f" to ask before it is built; `{maker.command(store)}` makes it"
             if maker
             else suggest(what, names) or "add --study STUDY for what is not built",

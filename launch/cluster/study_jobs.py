@@ -1,0 +1,203 @@
+"""The executor `slurm`: every missing stage of a study as a job behind those that it needs.
+
+store/.jobs/<kind>/<label>-<key>/   one stage's job, beside the artifact that it makes:
+stage.json    what to make, as it was submitted
+job           the number that Slurm gave it
+job.sh        its script
+work/stage    the stage's workspace, where its checkpoints are
+logs/         what its processes print
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from frontload.launch.cluster import queue
+from frontload.launch.cluster.job_state import JobState
+from frontload.launch.cluster.slurm import ClusterJob, job_script
+from frontload.launch.cluster.slurm_bodies import command_body, torchrun_body
+from frontload.launch.store import Store, Ticket
+from frontload.launch.study.crew import GPU_KINDS, RANKED, TORCHRUN_KINDS
+from frontload.launch.study.plan import Entry, Plan
+from frontload.recipes.artifact import write_json
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.machines.placement import Placement
+from frontload.recipes.stage import Stage
+from frontload.recipes.stage_file import StageFile, to_json
+
+CLI = ("python", "-m", "frontload.launch.cli")
+STAGE_FILE, JOB, SCRIPT = "stage.json", "job", "job.sh"
+MAX_RESTARTS = 3  # of the ranks inside one job; ours
+
+
+def submit_missing(plan: Plan, store: Store, missing: Sequence[Entry]) -> int:
+    """Submits what is neither built nor in the queue; says of each stage which it is.
+
+    Raises: RecipeError where there is no Slurm, or for a placement that Slurm would refuse.
+    """
+    states = read_jobs(plan, store)
+    numbers = {key: job.number for key, job in states.items() if job.is_alive}
+    scripts = {
+        entry.stage.key: _script(plan, store, entry)
+        for entry in missing
+        if entry.stage.key not in numbers
+    }
+    for entry in missing:
+        stage = entry.stage
+        if stage.key in numbers:
+            job = states[stage.key]
+            print(f"{stage.folder}: job {job.number} is in the queue ({job.state})")
+            continue
+        after = [numbers[one.key] for one in stage.inputs.values() if one.key in numbers]
+        number = _submit(plan, store, entry, script=scripts[stage.key], after=after)
+        numbers[stage.key] = number
+        print(f"{stage.folder}: job {number}" + (f" after {', '.join(after)}" if after else ""))
+    print(f"next: frontload status {plan.study.name} shows the jobs; the same `run` goes on")
+    return 0
+
+
+def print_jobs(plan: Plan, store: Store, missing: Sequence[Entry], *, is_whole: bool) -> None:
+    """What would be submitted: of a whole study one line per job, else every script."""
+    for entry in missing:
+        stage, placement = entry.stage, placed(plan, entry.stage)
+        if not is_whole:
+            print(f"# ---- {stage.folder}\n{_script(plan, store, entry)}")
+            continue
+        ranks = f"{placement.num_nodes} x {placement.ranks_per_node} ranks of {placement.name}"
+        after = [one.folder for one in stage.inputs.values() if one.key in plan.prices]
+        waits = [name for name in after if _is_missing(plan, name)]
+        print(f"{stage.folder}: {ranks}" + (f", after {', '.join(waits)}" if waits else ""))
+    if is_whole:
+        print("nothing was started; the script of a job: --dry-run --only KIND/LABEL")
+
+
+def read_jobs(plan: Plan, store: Store) -> dict[str, JobState]:
+    """Key -> the job that was submitted for a stage that is not built."""
+    numbers: dict[str, str] = {}
+    for entry in plan.missing:
+        path = job_folder(store, entry.stage) / JOB
+        if path.is_file():
+            numbers[entry.stage.key] = path.read_text(encoding="utf-8").strip()
+    if not numbers:
+        return {}
+    states = queue.states(numbers.values())
+    found: dict[str, JobState] = {}
+    for entry in plan.missing:
+        number = numbers.get(entry.stage.key)
+        if number is not None:
+            state = JobState(number=number, state=states.get(number, ""))
+            found[entry.stage.key] = _with_pace(state, entry.stage, store)
+    return found
+
+
+def job_folder(store: Store, stage: Stage) -> Path:
+    """Where the job of a stage keeps its script, number and logs."""
+    return store.root.absolute() / ".jobs" / stage.folder
+
+
+def placed(plan: Plan, stage: Stage) -> Placement:
+    """Where a stage runs: one process unless its kind has ranks, with GPUs only if it uses them."""
+    placement = plan.study.placements.of(stage.kind)
+    if stage.kind not in GPU_KINDS:
+        placement = replace(placement, gpus=None)
+    return placement if stage.kind in RANKED else replace(placement, num_nodes=1, ranks_per_node=1)
+
+
+def _is_missing(plan: Plan, folder: str) -> bool:
+    return any(entry.stage.folder == folder for entry in plan.missing)
+
+
+def _submit(plan: Plan, store: Store, entry: Entry, *, script: str, after: Sequence[str]) -> str:
+    """Writes what the job reads, then gives it to Slurm and notes its number."""
+    stage, folder = entry.stage, job_folder(store, entry.stage)
+    for name in ("logs", "work"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for name in ("finished", "error.json"):
+        (folder / name).unlink(missing_ok=True)
+    link = folder / "work" / "stage"
+    link.unlink(missing_ok=True)
+    link.symlink_to(store.workspace(Ticket.of(stage)).absolute())
+    write_json(folder / STAGE_FILE, to_json(_stage_file(plan, entry)))
+    (folder / SCRIPT).write_text(script, encoding="utf-8")
+    number = queue.submit(script, after=after, name=f"{plan.study.name}/{stage.kind}/{stage.label}")
+    (folder / JOB).write_text(f"{number}\n", encoding="utf-8")
+    return number
+
+
+def _stage_file(plan: Plan, entry: Entry) -> StageFile:
+    stage = entry.stage
+    return StageFile(
+        kind=stage.kind,
+        label=stage.label,
+        key=stage.key,
+        payload=stage.payload(),
+        recipe=stage.recipe,
+        inputs={role: below.folder for role, below in stage.inputs.items()},
+        placement=placed(plan, stage),
+        work=entry.price.work,
+    )
+
+
+def _script(plan: Plan, store: Store, entry: Entry) -> str:
+    """The job of one stage.
+
+    Raises: RecipeError for a placement that Slurm would refuse.
+    """
+    stage, placement = entry.stage, placed(plan, entry.stage)
+    root, folder = store.root.absolute(), job_folder(store, stage)
+    words = ("stage", str(folder / STAGE_FILE))
+    environment = {
+        "OMP_NUM_THREADS": str(placement.threads_per_rank),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONHASHSEED": "0",
+    }
+    assert placement.slurm is not None
+    if stage.kind == "grpo" and placement.gpus is not None:
+        raise RecipeError(
+            f"run {stage.folder}",
+            found="GRPO on the GPUs of a cluster",
+            rule="its trainer is a job with Ray on every node",
+            do="frontload launch a recipe of recipes/training",
+        )
+    if stage.kind in TORCHRUN_KINDS:
+        environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # Megatron: orders its kernels by it
+        gpus = placement.ranks_per_node if placement.gpus else 0
+        checks = (
+            *CLI,
+            "doctor",
+            "--brief",
+            "--gpus",
+            str(gpus),
+            "--disk",
+            str(root),
+        )
+        body = torchrun_body(
+            ("--module", "--", "frontload.launch.cli", *words),
+            checks,
+            max_restarts=MAX_RESTARTS,
+            max_failures=placement.slurm.max_failures,
+        )
+    else:
+        body = command_body((*CLI, *words), made=root / stage.folder)
+    job = ClusterJob(
+        name=f"{stage.kind}-{stage.key}", folder=folder, environment=environment, body=body
+    )
+    return job_script(job, placement)
+
+
+def _with_pace(job: JobState, stage: Stage, store: Store) -> JobState:
+    """The last step that a training stage has logged, and its rate."""
+    path = store.telemetry_file(Ticket.of(stage), "jsonl")
+    if stage.kind not in TORCHRUN_KINDS or not path.is_file():
+        return job
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        lines = file.read().splitlines()
+    whole = [line for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    if not whole:
+        return job
+    last = json.loads(whole[-1])
+    steps = stage.recipe.num_samples // stage.recipe.training.global_batch_sequences
+    rate = float(last.get("system/tokens_per_second", 0.0))
+    return replace(job, step=int(last["step"]), steps=steps, tokens_per_second=rate)

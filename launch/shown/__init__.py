@@ -1,0 +1,1 @@
+"""What people read of a study: plans, states, keys, reports, comparisons."""

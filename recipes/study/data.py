@@ -1,0 +1,173 @@
+"""The data of a study as stages: its corpus, tokenizer, sets, indexes, packs and prompts.
+
+Three kinds of corpus end in the same roles: a synthetic one, a user's own files, and raw files of
+any size, which a curation turns into sets.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+from frontload.recipes import schema
+from frontload.recipes.artifact import HELDOUT, ITEMS, PROMPTS
+from frontload.recipes.stage import Stage
+from frontload.recipes.study.points import BASE
+from frontload.recipes.study.reinforcement import prompts_stage
+from frontload.recipes.study.schema import MixKnobs, RawKnobs, StudyRecipe
+
+DROP = "drop"
+
+
+class StudyData(ABC):
+    """What the points of a study read. Every set has one index and one document stage."""
+
+    corpus: Stage  # holds the evaluation items
+    tokenizer: Stage
+
+    def __init__(self) -> None:
+        self._indexes: dict[str, Stage] = {}
+        self._prompts: Stage | None = None
+
+    def index(self, name: str) -> Stage:
+        """The token index of a set."""
+        if name not in self._indexes:
+            self._indexes[name] = self._make_index(name)
+        return self._indexes[name]
+
+    @property
+    def prompts(self) -> Stage:
+        """What reinforcement learning asks."""
+        if self._prompts is None:
+            self._prompts = self._make_prompts()
+        return self._prompts
+
+    @abstractmethod
+    def pack(self, mix: str, *, label: str, tokens: int, sequence_tokens: int, seed: int) -> Stage:
+        """Conversations of a set as rows for SFT."""
+
+    @abstractmethod
+    def _make_index(self, name: str) -> Stage: ...
+
+    @abstractmethod
+    def _make_prompts(self) -> Stage: ...
+
+
+def study_data(recipe: StudyRecipe) -> StudyData:
+    """The data of a checked recipe."""
+    return RawData(recipe, recipe.raw) if recipe.raw is not None else CorpusData(recipe)
+
+
+class CorpusData(StudyData):
+    """A synthetic corpus or a user's own files; each mix is a stage of its own."""
+
+    def __init__(self, recipe: StudyRecipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        own, synthesis = recipe.own, recipe.synthesis
+        if own is not None:
+            self.corpus = Stage(kind="import_own", label="corpus", recipe=own)
+            self.seed = own.seed
+        else:
+            assert synthesis is not None, "check_study refuses a study without a corpus"
+            self.corpus = Stage(kind="synthesize", label="corpus", recipe=synthesis)
+            self.seed = synthesis.seed
+        assert recipe.tokenizer is not None, "check_study refuses a study without a tokenizer"
+        self.tokenizer = Stage(
+            kind="tokenizer",
+            label=recipe.tokenizer.kind,
+            recipe=recipe.tokenizer,
+            inputs={"corpus": self.corpus},
+        )
+        self.documents = {name: self._curate(name, mix) for name, mix in recipe.mixes.items()}
+
+    def _curate(self, name: str, mix: MixKnobs) -> Stage:
+        recipe = schema.Mix(
+            name=name,
+            members=mix.members,
+            min_answer_tokens=mix.min_answer_tokens,
+            share_of_member=mix.share_of_member,
+            part_of_member=mix.part_of_member,
+            seed=self.seed,
+        )
+        inputs = {"corpus": self.corpus, "tokenizer": self.tokenizer}
+        return Stage(kind="curate", label=name, recipe=recipe, inputs=inputs)
+
+    def _make_index(self, name: str) -> Stage:
+        inputs = {"documents": self.documents[name], "tokenizer": self.tokenizer}
+        recipe = schema.Index(append_eod=True)
+        return Stage(kind="index", label=name, recipe=recipe, inputs=inputs)
+
+    def pack(self, mix: str, *, label: str, tokens: int, sequence_tokens: int, seed: int) -> Stage:
+        recipe = schema.Pack(
+            sequence_tokens=sequence_tokens, tokens=tokens, over_long=DROP, seed=seed
+        )
+        inputs = {"documents": self.documents[mix], "tokenizer": self.tokenizer}
+        return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
+
+    def _make_prompts(self) -> Stage:
+        assert self.recipe.rl is not None
+        return prompts_stage(self.recipe.rl, self.corpus, seed=self.seed)
+
+
+class RawData(StudyData):
+    """Raw files of any size: a curation makes the sets, the data tools their indexes and packs."""
+
+    def __init__(self, recipe: StudyRecipe, raw: RawKnobs) -> None:
+        super().__init__()
+        self.recipe, self.raw = recipe, raw
+        sources = {f"source/{name}": one.files for name, one in raw.curation.sources.items()}
+        self.corpus = Stage(
+            kind="import_raw",
+            label="raw",
+            recipe=schema.RawFiles(
+                revision=raw.revision,
+                groups={
+                    BASE: raw.base_files,
+                    ITEMS: (raw.items,),
+                    HELDOUT: (raw.heldout,),
+                    **({PROMPTS: raw.prompts} if raw.prompts else {}),
+                    **sources,
+                },
+            ),
+        )
+        self.tokenizer = Stage(
+            kind="import_tokenizer",
+            label="given",
+            recipe=schema.GivenTokenizer(file=raw.tokenizer, revision=raw.revision),
+        )
+        self.sets = Stage(
+            kind="curate_sets",
+            label="sets",
+            recipe=replace(raw.curation, tokenizer=""),  # the stage's own input
+            inputs={"raw": self.corpus, "tokenizer": self.tokenizer},
+        )
+
+    def _make_index(self, name: str) -> Stage:
+        is_base = name == BASE
+        recipe = schema.Index(
+            append_eod=True, source=name, text_field=self.raw.base_field if is_base else "text"
+        )
+        documents = self.corpus if is_base else self.sets
+        inputs = {"documents": documents, "tokenizer": self.tokenizer}
+        return Stage(kind="index", label=name, recipe=recipe, inputs=inputs)
+
+    def pack(self, mix: str, *, label: str, tokens: int, sequence_tokens: int, seed: int) -> Stage:
+        recipe = schema.Pack(
+            sequence_tokens=sequence_tokens,
+            tokens=tokens,
+            over_long=self.raw.over_long,
+            seed=seed,
+            source=mix,
+        )
+        inputs = {"documents": self.sets, "tokenizer": self.tokenizer}
+        return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
+
+    def _make_prompts(self) -> Stage:
+        assert self.recipe.rl is not None
+        recipe = schema.CrossThink(
+            general_to_math=self.raw.general_to_math,
+            prompt_tokens=self.recipe.rl.prompt_tokens,
+            validation_prompts=self.raw.validation_prompts,
+            seed=self.raw.seed,
+        )
+        inputs = {"raw": self.corpus, "tokenizer": self.tokenizer}
+        return Stage(kind="crossthink", label="rl", recipe=recipe, inputs=inputs)

@@ -1,0 +1,216 @@
+"""Points -> stages: the trunks, branches, packs, models and evaluations that a study is made of."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from frontload.recipes import schema
+from frontload.recipes.stage import Stage
+from frontload.recipes.study.data import StudyData
+from frontload.recipes.study.points import BASE, SFT_SUITE, Arm, Point, Tuning, cell_of, tuning_name
+from frontload.recipes.study.reinforcement import reinforce
+from frontload.recipes.study.schema import StudyRecipe, SuiteKnobs, TrainingKnobs
+
+PHASES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+WSD, PLATEAU = "wsd", "plateau"
+
+
+class StudyGraph:
+    """Makes the stages of one recipe; what several points share is made once."""
+
+    def __init__(self, recipe: StudyRecipe, data: StudyData, points: Iterable[Point]) -> None:
+        self.recipe, self.data = recipe, data
+        self._onsets: dict[int, list[int]] = {}  # seed -> onsets in the order of the points
+        for point in points:
+            onsets = self._onsets.setdefault(point.seed, [])
+            if point.arm.onset_tokens not in onsets:
+                onsets.append(point.arm.onset_tokens)
+        self._trunks: dict[tuple[int, int], Stage] = {}
+        self._branches: dict[tuple[Arm, int], Stage] = {}
+        self._tuned: dict[tuple[Arm, Tuning, int], Stage] = {}
+        self._packs: dict[tuple[Tuning, int], Stage] = {}
+
+    def evaluations(self, point: Point) -> dict[str, Stage]:
+        """Role of `tabulate` -> an evaluation of the point's model."""
+        model = self.model(point)
+        cell = cell_of(point, self.recipe.sft)
+        by_default = SFT_SUITE if point.tuning is not None else BASE
+        found: dict[str, Stage] = {}
+        for suite in point.suites:
+            role = f"{cell} seed {point.seed}" + ("" if suite == by_default else f" {suite}")
+            found[role] = self._evaluate(suite, model, seed=point.seed)
+        return found
+
+    def model(self, point: Point) -> Stage:
+        """The stage that leaves the point's checkpoint."""
+        model = self._branch(point.arm, point.seed)
+        if point.tuning is not None:
+            model = self._tune(point.arm, point.tuning, point.seed)
+        if point.is_reinforced:
+            assert self.recipe.rl is not None, "check_study refuses reinforced points without `rl`"
+            model = reinforce(self.recipe.rl, model, prompts=self.data.prompts, seed=point.seed)
+        return model
+
+    # ------------------------------------------------------------ pretraining
+
+    def _trunk(self, onset: int, seed: int) -> Stage:
+        """Base text up to `onset`, on from the longest trunk that was written before it."""
+        if (onset, seed) not in self._trunks:
+            onsets = self._onsets[seed]
+            before = onsets[: onsets.index(onset)]
+            start = max((one for one in before if 0 < one < onset), default=0)
+            below = self._trunk(start, seed) if start else None
+            window = schema.Window(source=BASE, start_tokens=start, tokens=onset - start)
+            label = "trunk" if onset == self._onsets[seed][0] else f"trunk{onset}"
+            blend = self._blend(label, (window,), seed=seed, start=below)
+            self._trunks[onset, seed] = self._pretrain(label, blend, start=below, end=onset)
+        return self._trunks[onset, seed]
+
+    def _branch(self, arm: Arm, seed: int) -> Stage:
+        """From the arm's onset to the end of pretraining."""
+        if (arm, seed) not in self._branches:
+            knobs, onset = self.recipe.pretraining, arm.onset_tokens
+            start = self._trunk(onset, seed) if onset else None
+            base = knobs.tokens - onset - arm.reasoning_tokens
+            windows = [schema.Window(source=BASE, start_tokens=onset, tokens=base)] if base else []
+            windows += [
+                schema.Window(source=source, start_tokens=0, tokens=tokens)
+                for source, tokens in arm.windows
+            ]
+            blend = self._blend(arm.name, tuple(windows), seed=seed, start=start)
+            model = self._pretrain(arm.name, blend, start=start, end=knobs.tokens)
+            self._branches[arm, seed] = model
+        return self._branches[arm, seed]
+
+    def _blend(
+        self, name: str, windows: tuple[schema.Window, ...], *, seed: int, start: Stage | None
+    ) -> Stage:
+        knobs = self.recipe.pretraining
+        before = {} if start is None else {"before": start.inputs["blend"]}
+        recipe = schema.Blend(
+            phase=PHASES[_depth(start)],
+            windows=windows,
+            sequence_tokens=knobs.sequence_tokens,
+            max_epochs={window.source: knobs.max_epochs[window.source] for window in windows},
+            seed=seed,
+        )
+        sources = {window.source: self.data.index(window.source) for window in windows}
+        label = f"{name}-seed{seed}"
+        return Stage(kind="blend", label=label, recipe=recipe, inputs={**sources, **before})
+
+    def _pretrain(self, name: str, blend: Stage, *, start: Stage | None, end: int) -> Stage:
+        knobs, seed = self.recipe.pretraining, blend.recipe.seed
+        tokens = sum(window.tokens for window in blend.recipe.windows)
+        training = make_training(
+            knobs, total_samples=knobs.tokens // knobs.sequence_tokens, seed=seed
+        )
+        recipe = schema.Pretrain(
+            model=self.recipe.model,
+            training=on_plateau(training, end_sample=end // knobs.sequence_tokens),
+            start_sample=(end - tokens) // knobs.sequence_tokens,
+            num_samples=tokens // knobs.sequence_tokens,
+        )
+        sources = {role: stage for role, stage in blend.inputs.items() if stage.kind == "index"}
+        more = {} if start is None else {"start": start}
+        inputs = {"blend": blend, "tokenizer": self.data.tokenizer, **sources, **more}
+        label = f"{name}-seed{seed}"
+        return Stage(kind="pretrain", label=label, recipe=recipe, inputs=inputs)
+
+    # ------------------------------------------------------------ SFT and scores
+
+    def _pack(self, tuning: Tuning, seed: int) -> Stage:
+        if (tuning, seed) not in self._packs:
+            knobs = self.recipe.sft
+            self._packs[tuning, seed] = self.data.pack(
+                tuning.mix,
+                label=f"{tuning_name(tuning, knobs)}-seed{seed}",
+                tokens=tuning.tokens,
+                sequence_tokens=knobs.sequence_tokens,
+                seed=seed,
+            )
+        return self._packs[tuning, seed]
+
+    def _tune(self, arm: Arm, tuning: Tuning, seed: int) -> Stage:
+        if (arm, tuning, seed) not in self._tuned:
+            knobs, pack = self.recipe.sft, self._pack(tuning, seed)
+            samples = tuning.tokens // knobs.sequence_tokens
+            recipe = schema.Sft(
+                model=self.recipe.model,
+                training=make_training(knobs, total_samples=samples, seed=seed),
+                num_samples=samples,
+            )
+            start = self._branch(arm, seed)
+            inputs = {"start": start, "pack": pack, "tokenizer": self.data.tokenizer}
+            label = f"{arm.name}+{pack.label}"
+            stage = Stage(kind="sft", label=label, recipe=recipe, inputs=inputs)
+            self._tuned[arm, tuning, seed] = stage
+        return self._tuned[arm, tuning, seed]
+
+    def _evaluate(self, suite: str, model: Stage, *, seed: int) -> Stage:
+        knobs: SuiteKnobs = getattr(self.recipe.evaluation, suite)
+        recipe = schema.Evaluate(
+            suite=suite,
+            num_samples=knobs.num_samples,
+            num_hard_samples=knobs.num_hard_samples,
+            temperature=knobs.temperature,
+            max_new_tokens=knobs.max_new_tokens,
+            num_shots=knobs.num_shots,
+            seed=seed,
+        )
+        data = self.data
+        inputs = {"checkpoint": model, "corpus": data.corpus, "tokenizer": data.tokenizer}
+        return Stage(kind="evaluate", label=model.label, recipe=recipe, inputs=inputs)
+
+
+def _depth(stage: Stage | None) -> int:
+    """How many stages of pretraining lie below one."""
+    depth = 0
+    while stage is not None:
+        stage, depth = stage.inputs.get("start"), depth + 1
+    return depth
+
+
+def on_plateau(training: schema.Training, *, end_sample: int) -> schema.Training:
+    """The training of a stage that ends at `end_sample`, without the length of a run that WSD has
+    not begun to end: another length, or another onset, goes on from the same checkpoint."""
+    shape = training.schedule
+    if shape.kind != WSD or end_sample > shape.total_samples * (1.0 - shape.decay_share):
+        return training
+    plateau = schema.Schedule(
+        kind=PLATEAU,
+        warmup_share=0.0,
+        decay_share=0.0,
+        total_samples=0,
+        warmup_samples=round(shape.warmup_share * shape.total_samples),
+    )
+    return replace(training, schedule=plateau)
+
+
+def make_training(knobs: TrainingKnobs, *, total_samples: int, seed: int) -> schema.Training:
+    """The hashed training of a stage, from what a study states of pretraining or of SFT."""
+    return schema.Training(
+        sequence_tokens=knobs.sequence_tokens,
+        global_batch_sequences=knobs.global_batch_sequences,
+        optimizer=schema.Optimizer(
+            learning_rate=knobs.learning_rate,
+            min_learning_rate=_product(knobs.learning_rate, knobs.final_learning_rate_share),
+            adam_beta1=knobs.adam_beta1,
+            adam_beta2=knobs.adam_beta2,
+            adam_epsilon=knobs.adam_epsilon,
+            weight_decay=knobs.weight_decay,
+            clip_grad=knobs.clip_grad,
+        ),
+        schedule=schema.Schedule(
+            kind=knobs.schedule,
+            warmup_share=knobs.warmup_share,
+            decay_share=knobs.decay_share,
+            total_samples=total_samples,
+        ),
+        precision=knobs.precision,
+        reset_at_document_boundaries=knobs.reset_at_document_boundaries,
+        seed=seed,
+    )
+
+
+def _product(rate: float, share: float) -> float:
+    """Rounded to 12 digits, so that 1.0e-5 x 0.1 is 1e-06 in keys and messages."""
+    return float(f"{rate * share:.12g}")
