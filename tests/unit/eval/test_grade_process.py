@@ -244,7 +244,7 @@ def test_the_processes_end_with_the_one_that_started_them() -> None:
     program = textwrap.dedent(
         """
         import sys, threading, time
-        from frontload.eval.grade_process import MathLimits, MathPool
+        from frontload.eval.grading.pool import MathLimits, MathPool
         pool = MathPool(limits=MathLimits(seconds=1.0))
         pool.start()
         slot = pool._slots.get(); pool._slots.put(slot)

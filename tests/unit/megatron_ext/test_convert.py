@@ -363,7 +363,7 @@ def test_nothing_is_published_before_the_end(
 PEAK = """
 import resource, sys
 from pathlib import Path
-from frontload.megatron_ext.convert import export_hf, import_hf
+from frontload.megatron_ext.hf.convert import export_hf, import_hf
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 warm, large, out = map(Path, sys.argv[1:])

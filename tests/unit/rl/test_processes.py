@@ -20,7 +20,7 @@ STARTS_AND_LEAVES = (
 )
 LAUNCHES = """
 import pathlib, resource, subprocess, sys, time
-from frontload.rl.processes import waited_for
+from frontload.rl.trainer.processes import waited_for
 
 with waited_for():
     subprocess.run([sys.executable, "-c", *sys.argv[2:], sys.argv[1]], check=True)
