@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from frontload.launch import cluster_show
+from frontload.launch.cluster import queue
 from frontload.launch.cluster.rendered import Rendered, local_script
 from frontload.launch.cluster.slurm import ClusterJob, job_script
 from frontload.launch.cluster.slurm_bodies import command_body
-from frontload.launch.cluster.submit import OF_ONE_RUN, find_sbatch, render, run_here, submit_script
+from frontload.launch.cluster.submit import OF_ONE_RUN, render, run_here
 from frontload.launch.cluster_plan import (
     BUILT,
     JOB,
@@ -159,7 +160,7 @@ def _conversion(plan: ClusterPlan, run: Run) -> Rendered:
 
 def _submit_all(plan: ClusterPlan, runs: Sequence[Run]) -> None:
     """Gives every run that is not finished to Slurm, once; what it starts from first."""
-    sbatch = find_sbatch()
+    queue.find_program("sbatch")
     numbers: dict[str, str] = {}
     for run in runs:
         if state_of(plan, run)[0] == BUILT:
@@ -171,10 +172,10 @@ def _submit_all(plan: ClusterPlan, runs: Sequence[Run]) -> None:
             numbers[run.label] = number
             continue
         before = numbers.get(run.start, "") or _before(plan, run)
-        after = [f"--dependency=afterok:{before}", "--kill-on-invalid-dep=yes"] if before else []
         job = render_run(plan, run)
-        name = f"--job-name={plan.name}/{run.label}"
-        number = submit_script(job, [sbatch, "--parsable", name, *after])
+        (job.folder / "logs").mkdir(parents=True, exist_ok=True)
+        name = f"{plan.name}/{run.label}"
+        number = queue.submit(job.script, after=[before] if before else [], name=name)
         (job.folder / JOB).write_text(f"{number}\n", encoding="utf-8")
         numbers[run.label] = number
         print(f"{run.label}: job {number} submitted" + (f" after job {before}" if before else ""))
