@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch.jobs import die_with_parent, load_function
-from frontload.launch.ranks.beats import FOLDER, Beats, start_beats
+from frontload.launch.ranks.beats import FOLDER, Beats, say_stopped, start_beats
 from frontload.launch.ranks.seat import take_seat
 from frontload.launch.run import listeners
 from frontload.launch.run.folder import ERROR, RunFolder
@@ -129,6 +129,7 @@ def _told_failures(run: Run) -> Iterator[None]:
     try:
         yield
     except Stopped:
+        say_stopped(os.environ.get(FOLDER, ""))
         raise
     except FrontloadError as error:
         if _comes_again(error) and out.is_dir():

@@ -155,7 +155,7 @@ ROOT = Path(__file__).resolve().parents[3]
 RANK = """
 import signal, sys, time
 from pathlib import Path
-from frontload.launch.beats import About, Beats
+from frontload.launch.ranks.beats import About, Beats
 from frontload.recipes.artifact import Part
 
 def wait_for_ever():
