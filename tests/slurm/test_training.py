@@ -13,7 +13,8 @@ import pytest
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.training import END_SECONDS, PHASES, START_SECONDS, TrainingRun, send, write_run
 
-AGENT = ("launch.torchrun",)
+AGENT = ("frontload.launch.torchrun torchrun",)
+RANK = ("-m frontload.launch.cli train",)
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +113,14 @@ def test_scancel_saves_and_the_job_stays_away(slurm: SlurmCluster, run: Training
 def test_a_chain_goes_on_and_ends_with_the_bytes_of_the_undisturbed_run(
     slurm: SlurmCluster, run: TrainingRun, alone: TrainingRun
 ) -> None:
+    """Job 1 of the chain stops at a signal to one rank, of which its agent knows nothing."""
     first, second = run.launch("--chain", "2")
     run.wait_training(first, start=6)
-    slurm.command("scancel", "--batch", "--signal=USR1", first)
+    send(slurm.processes("n2", *RANK), signal.SIGTERM)
     log = run.log_file(first)
     assert slurm.wait_for(first, ("COMPLETED",), seconds=END_SECONDS, log=log)
     assert "the next job of the chain goes on" in run.log(first)
+    assert "the ranks were asked to stop" in run.log(first)
     slurm.wait_for(
         second, ("COMPLETED",), seconds=START_SECONDS + END_SECONDS, log=run.log_file(second)
     )
