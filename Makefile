@@ -4,6 +4,7 @@
 # make explore new examples for the tests that draw theirs (SECONDS=600, SEED, SUITE); prints cases to add
 # make bench   paired timings against the peers, printed as ratios
 # make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
+# make slurm   a real Slurm of two nodes, fetched into .slurm/ by apt, and the tests on it
 # make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones
 # make mutants N=60 random changes of a room, and which of them its tests do not notice (ROOM, SEED,
 #              FILES="eval/statistics/score.py ..." for some modules, GOLDEN=1: survivors meet the smoke study)
@@ -20,7 +21,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: study plan test check lint style types contracts suite explore bench soak mutants golden \
+.PHONY: study plan test check lint style types contracts suite explore bench slurm soak mutants golden \
 	pages environment clean gpu gpu-wheels
 
 environment:
@@ -59,6 +60,9 @@ test: environment
 
 bench: environment
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports:. $(BIN)/python $$bench || exit 1; done
+
+slurm: environment
+	@$(BIN)/python -m pytest -rs tests/slurm
 
 ROUNDS ?= 20
 SEED ?= 1

@@ -31,6 +31,8 @@ CHUNK_BYTES = 1 << 20
 DIGEST_THREADS = 8  # ours: sha256 lets other threads run, and disks read several files at once
 SAY_SECONDS = 10.0
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+ENOTSUPP = 524  # linux/errno.h; Python has no name for it
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, ENOTSUPP)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +114,8 @@ class Store:
     def lock(self, name: str, *, wait_seconds: float = 0.0) -> Iterator[None]:
         """Holds the lock `name` of this store; any death of the holder frees it.
 
-        Raises: RecipeError if another process holds it after `wait_seconds`, or if the store
-        cannot be written.
+        Raises: RecipeError if another process holds it after `wait_seconds`, if the store cannot
+        be written, or if its file system has no locks.
         """
         path = self.root / ".locks" / f"{name}.lock"
         try:
@@ -125,7 +127,7 @@ class Store:
             raise _unwritable(self.root, error) from error
         with open(path, "a+", encoding="utf-8") as file:
             end = time.monotonic() + wait_seconds
-            while not _try_lock(file.fileno()):
+            while not _try_lock(file.fileno(), root=self.root):
                 if time.monotonic() >= end:
                     raise _held(self.root, name, path)
                 time.sleep(0.05)
@@ -140,7 +142,7 @@ class Store:
         if not path.is_file():
             return False
         with open(path, encoding="utf-8") as file:
-            return not _try_lock(file.fileno(), fcntl.LOCK_SH)
+            return not _try_lock(file.fileno(), fcntl.LOCK_SH, root=self.root)
 
     def error_file(self, ticket: Ticket) -> Path:
         """The message of the last failed attempt, until the next one begins."""
@@ -269,11 +271,21 @@ def _describe_files(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _try_lock(handle: int, kind: int = fcntl.LOCK_EX) -> bool:
+def _try_lock(handle: int, kind: int = fcntl.LOCK_EX, *, root: Path) -> bool:
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        raise RecipeError(
+            f"store {root}",
+            found=f"its file system has no locks ({error.strerror})",
+            rule="one run at a time writes to a folder, which flock ensures",
+            do="mount it with locks (Lustre: option flock; NFS: without nolock, with lockd or "
+            "version 4), or name a folder on another file system",
+        ) from error
     return True
 
 

@@ -7,10 +7,12 @@ import os
 import pickle
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.launch.jobs import Job, die_with_parent, load_function
@@ -25,6 +27,9 @@ from frontload.recipes.errors import FrontloadError, RecipeError, StageError, St
 JOB_FILE = "job.pickle"
 RANK_ERROR = "error-{rank}.pickle"
 INTERRUPTED = 130
+HEAD_NODE = "--head-node="  # of ours: the Slurm node that hosts the rendezvous
+ENDPOINT, SETTINGS = "--rdzv-endpoint=", "--rdzv-conf="
+SIGNALS = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
 
 
 def torchrun_command(job: Job, job_file: Path) -> list[str]:
@@ -88,13 +93,12 @@ def run_agent(command: list[str]) -> int:
     Returns 0, or the code of `Stopped` after such a signal.
     """
     die_with_parent()
-    os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGUSR1")
     # An agent that was there before keeps the address of the ranks' store to itself
     # (torch 2.13 dynamic_rendezvous.py, next_rendezvous), so a restarted agent would wait for ever.
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     from torch.distributed.elastic.multiprocessing import SignalException
 
-    sys.argv = command
+    sys.argv = agent_options(command, node=os.environ.get("SLURMD_NODENAME", ""))
     memory = Path("/dev/shm")
     try:
         with tempfile.TemporaryDirectory(
@@ -104,9 +108,48 @@ def run_agent(command: list[str]) -> int:
             threading.Thread(target=watch_ranks, args=(Path(folder),), daemon=True).start()
             runpy.run_module("torch.distributed.run", run_name="__main__")
     except SignalException as asked:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.SIG_IGN)  # it is ending: Slurm may send more than one
         print(f"frontload: the ranks were asked to stop ({asked.sigval.name})", file=sys.stderr)
         return INTERRUPTED if asked.sigval is signal.SIGINT else Stopped.exit_code
     return 0
+
+
+def agent_options(command: Sequence[str], *, node: str) -> list[str]:
+    """The command with torchrun's options that every agent has, and those of this node.
+
+    With HEAD_NODE this node hosts the rendezvous if it has that name, and says at which address it
+    is reached. Left to itself torch compares the endpoint with what a host calls itself, and takes
+    that for its address: neither need be so under Slurm.
+    """
+    words = [command[0], SIGNALS, *(word for word in command[1:] if not word.startswith(HEAD_NODE))]
+    head = [word.removeprefix(HEAD_NODE) for word in command if word.startswith(HEAD_NODE)]
+    if not head:
+        return words
+    endpoint = next(word for word in words if word.startswith(ENDPOINT)).removeprefix(ENDPOINT)
+    is_host = f"is_host={int(node == head[0])}"
+    words = [f"{word},{is_host}" if word.startswith(SETTINGS) else word for word in words]
+    return [words[0], f"--local-addr={address_towards(endpoint)}", *words[1:]]
+
+
+def address_towards(endpoint: str) -> str:
+    """The address of this machine that HOST:PORT answers to; sends nothing.
+
+    Raises: StageError if HOST is not known here.
+    """
+    host, _, port = endpoint.rpartition(":")
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as towards:
+            towards.connect(address)
+            return str(towards.getsockname()[0])
+    except OSError as error:
+        raise StageError(
+            f"rendezvous at {endpoint}",
+            found=f"{socket.gethostname()} finds no way there ({error.strerror})",
+            rule="every node of a job reaches its first node by the address that Slurm has for it",
+            do="give the node a NodeAddr in slurm.conf, or a name that all nodes resolve",
+        ) from error
 
 
 def run_rank(job_file: Path) -> None:
@@ -134,6 +177,10 @@ def run_rank(job_file: Path) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "torchrun":
-        sys.exit(run_agent(sys.argv[1:]))
+        try:
+            sys.exit(run_agent(sys.argv[1:]))
+        except FrontloadError as error:
+            print(f"frontload: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
     else:
         run_rank(Path(sys.argv[1]))

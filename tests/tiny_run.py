@@ -49,14 +49,17 @@ def write_longer_recipe(folder: Path, **upkeep: Any) -> Path:
     return path
 
 
-def write_tiny_data(root: Path, recipe_file: Path | None = None) -> TinyData:
+def write_tiny_data(
+    root: Path, recipe_file: Path | None = None, *, num_documents: int = 480
+) -> TinyData:
     """Two sources and the blends of both phases, made by the data tools themselves."""
     recipe = tiny_recipe(recipe_file)
     indexes: dict[str, Path] = {}
     rng = np.random.default_rng(11)
     for number, name in enumerate(("base", "ldq")):
         documents = [
-            np.append(6 + number + rng.integers(0, 200, rng.integers(4, 40)), 1) for _ in range(480)
+            np.append(6 + number + rng.integers(0, 200, rng.integers(4, 40)), 1)
+            for _ in range(num_documents)
         ]
         indexes[name] = root / name
         write_index(root / name / "documents", documents, list(range(len(documents) + 1)), "uint16")

@@ -2,8 +2,8 @@
 
 The body is what differs between kinds of jobs: `slurm_bodies.py` has one that starts Ray and a
 trainer, and one that starts torchrun everywhere. A body uses what `PROLOGUE` defines (`nodes`,
-`everyone`, `head_address`, `port`, and the functions say, fail, on_nodes, start, watch, requeue)
-and leaves the exit status in `status`. Pure: starts nothing.
+`everyone`, `head_address`, `port`, and the functions say, fail, on_nodes, start, watch, requeue,
+note, times) and leaves the exit status in `status`. Pure: starts nothing.
 """
 
 import shlex
@@ -26,7 +26,9 @@ class ClusterJob:
     folder: Path  # logs, metrics and the mark of a finished run; the same for every restart
     environment: Mapping[str, str]
     body: str
+    progress: tuple[str, ...] = ()  # patterns in `folder` of paths that a job that gets on adds to
     is_chained: bool = False  # further jobs wait for this one, so that it does not requeue itself
+    needs_gpus: bool = True  # of those that the placement names
 
 
 def job_script(job: ClusterJob, placement: Placement) -> str:
@@ -40,7 +42,8 @@ def job_script(job: ClusterJob, placement: Placement) -> str:
     numbers = {
         "folder": str(job.folder),
         "num_nodes": placement.num_nodes,
-        "gpus_per_node": placement.ranks_per_node,
+        "ranks_per_node": placement.ranks_per_node,
+        "gpus_per_node": _gpus_per_node(job, placement),
         "first_port": slurm.first_port,
         "num_ports": slurm.num_ports,
         "start_seconds": slurm.start_seconds,
@@ -53,6 +56,7 @@ def job_script(job: ClusterJob, placement: Placement) -> str:
         "\n".join(_header(job, placement, slurm)),
         "set -Eeuo pipefail",
         "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in numbers.items()),
+        f"progress=({' '.join(shlex.quote(pattern) for pattern in job.progress)})",
         f"activate={shlex.quote(slurm.activate or ':')}",
         f"container=({shlex.join(_container(slurm))})",
         "\n".join(f"export {name}={shlex.quote(text)}" for name, text in sorted(exports.items())),
@@ -78,6 +82,11 @@ def slurm_of(placement: Placement) -> Slurm:
     return placement.slurm
 
 
+def _gpus_per_node(job: ClusterJob, placement: Placement) -> int:
+    """One per rank, where the placement names GPUs and the job computes on them."""
+    return placement.ranks_per_node if placement.gpus is not None and job.needs_gpus else 0
+
+
 def _check_words(job: ClusterJob) -> None:
     for asked, word in (("launch --out", str(job.folder)), ("launch, the recipe's name", job.name)):
         if not word.isprintable() or " " in word or "%" in word:
@@ -90,11 +99,12 @@ def _check_words(job: ClusterJob) -> None:
 
 
 def _header(job: ClusterJob, placement: Placement, slurm: Slurm) -> list[str]:
+    gpus = _gpus_per_node(job, placement)
     options = [
         f"--job-name=frontload-{job.name}",
         f"--nodes={placement.num_nodes}",
         "--ntasks-per-node=1",
-        f"--gpus-per-node={placement.ranks_per_node}",
+        *([f"--gpus-per-node={gpus}"] if gpus else []),
         *([f"--cpus-per-task={slurm.cpus_per_node}"] if slurm.cpus_per_node else []),
         "--mem=0",
         "--exclusive",
@@ -104,6 +114,7 @@ def _header(job: ClusterJob, placement: Placement, slurm: Slurm) -> list[str]:
         "--requeue",
         "--open-mode=append",
         f"--signal=B:USR1@{slurm.requeue_seconds}",
+        f"--comment={job.folder}",  # by which queue.py finds the jobs of a folder
         f"--output={job.folder}/logs/%j.out",
         *slurm.header,
     ]
@@ -131,22 +142,61 @@ if [[ -e "$folder/finished" ]]; then
     say "job $SLURM_JOB_ID: this run has finished before; nothing to do"
     exit 0
 fi
-((restarts <= max_requeues)) || fail "job $SLURM_JOB_ID was requeued $restarts times, at most" \
-    "$max_requeues; read $folder/logs, then submit it again"
+
+# reached: in one line, what there is to go on from; small files with their content
+reached() {
+    local pattern path
+    (
+        shopt -s nullglob
+        cd "$folder" || exit
+        for pattern in "${progress[@]}"; do
+            for path in $pattern; do
+                echo "$path"
+                [[ ! -f "$path" ]] || head -c 64 "$path"
+            done
+        done
+    ) | tr -s '\n' ' '
+}
+
+# note LIST: writes down in a list of the folder that the job was here; times LIST: how often it was
+note() { echo "at $(reached)" >> "$folder/$1"; }
+times() {
+    local count
+    count=$(grep -cxF -e "at $(reached)" "$folder/$1" 2>/dev/null) || true
+    echo "${count:-0}"
+}
+
+mkdir -p "$folder/logs"
+starts="logs/$SLURM_JOB_ID.starts"
+(($(times "$starts") <= max_requeues)) || fail "job $SLURM_JOB_ID was started $(times "$starts")" \
+    "times and got no further; read $folder/logs, then submit it again"
+note "$starts"
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 ((${#nodes[@]} == num_nodes)) || fail "job $SLURM_JOB_ID has ${#nodes[@]} nodes, not $num_nodes"
 everyone=$(IFS=,; echo "${nodes[*]}")
-cpus=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}
 port=$((first_port + SLURM_JOB_ID % num_ports))  # two jobs on one node rarely ask for the same
 
-# on_nodes COUNT NODES COMMAND...: the command once on each of the nodes, in the job's software
+# fewest_cpus: those of the smallest node; Slurm writes e.g. 96(x3),64
+fewest_cpus() {
+    local each counts fewest=""
+    IFS=, read -ra counts <<< "$SLURM_JOB_CPUS_PER_NODE"
+    for each in "${counts[@]%%(*}"; do
+        if [[ -z "$fewest" ]] || ((each < fewest)); then fewest=$each; fi
+    done
+    echo "$fewest"
+}
+cpus=${SLURM_CPUS_PER_TASK:-$(fewest_cpus)}
+
+# on_nodes COUNT NODES COMMAND...: the command once on each of the nodes, in the job's software.
+# --export: without it a job that was submitted with --export=NONE passes nothing on.
 on_nodes() {
     local count=$1 list=$2
     shift 2
-    exec srun --overlap --nodes="$count" --ntasks="$count" --ntasks-per-node=1 \
-        --nodelist="$list" --cpus-per-task="$cpus" --cpu-bind=none --kill-on-bad-exit=1 \
-        "${container[@]}" bash -c "$activate && exec \"\$@\"" frontload "$@"
+    exec srun --overlap --export=ALL --job-name="$step_name" --nodes="$count" --ntasks="$count" \
+        --ntasks-per-node=1 --nodelist="$list" --cpus-per-task="$cpus" --cpu-bind=none \
+        --kill-on-bad-exit=1 "${container[@]}" \
+        bash -c "$activate && exec \"\$@\"" frontload "$@"
 }
 
 steps=()       # process ids of everything started
@@ -155,6 +205,7 @@ warned=""
 
 # start COMMAND...: the command in the background; its process id in `started`
 start() {
+    step_name="frontload-$SLURM_JOB_ID-${#steps[@]}"
     "$@" &
     started=$!
     steps+=("$started")
@@ -188,14 +239,33 @@ requeue() {
     exit 0
 }
 
+# signal NAME PLACE: sends a signal to all processes of a step. Not to its srun: a TERM to srun
+# kills them at once. Before the step has begun there is only its srun.
+signal() {
+    local step
+    step=$(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format="%i %j" 2>/dev/null |
+        awk -v name="frontload-$SLURM_JOB_ID-$2" '$2 == name {print $1}') || step=""
+    if [[ -n "$step" ]]; then
+        scancel --signal="$1" "$step" || true
+    else
+        kill -"$1" "${steps[$2]}" 2>/dev/null || true
+    fi
+}
+
 # stop: asks every step to end, newest first, each before the next; kills what takes stop_seconds
 stop() {
     local place step end
     for ((place = ${#steps[@]} - 1; place >= 0; place--)); do
         step=${steps[place]} end=$((SECONDS + stop_seconds))
-        kill -TERM "$step" 2>/dev/null || true
-        while kill -0 "$step" 2>/dev/null && ((SECONDS < end)); do sleep "$poll_seconds"; done
-        kill -KILL "$step" 2>/dev/null || true
+        if kill -0 "$step" 2>/dev/null; then
+            signal TERM "$place"
+            while kill -0 "$step" 2>/dev/null && ((SECONDS < end)); do sleep "$poll_seconds"; done
+        fi
+        if kill -0 "$step" 2>/dev/null; then
+            signal KILL "$place"
+            sleep "$poll_seconds"
+            kill -KILL "$step" 2>/dev/null || true
+        fi
         wait "$step" 2>/dev/null || true
     done
     steps=()
@@ -206,15 +276,21 @@ trap 'warned=yes' USR1
 trap 'exit 143' TERM
 trap 'exit 130' INT
 
-mkdir -p "$folder/logs"
-head_address=${nodes[0]}
-for one in $(srun --overlap --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" hostname --ip-address); do
+# The head is reached at its first outer IPv4 address, else as Slurm reaches it.
+head_address=""
+for one in $(srun --overlap --export=ALL --nodes=1 --ntasks=1 --nodelist="${nodes[0]}" \
+    hostname --ip-address); do
     if [[ "$one" =~ ^[0-9]+(\.[0-9]+){3}$ && "$one" != 127.* ]]; then
         head_address=$one
         break
     fi
 done
-say "job $SLURM_JOB_ID, start $restarts: ${nodes[*]}; head ${nodes[0]} at $head_address:$port"
+if [[ -z "$head_address" ]]; then
+    head_address=$(scontrol show node "${nodes[0]}" | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2) ||
+        head_address=${nodes[0]}
+fi
+say "job $SLURM_JOB_ID, start $restarts: ${nodes[*]}, each with $ranks_per_node ranks," \
+    "$gpus_per_node GPUs, $cpus CPUs; head ${nodes[0]} at $head_address:$port"
 """
 
 EPILOGUE = r"""

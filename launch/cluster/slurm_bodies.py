@@ -6,6 +6,10 @@ from pathlib import Path
 
 from frontload.launch.cluster.slurm import bash_array
 
+TORCHRUN_PROGRESS = ("*/manifest.json", "work/*/scratch/step-*[0-9]")
+RAY_PROGRESS = ("checkpoints/latest_checkpointed_iteration.txt",)
+"""What a job adds to its folder as it gets on: the `progress` of its ClusterJob."""
+
 
 def ray_body(
     trainer: Sequence[str], checks: Sequence[str], *, keeper: Sequence[str], max_failures: int
@@ -51,15 +55,8 @@ fi
 
 RAY_BODY = r"""
 # ---- Ray on every node, one trainer on the head
-# reached: the step that there is to go on from
-reached() { cat "$folder/checkpoints/latest_checkpointed_iteration.txt" 2>/dev/null || echo 0; }
-hangs() {
-    local count
-    count=$(grep -cxF -e "after step $(reached)" "$folder/hangs" 2>/dev/null) || true
-    echo "${count:-0}"
-}
-(($(hangs) < max_failures)) || fail "this run stood still $max_failures times at one place; read" \
-    "$folder/logs, mend the cause, remove $folder/hangs and submit it again"
+(($(times hangs) < max_failures)) || fail "this run stood still $max_failures times at one" \
+    "place; read $folder/logs, mend the cause, remove $folder/hangs and submit it again"
 
 export VERL_FILE_LOGGER_PATH="$folder/metrics-$restarts.jsonl"  # veRL empties its file at a start
 # Without a token whoever reaches a port of Ray can run code as this user.
@@ -94,41 +91,64 @@ start on_nodes 1 "${nodes[0]}" "${keeper[@]}" --log "$VERL_FILE_LOGGER_PATH" -- 
 status=0
 watch "$started" "the trainer" || status=$?
 if ((status == 75)); then
-    echo "after step $(reached)" >> "$folder/hangs"
-    (($(hangs) >= max_failures)) || requeue "the trainer stood still"
+    note hangs
+    (($(times hangs) >= max_failures)) || requeue "the trainer stood still"
 fi
 """
 
 TORCHRUN_BODY = r"""
 # ---- torchrun on every node
-# reached: what there is to go on from
-reached() { (shopt -s nullglob; cd "$folder" && echo */manifest.json work/*/scratch/step-*[0-9]); }
-failures() {
-    local count
-    count=$(grep -cxF -e "at $(reached)" "$folder/failures" 2>/dev/null) || true
-    echo "${count:-0}"
-}
-
 if [[ -e "$folder/error.json" && -n "${SLURM_JOB_DEPENDENCY:-}" ]]; then
     fail "an earlier job of this chain ended with a failure that would come again; read" \
         "$folder/error.json, mend its cause and submit the run again"
 fi
-(($(failures) < max_failures)) || fail "this run failed $max_failures times at one place; read" \
-    "$folder/logs, mend the cause, remove $folder/failures and submit it again"
+(($(times failures) < max_failures)) || fail "this run failed $max_failures times at one" \
+    "place; read $folder/logs, mend the cause, remove $folder/failures and submit it again"
 
 rm -f "$folder/error.json"
 
 start on_nodes "$num_nodes" "$everyone" "${checks[@]}"
 watch "$started" "the checks" || fail "the checks of the nodes found what is said above"
 
+# What a node runs: an agent, whose status it writes down, since srun says the highest of all. An
+# agent that was asked to stop and has saved ends with 0 here: at another status of one node srun
+# kills the others, which may not have ended yet.
+ends="$folder/ends"
+rm -rf "$ends"
+mkdir "$ends"
+on_one_node='trap : TERM INT HUP USR1 USR2
+status=0
+"${@:2}" || status=$?
+echo "$status" > "$1/$SLURM_NODEID"
+((status == 75)) || exit "$status"'
+
+# cause STATUS: of the end of a step with that status. The status of a node that failed, else 75 if
+# one was asked to stop: before they hear it, processes die of a signal (TERM 143, USR1 138).
+cause() {
+    local node status stopped=""
+    for ((node = 0; node < num_nodes; node++)); do
+        status=$(cat "$ends/$node" 2>/dev/null) || status=""
+        case "$status" in
+            0) ;;
+            75 | 138 | 143) stopped=yes ;;
+            "") echo "$1"; return ;;
+            *) echo "$status"; return ;;
+        esac
+    done
+    if [[ -n "$stopped" ]]; then echo 75; else echo "$1"; fi
+}
+
 agent=(python -m frontload.launch.torchrun torchrun
-    --nnodes="$num_nodes" --nproc-per-node="$gpus_per_node" --max-restarts="$max_restarts"
-    --rdzv-backend=c10d --rdzv-endpoint="$head_address:$port"
+    --nnodes="$num_nodes" --nproc-per-node="$ranks_per_node" --max-restarts="$max_restarts"
+    --rdzv-backend=c10d --rdzv-endpoint="$head_address:$port" --head-node="${nodes[0]}"
     --rdzv-id="$SLURM_JOB_ID.$restarts" --rdzv-conf="join_timeout=$start_seconds"
     --shutdown-timeout="$((stop_seconds * 9 / 10))")
-start on_nodes "$num_nodes" "$everyone" "${agent[@]}" "${worker[@]}"
+start on_nodes "$num_nodes" "$everyone" bash -c "$on_one_node" frontload "$ends" \
+    "${agent[@]}" "${worker[@]}"
 status=0
 watch "$started" "the ranks" || status=$?
+status=$(cause "$status")
+rm -rf "$ends"
 if ((status == 75)); then
     requeue "the ranks were asked to stop"
 fi
@@ -136,7 +156,7 @@ if ((status != 0)); then
     if [[ -e "$folder/error.json" ]]; then
         fail "a failure that would come again; read $folder/error.json"
     fi
-    echo "at $(reached)" >> "$folder/failures"
-    (($(failures) >= max_failures)) || requeue "the ranks ended with status $status"
+    note failures
+    (($(times failures) >= max_failures)) || requeue "the ranks ended with status $status"
 fi
 """

@@ -2,16 +2,16 @@
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from frontload.launch.cluster import queue
 from frontload.launch.cluster.grpo_job import render_grpo
 from frontload.launch.cluster.rendered import Rendered
 from frontload.launch.cluster.train_job import render_train
-from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.recipes.runs.load import (
@@ -96,19 +96,23 @@ def run_here(job: Rendered) -> int:
 
 
 def submit(job: Rendered, *, chain: int = 1) -> list[str]:
-    """Gives the job to sbatch, `chain` times, and returns what to tell the user.
+    """Gives the job to Slurm, `chain` times, and returns what to say to the user.
 
-    Writes the log folder only.
+    A run that has a job in the queue gets no other. Writes the log folder only.
 
     Raises: RecipeError without sbatch or an input; StageError if sbatch refuses.
     """
-    sbatch = find_sbatch()
+    queue.find_program("sbatch")
     _check_needs(job)
+    there = queue.queued().get(str(job.folder), "")
+    if there:
+        return [f"job {there} is in the queue for {job.folder}; nothing was submitted"]
     lines: list[str] = []
+    if ignored := queue.left_out(os.environ):
+        lines.append(f"left out of the job: {', '.join(ignored)} of this shell")
     before = ""
     for _ in range(chain):
-        after = [f"--dependency=afterany:{before}"] if before else []
-        number = submit_script(job, [sbatch, "--parsable", *after])
+        number = submit_script(job, after=[before] if before else [])
         waits = f" after job {before}" if before else ""
         lines.append(
             f"job {number} submitted{waits}; its lines go to {job.folder}/logs/{number}.out"
@@ -117,39 +121,13 @@ def submit(job: Rendered, *, chain: int = 1) -> list[str]:
     return lines
 
 
-def find_sbatch() -> str:
-    """The program that takes jobs.
-
-    Raises: RecipeError where there is none.
-    """
-    sbatch = shutil.which("sbatch")
-    if sbatch is None:
-        raise RecipeError(
-            "launch",
-            found="no sbatch on the PATH",
-            rule="jobs are submitted from a machine of the cluster",
-            do="log in there, or add --dry-run to print the job",
-        )
-    return sbatch
-
-
-def submit_script(job: Rendered, command: Sequence[str]) -> str:
-    """Gives a job to sbatch and returns its number. Makes the log folder: Slurm does not.
+def submit_script(job: Rendered, *, after: Sequence[str] = ()) -> str:
+    """Gives a job to Slurm and returns its number. Makes the log folder: Slurm does not.
 
     Raises: StageError with Slurm's words if it refuses.
     """
     (job.folder / "logs").mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        command, input=job.script, text=True, capture_output=True, check=False, env=dict(os.environ)
-    )
-    if done.returncode:
-        raise StageError(
-            "sbatch",
-            found=f"ended with status {done.returncode}: {done.stderr.strip()}",
-            rule="Slurm takes the job",
-            do="change the placement's `slurm` section as it says",
-        )
-    return done.stdout.strip().partition(";")[0]
+    return queue.submit(job.script, after=after, condition=queue.AFTER_ANY_END)
 
 
 def _check_needs(job: Rendered) -> None:

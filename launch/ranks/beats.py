@@ -18,6 +18,7 @@ from frontload.recipes.machines.upkeep import Upkeep
 
 FOLDER = "FRONTLOAD_BEATS"  # variable in which an agent names the folder of its ranks' beats
 BEAT, STACKS = ".beat", ".stacks"
+STOPPED = "stopped"  # file of a rank that was asked to stop and has saved
 COUNT, STEP, PART, ALIVE = range(4)  # words of a beat, float64
 NUM_WORDS, WORD_BYTES = 4, 8
 BEATS_A_LIMIT = 10  # of the thread, in hang_seconds
@@ -75,8 +76,20 @@ class Beats:
             self._words[ALIVE] += 1.0
             if select.select([heard], [], [], every)[0]:
                 signals = os.read(heard, 64)
-                if signal.SIGTERM in signals and self._words[PART] == Part.START:
+                if {signal.SIGTERM, signal.SIGUSR1} & set(signals) and self._words[
+                    PART
+                ] == Part.START:
                     os._exit(Stopped.exit_code)
+
+
+def say_stopped(folder: str) -> None:
+    """Says to the agent, if one listens, that this rank ends because it was asked to stop.
+
+    All ranks of a run stop together, whoever was asked: an agent that was not would start its own
+    again.
+    """
+    if folder:
+        (Path(folder) / STOPPED).touch()
 
 
 def start_beats(folder: str, seat: Seat, *, upkeep: Upkeep, log: Path | None) -> Beats | None:

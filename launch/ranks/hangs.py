@@ -24,6 +24,7 @@ from frontload.launch.ranks.beats import (
     SHOW_STACKS,
     STACKS,
     STEP,
+    STOPPED,
     WORD_BYTES,
     About,
 )
@@ -33,6 +34,7 @@ from frontload.recipes.errors import StageError
 POLL_SECONDS = 0.5
 MOST_GAP_SECONDS = 2 * POLL_SECONDS  # a longer one is a pause of this process
 STACKS_SECONDS = 0.5  # for the ranks to write where they stand
+LEAVE_SECONDS = 6.0  # ours: for an agent that was itself asked to stop to end with its ranks
 SILENT_SHARE = 0.5  # of hang_seconds: a thread that beats ten times in it has missed five
 
 WORDS = {
@@ -196,10 +198,14 @@ def _lives(pid: int) -> bool:
 
 
 def watch_ranks(folder: Path) -> None:
-    """Ends hung ranks, for as long as this process lives."""
+    """Ends hung ranks, for as long as this process lives, and this agent once its ranks stopped."""
     lookout = Lookout(folder)
     while True:
         time.sleep(POLL_SECONDS)
+        if (folder / STOPPED).exists():
+            time.sleep(LEAVE_SECONDS)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         beats = lookout.look()
         hung = find_hung(beats)
         if hung:

@@ -1,12 +1,13 @@
 """What a rank does around its stages: hears signals, writes failures, tells that it ends."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from frontload.launch.ranks.beats import Beats
+from frontload.launch.ranks.beats import FOLDER, Beats, say_stopped
 from frontload.launch.ranks.seat import Seat
 from frontload.recipes.artifact import Part, write_json
 from frontload.recipes.errors import FrontloadError, StageError, Stopped
@@ -49,6 +50,7 @@ def told_failures(path: Path, seat: Seat) -> Iterator[None]:
     try:
         yield
     except Stopped:
+        say_stopped(os.environ.get(FOLDER, ""))
         raise
     except FrontloadError as error:
         if comes_again(error) and path.parent.is_dir():

@@ -5,6 +5,7 @@ A worker imports what stages need while it waits, and dies with its parent: no o
 after the runner was killed. It sees the GPU that it was given, or none.
 """
 
+import contextlib
 import faulthandler
 import importlib
 import os
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -28,8 +30,11 @@ from frontload.launch.study.crew import NO_GPU, VISIBLE
 from frontload.launch.workspace import LiveWorkspace, Report
 from frontload.recipes.errors import FrontloadError, StageError
 
+STOPPED = "T"  # state of a process, proc(5)
 LOCK_WAIT_SECONDS = 20.0  # a killed run's children may need a moment to leave
 STOP_SECONDS = 5.0
+STOPPED_SECONDS = 60.0  # ours: a process that a signal stopped for so long is ended
+LOOK_SECONDS = 5.0  # between two looks for one
 
 
 class Worker:
@@ -55,6 +60,9 @@ class Worker:
         self.gpu = gpu
         self.connection = Connection(ours.detach())
         self.job: Job | None = None
+        self._ended = threading.Event()
+        self._stopped_seconds = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def start(self, job: Job) -> None:
         """Sends a job to an idle worker."""
@@ -71,6 +79,11 @@ class Worker:
     def death(self) -> str:
         """Why the process is gone, in words."""
         code = self.process.wait()
+        self._ended.set()
+        if self._stopped_seconds >= STOPPED_SECONDS:
+            return (
+                f"its worker process was stopped by a signal for {STOPPED_SECONDS:g} s, and ended"
+            )
         if code >= 0:
             return f"its worker process ended with status {code}"
         name = signal.Signals(-code).name
@@ -79,6 +92,7 @@ class Worker:
 
     def stop(self) -> None:
         """Ends the process and everything it started."""
+        self._ended.set()
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, number)
@@ -90,6 +104,34 @@ class Worker:
             except subprocess.TimeoutExpired:
                 continue
         self.connection.close()
+
+    def _watch(self) -> None:
+        """Ends a worker that does not run because a signal stopped it, or the agent of its ranks.
+
+        It raises nothing, and all that needs its stage would wait. Time is what this process lived
+        through itself.
+        """
+        before = time.monotonic()
+        while not self._ended.wait(LOOK_SECONDS):
+            now = time.monotonic()
+            lived, before = min(now - before, 2 * LOOK_SECONDS), now
+            is_stopped = STOPPED in states_of_group(self.process.pid)
+            self._stopped_seconds = self._stopped_seconds + lived if is_stopped else 0.0
+            if self._stopped_seconds >= STOPPED_SECONDS:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+                return
+
+
+def states_of_group(group: int) -> set[str]:
+    """The states of the processes of a process group, as /proc writes them; T is stopped."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(its_group) == group:
+                found.add(state)
+    return found
 
 
 def worker_environment(threads: int, gpu: str = NO_GPU) -> dict[str, str]:
@@ -134,13 +176,16 @@ def run_job(job: Job, report: Report) -> Finished:
     cpu, wall = _cpu_seconds(), time.monotonic()
     error: FrontloadError | None = None
     store = Store(job.store)
-    with _own_output(store.telemetry_file(job.ticket, "log")):
-        try:
-            with store.lock(job.ticket.key, wait_seconds=LOCK_WAIT_SECONDS):
-                _make(job, store, report)
-        except Exception as caught:
-            traceback.print_exc()
-            error = explain_failure(job.ticket, caught, store=store)
+    try:
+        with _own_output(store.telemetry_file(job.ticket, "log")):
+            try:
+                with store.lock(job.ticket.key, wait_seconds=LOCK_WAIT_SECONDS):
+                    _make(job, store, report)
+            except Exception as caught:
+                error = explain_failure(job.ticket, caught, store=store)
+                traceback.print_exc()
+    except OSError as caught:  # the log cannot be written: what failed before it is the reason
+        error = error or explain_failure(job.ticket, caught, store=store)
     return Finished(
         cpu_seconds=_cpu_seconds() - cpu,
         wall_seconds=time.monotonic() - wall,
@@ -215,11 +260,13 @@ def _redirected(target: int, *numbers: int) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, handle in zip(numbers, saved, strict=True):
-            os.dup2(handle, number)
-            os.close(handle)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            for number, handle in zip(numbers, saved, strict=True):
+                os.dup2(handle, number)
+                os.close(handle)
 
 
 def _tick(connection: Connection, done: int, total: int, note: str) -> None:

@@ -150,6 +150,7 @@ def recipe_names(folder: str) -> list[str]:
 
 def _find_parent(path: Path, parent: Tree, kind: Any) -> Path:
     name = parent.value if isinstance(parent.value, str) else ""
+    described = f"'{name}'" if name else describe(parent.value, parent.is_quoted)
     places = [
         path.parent / name if name.endswith(".yaml") else path.parent / f"{name}.yaml",
         RECIPES / path.parent.name / f"{name}.yaml",
@@ -163,12 +164,12 @@ def _find_parent(path: Path, parent: Tree, kind: Any) -> Path:
     if there:
         beside = there[0].parent == path.parent.resolve()
         return there[0] if beside else next((f for f in there if _is_of(f, kind)), there[0])
-    names = {found.stem for found in path.parent.glob("*.yaml") if found != path}
+    names = {found.stem for found in path.parent.glob("*.yaml") if found.is_file()} - {path.stem}
     shipped = (found for folder in PARENT_FOLDERS for found in (RECIPES / folder).glob("*.yaml"))
     names.update(found.stem for found in shipped if _is_of(found, kind))
     raise RecipeError(
         f"{parent.place}: extends",
-        found=f"'{name}' is not a recipe beside {path.name}, and none that ships",
+        found=f"{described} is not a recipe beside {path.name}, and none that ships",
         rule="`extends` names one parent, without .yaml",
         do=nearest(name.removesuffix(".yaml"), sorted(names)),
     )

@@ -10,6 +10,8 @@ import yaml
 from frontload.recipes.errors import RecipeError
 
 COMMAND_LINE = "command line"
+MOST_LEVELS = 30  # ours: values inside values; a recipe has 6
+MOST_VALUES = 100_000  # ours: with what aliases repeat; the longest recipe has some hundreds
 STANDARD_TAG = "tag:yaml.org,2002:"  # what `!!` stands for
 
 
@@ -33,19 +35,35 @@ class _Tagged(Exception):
         self.mark = mark
 
 
+class _TooDeep(Exception):
+    """A value inside too many others, and where."""
+
+    def __init__(self, mark: yaml.Mark) -> None:
+        super().__init__(mark)
+        self.mark = mark
+
+
 class _UntaggedLoader(yaml.SafeLoader):
     """Composes a text without tags: none would be obeyed, since the recipe declares the types."""
+
+    levels = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node.
 
-        Raises: _Tagged for one with a tag of its own.
+        Raises: _Tagged for one with a tag of its own, _TooDeep for one below too many others.
         """
         event = self.peek_event()
         tag = getattr(event, "tag", None)
         if tag is not None:
             raise _Tagged(tag, event.start_mark)
-        return super().compose_node(parent, index)
+        if self.levels > MOST_LEVELS:
+            raise _TooDeep(event.start_mark)
+        self.levels += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.levels -= 1
 
 
 def shown(path: Path) -> str:
@@ -88,6 +106,14 @@ def parse(text: str, place_of: Any, *, whole: str, asked: str = "") -> Tree:
             rule="the recipe declares the type of every value, so a tag would be ignored",
             do="remove the tag; write text in quotes",
         ) from error
+    except _TooDeep as error:
+        place = place_of(error.mark)
+        raise RecipeError(
+            f"{place}: {asked}" if asked else place,
+            found=f"a value inside {MOST_LEVELS} others",
+            rule=f"values lie at most {MOST_LEVELS} levels deep",
+            do="write it flat: no key of a recipe is that deep",
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = place_of(mark) if mark else whole
@@ -99,7 +125,39 @@ def parse(text: str, place_of: Any, *, whole: str, asked: str = "") -> Tree:
         ) from error
     if node is None:
         return Tree(value={}, place=whole)
+    _check_size(node, place_of)
     return _tree(node, place_of(node.start_mark), place_of)
+
+
+def _check_size(node: yaml.Node, place_of: Any) -> None:
+    """Refuses a text of few lines whose aliases stand for more values than can be read."""
+    sizes: dict[yaml.Node, int] = {}
+    if _size(node, sizes) <= MOST_VALUES:
+        return
+    while larger := [child for child in _below(node) if sizes.get(child, 0) > MOST_VALUES]:
+        node = larger[0]
+    raise RecipeError(
+        place_of(node.start_mark),
+        found=f"aliases that stand for {sizes[node]:,} values",
+        rule=f"a recipe has at most {MOST_VALUES:,} values, with all that its aliases repeat",
+        do="write the values out instead of `*name`",
+    )
+
+
+def _size(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
+    """Values of a node, counted as often as they are named; a loop, refused elsewhere, counts 0."""
+    if node not in sizes:
+        sizes[node] = 0
+        sizes[node] = 1 + sum(_size(child, sizes) for child in _below(node))
+    return sizes[node]
+
+
+def _below(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.SequenceNode):
+        return list(node.value)
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return []
 
 
 def _tree(node: yaml.Node, place: str, place_of: Any, *, above: tuple[yaml.Node, ...] = ()) -> Tree:

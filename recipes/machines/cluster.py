@@ -60,5 +60,7 @@ class Slurm:
     start_seconds: int = 600  # most time for all nodes to join
     stop_seconds: int = 60  # grace between asking processes to stop and killing them
     requeue_seconds: int = 600  # the job is warned this long before its limit, and requeued
-    max_requeues: int = 20
+    max_requeues: int = (
+        20  # starts of a job without a new checkpoint between them, after which it ends
+    )
     max_failures: int = 3  # failed ends without a new checkpoint between them, after which it stays

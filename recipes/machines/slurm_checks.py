@@ -9,7 +9,11 @@ from frontload.recipes.machines.cluster import Slurm
 
 TIME_LIMIT = re.compile(r"(?:(\d+)-)?(\d{1,2}):([0-5]\d):([0-5]\d)")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW", re.IGNORECASE)
+SECRET = re.compile(
+    r"KEY|TOKEN|SECRET|(?<!BY)PASS(?!IVE)|JWT|CRED|AUTH(?!OR(?:_|S|$))|BEARER|COOKIE|PRIVATE",
+    re.IGNORECASE,
+)
+"""A name of a variable that may hold a secret: rather one too many than one on a shared disk."""
 LOWEST_PORT, HIGHEST_PORT = 1_024, 65_535
 SIGNAL_LATE_SECONDS = 60  # Slurm sends its warning up to a minute late
 STEPS_TO_STOP = 3  # the head, the workers and the trainer

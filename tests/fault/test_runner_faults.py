@@ -22,6 +22,7 @@ from toy_stages import REGISTRY, diamond, toy  # noqa: E402
 from frontload.launch.jobs import Finished, Tick  # noqa: E402
 from frontload.launch.machine_kind import machine_kind  # noqa: E402
 from frontload.launch.store import Store, Ticket, check_content  # noqa: E402
+from frontload.launch.study import workers  # noqa: E402
 from frontload.launch.study.runner import Settings, Summary, run_stages  # noqa: E402
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError  # noqa: E402
 from frontload.recipes.machines.placement import Placement, Placements  # noqa: E402
@@ -369,3 +370,31 @@ def test_ranks_on_other_nodes_are_refused(tmp_path: Path) -> None:
     summary = run_stages([stage], Store(tmp_path), settings=settings, watcher=Silent())
     (error,) = summary.failed.values()
     assert "num_nodes" in error.asked
+
+
+def test_a_full_disk_is_named_where_the_log_cannot_be_written_either(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stages = diamond(does="full")
+    log = Store(tmp_path / "store").telemetry_file(Ticket.of(stages[1]), "log")
+    log.parent.mkdir(parents=True)
+    log.symlink_to("/dev/full")
+    summary = run(stages, tmp_path / "store")
+    assert list(summary.failed) == [stages[1].key]
+    assert "the disk of" in str(summary.failed[stages[1].key])
+    assert capfd.readouterr().err == "", "no traceback of the worker, which lives on"
+
+
+def test_a_worker_that_a_signal_stopped_is_ended_in_the_stated_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It raises nothing and closes nothing: 100 s later the study still waited for it."""
+    monkeypatch.setattr(workers, "STOPPED_SECONDS", 1.0)
+    monkeypatch.setattr(workers, "LOOK_SECONDS", 0.2)
+    began = time.monotonic()
+    stages = diamond(does="SIGSTOP")
+    summary = run(stages, tmp_path / "store")
+    assert time.monotonic() - began < 60.0
+    assert list(summary.failed) == [stages[1].key]
+    assert "was stopped by a signal for 1 s, and ended" in summary.failed[stages[1].key].found
+    assert {stage.label for stage in summary.made} == {"a", "c", "e"}

@@ -1,7 +1,10 @@
-"""A cluster of shell scripts: srun, scontrol, ray, python and hostname that write what they do.
+"""A cluster of shell scripts: srun, scancel, scontrol, ray, python and hostname that write what
+they do, for what the real Slurm of tests/slurm cannot show: four nodes, Ray on each, a requeue that
+is refused, processes that do not stop.
 
-`srun` runs its command once for each node of its list, with FAKE_NODE set, and passes signals on.
-A line of the log is `EVENT NODE WORDS`. What a test wants to go wrong stands in FAKE_* variables.
+`srun` runs its command once for each node of its list, with FAKE_NODE set. A TERM makes it kill
+them at once, as the real one does; `scancel` signals the processes of a step. A line of the log is
+`EVENT NODE WORDS`. What a test wants to go wrong stands in FAKE_* variables.
 """
 
 import os
@@ -15,18 +18,32 @@ FAKES = {
     "scontrol": r"""
         case "$1 $2" in
             "show hostnames") printf '%s\n' $FAKE_NODES ;;
+            "show node") echo "NodeName=$3 NodeAddr=$3 NodeHostName=$3" ;;
             *) echo "scontrol - $*" >> "$FAKE_LOG"; exit "${FAKE_SCONTROL_STATUS:-0}" ;;
         esac
     """,
     "hostname": r"""
         echo "${FAKE_ADDRESSES:-::1 127.0.1.1 10.1.2.3 10.1.2.4}"
     """,
+    "squeue": r"""
+        for step in "$FAKE_STATE"/step-*; do
+            [[ ! -e "$step" ]] || echo "12345.${step##*/step-} ${step##*/step-}"
+        done
+    """,
+    "scancel": r"""
+        below() { echo "$1"; for child in $(pgrep -P "$1"); do below "$child"; done; }
+        for task in $(cat "$FAKE_STATE/step-${2#12345.}" 2>/dev/null); do
+            kill -"${1#--signal=}" $(below "$task") 2>/dev/null
+        done
+        exit 0
+    """,
     "srun": r"""
-        list="" tasks=1 words=()
+        list="" tasks=1 name="" words=()
         while (($#)); do
             case "$1" in
                 --nodelist=*) list=${1#*=} ;;
                 --ntasks=*) tasks=${1#*=} ;;
+                --job-name=*) name=${1#*=} ;;
                 --*) ;;
                 *) break ;;
             esac
@@ -36,8 +53,12 @@ FAKES = {
         IFS=, read -ra nodes <<< "$list"
         ((${#nodes[@]} == tasks)) || { echo "srun: $tasks tasks, ${#nodes[@]} nodes" >&2; exit 9; }
         pids=()
-        trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM
-        for node in "${nodes[@]}"; do FAKE_NODE=$node "$@" & pids+=($!); done
+        trap 'kill -KILL "${pids[@]}" 2>/dev/null' TERM
+        for place in "${!nodes[@]}"; do
+            FAKE_NODE=${nodes[place]} SLURMD_NODENAME=${nodes[place]} SLURM_NODEID=$place "$@" &
+            pids+=($!)
+        done
+        [[ -z "$name" ]] || echo "${pids[*]}" > "$FAKE_STATE/step-$name"
         status=0 left=${#pids[@]}
         while ((left)); do
             wait -n; code=$?
@@ -49,6 +70,7 @@ FAKES = {
             fi
         done
         wait
+        rm -f "$FAKE_STATE/step-$name"
         exit "$status"
     """,
     "ray": r"""
@@ -138,7 +160,7 @@ class FakeCluster:
             "FAKE_NODES": " ".join(self.nodes),
             "SLURM_JOB_ID": "12345",
             "SLURM_JOB_NODELIST": "n[1-4]",
-            "SLURM_CPUS_ON_NODE": "96",
+            "SLURM_JOB_CPUS_PER_NODE": "128(x3),96",
             **variables,
         }
         return subprocess.Popen(

@@ -1,6 +1,7 @@
 """The store: its locks, checks and refusals, and what a look at it leaves behind."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from frontload.launch import cli
 from frontload.launch.store import (
     CHUNK_BYTES,
     Store,
@@ -114,6 +116,28 @@ def test_a_store_that_cannot_be_written_is_refused_in_words(tmp_path: Path) -> N
     (tmp_path / ".locks").write_text("a file where the folder of locks belongs")
     with pytest.raises(RecipeError, match="cannot be written"), Store(tmp_path).lock("run"):
         pass
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
+def test_a_file_system_without_locks_is_refused_with_the_option_that_gives_them(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NFS without lockd, Lustre mounted without flock: they answer with these numbers."""
+
+    def refuse(_handle: int, _kind: int) -> None:
+        raise OSError(code, "no such service")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecipeError, match="has no locks .*Lustre: option flock; NFS: without"):  # noqa: SIM117
+        with Store(tmp_path).lock("run"):
+            raise AssertionError("nobody holds it")
+    with pytest.raises(RecipeError, match="has no locks"):
+        Store(tmp_path).is_locked("run")
+    assert cli.main(["run", "smoke"]) == 2
+    told = capsys.readouterr().err
+    assert "option flock" in told
+    assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -20,11 +20,12 @@ echo "4711;cluster"
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with a fake sbatch on the PATH."""
+    """A working folder with a fake sbatch on the PATH, and an empty queue."""
     (tmp_path / "bin").mkdir()
-    sbatch = tmp_path / "bin" / "sbatch"
-    sbatch.write_text(SBATCH)
-    sbatch.chmod(0o755)
+    for name, text in (("sbatch", SBATCH), ("squeue", "#!/bin/bash\n")):
+        path = tmp_path / "bin" / name
+        path.write_text(text)
+        path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     monkeypatch.setenv("FAKE", str(tmp_path))
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """YAML to recipes: conversion by declared type, one parent, overrides, errors with places."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import load_recipe
+from frontload.recipes.grammar.tree import compose
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.blend import BlendRecipe
 from frontload.recipes.runs.curation import Curation
@@ -212,6 +214,44 @@ def test_a_value_that_holds_itself_is_refused(tmp_path: Path) -> None:
     error = refusal(write(tmp_path, "name: &name [*name]\n"))
     assert error.asked.endswith("one.yaml:1")
     assert "an alias of a value that holds this one" in error.found
+
+
+def laughs(levels: int) -> str:
+    """Each list holds the one before ten times: 400 letters stand for 10 ** levels values."""
+    lines = ["a: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    for level in range(1, levels):
+        lines.append(f"b{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    return "\n".join(lines) + "\n"
+
+
+def test_aliases_that_stand_for_too_many_values_are_refused_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    error = refusal(write(tmp_path, laughs(30)))
+    assert time.monotonic() - began < 10.0
+    assert error.asked.endswith("one.yaml:5"), "the first line that is too much by itself"
+    assert error.found == "aliases that stand for 111,111 values"
+    assert len(compose(write(tmp_path, laughs(4))).value) == 4, "10,000 values are none too many"
+
+
+@pytest.mark.parametrize("text", ["name: " + "[" * 3_000, "name: " + "{a: " * 3_000])
+def test_a_recipe_of_endless_depth_is_refused(tmp_path: Path, text: str) -> None:
+    error = refusal(write(tmp_path, "is_on: true\n" + text))
+    assert error.asked.endswith("one.yaml:2")
+    assert error.rule == "values lie at most 30 levels deep"
+    assert "name: " not in refusal(write(tmp_path, GOOD), f"inner.tags={'[' * 100}").found
+
+
+@pytest.mark.parametrize(
+    ("parent", "found"),
+    [("[a, b]", "a list"), ("{a: b}", "a mapping"), ("folder", "'folder'")],
+)
+def test_a_parent_that_is_no_recipe_is_shown_as_it_was_written(
+    tmp_path: Path, parent: str, found: str
+) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    error = refusal(write(tmp_path, f"extends: {parent}\n"))
+    assert found in error.found
+    assert error.do != "write 'folder'", "a folder is no recipe, whatever its name"
 
 
 @pytest.mark.parametrize(
