@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from frontload.data_tools.curation.run import CurateRequest
 from frontload.data_tools.curation.run import curate as curate_files
 from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.packing.build import PackRequest, build_pack
-from frontload.data_tools.preprocess.request import PreprocessRequest
+from frontload.data_tools.preprocess.request import PreprocessRequest, manifest_file
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.prompts.crossthink import CrossThinkRequest, convert_crossthink
 from frontload.data_tools.prompts.length import load_limit
@@ -78,7 +79,7 @@ def curate_sets(recipe: Curation, inputs: Inputs, work: Workspace) -> None:
     """Makes the sets of a curation, as `frontload data curate` does."""
     for source in recipe.sources:
         _listed_files(inputs["raw"], f"source/{source}")
-    curation = replace(recipe, tokenizer=str(inputs["tokenizer"]))
+    curation = in_key_order(replace(recipe, tokenizer=str(inputs["tokenizer"])))
     request = CurateRequest(
         recipe=curation,
         inputs=check_inputs(Loaded(value=curation, places={"": "raw.curation"})),
@@ -93,6 +94,31 @@ def curate_sets(recipe: Curation, inputs: Inputs, work: Workspace) -> None:
     manifest.pop("key", None)  # the stage's key is its identity
     write_json(request.out / "manifest.json", manifest)
     _publish(request.out, curated_sets(work.path))
+
+
+def in_key_order(recipe: Curation) -> Curation:
+    """The curation in an order that its key implies: a key does not see the order of mappings.
+
+    Sources by name; a set after its members, by name where that leaves a choice.
+    """
+    graph = TopologicalSorter(
+        {
+            name: {member for member in recipe.sets[name].members if member in recipe.sets}
+            for name in sorted(recipe.sets)
+        }
+    )
+    graph.prepare()
+    order: list[str] = []
+    while graph.is_active():
+        ready = sorted(graph.get_ready())
+        order += ready
+        graph.done(*ready)
+    return replace(
+        recipe,
+        sources={name: recipe.sources[name] for name in sorted(recipe.sources)},
+        sets={name: recipe.sets[name] for name in order},
+        overlaps={name: recipe.overlaps[name] for name in sorted(recipe.overlaps)},
+    )
 
 
 def index_raw(recipe: Index, inputs: Inputs, work: Workspace) -> None:
@@ -113,6 +139,8 @@ def index_raw(recipe: Index, inputs: Inputs, work: Workspace) -> None:
         workers=_workers(work),
     )
     manifest = preprocess(request)
+    manifest["made_by"]["plan"] = work.key  # the tool's own holds the folders of its inputs
+    write_json(manifest_file(prefix), manifest)
     counts = ("num_documents", "num_tokens", "dtype", "append_eod", "num_rows", "dropped")
     for file in sorted(prefix.parent.iterdir()):
         file.rename(work.path / file.name)

@@ -73,22 +73,29 @@ def print_jobs(plan: Plan, store: Store, missing: Sequence[Entry], *, is_whole: 
 
 
 def read_jobs(plan: Plan, store: Store) -> dict[str, JobState]:
-    """Key -> the job that was submitted for a stage that is not built."""
-    numbers: dict[str, str] = {}
-    for entry in plan.missing:
-        path = job_folder(store, entry.stage) / JOB
-        if path.is_file():
-            numbers[entry.stage.key] = path.read_text(encoding="utf-8").strip()
-    if not numbers:
+    """Key -> the newest job that was submitted for a stage that is not built.
+
+    A job names its folder, so that one is found whose submitter was killed before it noted it.
+    """
+    folders = {entry.stage.key: job_folder(store, entry.stage) for entry in plan.missing}
+    known = {key: folder for key, folder in folders.items() if (folder / STAGE_FILE).is_file()}
+    if not known:
         return {}
-    states = queue.states(numbers.values())
+    alive = queue.queued()
+    numbers = {key: alive.get(str(folder), "") or _noted(folder) for key, folder in known.items()}
+    states = queue.states(number for number in numbers.values() if number)
     found: dict[str, JobState] = {}
     for entry in plan.missing:
         number = numbers.get(entry.stage.key)
-        if number is not None:
+        if number:
             state = JobState(number=number, state=states.get(number, ""))
             found[entry.stage.key] = _with_pace(state, entry.stage, store)
     return found
+
+
+def _noted(folder: Path) -> str:
+    path = folder / JOB
+    return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
 def job_folder(store: Store, stage: Stage) -> Path:
@@ -163,15 +170,7 @@ def _script(plan: Plan, store: Store, entry: Entry) -> str:
     if stage.kind in TORCHRUN_KINDS:
         environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # Megatron: orders its kernels by it
         gpus = placement.ranks_per_node if placement.gpus else 0
-        checks = (
-            *CLI,
-            "doctor",
-            "--brief",
-            "--gpus",
-            str(gpus),
-            "--disk",
-            str(root),
-        )
+        checks = (*CLI, "doctor", "--brief", *("--gpus", str(gpus)), *("--disk", str(root)))
         body = torchrun_body(
             ("--module", "--", "frontload.launch.cli", *words),
             checks,
@@ -181,7 +180,12 @@ def _script(plan: Plan, store: Store, entry: Entry) -> str:
     else:
         body = command_body((*CLI, *words), made=root / stage.folder)
     job = ClusterJob(
-        name=f"{stage.kind}-{stage.key}", folder=folder, environment=environment, body=body
+        name=f"{stage.kind}-{stage.key}",
+        folder=folder,
+        environment=environment,
+        body=body,
+        progress=("work/stage/scratch/step-*[0-9]",),
+        needs_gpus=stage.kind in GPU_KINDS,
     )
     return job_script(job, placement)
 
