@@ -7,7 +7,7 @@ import argparse
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -15,10 +15,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import nearest
 
 OVERRIDES = "overrides"
-OVERRIDES_HELP = (
-    "override one value of the recipe, e.g. seeds=3 or sft.learning_rate=1.0e-5; `placement.` "
-    "before a path changes the placement; may stand anywhere in the line"
-)
+OVERRIDES_HELP = "overrides of single values, anywhere in the line, e.g. "
 NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 HELP = ("-h", "--help")
 SEVERAL = ("*", "+")
@@ -31,8 +28,9 @@ class Command:
     text: str  # its line in --help
     adds: str = ""  # "module:function": adds the arguments, and the default `run`
     below: str = ""  # "module:TABLE" of a family
-    takes_overrides: bool = False
+    overrides: str = ""  # one example of each sort that it takes; "" = it takes none
     names: tuple[str, ...] = ()  # folders of recipes whose names its first argument may be
+    hints: Mapping[str, str] = field(default_factory=dict)  # a flag it lacks -> what to write
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         self.arguments: list[argparse.Action] = []
+        self.hints: Mapping[str, str] = {}
         super().__init__(**settings, allow_abbrev=False)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
@@ -114,7 +113,7 @@ class Parser(argparse.ArgumentParser):
             raise RecipeError(
                 self.place or "command line",
                 found="no " + ", no ".join(missing),
-                rule=f"`{self.prog} --help` says what it takes",
+                rule=f"`{self.prog} --help` says what it takes, `frontload list` what there is",
                 do="add " + " and ".join(missing),
             )
 
@@ -134,6 +133,8 @@ class Parser(argparse.ArgumentParser):
         begun = [flag for flag in flags if flag.startswith(name)] if is_flag else []
         close = begun or (get_close_matches(name, flags, n=1) if is_flag else [])
         see = f"see `{self.prog} --help`" if is_flag else "leave it out"
+        if name in self.hints:
+            close, see = [], self.hints[name]
         return RecipeError(
             f"{self.place} {word}".strip(),
             found=f"'{word}' is not understood",
@@ -226,10 +227,10 @@ def command_parser(command: Command, *, prog: str) -> Parser:
     """The parser of one command, with the arguments that its module adds."""
     parser = Parser(prog=prog, description=command.text)
     find_object(command.adds)(parser)
-    if command.takes_overrides:
-        parser.add_argument(
-            OVERRIDES, nargs="*", default=[], metavar="PATH=VALUE", help=OVERRIDES_HELP
-        )
+    parser.hints = command.hints
+    if command.overrides:
+        text = OVERRIDES_HELP + command.overrides
+        parser.add_argument(OVERRIDES, nargs="*", default=[], metavar="PATH=VALUE", help=text)
     return parser
 
 
