@@ -151,7 +151,7 @@ def read_workload(options: argparse.Namespace, overrides: list[str]) -> Workload
                 f"estimate {options.recipe}: {name}",
                 found=f"is {getattr(workload, name)}",
                 rule=f"it is {least} or more",
-                do="change it",
+                do=f"write e.g. {least or 1_000_000_000}",
             )
     return workload
 

@@ -59,7 +59,7 @@ def precision(options: argparse.Namespace) -> int:
                 f"precision --{name.replace('_', '-')}",
                 found=f"is {getattr(options, name)}",
                 rule="it is 1 or more",
-                do="change it",
+                do="write e.g. 1",
             )
     tensor = options.tensor_parallel
     gemms: dict[str, list[Gemm]] = {}
