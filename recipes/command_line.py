@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         self.arguments: list[argparse.Action] = []
         self.hints: Mapping[str, str] = {}
-        super().__init__(**settings, allow_abbrev=False)
+        super().__init__(**settings)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """As argparse has it; the argument is also kept in `arguments`."""
