@@ -22,7 +22,7 @@ FULL, REFUSED = (
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
 ARGUMENTS = "frontload.launch.arguments"
-STUDY_OVERRIDES = "seeds=3 sft.learning_rate=1.0e-5 placement.workers=2"
+STUDY_OVERRIDES = "sft.learning_rate=1.0e-5 evaluation.min_effect=2.0 placement.workers=2"
 TRAINING_OVERRIDES = "optimizer.learning_rate=1.0e-4 placement.num_nodes=8"
 
 COMMANDS: Mapping[str, Command] = {
@@ -41,7 +41,6 @@ COMMANDS: Mapping[str, Command] = {
         adds=f"{ARGUMENTS}:add_run",
         overrides=STUDY_OVERRIDES,
         names=("studies",),
-        hints={"--dry-run": "write `frontload plan STUDY`: it says what `run` would make"},
     ),
     "status": Command(
         text="what of a study is built, begun or missing",

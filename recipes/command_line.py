@@ -7,7 +7,7 @@ import argparse
 import importlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -30,7 +30,6 @@ class Command:
     below: str = ""  # "module:TABLE" of a family
     overrides: str = ""  # one example of each sort that it takes; "" = it takes none
     names: tuple[str, ...] = ()  # folders of recipes whose names its first argument may be
-    hints: Mapping[str, str] = field(default_factory=dict)  # a flag it lacks -> what to write
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,7 +37,6 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         self.arguments: list[argparse.Action] = []
-        self.hints: Mapping[str, str] = {}
         super().__init__(**settings)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
@@ -133,8 +131,6 @@ class Parser(argparse.ArgumentParser):
         begun = [flag for flag in flags if flag.startswith(name)] if is_flag else []
         close = begun or (get_close_matches(name, flags, n=1) if is_flag else [])
         see = f"see `{self.prog} --help`" if is_flag else "leave it out"
-        if name in self.hints:
-            close, see = [], self.hints[name]
         return RecipeError(
             f"{self.place} {word}".strip(),
             found=f"'{word}' is not understood",
@@ -227,7 +223,6 @@ def command_parser(command: Command, *, prog: str) -> Parser:
     """The parser of one command, with the arguments that its module adds."""
     parser = Parser(prog=prog, description=command.text)
     find_object(command.adds)(parser)
-    parser.hints = command.hints
     if command.overrides:
         text = OVERRIDES_HELP + command.overrides
         parser.add_argument(OVERRIDES, nargs="*", default=[], metavar="PATH=VALUE", help=text)

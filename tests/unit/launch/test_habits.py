@@ -56,7 +56,7 @@ def test_what_takes_overrides_says_so(name: str) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("plan", ["plan", "laptop"]),
+        ("plan", ["plan", "laptop", "-v"]),
         ("status", ["status", "smoke"]),
         ("explain", ["explain", "sft/base+ldq-x1", "--study", "smoke"]),
         ("launch", ["launch", "sft_8b", "--placement", "paper_tp8pp8", "--dry-run", "--start", "/a",
@@ -75,11 +75,6 @@ def test_the_overrides_shown_in_help_are_taken(
     plain = capsys.readouterr().out
     assert cli.main([*words, *COMMANDS[command].overrides.split()]) == 0, capsys.readouterr().err
     assert capsys.readouterr().out != plain
-
-
-def test_run_has_no_dry_run_and_names_what_has(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "smoke", "--dry-run"]) == 2
-    assert "write `frontload plan STUDY`" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- version, list

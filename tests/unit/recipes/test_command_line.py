@@ -49,7 +49,6 @@ SAMPLE = Command(
     text="sample",
     adds=f"{HERE}:add_sample",
     overrides="sft.learning_rate=1.0e-5",
-    hints={"--rehearse": "write `tool plain`"},
 )
 PLAIN = Command(text="plain", adds=f"{HERE}:add_sample")
 NEEDY = Command(text="needy", adds=f"{HERE}:add_needy")
@@ -128,7 +127,6 @@ def test_words_behind_two_dashes_are_no_flags() -> None:
         (("sample", "smoke", "--dry"), "sample --dry", "write '--dry-run'"),
         (("sample", "smoke", "--cuont=1"), "sample --cuont", "write '--count'"),
         (("sample", "smoke", "--xyz"), "sample --xyz", "see `tool sample --help`"),
-        (("sample", "smoke", "--rehearse"), "sample --rehearse", "write `tool plain`"),
         (("sample", "smoke", "more"), "sample more", "leave it out"),
         (("sample", "smoke", "--part", "frist"), "sample --part", "write 'first'"),
         (("sample", "smoke", "--part=third"), "sample --part", "write one of first, second"),
