@@ -16,7 +16,7 @@ COMMANDS: Mapping[str, Command] = {
     "blend": Command(
         text="token budgets to phases: windows, order, ledger",
         adds=f"{HERE}.blending.command:add_arguments",
-        takes_overrides=True,
+        overrides="sequence_tokens=4_096",
         names=("blends",),
     ),
     "peek": Command(
@@ -46,7 +46,7 @@ COMMANDS: Mapping[str, Command] = {
     "curate": Command(
         text="raw data sets to named sets: adapters, duplicates, benchmarks, overlap",
         adds=f"{HERE}.curation.command:add_arguments",
-        takes_overrides=True,
+        overrides="seed=2",
         names=("curations",),
     ),
     "crossthink": Command(
@@ -56,7 +56,7 @@ COMMANDS: Mapping[str, Command] = {
     "synth": Command(
         text="write the procedural corpus of a study",
         adds=f"{HERE}.cli:add_synth_arguments",
-        takes_overrides=True,
+        overrides="synthesis.seed=2",
         names=("studies",),
     ),
 }
@@ -64,10 +64,16 @@ COMMANDS: Mapping[str, Command] = {
 
 def add_crossthink_arguments(cross: argparse.ArgumentParser) -> None:
     """Those of `crossthink`."""
-    cross.add_argument("--qa", type=Path, required=True, metavar="FILE")
-    cross.add_argument("--math", type=Path, required=True, metavar="FILE")
+    cross.add_argument(
+        "--qa", type=Path, required=True, metavar="FILE", help="JSONL of its QA rows"
+    )
+    cross.add_argument(
+        "--math", type=Path, required=True, metavar="FILE", help="JSONL of its math rows"
+    )
     cross.add_argument("--general-to-math", default="2:1", help="rows of each (default 2:1)")
-    cross.add_argument("--out", type=Path, required=True, metavar="FILE.parquet")
+    cross.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.parquet", help="what is written"
+    )
     cross.add_argument(
         "--tokenizer",
         type=Path,
@@ -91,7 +97,7 @@ def add_crossthink_arguments(cross: argparse.ArgumentParser) -> None:
 def add_synth_arguments(synth: argparse.ArgumentParser) -> None:
     """Those of `synth`."""
     synth.add_argument("study", metavar="STUDY", help="name or path of a study")
-    synth.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    synth.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made by this")
     synth.set_defaults(run=run_synth)
 
 

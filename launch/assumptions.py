@@ -13,8 +13,11 @@ LEFT_OUT = (
 )
 
 
-def time_assumptions(gpus: Gpus) -> list[str]:
-    """The rates behind the seconds of a step, where they come from, and what hours leave out."""
+NO_OVERLAP = "no communication is overlapped: this engine overlaps none"
+
+
+def rates_text(gpus: Gpus) -> str:
+    """The rates behind the seconds that a GPU computes, and where they come from."""
     kind = find_gpu(gpus.kind)
     rates = [f"{gpus.kernel_mfu:.0%} of {kind.bf16_tflops:,.0f} TFLOP/s in bf16"]
     if kind.fp8_tflops:
@@ -23,12 +26,18 @@ def time_assumptions(gpus: Gpus) -> list[str]:
     if gpus.memory_share:
         memory = kind.memory_gbyte_per_second
         rates.append(f"Mamba's scan at {gpus.memory_share:.0%} of {memory:,.0f} GB/s")
+    return f"{gpus.kind} computes at " + ", ".join(rates) + f" ({gpus.source or GUESS})"
+
+
+def time_assumptions(gpus: Gpus) -> list[str]:
+    """What the seconds of a step assume, and what hours leave out."""
+    kind = find_gpu(gpus.kind)
     within = f"{kind.link_gbyte_per_second:,.0f} GB/s within a node"
     between = f"{gpus.network_gbyte_per_second:g} GB/s per GPU between nodes"
     return [
-        f"{gpus.kind} computes at " + ", ".join(rates) + f" ({gpus.source or GUESS})",
+        rates_text(gpus),
         f"links carry {gpus.link_share:.0%} of {within} and of {between} (a guess)",
-        "no communication is overlapped: this engine overlaps none",
+        NO_OVERLAP,
         LEFT_OUT,
     ]
 

@@ -22,6 +22,8 @@ FULL, REFUSED = (
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
 )
 ARGUMENTS = "frontload.launch.arguments"
+STUDY_OVERRIDES = "sft.learning_rate=1.0e-5 evaluation.min_effect=2.0 placement.workers=2"
+TRAINING_OVERRIDES = "optimizer.learning_rate=1.0e-4 placement.num_nodes=8"
 
 COMMANDS: Mapping[str, Command] = {
     "list": Command(
@@ -31,31 +33,31 @@ COMMANDS: Mapping[str, Command] = {
     "plan": Command(
         text="what a study would make, why, and at what price",
         adds=f"{ARGUMENTS}:add_plan",
-        takes_overrides=True,
+        overrides=STUDY_OVERRIDES,
         names=("studies",),
     ),
     "run": Command(
         text="run or resume a study, then write its report",
         adds=f"{ARGUMENTS}:add_run",
-        takes_overrides=True,
+        overrides=STUDY_OVERRIDES,
         names=("studies",),
     ),
     "status": Command(
         text="what of a study is built, begun or missing",
         adds=f"{ARGUMENTS}:add_status",
-        takes_overrides=True,
+        overrides=STUDY_OVERRIDES,
         names=("studies",),
     ),
     "report": Command(
         text="write tables, verdicts and report.html of a finished study",
         adds=f"{ARGUMENTS}:add_report",
-        takes_overrides=True,
+        overrides=STUDY_OVERRIDES,
         names=("studies",),
     ),
     "explain": Command(
         text="why a key is what it is; where a training sample came from",
         adds=f"{ARGUMENTS}:add_explain",
-        takes_overrides=True,
+        overrides=STUDY_OVERRIDES,
     ),
     "compare": Command(
         text="two studies: the same cells with their difference, verdicts, recipes; a page",
@@ -65,7 +67,7 @@ COMMANDS: Mapping[str, Command] = {
     "launch": Command(
         text="print or submit one training recipe as a job of a cluster",
         adds=f"{ARGUMENTS}:add_launch",
-        takes_overrides=True,
+        overrides=TRAINING_OVERRIDES,
         names=("training",),
     ),
     "stage": Command(
@@ -75,25 +77,25 @@ COMMANDS: Mapping[str, Command] = {
     "train": Command(
         text="run one training recipe: alone, or as a rank that torchrun started",
         adds=f"{ARGUMENTS}:add_train",
-        takes_overrides=True,
+        overrides=TRAINING_OVERRIDES,
         names=("training",),
     ),
     "rl": Command(
         text="run one GRPO recipe on this machine's CPU",
         adds=f"{ARGUMENTS}:add_rl",
-        takes_overrides=True,
+        overrides="num_prompts=2 placement.threads_per_rank=2",
         names=("training",),
     ),
     "estimate": Command(
         text="parameters, FLOPs, memory, time and price of a recipe, and its legal layouts",
         adds="frontload.launch.estimate.command:add_arguments",
-        takes_overrides=True,
+        overrides=TRAINING_OVERRIDES,
         names=("training", "models", "studies"),
     ),
     "precision": Command(
         text="which GEMMs run in FP8, and how far a precision moves a model, emulated here",
         adds="frontload.launch.estimate.precision:add_arguments",
-        takes_overrides=True,
+        overrides="hidden_size=2_048",
         names=("models",),
     ),
     "data": Command(

@@ -30,23 +30,36 @@ COMMANDS: Mapping[str, Command] = {
 
 def add_to_hf(one: argparse.ArgumentParser) -> None:
     """The arguments of `convert to-hf`."""
-    one.add_argument("checkpoint", help="its folder, or its key or label in the store")
+    one.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="its folder, or its key or label in the store"
+    )
     one.add_argument("--tokenizer", type=Path, help="tokenizer.json (default its study's)")
-    one.add_argument("--max-shard-bytes", type=int, default=5_000_000_000)
+    one.add_argument(
+        "--max-shard-bytes",
+        type=int,
+        default=5_000_000_000,
+        help="largest safetensors file (default 5 GB)",
+    )
     _add_out(one)
     one.set_defaults(run=convert_to_hf)
 
 
 def add_from_hf(one: argparse.ArgumentParser) -> None:
     """The arguments of `convert from-hf`."""
-    one.add_argument("checkpoint", help="the folder with config.json and safetensors")
+    one.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="the folder with config.json and safetensors"
+    )
     _add_out(one)
     one.set_defaults(run=convert_from_hf)
 
 
 def _add_out(one: argparse.ArgumentParser) -> None:
-    one.add_argument("out", type=Path, help="the folder to make; it must not exist")
-    one.add_argument("--dtype", default="fp32", help="fp32 or bf16, rounded to nearest")
+    one.add_argument(
+        "out", metavar="FOLDER", type=Path, help="the folder to make; it must not exist"
+    )
+    one.add_argument(
+        "--dtype", default="fp32", help="fp32 or bf16, rounded to nearest (default fp32)"
+    )
     one.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
 
 

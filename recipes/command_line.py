@@ -15,10 +15,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import nearest
 
 OVERRIDES = "overrides"
-OVERRIDES_HELP = (
-    "override one value of the recipe, e.g. seeds=3 or sft.learning_rate=1.0e-5; `placement.` "
-    "before a path changes the placement; may stand anywhere in the line"
-)
+OVERRIDES_HELP = "overrides of single values, anywhere in the line, e.g. "
 NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 HELP = ("-h", "--help")
 SEVERAL = ("*", "+")
@@ -31,7 +28,7 @@ class Command:
     text: str  # its line in --help
     adds: str = ""  # "module:function": adds the arguments, and the default `run`
     below: str = ""  # "module:TABLE" of a family
-    takes_overrides: bool = False
+    overrides: str = ""  # one example of each sort that it takes; "" = it takes none
     names: tuple[str, ...] = ()  # folders of recipes whose names its first argument may be
 
 
@@ -40,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **settings: Any) -> None:
         self.arguments: list[argparse.Action] = []
-        super().__init__(**settings, allow_abbrev=False)
+        super().__init__(**settings)
 
     def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
         """As argparse has it; the argument is also kept in `arguments`."""
@@ -114,7 +111,7 @@ class Parser(argparse.ArgumentParser):
             raise RecipeError(
                 self.place or "command line",
                 found="no " + ", no ".join(missing),
-                rule=f"`{self.prog} --help` says what it takes",
+                rule=f"`{self.prog} --help` says what it takes, `frontload list` what there is",
                 do="add " + " and ".join(missing),
             )
 
@@ -226,10 +223,9 @@ def command_parser(command: Command, *, prog: str) -> Parser:
     """The parser of one command, with the arguments that its module adds."""
     parser = Parser(prog=prog, description=command.text)
     find_object(command.adds)(parser)
-    if command.takes_overrides:
-        parser.add_argument(
-            OVERRIDES, nargs="*", default=[], metavar="PATH=VALUE", help=OVERRIDES_HELP
-        )
+    if command.overrides:
+        text = OVERRIDES_HELP + command.overrides
+        parser.add_argument(OVERRIDES, nargs="*", default=[], metavar="PATH=VALUE", help=text)
     return parser
 
 

@@ -15,12 +15,16 @@ from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 def add_arguments(pack: argparse.ArgumentParser) -> None:
     """Those of `pack`."""
     pack.add_argument("files", nargs="+", metavar="FILE", help="JSONL (.gz, .zst) or Parquet")
-    pack.add_argument("--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR")
-    pack.add_argument("--sequence-tokens", type=int, required=True, metavar="S")
+    pack.add_argument(
+        "--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR", help="of the model"
+    )
+    pack.add_argument(
+        "--sequence-tokens", type=int, required=True, metavar="S", help="tokens of a row"
+    )
     pack.add_argument(
         "--over-long", required=True, metavar="|".join(POLICIES), help="longer than S + 1 tokens"
     )
-    pack.add_argument("--output", type=Path, required=True, metavar="FOLDER")
+    pack.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="made by this")
     pack.add_argument("--template", type=Path, metavar="FILE", help="the tokenizer's if not given")
     pack.add_argument(
         "--source-field", default="source", help="field that names a row's source (source)"

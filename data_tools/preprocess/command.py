@@ -52,7 +52,9 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
 def add_merge_arguments(joined: argparse.ArgumentParser) -> None:
     """Those of `merge`."""
     joined.add_argument("shards", nargs="+", type=Path, metavar="P", help="prefixes or manifests")
-    joined.add_argument("--output-prefix", type=Path, required=True, metavar="P")
+    joined.add_argument(
+        "--output-prefix", type=Path, required=True, metavar="P", help="P.bin and P.idx are made"
+    )
     joined.set_defaults(run=run_merge)
 
 

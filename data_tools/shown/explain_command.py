@@ -21,7 +21,7 @@ def add_arguments(explain: argparse.ArgumentParser) -> None:
     """Those of `explain`."""
     explain.add_argument("path", type=Path, metavar="PATH", help="blend, pack, or prefix P")
     explain.add_argument("number", type=int, metavar="N", help="sample, or document of a prefix")
-    explain.add_argument("--tokenizer", type=Path, required=True, metavar="T")
+    explain.add_argument("--tokenizer", type=Path, required=True, metavar="T", help="of the ids")
     explain.add_argument(
         "--index", nargs="+", type=Path, default=[], metavar="P", help="indexes of a blend"
     )

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
                 f"doctor {flag}",
                 found=f"is {number:g}",
                 rule=rule,
-                do="change it, or leave it out",
+                do="write e.g. 8, or leave it out",
             )
     if options.bisect:
         return _bisect(options)

@@ -35,21 +35,28 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     """Adds what `estimate` takes."""
     one.add_argument(
         "recipe",
+        metavar="RECIPE",
         help="a name under recipes/training, recipes/models or recipes/studies, or a path: files "
         "named pretrain_* and sft_* are training recipes, those in a folder `models` are models, "
         "others are studies",
     )
-    one.add_argument("--placement", required=True, help="a name, or a path ending in .yaml")
+    one.add_argument(
+        "--placement",
+        required=True,
+        help="a name under recipes/placements, or a path ending in .yaml",
+    )
     one.add_argument("--part", choices=PARTS, default=PARTS[0], help="which part of a study")
     one.add_argument(
         "--sequence-tokens",
         type=int,
-        help=f"of a bare model; {LONGEST:_}, or as many as it takes, if not given",
+        help=f"of a bare model (default {LONGEST:_}, or the model's longest if that is less)",
     )
-    one.add_argument("--batch-sequences", type=int, default=768, help="of a bare model")
+    one.add_argument(
+        "--batch-sequences", type=int, default=768, help="of a bare model (default 768)"
+    )
     one.add_argument("--tokens", type=int, help="budget in tokens, instead of the recipe's")
-    one.add_argument("--precision", help="instead of the recipe's; bf16 for a bare model")
-    one.add_argument("--layouts", type=int, default=10, help="how many legal layouts to print")
+    one.add_argument("--precision", help="instead of the recipe's (bf16 for a bare model)")
+    one.add_argument("--layouts", type=int, default=10, help="legal layouts to print (default 10)")
     one.add_argument("--gemms", action="store_true", help="list every GEMM with its format")
     one.add_argument("--json", action="store_true", help="print everything as JSON")
     one.set_defaults(run=estimate)
@@ -144,7 +151,7 @@ def read_workload(options: argparse.Namespace, overrides: list[str]) -> Workload
                 f"estimate {options.recipe}: {name}",
                 found=f"is {getattr(workload, name)}",
                 rule=f"it is {least} or more",
-                do="change it",
+                do=f"write e.g. {least or 1_000_000_000}",
             )
     return workload
 

@@ -25,15 +25,23 @@ if TYPE_CHECKING:
 
 def add_arguments(one: argparse.ArgumentParser) -> None:
     """Adds what `precision` takes."""
-    one.add_argument("model", help="a name under recipes/models, or a path ending in .yaml")
     one.add_argument(
-        "--precision", action="append", help="one to show; may be repeated; all if not given"
+        "model", metavar="MODEL", help="a name under recipes/models, or a path ending in .yaml"
     )
-    one.add_argument("--tensor-parallel", type=int, default=1, help="ranks that cut the GEMMs")
-    one.add_argument("--emulate", action="store_true", help="run the model here in each of them")
-    one.add_argument("--rows", type=int, default=2, help="sequences of the emulated batch")
-    one.add_argument("--sequence-tokens", type=int, default=128, help="tokens of one of them")
-    one.add_argument("--seed", type=int, default=1, help="of weights and tokens")
+    one.add_argument(
+        "--precision", action="append", help="one to show; may be repeated (default all)"
+    )
+    one.add_argument(
+        "--tensor-parallel", type=int, default=1, help="ranks that cut the GEMMs (default 1)"
+    )
+    one.add_argument("--emulate", action="store_true", help="run the model here in each precision")
+    one.add_argument(
+        "--rows", type=int, default=2, help="sequences of the emulated batch (default 2)"
+    )
+    one.add_argument(
+        "--sequence-tokens", type=int, default=128, help="tokens of one of them (default 128)"
+    )
+    one.add_argument("--seed", type=int, default=1, help="of weights and tokens (default 1)")
     one.add_argument("--json", action="store_true", help="print everything as JSON")
     one.set_defaults(run=precision)
 
@@ -51,7 +59,7 @@ def precision(options: argparse.Namespace) -> int:
                 f"precision --{name.replace('_', '-')}",
                 found=f"is {getattr(options, name)}",
                 rule="it is 1 or more",
-                do="change it",
+                do="write e.g. 1",
             )
     tensor = options.tensor_parallel
     gemms: dict[str, list[Gemm]] = {}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from frontload.launch.assumptions import LEFT_OUT, NO_OVERLAP, rates_text
 from frontload.launch.cluster.job_state import JobState
 from frontload.launch.machine_kind import MachineKind, machine_lines
 from frontload.launch.store import Store, Ticket, read_manifest
@@ -147,10 +148,11 @@ def _assumptions(plan: Plan) -> list[str]:
         assert placement.gpus is not None
         rent = placement.gpus.dollars_per_hour
         lines.append(
-            f"placement {name}: {placement.gpus.kind} at {placement.gpus.kernel_mfu:.0%} of its "
-            "bf16 rate while it computes, where nothing was measured"
+            f"placement {name}: {rates_text(placement.gpus)}"
             + (f"; {rent:g} dollars per GPU-hour" if rent else "; no price per GPU-hour is stated")
         )
+    if placements:
+        lines += [NO_OVERLAP, LEFT_OUT]
     kinds = {entry.stage.kind for entry in plan.missing}
     if "grpo" in kinds and any(entry.price.on_gpu for entry in plan.missing):
         lines.append("grpo on GPUs is a guess: every response at full length, no wait for memory")

@@ -36,8 +36,7 @@ class Overlap:
     """Shares of the communication that run beside the computation. The defaults are this engine's.
 
     `megatron_ext/ranks/settings.py` turns every overlap of Megatron off. Those of other stacks are
-    stated where their public runs are compared with this model
-    (tests/unit/megatron_ext/test_public_runs.py).
+    stated beside their public runs (tests/unit/megatron_ext/test_public_runs.py).
     """
 
     gradients: float = 0.0  # with the backward pass of the last micro-batch
@@ -143,13 +142,8 @@ def layer_seconds(
 ) -> list[float]:
     """A token's forward and backward pass through each layer; the output layer is in the last.
 
-    Without GPUs: operations, in place of seconds.
+    Raises: RecipeError if the placement names no GPU.
     """
-    if placement.gpus is None:
-        letters = parse_pattern(model.pattern)
-        costs = [layer_work(model, layer, batch.sequence_tokens).total for layer in letters]
-        costs[-1] += output_work(model).total
-        return costs
     passes = _layer_passes(model, batch, placement=placement, precision=precision)
     return [one.forward + one.backward for one in passes]
 

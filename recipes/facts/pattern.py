@@ -79,7 +79,7 @@ def check_model(model: Model) -> None:
                 f"model.{field.name}",
                 found=f"is {size}",
                 rule="sizes of a model are above 0",
-                do="change it",
+                do="write 1 or more",
             )
 
 

@@ -17,7 +17,7 @@ def at_least(loaded: Loaded[Any], path: str, *, value: float, least: float) -> N
             path,
             found=f"is {_number(value)}",
             rule=f"it is {_number(least)} or more",
-            do="change it",
+            do=f"write e.g. {_number(least)}",
         )
 
 
@@ -34,7 +34,7 @@ def at_most(loaded: Loaded[Any], path: str, *, value: float, most: float) -> Non
             path,
             found=f"is {_number(value)}",
             rule=f"it is {_number(most)} or less",
-            do="change it",
+            do=f"write e.g. {_number(most)}",
         )
 
 
@@ -47,7 +47,9 @@ def share(loaded: Loaded[Any], path: str, *, value: float, is_needed: bool = Fal
     """Refuses what is no share; one of nothing too where something `is_needed`."""
     if not 0.0 <= value <= 1.0 or (is_needed and value == 0.0):
         rule = "lies above 0 and at most at 1" if is_needed else "lies between 0 and 1"
-        raise loaded.refuse(path, found=f"is {value:g}", rule=f"a share {rule}", do="change it")
+        raise loaded.refuse(
+            path, found=f"is {value:g}", rule=f"a share {rule}", do="write e.g. 0.5"
+        )
 
 
 def shares(loaded: Loaded[Any], path: str, *, of: Mapping[str, float], what: str) -> None:

@@ -48,7 +48,7 @@ def check_slurm(loaded: Loaded[Any], slurm: Slurm, *, under: str) -> None:
             found=f"{slurm.requeue_seconds} of a limit of {limit} seconds",
             rule=f"the job is warned early enough to stop {STEPS_TO_STOP} steps of "
             f"{slurm.stop_seconds} seconds each before its limit: {least} seconds or more",
-            do="change it, stop_seconds or time_limit",
+            do=f"write {least} or a shorter stop_seconds, with a time_limit of more",
         )
     last = slurm.first_port + slurm.num_ports - 1
     if slurm.first_port < LOWEST_PORT or last > HIGHEST_PORT:

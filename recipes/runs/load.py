@@ -26,11 +26,11 @@ def load_training(name: str, overrides: Sequence[str]) -> Loaded[Any]:
 
     Raises: RecipeError for an unknown name or kind, and for what the recipe itself has wrong.
     """
-    path = _named(name, "training", asked=f"launch {name}", what="recipe")
+    path = _named(name, "training", asked=f"recipe {name}", what="recipe")
     kind = path.stem.partition("_")[0]
     if kind not in KINDS:
         raise RecipeError(
-            f"launch {name}",
+            f"recipe {name}",
             found=f"'{kind}' is no kind of training that can be launched",
             rule="a file begins with the kind of its stage: " + ", ".join(KINDS),
             do="rename it, e.g. grpo_mine.yaml",

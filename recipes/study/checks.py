@@ -25,7 +25,10 @@ PRECISIONS = ("fp32", "bf16")
 PATTERN_LETTERS = "M*-"
 TOKENIZERS = ("word", "byte_bpe")
 MODEL_FLAGS = ("pattern", "tie_embeddings")
-POSITIVE = ("sequence_tokens", "global_batch_sequences", "tokens", "learning_rate")
+USUAL = {  # what a message proposes
+    "sequence_tokens": "256", "global_batch_sequences": "8", "tokens": "100_000",
+    "learning_rate": "1.0e-3", "adam_epsilon": "1.0e-8", "clip_grad": "1.0",
+}  # fmt: skip
 LARGEST_SEED = 2**31 - 1  # veRL and numpy take no larger one
 MOST_SEEDS = 100  # each is the whole study again; the plan of 100,000 filled the memory
 
@@ -80,7 +83,7 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
                 f"model.{field.name}",
                 found=f"is {getattr(model, field.name)}",
                 rule="sizes of a model are above 0",
-                do="change it",
+                do="write 1 or more",
             )
     if not model.pattern:
         raise loaded.refuse(
@@ -150,11 +153,14 @@ def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
                 do="write e.g. 0.9",
             )
     at_least(loaded, f"{section}.weight_decay", value=knobs.weight_decay, least=0)
-    for knob in (*POSITIVE, "adam_epsilon", "clip_grad"):
+    for knob, usual in USUAL.items():
         value = getattr(knobs, knob)
         if value <= 0:
             raise loaded.refuse(
-                f"{section}.{knob}", found=f"is {value}", rule="it must be above 0", do="change it"
+                f"{section}.{knob}",
+                found=f"is {value}",
+                rule="it is above 0",
+                do=f"write e.g. {usual}",
             )
 
 

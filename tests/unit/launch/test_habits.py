@@ -41,16 +41,40 @@ def test_every_command_explains_every_argument(name: str) -> None:
     parser = command_parser(COMMANDS[name], prog=f"frontload {name}")
     assert parser.description
     assert callable(parser.get_default("run"))
-    for action in parser.positionals:
-        assert action.help or action.metavar, action.dest
-    assert ("PATH=VALUE" in parser.format_help()) == COMMANDS[name].takes_overrides
+    for action in parser.arguments:
+        assert action.help, action.option_strings or action.dest
+    assert ("PATH=VALUE" in parser.format_help()) == bool(COMMANDS[name].overrides)
 
 
 @pytest.mark.parametrize("name", ["plan", "run", "status", "report", "train", "rl", "launch",
                                   "explain", "estimate", "precision", "data blend",
                                   "data curate"])  # fmt: skip
 def test_what_takes_overrides_says_so(name: str) -> None:
-    assert COMMANDS[name].takes_overrides
+    assert COMMANDS[name].overrides
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("plan", ["plan", "laptop", "-v"]),
+        ("status", ["status", "smoke"]),
+        ("explain", ["explain", "sft/base+ldq-x1", "--study", "smoke"]),
+        ("launch", ["launch", "sft_8b", "--placement", "paper_tp8pp8", "--dry-run", "--start", "/a",
+                    "--pack", "/b"]),
+        ("estimate", ["estimate", "sft_8b", "--placement", "slurm"]),
+        ("precision", ["precision", "hybrid_1b"]),
+        ("data blend", ["data", "blend", "paper_80_20_ldq", "--plan-only"]),
+    ],
+)  # fmt: skip
+def test_the_overrides_shown_in_help_are_taken(
+    command: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words) == 0, capsys.readouterr().err
+    plain = capsys.readouterr().out
+    assert cli.main([*words, *COMMANDS[command].overrides.split()]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out != plain
 
 
 # ---------------------------------------------------------------- version, list

@@ -190,7 +190,10 @@ def test_the_gpu_study_is_priced_by_its_flops_near_an_hour(
     text = shown(capsys, plan, Store(tmp_path))
     assert "GPU-hours" in text
     assert "1 GPU worker and 15 workers" in text
-    assert "h100_sxm at 6% of its bf16 rate" in text
+    assert "h100_sxm computes at 6% of 989 TFLOP/s in bf16" in text
+    assert "(a guess: placement.gpus.source names no run)" in text
+    assert "no communication is overlapped" in text
+    assert "hours leave out saves, restarts, queueing" in text
     assert "no price per GPU-hour" in text
     dear = load_study("single_gpu", overrides=["placement.gpus.dollars_per_hour=3.0"])
     plan = plan_study(dear, Store(tmp_path), crew=Crew(workers=15, gpus=("0", "1")))

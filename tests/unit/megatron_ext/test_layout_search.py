@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from frontload.megatron_ext.sizing.search import Estimate, estimate_layout, search_layouts
 from frontload.megatron_ext.sizing.timing import balance_pipeline, layer_seconds
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE, Gpus
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
@@ -64,6 +65,75 @@ def test_recomputation_costs_a_third_and_saves_memory() -> None:
     assert plain.time is not None and again.time is not None  # noqa: PT018
     assert again.time.recompute == pytest.approx(plain.time.compute / 3)
     assert again.fullest.activations < plain.fullest.activations
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({}, 4),  # an all-reduce of the output and of the input's gradient: each is sent twice
+        ({"sequence_parallel": True}, 5),  # gather, scatter both ways, and the input once more
+        ({"sequence_parallel": True, "recompute": True}, 7),
+        ({"recompute": True, "pipeline_parallel": 2}, 6),
+    ],
+)
+def test_tensor_ranks_send_what_lies_between_layers(changes: dict[str, Any], passes: int) -> None:
+    model = tiny_model(pattern="--MM")
+    stages = changes.get("pipeline_parallel", 1)
+    one = estimated(model, ranks_per_node=2 * stages, tensor_parallel=2, **changes)
+    assert one.time is not None
+    sent = 32 * 64 * 4 / stages * passes * 2 * model.hidden_size / 2  # half of it to another rank
+    assert one.time.tensor == pytest.approx(sent / (450e9 * 0.7))
+    assert one.time.total == pytest.approx(
+        one.time.compute + one.time.recompute + one.time.bubble + one.time.tensor
+        + one.time.pipeline
+    )  # fmt: skip
+
+
+def test_a_step_of_two_stages_is_as_long_as_its_schedule() -> None:
+    """Micro-batches pass the slowest stage one by one, the first also the other stage."""
+    model = tiny_model(pattern="----", vocab_size=2)
+    changes = {"ranks_per_node": 2, "pipeline_parallel": 2, "pipeline_layers": (1, 3)}
+    for recompute in (False, True):
+        one = estimated(model, recompute=recompute, **changes)
+        assert one.time is not None
+        busy = one.time.compute + one.time.recompute  # of the mean of both stages
+        slowest, other = busy * 3 / 2 / 32, busy / 2 / 32
+        waited = 31 * slowest + slowest + other
+        assert busy + one.time.bubble == pytest.approx(waited, rel=0.01)
+
+
+def test_a_share_of_the_rate_lies_above_0_and_at_most_at_1() -> None:
+    whole = estimated(tiny_model(), ranks_per_node=1, gpus=replace(GPUS, kernel_mfu=1.0))
+    assert whole.time is not None
+    assert whole.time.mfu == pytest.approx(1.0)
+    for share in (0.0, 1.01):
+        with pytest.raises(RecipeError, match="kernel_mfu"):
+            estimated(tiny_model(), gpus=replace(GPUS, kernel_mfu=share))
+
+
+@pytest.mark.parametrize("distributed_optimizer", [False, True])
+def test_two_replicas_exchange_half_of_what_they_hold(*, distributed_optimizer: bool) -> None:
+    model = tiny_model()
+    one = estimated(model, ranks_per_node=2, distributed_optimizer=distributed_optimizer)
+    assert one.time is not None
+    weights = one.memory[0].gradients / 4
+    sent = weights * (4 + 2 if distributed_optimizer else 2 * 4)  # scatter, gather; or all-reduce
+    assert one.time.data == pytest.approx(sent / 2 / (450e9 * 0.7))
+
+
+def test_stages_send_every_micro_batch_both_ways() -> None:
+    model = tiny_model(pattern="MMMM")
+    one = estimated(model, pipeline_parallel=4, ranks_per_node=4)
+    assert one.time is not None
+    hidden = 64 * 2 * model.hidden_size  # tokens of a micro-batch, bf16
+    assert one.time.pipeline == pytest.approx(2 * (32 + 3) * hidden / (50e9 * 0.7))
+    assert one.time.bubble_share == pytest.approx(one.time.bubble / one.time.total)
+
+
+def test_gpu_hours_are_those_of_all_gpus() -> None:
+    one = estimated(tiny_model())
+    assert one.time is not None
+    assert one.time.gpu_hours(32 * 64) == pytest.approx(8 * one.time.total / 3600)
 
 
 def test_the_bubble_of_equal_stages_is_stages_less_one_over_micro_batches() -> None:

@@ -6,6 +6,7 @@ stack: its share is found on 8 GPUs and predicts 128.
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +20,7 @@ from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.schema import Model
 from tests.training_inputs import tiny_model
 
+ROOT = Path(__file__).resolve().parents[3]
 FP8 = "nemotron_h_current_scaling"
 TOLERANCE = (
     0.10  # issue of the planner: a plan is for a decision, and the runs of one stack differ by 6%
@@ -135,22 +137,22 @@ TITAN_8 = PublicRun(
     tokens_per_second=6_667,  # torchtitan benchmarks/llama3_h100_202412_torchtitan.md, table 1
 )  # fmt: skip
 FOUND_ON = {
-    "llama-3.1-8b bf16, 8 GPUs": LLAMA_BF16,
-    "llama-3-8b fp8, 8 GPUs": LLAMA_FP8,
-    "nemotron-h-56b fp8, 64 GPUs": NEMOTRON_FP8,
-    "luciole-8b bf16, 256 GPUs": LUCIOLE,
-    "torchtitan llama-3.1-8b bf16, 8 GPUs": TITAN_8,
+    "Llama-3.1-8B bf16, 8 GPUs, NeMo 24.09": LLAMA_BF16,
+    "Llama-3-8B FP8, 8 GPUs, Megatron-Bridge 25.11": LLAMA_FP8,
+    "Nemotron-H-56B FP8, 64 GPUs, NeMo": NEMOTRON_FP8,
+    "Luciole-8B bf16, 256 GPUs, NeMo 2.3.1": LUCIOLE,
+    "Llama-3.1-8B bf16, 8 GPUs, torchtitan": TITAN_8,
 }
 PREDICTED = {
-    "llama-3.1-8b bf16, 128 GPUs": replace(  # dgxc-benchmarking llama3.1/README_8b.md
+    "Llama-3.1-8B bf16, 128 GPUs, NeMo 24.09": replace(  # dgxc-benchmarking llama3.1/README_8b.md
         LLAMA_BF16, batch=(2_048, 8_192), nodes=(16, 8), tokens_per_second=1_280_704 / 128
     ),
-    "llama-3.1-8b fp8, 8 GPUs, NeMo 24.09": replace(LLAMA_FP8, tokens_per_second=108_436 / 8),
-    "llama-3-8b fp8, 8 GPUs, Bridge 25.09": replace(LLAMA_FP8, tokens_per_second=14_079),
-    "nemotron-h-56b fp8, 512 GPUs": replace(  # dgxc-benchmarking nemotronh/README.md
+    "Llama-3.1-8B FP8, 8 GPUs, NeMo 24.09": replace(LLAMA_FP8, tokens_per_second=108_436 / 8),
+    "Llama-3-8B FP8, 8 GPUs, Megatron-Bridge 25.09": replace(LLAMA_FP8, tokens_per_second=14_079),
+    "Nemotron-H-56B FP8, 512 GPUs, NeMo": replace(  # dgxc-benchmarking nemotronh/README.md
         NEMOTRON_FP8, batch=(1_536, 8_192), nodes=(64, 8), tokens_per_second=807_321 / 512
     ),
-    "torchtitan llama-3.1-8b bf16, 128 GPUs": replace(  # its table 3
+    "Llama-3.1-8B bf16, 128 GPUs, torchtitan": replace(  # its table 3
         TITAN_8, batch=(256, 8_192), nodes=(16, 8), tokens_per_second=6_514
     ),
 }
@@ -161,6 +163,17 @@ RUNS = FOUND_ON | PREDICTED
 def test_a_public_run_is_estimated_within_ten_percent(name: str) -> None:
     run = RUNS[name]
     assert rate(run.estimate()) == pytest.approx(run.tokens_per_second, rel=TOLERANCE)
+
+
+def test_the_page_shows_measured_and_estimated() -> None:
+    """The rows of launch/estimate/README.md, as this model gives them."""
+    page = (ROOT / "launch" / "estimate" / "README.md").read_text()
+    for name, run in RUNS.items():
+        use = "found on it" if name in FOUND_ON else "predicted"
+        estimate = rate(run.estimate())
+        off = estimate / run.tokens_per_second - 1
+        row = f"| {name} | {run.tokens_per_second:,.0f} | {estimate:,.0f} | {off:+.1%} | {use} |"
+        assert row in page, row
 
 
 @pytest.mark.parametrize(("found_on", "share"), [(LUCIOLE, 0.108), (NEMOTRON_FP8, 0.135)])

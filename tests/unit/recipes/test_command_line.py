@@ -4,7 +4,13 @@ import argparse
 
 import pytest
 
-from frontload.recipes.command_line import Command, Parser, command_parser, read_command
+from frontload.recipes.command_line import (
+    Command,
+    Parser,
+    command_parser,
+    family_parser,
+    read_command,
+)
 from frontload.recipes.errors import RecipeError
 
 HERE = "tests.unit.recipes.test_command_line"
@@ -28,7 +34,22 @@ def add_needy(one: argparse.ArgumentParser) -> None:
     one.add_argument("--out", required=True)
 
 
-SAMPLE = Command(text="sample", adds=f"{HERE}:add_sample", takes_overrides=True)
+def add_kinds(one: argparse.ArgumentParser) -> None:
+    """Some of a few words, as `list` has them."""
+    one.add_argument("kinds", nargs="*", choices=("models", "studies"), metavar="KIND")
+
+
+def add_paths(one: argparse.ArgumentParser) -> None:
+    """One of a few words, then files."""
+    one.add_argument("kind", choices=("models", "studies"))
+    one.add_argument("files", nargs="+")
+
+
+SAMPLE = Command(
+    text="sample",
+    adds=f"{HERE}:add_sample",
+    overrides="sft.learning_rate=1.0e-5",
+)
 PLAIN = Command(text="plain", adds=f"{HERE}:add_sample")
 NEEDY = Command(text="needy", adds=f"{HERE}:add_needy")
 INNER = {"pack": NEEDY}
@@ -36,6 +57,8 @@ TABLE = {
     "sample": SAMPLE,
     "plain": PLAIN,
     "needy": NEEDY,
+    "kinds": Command(text="kinds", adds=f"{HERE}:add_kinds"),
+    "paths": Command(text="paths", adds=f"{HERE}:add_paths"),
     "data": Command(text="family", below=f"{HERE}:INNER"),
 }
 
@@ -117,6 +140,29 @@ def test_a_wrong_word_is_answered_with_what_to_write(
     error = refusal(*words)
     assert error.asked == asked
     assert do in error.do
+
+
+def test_words_of_a_few_are_checked_and_others_are_not() -> None:
+    assert read("kinds", "models", "studies").kinds == ["models", "studies"]
+    assert read("paths", "models", "a", "b", "c").files == ["a", "b", "c"]
+    assert "write 'studies'" in refusal("kinds", "models", "studys").do
+
+
+def test_a_flag_is_not_the_value_of_the_flag_before_it() -> None:
+    assert "expected one argument" in refusal("sample", "smoke", "--out", "--dry-run").found
+    assert "expected one argument" in refusal("sample", "--out", "--", "smoke").found
+
+
+def test_the_help_of_a_family_lists_its_commands_and_ends_with_its_last_word() -> None:
+    text = family_parser(TABLE, prog="tool", description="x", epilog="Begin here.").format_help()
+    assert "  plain   plain\n" in text
+    assert text.rstrip().endswith("Begin here.")
+    assert (
+        family_parser(INNER, prog="tool data", description="x")
+        .format_help()
+        .rstrip()
+        .endswith("`tool data COMMAND --help` says what one takes.")
+    )
 
 
 def test_help_says_what_an_override_is() -> None:
