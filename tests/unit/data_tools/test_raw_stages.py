@@ -63,6 +63,7 @@ def test_a_raw_file_that_changed_since_it_was_listed_is_refused(
     for name in ("base", "items", "heldout"):
         Path(f"{name}.jsonl").write_text('{"text": "a"}\n')
     groups = {name: (f"{name}.jsonl",) for name in ("base", "items", "heldout")}
+    (tmp_path / "raw").mkdir()
     work = FolderWorkspace(tmp_path / "raw", tmp_path / "scratch")
     import_raw(RawFiles(revision="1", groups=groups), {}, work)
     assert raw_listing(work.path).is_file()
