@@ -58,11 +58,17 @@ def parts_of(page: str) -> list[str]:
 
 def headline() -> str:
     """README's table: the questions of headline.json in the study that it names."""
-    asked = headline_form()
-    study = read_published(DATA / f"{asked['study']}.json")
-    rows = [headline_row(study.hypothesis(row["hypothesis"]), row) for row in asked["rows"]]
+    form = headline_form()
+    study = read_published(DATA / f"{form['study']}.json")
+    rows = [headline_row(study.hypothesis(row["hypothesis"]), row) for row in form["rows"]]
     head = ["question", "measured in", "here", "t (needed)", "verdict", "the paper (8B, one seed)"]
     return table([head, *rows])
+
+
+def headline_study() -> str:
+    """The study of the headline, its seeds and its key."""
+    study = read_published(DATA / f"{headline_form()['study']}.json")
+    return f"Study `{study.study}`, {study.seeds} seeds, {study.date}, key `{study.key}`:"
 
 
 def headline_row(hypothesis: Hypothesis, row: Mapping[str, str | int]) -> list[str]:
@@ -93,8 +99,8 @@ def t_text(part: Comparison) -> str:
 
 def power() -> str:
     """How many seeds find an effect of the paper's size, in one sentence per number of seeds."""
-    asked = headline_form()
-    study = read_published(DATA / f"{asked['study']}.json")
+    form = headline_form()
+    study = read_published(DATA / f"{form['study']}.json")
     groups: dict[tuple[int, int] | None, list[str]] = {}
     for one in study.hypotheses:
         groups.setdefault(one.seeds_needed, []).append(one.id)
@@ -196,6 +202,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 PARTS = {
     "headline": headline,
+    "headline study": headline_study,
     "power": power,
     "study time": study_time,
     "regimes": regimes,
