@@ -57,12 +57,21 @@ def parts_of(page: str) -> list[str]:
 
 
 def headline() -> str:
-    """README's table: the questions of headline.json in the study that it names."""
+    """README's table: the questions of headline.json in the study that it names.
+
+    A row that names another study is marked with a star, and a line below says which.
+    """
     form = headline_form()
-    study = read_published(DATA / f"{form['study']}.json")
-    rows = [headline_row(study.hypothesis(row["hypothesis"]), row) for row in form["rows"]]
     head = ["question", "measured in", "here", "t (needed)", "verdict", "the paper (8B, one seed)"]
-    return table([head, *rows])
+    rows, others = [head], []
+    for row in form["rows"]:
+        study = read_published(DATA / f"{row.get('study', form['study'])}.json")
+        rows.append(headline_row(study.hypothesis(row["hypothesis"]), row))
+        if "study" in row:
+            rows[-1][2] += " *"
+            others.append(f"`{study.key}`")
+    below = f"\n\n\\* of {_listed(list(dict.fromkeys(others)))}" if others else ""
+    return table(rows) + below
 
 
 def headline_study() -> str:
@@ -71,10 +80,10 @@ def headline_study() -> str:
     return f"Study `{study.study}`, {study.seeds} seeds, {study.date}, key `{study.key}`:"
 
 
-def headline_row(hypothesis: Hypothesis, row: Mapping[str, str | int]) -> list[str]:
+def headline_row(hypothesis: Hypothesis, row: Mapping[str, Any]) -> list[str]:
     """One question: the comparison that stands beside the verdict."""
     part = hypothesis.parts[int(row["part"])]
-    paper = hypothesis.paper if part.paper is None else part.paper
+    paper = row.get("paper", hypothesis.paper)
     return [
         f"{row['question']} ({hypothesis.id})",
         part.measure,
@@ -102,7 +111,7 @@ def power() -> str:
     form = headline_form()
     study = read_published(DATA / f"{form['study']}.json")
     groups: dict[tuple[int, int] | None, list[str]] = {}
-    for one in study.hypotheses:
+    for one in (tested for tested in study.hypotheses if tested.parts):
         groups.setdefault(one.seeds_needed, []).append(one.id)
     reached = [need for need in groups if need is not None]
     said = [f"{_seeds(need)} for {_listed(groups[need])}" for need in sorted(reached)]
