@@ -23,9 +23,13 @@ from tests.pages.entries import (
     entries_of,
 )
 from tests.pages.published import (
+    ARTIFACT,
+    KEPT,
+    TRANSCRIBED,
     About,
     Published,
     of_artifact,
+    publish,
     read_published,
     write_published,
 )
@@ -55,7 +59,9 @@ def test_an_entry_has_the_five_headings_and_a_whole_head(entry: Entry) -> None:
 
 def test_no_page_of_the_log_lies_elsewhere() -> None:
     pages = {entry.path for entry in ENTRIES}
-    assert pages == {*(ROOT / "eval" / "log").rglob("*.md"), *BENCHES.rglob("*.md")}
+    assert pages == {*STUDIES.glob("*.md"), *BENCHES.rglob("*.md")}
+    kept = {path.name for path in render.DATA.iterdir() if path.is_dir()}
+    assert kept == {Path(one.key).name for one in PUBLISHED if one.source["kind"] == ARTIFACT}
 
 
 @pytest.mark.parametrize("page", render.PAGES, ids=lambda page: page.name)
@@ -75,7 +81,8 @@ def test_the_index_names_every_entry_once_and_no_other() -> None:
 
 
 def test_every_published_file_has_a_column() -> None:
-    assert sorted(render.headline_form()["runs"]) == sorted(p.stem for p in render.DATA.iterdir())
+    files = [path.stem for path in render.DATA.glob("*.json")]
+    assert sorted(render.headline_form()["runs"]) == sorted(files)
 
 
 def test_what_is_known_fits_a_page() -> None:
@@ -92,7 +99,7 @@ def test_a_published_study_has_an_entry_and_the_papers_hypotheses(study: Publish
 
 
 @pytest.mark.parametrize(
-    "study", [one for one in PUBLISHED if one.source["kind"] == "transcribed"], ids=lambda s: s.key
+    "study", [one for one in PUBLISHED if one.source["kind"] == TRANSCRIBED], ids=lambda s: s.key
 )
 def test_transcribed_numbers_are_those_of_their_entry(study: Published) -> None:
     lines = (ROOT / study.source["from"]).read_text().splitlines()
@@ -105,6 +112,20 @@ def test_transcribed_numbers_are_those_of_their_entry(study: Published) -> None:
             zero = f"{part.value:.1f} +- {part.se:.1f}"
             assert any(text in row for text in (*shown, zero)), (one.id, part)
         assert one.counted in row
+
+
+@pytest.mark.parametrize(
+    "study", [one for one in PUBLISHED if one.source["kind"] == ARTIFACT], ids=lambda s: s.key
+)
+def test_numbers_of_an_artifact_are_those_of_its_tables(study: Published) -> None:
+    lines = (render.DATA / Path(study.key).name / "tables.md").read_text().splitlines()
+    for one in study.hypotheses:
+        rows = [line for line in lines if line.startswith((f"| {one.id} ", f"| {one.id}:"))]
+        assert str(one.verdict) in rows[0]
+        for part in one.parts:
+            shown = f"{part.value:+.2f} +-{part.se:.2f}"
+            assert any(shown in row and part.label in row for row in rows) or len(one.parts) == 1
+            assert any(shown in row for row in rows)
 
 
 def test_times_are_those_of_their_entries() -> None:
@@ -123,14 +144,20 @@ def artifact(tmp_path: Path) -> Path:
     folder = tmp_path / "simulated-0123456789ab"
     folder.mkdir()
     (folder / "verdicts.json").write_text(json.dumps(form))
+    (folder / "tables.md").write_text("# Tables and verdicts\n")
+    (folder / "cells.json").write_text("{}\n")
     return folder
 
 
 def test_an_artifact_is_published_with_its_numbers_and_digest(
-    artifact: Path, tmp_path: Path
+    artifact: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     published = of_artifact(artifact, ABOUT)
-    assert read_published(write_published(published, tmp_path)) == published
+    tmp_path = tmp_path_factory.mktemp("data")
+    path = publish(artifact, ABOUT, folder=tmp_path)
+    assert read_published(path) == published
+    for name in KEPT:
+        assert (tmp_path / artifact.name / name).read_bytes() == (artifact / name).read_bytes()
     rows = json.loads((artifact / "verdicts.json").read_text())["hypotheses"]
     for one, row in zip(published.hypotheses, rows, strict=True):
         assert one.verdict == row["verdict"]
@@ -151,7 +178,8 @@ def test_an_artifact_is_published_with_its_numbers_and_digest(
 def test_an_edited_number_is_seen(tmp_path: Path) -> None:
     page = tmp_path / "README.md"
     shutil.copy(ROOT / "README.md", page)
-    page.write_text(page.read_text().replace("+26.0 +- 3.0", "+26.1 +- 3.0"))
+    value = re.findall(r"\| ([+-]\S+ \+- \S+) \|", page.read_text())[0]
+    page.write_text(page.read_text().replace(value, f"{value}1"))
     assert render.write_pages([page]) == [page]
     assert page.read_text() == (ROOT / "README.md").read_text()
 
@@ -159,7 +187,7 @@ def test_an_edited_number_is_seen(tmp_path: Path) -> None:
 def test_a_folder_without_verdicts_and_a_file_of_another_name_are_refused(
     artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(RecipeError, match=r"no verdicts\.json"):
+    with pytest.raises(RecipeError, match=r"no verdicts\.json, no tables\.md"):
         of_artifact(tmp_path, ABOUT)
     words = [f"--{name}={value}" for name, value in vars(ABOUT).items()]
     assert command.main([f"--artifact={tmp_path}", *words]) == 2

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from frontload.recipes.errors import RecipeError
-from tests.pages.published import About, of_artifact, write_published
+from tests.pages.published import About, publish
 from tests.pages.render import DATA, ROOT, list_run, write_pages
 
 
@@ -25,11 +25,10 @@ def main(words: list[str] | None = None) -> int:
             parser.error("--artifact needs --regime, --made and --date")
         about = About(regime=asked.regime, made=asked.made, date=asked.date)
         try:
-            published = of_artifact(asked.artifact, about)
+            path = publish(asked.artifact, about, folder=DATA)
         except RecipeError as error:
             print(f"pages: {error}", file=sys.stderr)
             return 2
-        path = write_published(published, DATA)
         list_run(path.stem)
         print(f"wrote {path.relative_to(ROOT)}")
     for page in write_pages():

@@ -6,6 +6,7 @@ transcribed from the entry that printed the numbers, and `source` says so.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from frontload.recipes.errors import ArtifactError, RecipeError
 
 FORMAT = 1
 ARTIFACT, TRANSCRIBED = "artifact", "transcribed"
+KEPT = ("tables.md", "cells.json")  # of an artifact, beside the file of its study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,6 @@ class Comparison:
     t: float | None  # of the distance that the verdict judges
     needed: float | None  # the |t| of the two-sided 5% level
     verdict: str | None  # where it is the one that decides
-    paper: float | None  # where the paper's number differs from the hypothesis's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +90,19 @@ def read_published(path: Path) -> Published:
     return Published(hypotheses=hypotheses, **found)
 
 
+def publish(artifact: Path, about: About, *, folder: Path) -> Path:
+    """Writes the numbers of a finished `tabulate` artifact, and its tables and cells beside them.
+
+    Raises: RecipeError if the artifact lacks one of its files.
+    """
+    path = write_published(of_artifact(artifact, about), folder)
+    beside = path.with_suffix("")
+    beside.mkdir(exist_ok=True)
+    for name in KEPT:
+        shutil.copyfile(artifact / name, beside / name)
+    return path
+
+
 def write_published(published: Published, folder: Path) -> Path:
     """Writes the file of a study and returns its path."""
     path = folder / f"{published.key.rpartition('/')[2]}.json"
@@ -99,13 +113,14 @@ def write_published(published: Published, folder: Path) -> Path:
 def of_artifact(folder: Path, about: About) -> Published:
     """Takes over the verdicts of a finished `tabulate` artifact, unrounded.
 
-    Raises: RecipeError if the folder has no verdicts.json.
+    Raises: RecipeError if the folder lacks a file that is published.
     """
     file = folder / "verdicts.json"
-    if not file.is_file():
+    missing = [name for name in (file.name, *KEPT) if not (folder / name).is_file()]
+    if missing:
         raise RecipeError(
             f"{folder}",
-            found="no verdicts.json",
+            found=f"no {', no '.join(missing)}",
             rule="numbers are published from a finished tabulate artifact",
             do="name its folder, store/tabulate/STUDY-KEY",
         )
@@ -150,7 +165,6 @@ def _comparison_of(part: Mapping[str, Any]) -> Comparison:
         t=t,
         needed=part["critical_of_opposite"] if opposite else part["critical"],
         verdict=part["verdict"],
-        paper=None,
     )
 
 

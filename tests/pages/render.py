@@ -57,18 +57,33 @@ def parts_of(page: str) -> list[str]:
 
 
 def headline() -> str:
-    """README's table: the questions of headline.json in the study that it names."""
-    asked = headline_form()
-    study = read_published(DATA / f"{asked['study']}.json")
-    rows = [headline_row(study.hypothesis(row["hypothesis"]), row) for row in asked["rows"]]
+    """README's table: the questions of headline.json in the study that it names.
+
+    A row that names another study is marked with a star, and a line below says which.
+    """
+    form = headline_form()
     head = ["question", "measured in", "here", "t (needed)", "verdict", "the paper (8B, one seed)"]
-    return table([head, *rows])
+    rows, others = [head], []
+    for row in form["rows"]:
+        study = read_published(DATA / f"{row.get('study', form['study'])}.json")
+        rows.append(headline_row(study.hypothesis(row["hypothesis"]), row))
+        if "study" in row:
+            rows[-1][2] += " *"
+            others.append(f"`{study.key}`")
+    below = f"\n\n\\* of {_listed(list(dict.fromkeys(others)))}" if others else ""
+    return table(rows) + below
 
 
-def headline_row(hypothesis: Hypothesis, row: Mapping[str, str | int]) -> list[str]:
+def headline_study() -> str:
+    """The study of the headline, its seeds and its key."""
+    study = read_published(DATA / f"{headline_form()['study']}.json")
+    return f"Study `{study.study}`, {study.seeds} seeds, {study.date}, key `{study.key}`:"
+
+
+def headline_row(hypothesis: Hypothesis, row: Mapping[str, Any]) -> list[str]:
     """One question: the comparison that stands beside the verdict."""
     part = hypothesis.parts[int(row["part"])]
-    paper = hypothesis.paper if part.paper is None else part.paper
+    paper = row.get("paper", hypothesis.paper)
     return [
         f"{row['question']} ({hypothesis.id})",
         part.measure,
@@ -93,10 +108,10 @@ def t_text(part: Comparison) -> str:
 
 def power() -> str:
     """How many seeds find an effect of the paper's size, in one sentence per number of seeds."""
-    asked = headline_form()
-    study = read_published(DATA / f"{asked['study']}.json")
+    form = headline_form()
+    study = read_published(DATA / f"{form['study']}.json")
     groups: dict[tuple[int, int] | None, list[str]] = {}
-    for one in study.hypotheses:
+    for one in (tested for tested in study.hypotheses if tested.parts):
         groups.setdefault(one.seeds_needed, []).append(one.id)
     reached = [need for need in groups if need is not None]
     said = [f"{_seeds(need)} for {_listed(groups[need])}" for need in sorted(reached)]
@@ -196,6 +211,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 PARTS = {
     "headline": headline,
+    "headline study": headline_study,
     "power": power,
     "study time": study_time,
     "regimes": regimes,
