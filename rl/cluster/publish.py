@@ -4,7 +4,7 @@ import json
 import logging
 from pathlib import Path
 
-from frontload.recipes.artifact import Inputs, Workspace
+from frontload.recipes.artifact import Inputs, Workspace, exported_model
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.rl.cluster.files import answers_folder, checkpoints_folder, read_steps
@@ -12,7 +12,6 @@ from frontload.rl.plugins.validation import KEPT_ANSWERS, answers_file, read_des
 from frontload.rl.trainer.publish import ANSWERS, publish_actor
 from frontload.rl.watch.metrics import step_metrics
 
-MODEL = "model"  # of an artifact `convert`: the Hugging Face folder
 LOGGER = logging.getLogger(__name__)
 
 
@@ -33,9 +32,8 @@ def publish_cluster(recipe: GrpoRecipe, inputs: Inputs, work: Workspace, *, run:
             "placement.rl.loggers",
         )
     ends = [_answers(run, step) for step in (0, recipe.steps)]
-    publish_actor(
-        recipe, work, model=inputs["exported"] / MODEL, checkpoints=checkpoints_folder(run)
-    )
+    model = exported_model(inputs["exported"])
+    publish_actor(recipe, work, model=model, checkpoints=checkpoints_folder(run))
     (work.path / ANSWERS).write_text("".join(ends), encoding="utf-8")
     missing = [step for step in range(recipe.steps + 1) if step not in steps]
     if missing:
