@@ -9,11 +9,13 @@ from pathlib import Path
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
 from frontload.launch.cluster.slurm import ClusterJob, job_script, slurm_of
 from frontload.launch.cluster.slurm_bodies import ray_body
+from frontload.launch.store import Store, Ticket
+from frontload.recipes.artifact import exported_model, train_prompts, validation_prompts
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe
-from frontload.recipes.stage import canonical
-from frontload.rl.cluster.files import run_files
+from frontload.recipes.stage import Stage, canonical
+from frontload.rl.cluster.files import RUN, run_files
 from frontload.rl.cluster.need import Need, arguments_of
 from frontload.rl.trainer.settings import RunFiles, verl_settings
 
@@ -82,6 +84,28 @@ def ray_job(
             max_failures=slurm_of(placement).max_failures,
         ),
     )
+
+
+def run_folder(stage: Stage, store: Store) -> Path:
+    """The folder of a stage's Ray job: in the stage's scratch folder, where the stage looks."""
+    return store.workspace(Ticket.of(stage)).absolute() / "scratch" / RUN
+
+
+def stage_job(stage: Stage, store: Store, placement: Placement) -> ClusterJob:
+    """The Ray job of a stage of a study.
+
+    Raises: as `ray_job`.
+    """
+    folders = {role: store.root.absolute() / below.folder for role, below in stage.inputs.items()}
+    run = run_folder(stage, store)
+    files = run_files(
+        run,
+        model=exported_model(folders["exported"]),
+        train_prompts=train_prompts(folders["prompts"]),
+        validation_prompts=validation_prompts(folders["prompts"]),
+    )
+    name = f"{stage.kind}-{stage.key}-ray"
+    return ray_job(stage.recipe, placement, name=name, folder=run, files=files)
 
 
 def _checks(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> tuple[str, ...]:
