@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
-from frontload.launch.cluster.slurm import ClusterJob, job_script
+from frontload.launch.cluster.slurm import ClusterJob, job_script, slurm_of
 from frontload.launch.cluster.slurm_bodies import RAY_PROGRESS, ray_body
+from frontload.launch.store import Store, Ticket
+from frontload.recipes.artifact import exported_model, train_prompts, validation_prompts
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe
-from frontload.recipes.stage import canonical
+from frontload.recipes.stage import Stage, canonical
+from frontload.rl.cluster.files import RUN, run_files
 from frontload.rl.cluster.need import Need, arguments_of
 from frontload.rl.trainer.settings import RunFiles, verl_settings
 
@@ -35,16 +38,9 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
     )
     folder = options.out or root / "runs" / f"{name}-{run_key(recipe, needs)}"
     folder = whole_path(folder, placement)
-    files = RunFiles(
-        model=model,
-        train_prompts=prompts,
-        validation_prompts=validation,
-        checkpoints=folder / "checkpoints",
-        work=folder / "hydra",
-        validation_responses=folder / "validation",
-    )
-    settings = verl_settings(recipe, placement, files)
+    files = run_files(folder, model=model, train_prompts=prompts, validation_prompts=validation)
     if placement.slurm is None:
+        verl_settings(recipe, placement, files)  # refuses now what the command would refuse
         _check_local(recipe, placement)
         command = _local_command(options, needs, folder)
         return Rendered(
@@ -55,7 +51,29 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
             needs=needs,
             flags=FLAGS,
         )
-    job = ClusterJob(
+    job = ray_job(recipe, placement, name=name, folder=folder, files=files)
+    return Rendered(
+        script=job_script(job, placement),
+        command=(),
+        environment=job.environment,
+        folder=folder,
+        needs=needs,
+        flags=FLAGS,
+    )
+
+
+def ray_job(
+    recipe: GrpoRecipe, placement: Placement, *, name: str, folder: Path, files: RunFiles
+) -> ClusterJob:
+    """The job of a GRPO run whose folder is `folder`: Ray on every node, veRL's trainer on one.
+
+    `files` are `run_files` of that folder, with the model as a Hugging Face folder and the prompts
+    as parquet. When the job has ended, `rl/cluster/publish.py` makes a checkpoint of the folder.
+
+    Raises: RecipeError for settings that veRL would run wrongly, or a placement without Slurm.
+    """
+    settings = verl_settings(recipe, placement, files)
+    return ClusterJob(
         name=name,
         folder=folder,
         environment=settings.environment,
@@ -63,18 +81,32 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
             settings.command,
             _checks(recipe, placement, files),
             keeper=_keeper(placement, files),
-            max_failures=placement.slurm.max_failures,
+            max_failures=slurm_of(placement).max_failures,
         ),
         progress=RAY_PROGRESS,
     )
-    return Rendered(
-        script=job_script(job, placement),
-        command=(),
-        environment=settings.environment,
-        folder=folder,
-        needs=needs,
-        flags=FLAGS,
+
+
+def run_folder(stage: Stage, store: Store) -> Path:
+    """The folder of a stage's Ray job: in the stage's scratch folder, where the stage looks."""
+    return store.workspace(Ticket.of(stage)).absolute() / "scratch" / RUN
+
+
+def stage_job(stage: Stage, store: Store, placement: Placement) -> ClusterJob:
+    """The Ray job of a stage of a study.
+
+    Raises: as `ray_job`.
+    """
+    folders = {role: store.root.absolute() / below.folder for role, below in stage.inputs.items()}
+    run = run_folder(stage, store)
+    files = run_files(
+        run,
+        model=exported_model(folders["exported"]),
+        train_prompts=train_prompts(folders["prompts"]),
+        validation_prompts=validation_prompts(folders["prompts"]),
     )
+    name = f"{stage.kind}-{stage.key}-ray"
+    return ray_job(stage.recipe, placement, name=name, folder=run, files=files)
 
 
 def _checks(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> tuple[str, ...]:

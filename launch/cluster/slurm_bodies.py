@@ -58,7 +58,8 @@ RAY_BODY = r"""
 (($(times hangs) < max_failures)) || fail "this run stood still $max_failures times at one" \
     "place; read $folder/logs, mend the cause, remove $folder/hangs and submit it again"
 
-export VERL_FILE_LOGGER_PATH="$folder/metrics-$restarts.jsonl"  # veRL empties its file at a start
+# veRL empties its file at a start, so each start of each job has one (rl/cluster/files.py)
+export VERL_FILE_LOGGER_PATH="$folder/metrics-$SLURM_JOB_ID-$restarts.jsonl"
 # Without a token whoever reaches a port of Ray can run code as this user.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN

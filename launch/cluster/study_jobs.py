@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from frontload.launch.cluster import queue
+from frontload.launch.cluster.grpo_job import run_folder, stage_job
 from frontload.launch.cluster.job_state import JobState
 from frontload.launch.cluster.slurm import ClusterJob, job_script
 from frontload.launch.cluster.slurm_bodies import command_body, torchrun_body
@@ -21,10 +22,10 @@ from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import GPU_KINDS, RANKED, TORCHRUN_KINDS
 from frontload.launch.study.plan import Entry, Plan
 from frontload.recipes.artifact import write_json
-from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.stage import Stage
 from frontload.recipes.stage_file import StageFile, to_json
+from frontload.rl.cluster.files import read_steps
 
 CLI = ("python", "-m", "frontload.launch.cli")
 STAGE_FILE, JOB, SCRIPT = "stage.json", "job", "job.sh"
@@ -39,7 +40,7 @@ def submit_missing(plan: Plan, store: Store, missing: Sequence[Entry]) -> int:
     states = read_jobs(plan, store)
     numbers = {key: job.number for key, job in states.items() if job.is_alive}
     scripts = {
-        entry.stage.key: _script(plan, store, entry)
+        entry.stage.key: _scripts(plan, store, entry)
         for entry in missing
         if entry.stage.key not in numbers
     }
@@ -50,7 +51,7 @@ def submit_missing(plan: Plan, store: Store, missing: Sequence[Entry]) -> int:
             print(f"{stage.folder}: job {job.number} is in the queue ({job.state})")
             continue
         after = [numbers[one.key] for one in stage.inputs.values() if one.key in numbers]
-        number = _submit(plan, store, entry, script=scripts[stage.key], after=after)
+        number = _submit(plan, store, entry, scripts=scripts[stage.key], after=after)
         numbers[stage.key] = number
         print(f"{stage.folder}: job {number}" + (f" after {', '.join(after)}" if after else ""))
     print(f"next: frontload status {plan.study.name} shows the jobs; the same `run` goes on")
@@ -62,8 +63,11 @@ def print_jobs(plan: Plan, store: Store, missing: Sequence[Entry], *, is_whole: 
     for entry in missing:
         stage, placement = entry.stage, placed(plan, entry.stage)
         if not is_whole:
-            print(f"# ---- {stage.folder}\n{_script(plan, store, entry)}")
+            for script in _scripts(plan, store, entry):
+                print(f"# ---- {stage.folder}\n{script}")
             continue
+        if is_ray_stage(plan, stage):
+            placement = plan.study.placements.of(stage.kind)
         ranks = f"{placement.num_nodes} x {placement.ranks_per_node} ranks of {placement.name}"
         after = [one.folder for one in stage.inputs.values() if one.key in plan.prices]
         waits = [name for name in after if _is_missing(plan, name)]
@@ -108,15 +112,27 @@ def placed(plan: Plan, stage: Stage) -> Placement:
     placement = plan.study.placements.of(stage.kind)
     if stage.kind not in GPU_KINDS:
         placement = replace(placement, gpus=None)
-    return placement if stage.kind in RANKED else replace(placement, num_nodes=1, ranks_per_node=1)
+    if stage.kind in RANKED and not is_ray_stage(plan, stage):
+        return placement
+    return replace(placement, num_nodes=1, ranks_per_node=1)
+
+
+def is_ray_stage(plan: Plan, stage: Stage) -> bool:
+    """Whether a job with Ray on every node comes before the stage's own, which publishes."""
+    return stage.kind == "grpo" and plan.study.placements.of(stage.kind).gpus is not None
 
 
 def _is_missing(plan: Plan, folder: str) -> bool:
     return any(entry.stage.folder == folder for entry in plan.missing)
 
 
-def _submit(plan: Plan, store: Store, entry: Entry, *, script: str, after: Sequence[str]) -> str:
-    """Writes what the job reads, then gives it to Slurm and notes its number."""
+def _submit(
+    plan: Plan, store: Store, entry: Entry, *, scripts: Sequence[str], after: Sequence[str]
+) -> str:
+    """Writes what the job reads, then gives it to Slurm and notes its number.
+
+    A Ray job that is in the queue is waited for, not submitted again; nor is one that has finished.
+    """
     stage, folder = entry.stage, job_folder(store, entry.stage)
     for name in ("logs", "work"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -126,7 +142,15 @@ def _submit(plan: Plan, store: Store, entry: Entry, *, script: str, after: Seque
     link.unlink(missing_ok=True)
     link.symlink_to(store.workspace(Ticket.of(stage)).absolute())
     write_json(folder / STAGE_FILE, to_json(_stage_file(plan, entry)))
+    *first, script = scripts
     (folder / SCRIPT).write_text(script, encoding="utf-8")
+    for ray in first:
+        run = run_folder(stage, store)
+        if (run / "finished").exists():
+            continue
+        (run / "logs").mkdir(parents=True, exist_ok=True)
+        name = f"{plan.study.name}/{stage.kind}/{stage.label}/ray"
+        after = [queue.queued().get(str(run)) or queue.submit(ray, after=after, name=name)]
     number = queue.submit(script, after=after, name=f"{plan.study.name}/{stage.kind}/{stage.label}")
     (folder / JOB).write_text(f"{number}\n", encoding="utf-8")
     return number
@@ -146,8 +170,21 @@ def _stage_file(plan: Plan, entry: Entry) -> StageFile:
     )
 
 
+def _scripts(plan: Plan, store: Store, entry: Entry) -> tuple[str, ...]:
+    """The jobs of one stage, each behind the one before; the last one publishes it.
+
+    Raises: RecipeError for a placement that Slurm would refuse, or settings that veRL would run
+        wrongly.
+    """
+    own = _script(plan, store, entry)
+    if not is_ray_stage(plan, entry.stage):
+        return (own,)
+    placement = plan.study.placements.of(entry.stage.kind)
+    return job_script(stage_job(entry.stage, store, placement), placement), own
+
+
 def _script(plan: Plan, store: Store, entry: Entry) -> str:
-    """The job of one stage.
+    """The job that makes one stage.
 
     Raises: RecipeError for a placement that Slurm would refuse.
     """
@@ -160,13 +197,6 @@ def _script(plan: Plan, store: Store, entry: Entry) -> str:
         "PYTHONHASHSEED": "0",
     }
     assert placement.slurm is not None
-    if stage.kind == "grpo" and placement.gpus is not None:
-        raise RecipeError(
-            f"run {stage.folder}",
-            found="GRPO on the GPUs of a cluster",
-            rule="its trainer is a job with Ray on every node",
-            do="frontload launch a recipe of recipes/training",
-        )
     if stage.kind in TORCHRUN_KINDS:
         environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # Megatron: orders its kernels by it
         gpus = placement.ranks_per_node if placement.gpus else 0
@@ -191,7 +221,10 @@ def _script(plan: Plan, store: Store, entry: Entry) -> str:
 
 
 def _with_pace(job: JobState, stage: Stage, store: Store) -> JobState:
-    """The last step that a training stage has logged, and its rate."""
+    """The last step that a training stage has logged, and its rate; of a Ray job the step."""
+    if stage.kind == "grpo":
+        done = max(read_steps(run_folder(stage, store)), default=0)
+        return replace(job, step=done, steps=stage.recipe.steps)
     path = store.telemetry_file(Ticket.of(stage), "jsonl")
     if stage.kind not in TORCHRUN_KINDS or not path.is_file():
         return job

@@ -23,6 +23,7 @@ from frontload.rl.watch.first_steps import FirstSteps
 from frontload.rl.watch.log_reader import LogReader
 from frontload.rl.watch.step_watch import Hung, StepWatch
 
+LAST_STEP = "trainer.total_training_steps="
 POLL_SECONDS = 1.0
 END_SECONDS = 20.0  # for the trainer to end when it is asked to, before it is made to
 HUNG = 75  # EX_TEMPFAIL, sysexits.h: started again, the run may well go on
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = tuple(options.trainer)
         if step:
             print(f"frontload: goes on from the checkpoint of step {step}", file=sys.stderr)
-            words = without_first_validation(words)
+            if f"{LAST_STEP}{step}" not in words:  # else its validation may be all that is missing
+                words = without_first_validation(words)
         return run(words, options, step=step)
     except FrontloadError as error:
         print(f"frontload: {error}", file=sys.stderr, flush=True)

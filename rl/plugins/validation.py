@@ -38,7 +38,7 @@ def answers_of(
         known = row["extra_info"]
         for sample, (text, grade) in enumerate(zip(group, grades, strict=True)):
             yield {
-                "prompt": known.get("source_index") or str(known.get("index", "")),
+                "prompt": prompt_name(known),
                 "family": row["data_source"],
                 "question": known.get("question", ""),
                 "gold": row["reward_model"]["ground_truth"],
@@ -47,3 +47,47 @@ def answers_of(
                 "reward": grade["score"],
                 "accuracy": grade["acc"],
             }
+
+
+def prompt_name(known: Mapping[str, Any]) -> str:
+    """What a prompt is called: its index in the file that it came from, else in veRL's."""
+    return known.get("source_index") or str(known.get("index", ""))
+
+
+def described(family: str, known: Mapping[str, Any], text: str) -> dict[str, str]:
+    """What veRL's own file of a validation lacks of an answer, to be noted beside its grades.
+
+    Words only: of a number beside the grades veRL would log the mean.
+    """
+    return {
+        "place": str(known.get("index", 0)),
+        "prompt": prompt_name(known),
+        "family": family,
+        "question": known.get("question", ""),
+        "answer": text,
+    }
+
+
+def read_described(lines: Sequence[Mapping[str, Any]], *, step: int) -> Iterator[dict[str, Any]]:
+    """The answers of veRL's own file of a validation, in the order of `answers_of` and its form.
+
+    Raises: KeyError, TypeError or ValueError for a line without what `described` noted.
+    """
+
+    def order(line: Mapping[str, Any]) -> tuple[int, int]:
+        return int(line["place"]), _sample(line)
+
+    for line in sorted(lines, key=order):
+        yield {
+            "step": step,
+            **{name: str(line[name]) for name in ("prompt", "family", "question", "answer")},
+            "gold": line["gts"],
+            "sample": _sample(line),
+            "reward": float(line["score"]),
+            "accuracy": float(line["acc"]),
+        }
+
+
+def _sample(line: Mapping[str, Any]) -> int:
+    """veRL's name of an answer is PROMPT_SAMPLE_TURN (trainer_base.py:1193)."""
+    return int(str(line["uid"]).rsplit("_", 2)[1])

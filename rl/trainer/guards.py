@@ -66,13 +66,13 @@ def check_parts(recipe: GrpoRecipe, placement: Placement) -> None:
             do="write 1",
         )
     _check_division(recipe, placement)
-    if placement.slurm and placement.rl.hang_seconds and "file" not in placement.rl.loggers:
+    if placement.slurm and "file" not in placement.rl.loggers:
         raise RecipeError(
             "placement.rl.loggers",
-            found=f"are {', '.join(placement.rl.loggers)}, with placement.rl.hang_seconds "
-            f"{placement.rl.hang_seconds:g}",
-            rule="a run that makes no step is seen by the file that veRL logs its steps to",
-            do="add file, or write hang_seconds: 0",
+            found=f"are {', '.join(placement.rl.loggers)}",
+            rule="the file that veRL logs its steps to shows a run that makes no step, and the "
+            "checkpoint's metrics are read from it",
+            do="add file",
         )
 
 
@@ -163,6 +163,15 @@ def _refusals(recipe: GrpoRecipe, settings: Mapping[str, str]) -> Iterator[Recip
             rule="veRL writes `hf_model` in bf16 whatever was trained, and transformers 5.10 names "
             "its embedding so that vLLM and newer transformers draw a random one instead",
             do="save model, optimizer and extra, and export with the project's converter",
+        )
+    shards = "actor_rollout_ref.actor.megatron.use_dist_checkpointing"
+    if settings.get(shards, "false") not in ("false", "0", "no", "off"):
+        yield _refuse(
+            settings,
+            shards,
+            rule="the stage's checkpoint is made of the Hugging Face folder that Megatron-Bridge "
+            "writes; with this setting veRL writes Megatron's shards in its place",
+            do="remove it",
         )
     for role in ("actor", "ref"):
         key = f"actor_rollout_ref.{role}.fsdp_config.dtype"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 NAMES = {
+    "critic/score/mean": "train__reward",  # of a cluster, where the next one is not measured
     "frontload/reward": "train__reward",
     "frontload/formed": "train__formed_share",
     "frontload/degenerate_groups": "train__degenerate_group_share",

@@ -3,7 +3,9 @@
 The model, the batch and the numbers of ranks are small; attention and compilation are a CPU's.
 """
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +17,21 @@ from transformers import NemotronHForCausalLM
 from transformers.models.nemotron_h import modeling_nemotron_h
 
 from frontload.megatron_ext.hf.convert import export_hf
+from frontload.megatron_ext.hf.names import our_name
+from frontload.megatron_ext.hf.safetensors import ShardReader
+from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.grammar.load import find_recipe, load_recipe
+from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.recipes.schema import Model
+from frontload.rl.cluster.files import RUN, checkpoints_folder
 from frontload.rl.plugins.scan import mixer_forward
+from frontload.rl.stages import grpo
+from frontload.rl.trainer.gather import gather_actor
 from frontload.rl.watch.checkpoints import is_whole, num_ranks
 from tests.ranks import run_on_ranks
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
+from tests.unit.rl.cluster_recipes import FILES, placement_of, recipe_of
+from tests.unit.rl.job_folder import finish_step, step_data, workspace, write_answers, write_log
 
 ROWS, RATE = 16, 1e-3
 PRECISIONS = ("fp32", "bf16")
@@ -35,6 +46,20 @@ def tiny_model() -> Model:
     path = find_recipe("models", "hybrid_138k")
     assert path is not None
     return load_recipe(path, Model).value
+
+
+def tiny_recipe(precision: str) -> GrpoRecipe:
+    recipe = recipe_of("grpo_8b", model=tiny_model(), precision=precision)
+    return replace(
+        recipe,
+        batch_prompts=4,
+        mini_batch_prompts=4,
+        steps=1,
+        prompt_tokens=64,
+        response_tokens=64,
+        grpo=replace(recipe.grpo, rollouts_per_prompt=ROWS // 4),
+        optimizer=replace(recipe.optimizer, learning_rate=RATE),
+    )
 
 
 # ---------------------------------------------------------------- on a rank
@@ -92,7 +117,7 @@ def update(
     scores, losses = [None] * world, [None] * world
     torch.distributed.all_gather_object(scores, torch.cat(mine).float())
     torch.distributed.all_gather_object(losses, sum(told["loss"]))
-    folder = out / "checkpoints" / "global_step_1" / "actor"
+    folder = checkpoints_of(out, precision) / "global_step_1" / "actor"
     engine.save_checkpoint(str(folder), global_step=1, max_ckpt_to_keep=2)
     found = {
         "log_probs": torch.cat(scores),  # pyright: ignore[reportArgumentType]
@@ -105,6 +130,10 @@ def update(
     return found, mine
 
 
+def checkpoints_of(out: Path, precision: str) -> Path:
+    return checkpoints_folder(out / f"run-{precision}")
+
+
 def engine_of(model: Path, out: Path, *, precision: str, world: int) -> tuple[Any, Any]:
     """The engine as veRL's ActorRolloutRefWorker makes it of the composed settings."""
     from hydra import compose, initialize_config_module
@@ -112,18 +141,8 @@ def engine_of(model: Path, out: Path, *, precision: str, world: int) -> tuple[An
     from verl.workers.engine import EngineRegistry
 
     from frontload.rl.trainer.settings import verl_settings
-    from tests.unit.rl.cluster_recipes import FILES, placement_of, recipe_of
 
-    recipe = recipe_of("grpo_8b", model=tiny_model(), precision=precision)
-    recipe = replace(
-        recipe,
-        batch_prompts=4,
-        mini_batch_prompts=4,
-        prompt_tokens=64,
-        response_tokens=64,
-        grpo=replace(recipe.grpo, rollouts_per_prompt=ROWS // 4),
-        optimizer=replace(recipe.optimizer, learning_rate=RATE),
-    )
+    recipe = tiny_recipe(precision)
     placement = placement_of("slurm", num_nodes=1, ranks_per_node=world)
     files = replace(FILES, model=model, checkpoints=out / "checkpoints", work=out / "work")
     settings = verl_settings(recipe, placement, files)
@@ -283,9 +302,65 @@ def test_master_weights_are_float32_and_move_by_the_rate(
 @pytest.mark.parametrize("world", [1, 2])
 def test_what_the_actor_saved_is_known_as_whole(found: dict[Any, Any], world: int) -> None:
     """rl/watch/checkpoints.py, on real files: of an FSDP actor, each rank's parts."""
-    folder = found["root"] / str(world) / "checkpoints" / "global_step_1"
+    folder = checkpoints_of(found["root"] / str(world), "fp32") / "global_step_1"
     assert not is_whole(folder)
     (folder / "data.pt").touch()  # the trainer's, written last
     assert (is_whole(folder), num_ranks(folder)) == (True, world)
     (folder / "actor" / f"optim_world_size_{world}_rank_{world - 1}.pt").unlink()
     assert not is_whole(folder)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("world", [1, 2])
+def test_what_the_ranks_saved_is_gathered_to_the_bit(
+    found: dict[Any, Any], world: int, precision: str
+) -> None:
+    """The whole tensors are those that veRL sends to the engine that generates."""
+    actor = checkpoints_of(found["root"] / str(world), precision) / "global_step_1" / "actor"
+    after = {our_name(name): one for name, one in found[world, precision]["after"].items()}
+    whole = gather_actor(actor)
+    assert whole.keys() == after.keys()
+    assert all(torch.equal(whole[name], one) for name, one in after.items())
+    assert not all(torch.equal(whole[our_name(name)], one) for name, one in sent_of(found, world))
+
+
+def sent_of(found: dict[Any, Any], world: int) -> Any:
+    """What the actor began from, and the update moved away from."""
+    return found[world, "fp32"]["sent"].items()
+
+
+def test_a_finished_job_becomes_a_checkpoint_that_evaluation_loads(
+    found: dict[Any, Any], tmp_path: Path
+) -> None:
+    """The stage of a study, on what two ranks of veRL's actor and its trainer's writers left."""
+    root = found["root"]
+    work = workspace(tmp_path / "work", placement_of("slurm", num_nodes=1, ranks_per_node=2))
+    run = work.scratch / RUN
+    shutil.copytree(checkpoints_of(root / "2", "bf16"), checkpoints_folder(run))
+    finish_step(checkpoints_folder(run), 1)
+    write_log(run, "metrics-7-0.jsonl", {0: {}, 1: step_data(0.5, validation=0.25)})
+    for step in (0, 1):
+        write_answers(run, step)
+    (tmp_path / "exported").mkdir()
+    shutil.copytree(root / "hf", tmp_path / "exported" / "model")
+    inputs = {"start": root / "start", "exported": tmp_path / "exported"}
+    grpo(tiny_recipe("bf16"), inputs, work)
+    work.close()
+
+    after = {our_name(name): one for name, one in found[2, "bf16"]["after"].items()}
+    export_hf(work.path, tmp_path / "again", tokenizer=root / "tokenizer.json")
+    again = ShardReader(tmp_path / "again")
+    assert all(torch.equal(again.read(name), one) for name, one in after.items())
+    words = [torch.cat([prompt, answer]) for prompt, answer, _ in batch_rows()[:4]]
+    scores = LanguageModel.load(work.path).log_probabilities([one.tolist() for one in words])
+    exact = NemotronHForCausalLM.from_pretrained(tmp_path / "again", dtype=torch.float32)
+    exact.config.use_mamba_kernels = False
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(modeling_nemotron_h.NemotronHMamba2Mixer, "torch_forward", mixer_forward)
+        for one, mine in zip(words, scores, strict=True):
+            known = exact(one[None], use_cache=False).logits.log_softmax(-1)[0, :-1]
+            theirs = known.gather(1, one[1:, None])[:, 0]
+            assert float((torch.from_numpy(mine) - theirs).abs().max()) < 1e-4
+    rows = [json.loads(line) for line in (work.path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1]
+    assert rows[0]["train/reward"] == 0.5

@@ -120,13 +120,13 @@ def test_the_trainer_gets_its_words_and_its_environment(cluster: FakeCluster) ->
     status, said = cluster.run(script_of(cluster), SLURM_RESTART_COUNT="2")
     assert status == 0, said
     arguments = cluster.state("trainer.arguments").read_text().split("\n")[:-1]
-    log = str(cluster.folder / "run" / "metrics-2.jsonl")
+    log = str(cluster.folder / "run" / "metrics-12345-2.jsonl")
     assert arguments == [*KEEPER[1:], "--log", log, "--", *TRAINER]
     environment = cluster.state("trainer.env").read_text().splitlines()
     assert "OMP_NUM_THREADS=8" in environment
     assert "MINE=a b'c" in environment
     assert "ACTIVE=yes on n1" in environment
-    metrics = cluster.folder / "run" / "metrics-2.jsonl"
+    metrics = cluster.folder / "run" / "metrics-12345-2.jsonl"
     assert f"VERL_FILE_LOGGER_PATH={metrics}" in environment, "a restart writes a file of its own"
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
-from frontload.launch.cluster.grpo_job import run_key
+from frontload.launch.cluster.grpo_job import ray_job, run_key
+from frontload.launch.cluster.slurm import job_script
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.load import load_placement, load_training
+from frontload.rl.cluster.files import answers_folder, checkpoints_folder, run_files
 
 SBATCH = """#!/bin/bash
 printf '%s\\n' "$@" > "$FAKE/arguments"
@@ -166,6 +168,26 @@ def test_what_is_submitted_is_what_was_printed(
     assert (home / "run" / "logs").is_dir(), "Slurm drops the output of a job without it"
 
 
+@pytest.mark.parametrize(("name", "actor"), [("slurm", "fsdp2"), ("slurm_megatron", "megatron")])
+def test_the_job_of_a_studys_stage_is_the_one_that_launch_prints(
+    home: Path, capsys: pytest.CaptureFixture[str], name: str, actor: str
+) -> None:
+    words = ["grpo_8b", "--placement", name, *inputs(home), f"actor={actor}", "--dry-run"]
+    _, printed, _ = launch(capsys, *words)
+    recipe = load_training("grpo_8b", [f"actor={actor}"]).value
+    placement = load_placement(name, []).value
+    files = run_files(
+        home / "run",
+        model=home / "model",
+        train_prompts=home / "train.parquet",
+        validation_prompts=home / "validation.parquet",
+    )
+    job = ray_job(recipe, placement, name="grpo_8b", folder=home / "run", files=files)
+    assert job_script(job, placement) == printed
+    assert f"trainer.default_local_dir={checkpoints_folder(home / 'run')}" in printed
+    assert f"trainer.validation_data_dir={answers_folder(home / 'run')}" in printed
+
+
 def test_slurms_refusal_is_told(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,7 +236,17 @@ def test_a_missing_input_is_found_before_the_job_is(
         (("grpo_8b", "--placement", "slurm", "placement.rl.hang_seconds=-1"), "hang_seconds"),
         (
             ("grpo_8b", "--placement", "slurm", "placement.rl.loggers=[console]"),
-            "add file, or write hang_seconds: 0",
+            "add file",
+        ),
+        (
+            (
+                "grpo_8b",
+                "--placement",
+                "slurm",
+                "placement.rl.loggers=[console]",
+                "placement.rl.hang_seconds=0",
+            ),
+            "the checkpoint's metrics are read from it",
         ),
         (("mine.yaml", "--placement", "slurm"), "no such recipe"),
         (("grpo_8b",), "--placement"),

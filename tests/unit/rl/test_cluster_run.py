@@ -111,6 +111,17 @@ def test_a_resumed_run_is_not_validated_again_and_drops_what_is_not_kept(tmp_pat
     assert list(step_folders(tmp_path)) == [50, 75]
 
 
+def test_a_run_that_was_killed_after_its_last_save_is_validated_once_more(tmp_path: Path) -> None:
+    """veRL saves the last step, then validates it: of a start from there it is all that is left."""
+    write_step(tmp_path, 75)
+    (tmp_path / TRACKER).write_text("75")
+    validated = "trainer.val_before_train=true"
+    for steps, kept in (("75", validated), ("750", "trainer.val_before_train=false")):
+        words = ("0", "0", "end", validated, f"trainer.total_training_steps={steps}")
+        told, _ = start(tmp_path, *words).communicate()
+        assert told == f"words {kept} trainer.total_training_steps={steps}\n"
+
+
 def test_checkpoints_of_other_ranks_are_refused_before_the_trainer_starts(tmp_path: Path) -> None:
     write_step(tmp_path, 25, ranks=4)
     (tmp_path / TRACKER).write_text("25")

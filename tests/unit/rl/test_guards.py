@@ -56,6 +56,7 @@ def test_what_ships_is_accepted(pair: str) -> None:
         ("fsdp", f"{ROLLOUT}.enable_prefix_caching", "true", "experimental"),
         ("fsdp", f"{ROLLOUT}.checkpoint_engine.backend", "delta_sharded", "mixer.D"),
         ("fsdp", f"{ACTOR}.checkpoint.save_contents", "[model,hf_model]", "in bf16"),
+        ("megatron", f"{ACTOR}.megatron.use_dist_checkpointing", "true", "Megatron-Bridge writes"),
         ("fsdp", f"{ACTOR}.fsdp_config.dtype", "float32", "does not read it"),
         ("laptop", f"+{MODEL}.override_config.chunk_size", "16", "wrong state past one chunk"),
         ("laptop", "+ray_kwargs.ray_init.address", "auto", "its own Ray"),

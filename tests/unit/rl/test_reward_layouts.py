@@ -68,8 +68,10 @@ def worker_of(recipe: GrpoRecipe, model: Path, placement: str = "slurm") -> Rewa
     return RewardLoopWorker(config)
 
 
-def rewards(worker: RewardLoopWorker, answers: list[str]) -> list[float]:
-    """veRL's own scores of answers to `What is 3 + 4?`, in a batch padded as veRL's."""
+def graded(
+    worker: RewardLoopWorker, answers: list[str], *, split: str = "train"
+) -> list[dict[str, Any]]:
+    """veRL's own grades of answers to `What is 3 + 4?`, in a batch padded as veRL's."""
     encoded = [worker.input_tokenizer(text)["input_ids"] for text in answers]
     width = max(map(len, encoded))
     responses = torch.zeros(len(answers), width, dtype=torch.long)
@@ -78,7 +80,8 @@ def rewards(worker: RewardLoopWorker, answers: list[str]) -> list[float]:
         responses[row, : len(ids)] = torch.tensor(ids)
         mask[row, : 3 + len(ids)] = 1
     truth: dict[str, Any] = {"style": "rule", "ground_truth": "7"}
-    asked = {"kind": "answer", "question": "What is 3 + 4?", "options": [], "split": "train"}
+    asked = {"kind": "answer", "question": "What is 3 + 4?", "options": [], "split": split}
+    asked |= {"index": 5, "source_index": "math-12"}
     columns = {"data_source": "crossthink", "reward_model": truth, "extra_info": asked}
     batch = DataProto(
         batch=TensorDict(
@@ -93,7 +96,11 @@ def rewards(worker: RewardLoopWorker, answers: list[str]) -> list[float]:
         worker.reward_manager.loop = asyncio.get_running_loop()
         return await worker.compute_score_batch(batch)
 
-    return [found["reward_score"] for found in asyncio.run(score())]
+    return asyncio.run(score())
+
+
+def rewards(worker: RewardLoopWorker, answers: list[str]) -> list[float]:
+    return [found["reward_score"] for found in graded(worker, answers)]
 
 
 @pytest.mark.parametrize("layout", REWARD_LAYOUTS)
@@ -114,6 +121,21 @@ def test_the_recipes_that_ship_reward_what_their_models_write(model: Path) -> No
     assert rewards(worker_of(recipe_of("grpo_8b"), model), [mine]) == [1.0]
     tiny = worker_of(recipe_of("grpo_tiny"), model, "cpu")
     assert rewards(tiny, [RIGHT["marks"]]) == [1.0]
+
+
+def test_of_a_validation_the_whole_text_and_its_prompt_are_noted(model: Path) -> None:
+    """veRL's own file of a validation has neither; of training nothing more is kept."""
+    worker = worker_of(recipe_of("grpo_8b", reward_layout="marks"), model)
+    answers = [RIGHT["marks"], RIGHT["think_boxed"], ""]
+    found = [one["reward_extra_info"] for one in graded(worker, answers, split="validation")]
+    for answer, noted in zip(answers, found, strict=True):
+        assert noted["answer"] == answer
+        assert [noted[name] for name in ("place", "prompt", "family", "question")] == [
+            *("5", "math-12", "crossthink", "What is 3 + 4?")
+        ]
+    assert [noted["score"] for noted in found] == [1.0, 0.0, 0.0]
+    (one,) = graded(worker, answers[:1])
+    assert one["reward_extra_info"].keys() == {"score", "acc", "format"}
 
 
 def test_the_layouts_of_a_recipe_are_those_of_the_grader() -> None:

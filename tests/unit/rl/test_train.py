@@ -20,10 +20,8 @@ from frontload.rl.trainer.inputs import prepare, write_file, write_prompts
 from frontload.rl.trainer.local_run import local_settings, micro_batch_rows
 from frontload.rl.trainer.processes import ray_folder
 from frontload.rl.trainer.settings import RunFiles
-from frontload.rl.trainer.train import actor_weights
 from frontload.rl.watch.checkpoints import TRACKER, last_step
 from frontload.rl.watch.log_reader import LogReader
-from tests.fault.strange_checkpoints import touch
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint, write_tokenizer_file
 from tests.unit.rl.test_checkpoints import write_step
 
@@ -42,33 +40,6 @@ def run_files(folder: Path) -> RunFiles:
         checkpoints=folder / "checkpoints",
         work=folder / "verl",
     )
-
-
-def test_the_actors_weights_are_read_as_numbers_and_run_nothing(tmp_path: Path) -> None:
-    """FSDP2 keeps DTensors; a file that holds a call is refused."""
-    import torch
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard, distribute_tensor
-
-    from frontload.megatron_ext import cpu
-
-    cpu.prepare()
-    from frontload.megatron_ext.ranks import parallelism
-
-    parallelism.join_groups(Placement())
-    folder = tmp_path / "global_step_3" / "actor"
-    folder.mkdir(parents=True)
-    weight = torch.arange(6.0).reshape(3, 2)
-    cut = distribute_tensor(weight, init_device_mesh("cpu", (1,)), [Shard(0)])
-    file = folder / "model_world_size_1_rank_0.pt"
-    torch.save({"model.norm_f.weight": cut}, file)
-    (found,) = actor_weights(tmp_path, 3).values()
-    assert type(found) is torch.Tensor
-    assert torch.equal(found, weight)
-    torch.save({"model.norm_f.weight": touch(tmp_path / "ran")}, file)
-    with pytest.raises(ArtifactError, match=r"asks for posix\.system"):
-        actor_weights(tmp_path, 3)
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(
