@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools import tokenizer as tokenizers
-from frontload.data_tools.document import BaseText, Conversation
-from frontload.data_tools.render import (
+from frontload.data_tools.text.document import BaseText, Conversation
+from frontload.data_tools.text.render import (
     base_text,
     encode_few_shot_prompt,
     encode_prompts,
@@ -14,7 +14,7 @@ from frontload.data_tools.render import (
     generation_prompt,
     response,
 )
-from frontload.data_tools.tokenizer import ANSWER, ASSISTANT, END, USER, TextTokenizer
+from frontload.data_tools.text.tokenizer import ANSWER, ASSISTANT, END, USER, TextTokenizer
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Tokenizer
 from tests.unit.data_tools.room import Room
@@ -84,7 +84,7 @@ def test_a_marker_inside_content_is_refused(render: object) -> None:
 
 def test_template_in_the_form_of_hugging_face_chats(words: TextTokenizer) -> None:
     """The exported tokenizer carries the template: a chat and its pieces are one text."""
-    from frontload.data_tools.render import chat_template
+    from frontload.data_tools.text.render import chat_template
 
     messages = [
         {"role": "user", "content": "1 plus 2 ?"},
@@ -96,7 +96,7 @@ def test_template_in_the_form_of_hugging_face_chats(words: TextTokenizer) -> Non
 
 @pytest.mark.parametrize("trace", ["", "so it is"])
 def test_short_way_of_rendering_is_the_templates(trace: str) -> None:
-    from frontload.data_tools.render import chat_template
+    from frontload.data_tools.text.render import chat_template
 
     texts = {"content": "3 {{ x }}", "reasoning_content": trace}
     rendered = chat_template().render(messages=[{"role": "assistant", **texts}])

@@ -16,9 +16,8 @@ import jinja2.ext
 import jinja2.sandbox
 
 import frontload.recipes.schema
-from frontload.data_tools.packing.messages import ASSISTANT, USER, Message
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
-from frontload.data_tools.tokenizer import SPECIAL_TOKENS
+from frontload.data_tools.text.messages import ASSISTANT, USER, Message
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 
 REWRITES = "the template renders a turn in another way when more turns follow"
@@ -62,6 +61,15 @@ class ChatTemplate:
             return self._cut(whole, turns)
         except jinja2.TemplateError as error:
             return f"the template refuses it: {str(error)[:80]}"
+
+    def text(self, messages: Sequence[Message]) -> str | None:
+        """The whole conversation; None where the template refuses it, or leaves a turn out."""
+        turns = messages if self.has_reasoning else [_with_think(turn) for turn in messages]
+        try:
+            whole = self._render(turns, is_prompt=False)
+        except jinja2.TemplateError:
+            return None
+        return whole if all(_holds(whole, turn) for turn in turns) else None
 
     def prompt(self, messages: Sequence[tuple[str, str]]) -> str | None:
         """What a model is given before it answers (role, text) messages; None if that is not all.
@@ -113,7 +121,7 @@ class ChatTemplate:
             return False
 
 
-def load_template(file: Path | None, tokenizer: AnyTokenizer) -> ChatTemplate:
+def load_template(file: Path | None, tokenizer: TextTokenizer) -> ChatTemplate:
     """The template of --template, else this project's for its tokenizers, else the tokenizer's own.
 
     Raises: RecipeError when there is none, or it is no template.
@@ -136,10 +144,7 @@ def load_template(file: Path | None, tokenizer: AnyTokenizer) -> ChatTemplate:
                 do="correct the path, or leave the option out",
             )
         return ChatTemplate(_text(file), named_tokens=tokens, name=file.name)
-    is_ours = all(
-        tokenizer.special_tokens.get(token) == number for number, token in enumerate(SPECIAL_TOKENS)
-    )
-    if is_ours:
+    if tokenizer.is_ours:
         ours = Path(frontload.recipes.schema.__file__).with_name("chat.jinja")
         return ChatTemplate(_text(ours), named_tokens=tokens, name=ours.name)
     if (folder / "chat_template.jinja").is_file():

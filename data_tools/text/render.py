@@ -10,8 +10,8 @@ import jinja2
 import numpy as np
 
 import frontload.recipes.schema
-from frontload.data_tools.document import Conversation, Row
-from frontload.data_tools.tokenizer import SPECIAL_TOKENS, TextTokenizer
+from frontload.data_tools.text.document import Conversation, Row
+from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.errors import RecipeError
 
 
