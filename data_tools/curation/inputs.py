@@ -1,6 +1,5 @@
 """The files of a curation, checked before anything is written."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from frontload.data_tools.curation.adapters import ADAPTERS, Adapter, Rules
 from frontload.data_tools.curation.items import all_items, benchmark_files
+from frontload.data_tools.disk.files import file_sha256
 from frontload.data_tools.raw.inputs import Format, expand_inputs, file_format
 from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.raw.rows import BadRow, read_rows
@@ -101,7 +101,7 @@ def check_inputs(loaded: Loaded[Curation]) -> Inputs:
     return Inputs(
         files=tuple(_digested(source, file) for source, file in named.values()),
         benchmarks={
-            file.as_posix(): sha256(file) for file in benchmark_files(recipe.decontamination)
+            file.as_posix(): file_sha256(file) for file in benchmark_files(recipe.decontamination)
         },
         tokenizer_sha256=tokenizer.sha256(),
     )
@@ -218,11 +218,5 @@ def _digested(source: str, file: Path) -> InputFile:
         file=file,
         size_bytes=found.st_size,
         changed_ns=found.st_mtime_ns,
-        sha256=sha256(file),
+        sha256=file_sha256(file),
     )
-
-
-def sha256(file: Path) -> str:
-    """Digest of a file's bytes."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from itertools import batched, chain
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.files import file_sha256, read_json
 from frontload.data_tools.disk.indexed import token_dtype
 from frontload.data_tools.disk.publish import (
     check_place,
@@ -227,8 +227,7 @@ def _plan(
     """All that decides the bytes. Files are named without their folders."""
     inputs = []
     for file in files:
-        with open(file, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_sha256(file)
         inputs.append({"name": file.name, "sha256": digest, "size_bytes": file.stat().st_size})
     plan = {
         "format": FORMAT,

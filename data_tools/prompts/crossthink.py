@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.files import file_sha256
 from frontload.data_tools.prompts.choices import (
     LETTERS,
     chosen_letter,
@@ -155,7 +156,7 @@ def _describe(request: CrossThinkRequest, prompts: list[Prompt]) -> dict[str, An
     return {
         "format": 1,
         "inputs": [
-            {"domain": domain, "name": file.name, "sha256": _sha256(file)}
+            {"domain": domain, "name": file.name, "sha256": file_sha256(file)}
             for domain, file in ((GENERAL, request.qa), (MATH, request.math))
         ],
         "general_to_math": request.general_to_math,
@@ -393,8 +394,3 @@ def _messages(row: dict[str, Any], *, where: str) -> tuple[tuple[str, str], ...]
         rule=f"it is text, or messages with content and a role of {', '.join(ROLES)}",
         do="mend or delete this row",
     )
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
