@@ -2,15 +2,18 @@
 
 Files of any format that `data_tools/raw` reads go through the adapters of `data curate`. Evaluation
 questions never enter training: a row is left out when its question, normalised, is a question of
-the held-out set.
+the held-out set, or when its text holds one of them (`leaks.py`), and so is base text.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
+from frontload.data_tools.corpus.leaks import LeakFilter
 from frontload.data_tools.corpus.own_items import write_heldout, write_items
 from frontload.data_tools.curation.adapters import ADAPTERS, ROWS, WORKED, Rules
 from frontload.data_tools.curation.filters import first_drop
@@ -38,6 +41,7 @@ FAMILY = "own"
 DOMAIN = "math"
 FILE_FIELDS = ("base_files", "reasoning_files", "heldout_files")
 MANIFEST = "inputs.json"
+LEAK = "holds a held-out question"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +83,11 @@ def write_own_corpus(recipe: OwnData, folder: Path) -> None:
     if recipe.files:
         check_sizes(listed, dict(recipe.files), asked_by="own.files")
     dropped: Counter[str] = Counter()
-    heldout, training = _split_questions(recipe, dropped)
+    heldout, closed, training = _split_questions(recipe, dropped)
+    leaks = LeakFilter(closed)
+    training = list(
+        leaks.clean(training, _worked_text, on_drop=partial(_count, dropped, f"own: {LEAK}"))
+    )
     if not training:
         raise RecipeError(
             "own.reasoning_files",
@@ -87,7 +95,7 @@ def write_own_corpus(recipe: OwnData, folder: Path) -> None:
             rule="at least one question outside the held-out set is trained on",
             do="add rows, lower heldout_rows, or check that train and test files differ",
         )
-    num_base = write_rows(corpus_set(folder, "base"), _base_rows(recipe, dropped))
+    num_base = write_rows(corpus_set(folder, "base"), _base_rows(recipe, dropped, leaks))
     if num_base == 0:
         counts = [f"{name} {count}" for name, count in dropped.items() if name.startswith("base:")]
         raise RecipeError(
@@ -163,25 +171,37 @@ def _examples(
         )
 
 
-def _base_rows(recipe: OwnData, dropped: Counter[str]) -> Iterator[BaseText]:
+def _worked_text(question: Question) -> str:
+    row = question.row
+    return f"{row.question}\n\n{row.trace}\n\n{row.answer}"
+
+
+def _count(dropped: Counter[str], reason: str) -> None:
+    dropped[reason] += 1
+
+
+def _base_rows(recipe: OwnData, dropped: Counter[str], leaks: LeakFilter) -> Iterator[BaseText]:
     number = 0
     for file in list_files(recipe.base_files, revision="", asked_by="own.base_files"):
-        for example in _examples(recipe, file.path, field="base_files", dropped=dropped):
+        examples = _examples(recipe, file.path, field="base_files", dropped=dropped)
+        on_drop = partial(_count, dropped, f"base: {LEAK}")
+        for example in leaks.clean(examples, attrgetter("text"), on_drop=on_drop):
             yield BaseText(id=f"base-{number}", text=example.text.strip())
             number += 1
 
 
 def _split_questions(
     recipe: OwnData, dropped: Counter[str]
-) -> tuple[list[Question], list[Question]]:
-    """(held out, for training). Which rows are held out depends on seed and question only."""
+) -> tuple[list[Question], list[str], list[Question]]:
+    """(held out, questions that may not train, for training).
+
+    Which rows are held out depends on seed and question only.
+    """
     reasoning = _read_questions(recipe, "reasoning_files", dropped)
     source = reasoning
     if recipe.heldout_files:
         source = _read_questions(recipe, "heldout_files", dropped)
-    distinct = {
-        normalise_question(question.row.question): question for question in reversed(source)
-    }
+    distinct = {_normal(question): question for question in reversed(source)}
     if not 0 < recipe.heldout_rows <= len(distinct):
         field = "heldout_files" if recipe.heldout_files else "reasoning_files"
         raise RecipeError(
@@ -192,18 +212,19 @@ def _split_questions(
         )
     ranked = sorted(distinct.values(), key=lambda question: question.rank)
     heldout = ranked[: recipe.heldout_rows]
-    closed = (
-        distinct
-        if recipe.heldout_files
-        else {normalise_question(question.row.question) for question in heldout}
-    )
+    closed = [*distinct] if recipe.heldout_files else [*map(_normal, heldout)]
+    known = set(closed)
     training = []
     for question in reasoning:
-        if normalise_question(question.row.question) in closed:
+        if _normal(question) in known:
             dropped["own: its question is held out"] += 1
         else:
             training.append(question)
-    return heldout, training
+    return heldout, closed, training
+
+
+def _normal(question: Question) -> str:
+    return normalise_question(question.row.question)
 
 
 def _read_questions(recipe: OwnData, field: str, dropped: Counter[str]) -> list[Question]:

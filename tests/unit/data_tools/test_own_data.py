@@ -271,3 +271,19 @@ def test_a_few_broken_rows_are_counted(own: OwnData, tmp_path: Path) -> None:
     corpus = write(own, tmp_path)
     assert len(rows(corpus / "own.jsonl")) == 140
     assert read_json(corpus / "counts.json")["dropped"] == {"reasoning_files: broken JSON": 1}
+
+
+def test_texts_that_hold_a_held_out_question_are_left_out(own: OwnData, tmp_path: Path) -> None:
+    """Also of test rows that were not drawn, in base text and inside of other questions."""
+    asked = question(103)["question"]
+    (tmp_path / "more.txt").write_text(f"A page of puzzles:\n{asked.upper()}\nAnd more.\n")
+    hidden = {"question": f"Tell me again: {asked}", "answer": "It is so.\n#### 208"}
+    with open(tmp_path / "train.jsonl", "a") as stream:
+        stream.write(json.dumps(hidden) + "\n")
+    corpus = write(own, tmp_path)
+    assert read_json(corpus / "counts.json")["dropped"] == {
+        "base: holds a held-out question": 1,
+        "own: holds a held-out question": 1,
+    }
+    assert len(rows(corpus / "own.jsonl")) == 40
+    assert not any("103" in row["text"] for row in rows(corpus / "base.jsonl"))
