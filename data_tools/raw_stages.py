@@ -1,22 +1,18 @@
 """The stages of a study on raw files: the data tools' commands on its files, with its recipes."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
+from frontload.data_tools.corpus.listing import check_digests, listed_files, write_listing
 from frontload.data_tools.curation.inputs import check_inputs
 from frontload.data_tools.curation.run import CurateRequest
 from frontload.data_tools.curation.run import curate as curate_files
 from frontload.data_tools.disk.files import read_json
-from frontload.data_tools.packing.build import PackRequest, build_pack
-from frontload.data_tools.preprocess.request import PreprocessRequest, manifest_file
-from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.prompts.crossthink import CrossThinkRequest, convert_crossthink
 from frontload.data_tools.prompts.length import load_limit
-from frontload.data_tools.raw.inputs import expand_inputs
+from frontload.data_tools.raw.manifest import read_digests
 from frontload.recipes.artifact import (
     HELDOUT,
     ITEMS,
@@ -26,17 +22,15 @@ from frontload.recipes.artifact import (
     corpus_heldout,
     corpus_items,
     curated_sets,
-    index_prefix,
-    raw_listing,
     tokenizer_file,
     train_prompts,
     validation_prompts,
     write_json,
 )
-from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.runs.curation import Curation
-from frontload.recipes.schema import CrossThink, GivenTokenizer, Index, Pack, RawFiles
+from frontload.recipes.schema import CrossThink, GivenTokenizer, RawFiles
 
 CHAT_TEMPLATE = ("chat_template.jinja", "tokenizer_config.json")
 """What may lie beside a tokenizer.json and says how a conversation is written."""
@@ -44,15 +38,9 @@ CHAT_TEMPLATE = ("chat_template.jinja", "tokenizer_config.json")
 
 def import_raw(recipe: RawFiles, inputs: Inputs, work: Workspace) -> None:
     """Lists the raw files of each use with their sizes, and copies the evaluation items."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for group, names in recipe.groups.items():
-        files = expand_inputs(names, asked_by=f"raw, {group}")
-        groups[group] = [
-            {"name": file.as_posix(), "size_bytes": file.stat().st_size} for file in files
-        ]
+    write_listing(work.path, recipe.groups, revision=recipe.revision)
     for group, target in ((ITEMS, corpus_items), (HELDOUT, corpus_heldout)):
-        shutil.copyfile(groups[group][0]["name"], target(work.path))
-    write_json(raw_listing(work.path), {"format": 1, "groups": groups})
+        shutil.copyfile(listed_files(work.path, group)[0].path, target(work.path))
 
 
 def import_tokenizer(recipe: GivenTokenizer, inputs: Inputs, work: Workspace) -> None:
@@ -77,12 +65,16 @@ def import_tokenizer(recipe: GivenTokenizer, inputs: Inputs, work: Workspace) ->
 
 def curate_sets(recipe: Curation, inputs: Inputs, work: Workspace) -> None:
     """Makes the sets of a curation, as `frontload data curate` does."""
-    for source in recipe.sources:
-        _listed_files(inputs["raw"], f"source/{source}")
     curation = in_key_order(replace(recipe, tokenizer=str(inputs["tokenizer"])))
+    for source in recipe.sources:
+        listed_files(inputs["raw"], f"source/{source}")
+    read = check_inputs(Loaded(value=curation, places={"": "raw.curation"}))
+    for source in recipe.sources:
+        digests = [file.sha256 for file in read.files if file.source == source]
+        check_digests(inputs["raw"], f"source/{source}", digests, kind="sha256")
     request = CurateRequest(
         recipe=curation,
-        inputs=check_inputs(Loaded(value=curation, places={"": "raw.curation"})),
+        inputs=read,
         out=work.scratch / "sets",
         workers=_workers(work),
         rejects=None,
@@ -121,56 +113,11 @@ def in_key_order(recipe: Curation) -> Curation:
     )
 
 
-def index_raw(recipe: Index, inputs: Inputs, work: Workspace) -> None:
-    """Indexes base text, or the text copy of a curated set, as `frontload data preprocess` does."""
-    sets = curated_sets(inputs["documents"])
-    if sets.is_dir():
-        files = _set_files(sets, f"{recipe.source}.text")
-    else:
-        files = _listed_files(inputs["documents"], recipe.source)
-    prefix = index_prefix(work.scratch / "index")
-    prefix.parent.mkdir(exist_ok=True)
-    request = PreprocessRequest(
-        inputs=files,
-        output_prefix=prefix,
-        tokenizer=inputs["tokenizer"],
-        json_key=recipe.text_field,
-        append_eod=recipe.append_eod,
-        workers=_workers(work),
-    )
-    manifest = preprocess(request)
-    manifest["made_by"]["plan"] = work.key  # the tool's own holds the folders of its inputs
-    write_json(manifest_file(prefix), manifest)
-    counts = ("num_documents", "num_tokens", "dtype", "append_eod", "num_rows", "dropped")
-    for file in sorted(prefix.parent.iterdir()):
-        file.rename(work.path / file.name)
-    write_json(work.path / "index.json", {"format": 1, **{name: manifest[name] for name in counts}})
-
-
-def pack_raw(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
-    """Packs the conversations of a curated set, as `frontload data pack` does, for one budget."""
-    out = work.scratch / "pack"
-    request = PackRequest(
-        inputs=tuple(map(str, _set_files(curated_sets(inputs["documents"]), recipe.source))),
-        tokenizer=inputs["tokenizer"],
-        template=None,
-        output=out,
-        sequence_tokens=recipe.sequence_tokens,
-        over_long=recipe.over_long,
-        source_field="source",
-        epochs=1,
-        seed=recipe.seed,
-        workers=_workers(work),
-        samples=recipe.tokens // recipe.sequence_tokens,
-    )
-    build_pack(request)
-    for file in sorted(out.iterdir()):
-        file.rename(work.path / file.name)
-
-
 def write_crossthink(recipe: CrossThink, inputs: Inputs, work: Workspace) -> None:
     """Writes the prompts of reinforcement learning, as `frontload data crossthink` does."""
-    general, math_file = _listed_files(inputs["raw"], PROMPTS)
+    files = read_digests(listed_files(inputs["raw"], PROMPTS))
+    check_digests(inputs["raw"], PROMPTS, [file.sha256 for file in files], kind="sha256")
+    general, math_file = (file.path for file in files)
     request = CrossThinkRequest(
         qa=general,
         math=math_file,
@@ -192,39 +139,3 @@ def _workers(work: Workspace) -> int:
 def _publish(made: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     made.rename(target)
-
-
-def _set_files(sets: Path, name: str) -> list[Path]:
-    """The files of a set, one or several.
-
-    Raises: ArtifactError if the curation has no such set.
-    """
-    found = [*sets.glob(f"{name}.jsonl"), *sorted(sets.glob(f"{name}-[0-9]*.jsonl"))]
-    if not found:
-        raise ArtifactError(
-            f"curated sets {sets}",
-            found=f"no {name}.jsonl",
-            rule="the curation makes every set that a study reads",
-            do="delete the artifact by its key and run the study again",
-        )
-    return found
-
-
-def _listed_files(raw: Path, group: str) -> Sequence[Path]:
-    """The raw files of a use, which must have the sizes that were listed.
-
-    Raises: ArtifactError for a file that is gone or changed.
-    """
-    files: list[Path] = []
-    for entry in read_json(raw_listing(raw))["groups"][group]:
-        file = Path(entry["name"])
-        size = file.stat().st_size if file.is_file() else -1
-        if size != entry["size_bytes"]:
-            raise ArtifactError(
-                f"raw file {file}",
-                found="is gone" if size < 0 else f"has {size:,} bytes",
-                rule=f"it was listed with {entry['size_bytes']:,} bytes, and stays as it was",
-                do="put it back, or write another raw.revision to make everything from it anew",
-            )
-        files.append(file)
-    return files

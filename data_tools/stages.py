@@ -1,30 +1,34 @@
 """The stage functions of the data room: wiring from recipe and inputs to files."""
 
-from collections.abc import Iterator
-from itertools import batched, chain
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from frontload.data_tools import curate as curating
-from frontload.data_tools import pack as packing
-from frontload.data_tools import tokenizer as tokenizers
 from frontload.data_tools.blending.ledger import plan_readings
 from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.source import read_source
 from frontload.data_tools.blending.windows import Reading
-from frontload.data_tools.disk.files import read_json, replacing, write_array
-from frontload.data_tools.disk.indexed import IndexedWriter, token_dtype
-from frontload.data_tools.document import (
-    BaseText,
-    Conversation,
+from frontload.data_tools.corpus.listing import check_read, set_files, text_files
+from frontload.data_tools.corpus.mix import make_mix, mix_file
+from frontload.data_tools.disk.files import read_json, replacing
+from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file
+from frontload.data_tools.packing.build import PackRequest, build_pack
+from frontload.data_tools.packing.rows import FILES as PACK_FILES
+from frontload.data_tools.preprocess.request import PreprocessRequest
+from frontload.data_tools.preprocess.run import preprocess
+from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
+from frontload.data_tools.text.document import (
+    read_documents,
     read_objects,
-    read_rows,
     write_rows,
 )
-from frontload.data_tools.render import Rendered, encode_documents, encode_rows
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS, UNKNOWN, TextTokenizer
+from frontload.data_tools.text.train_tokenizer import train
 from frontload.recipes.artifact import (
     CORPUS_SETS,
     Inputs,
@@ -51,6 +55,10 @@ from frontload.recipes.schema import (
 )
 
 BATCH_ROWS = 2048
+CHUNK_TOKENS = 1 << 24  # looked at at a time
+BUFFER_CONVERSATIONS = 4096  # ours: padding under 1% at a row of 4 mean lengths; bounds memory
+PACKED = "pack.json"
+INDEX_FACTS = ("num_documents", "num_tokens", "dtype", "vocab_size", "append_eod")
 
 
 def synthesize(recipe: Synthesis, inputs: Inputs, work: Workspace) -> None:
@@ -66,14 +74,14 @@ def write_rl_prompts(recipe: RlPrompts, inputs: Inputs, work: Workspace) -> None
 
     corpus = inputs["corpus"]
     prompts = list(write_prompts(recipe))
-    trained = (row for name in ("ldq", "shq") for row in read_rows(corpus_set(corpus, name)))
+    trained = (row for name in ("ldq", "shq") for row in read_documents(corpus_set(corpus, name)))
     write_rows(prompts_file(work.path), prompts)
     write_json(work.path / "counts.json", prompt_counts(prompts, trained))
 
 
 def import_own(recipe: OwnData, inputs: Inputs, work: Workspace) -> None:
     """Reads a user's files into the form of the corpus."""
-    from frontload.data_tools.own_data import write_own_corpus
+    from frontload.data_tools.corpus.own_data import write_own_corpus
 
     write_own_corpus(recipe, work.path)
 
@@ -89,12 +97,12 @@ def train_tokenizer(recipe: Tokenizer, inputs: Inputs, work: Workspace) -> None:
             rule=f"a corpus holds one or more of {', '.join(CORPUS_SETS)}",
             do="run the corpus stage again",
         )
-    trained = tokenizers.train(recipe, files)
+    trained = train(recipe, files)
     counts: dict[str, Any] = {
         "format": 1,
         "kind": recipe.kind,
         "vocab_size": trained.tokenizer.vocab_size,
-        "special_tokens": list(tokenizers.SPECIAL_TOKENS),
+        "special_tokens": list(SPECIAL_TOKENS),
         "distinct_words": trained.distinct_words,
         "texts": trained.texts,
         "unknown": {
@@ -117,7 +125,7 @@ def _count_unknown(tokenizer: TextTokenizer, file: Path) -> dict[str, int]:
         for ids in tokenizer.encode_batch(texts):
             counts["texts"] += 1
             counts["tokens"] += len(ids)
-            counts["unknown_tokens"] += ids.count(tokenizers.UNKNOWN)
+            counts["unknown_tokens"] += ids.count(UNKNOWN)
     return counts
 
 
@@ -135,47 +143,64 @@ def _texts_inside(value: Any) -> Iterator[str]:
 
 def curate(recipe: Mix, inputs: Inputs, work: Workspace) -> None:
     """Writes one named mix of corpus sets and its composition."""
-    composition = curating.write_documents(
-        recipe,
-        inputs["corpus"],
-        tokenizer=TextTokenizer.load(inputs["tokenizer"]),
-        file=documents_file(work.path),
-    )
-    write_json(work.path / "composition.json", composition.to_json(recipe.name))
+    sets, counts = work.scratch / "sets", work.path / "composition.json"
+    if not counts.is_file():  # written when the rows are whole, so a killed stage only moves them
+        composition = make_mix(recipe, inputs["corpus"], tokenizer=inputs["tokenizer"], folder=sets)
+        write_json(counts, composition)
+    _move([mix_file(sets)], [documents_file(work.path)])
+
+
+def _move(made: Sequence[Path], files: Sequence[Path]) -> None:
+    """Moves finished files; those that a killed stage has moved are not there any more."""
+    for one, file in zip(made, files, strict=True):
+        if one.is_file():
+            os.replace(one, file)
 
 
 def index(recipe: Index, inputs: Inputs, work: Workspace) -> None:
-    """Writes every document's tokens as a Megatron .bin/.idx pair."""
-    if recipe.source:
-        from frontload.data_tools.raw_stages import index_raw
+    """Writes every document's tokens as a Megatron .bin/.idx pair.
 
-        index_raw(recipe, inputs, work)
-        return
-    tokenizer = TextTokenizer.load(inputs["tokenizer"])
-    dtype = token_dtype(tokenizer.vocab_size)
-    num_tokens = unknown = longest = 0
-    with IndexedWriter(index_prefix(work.path), dtype) as writer:
-        rows = read_rows(documents_file(inputs["documents"]))
-        for chunk in batched(rows, BATCH_ROWS):
-            documents = encode_documents(tokenizer, chunk, append_eod=recipe.append_eod)
-            lengths = np.array([len(document) for document in documents])
-            tokens = np.fromiter(chain.from_iterable(documents), np.int32, int(lengths.sum()))
-            writer.add_documents(tokens, lengths)
-            num_tokens += len(tokens)
-            unknown += int((tokens == tokenizers.UNKNOWN).sum())
-            longest = max(longest, int(lengths.max()))
-        num_documents = writer.num_documents
-    counts = {
-        "format": 1,
-        "num_documents": num_documents,
-        "num_tokens": num_tokens,
-        "longest_document_tokens": longest,
-        "unknown_tokens": unknown,
-        "dtype": dtype.name,
-        "vocab_size": tokenizer.vocab_size,
-        "append_eod": recipe.append_eod,
-    }
-    write_json(work.path / "index.json", counts)
+    Of documents the conversations, as the chat template writes them; of raw files and curated sets
+    the text of a field.
+    """
+    counts, made = work.path / "index.json", index_prefix(work.scratch)
+    if not counts.is_file():  # written when the pair is whole, so a killed stage only moves it
+        asked = PreprocessRequest(
+            inputs=[documents_file(inputs["documents"])],
+            output_prefix=made,
+            tokenizer=inputs["tokenizer"],
+            is_chat=True,
+            append_eod=recipe.append_eod,
+            max_bad_rate=0.0,
+        )
+        if recipe.source:
+            asked = replace(
+                asked,
+                inputs=text_files(inputs["documents"], recipe.source),
+                is_chat=False,
+                json_key=recipe.text_field,
+                workers=max(1, work.placement.workers),
+                max_bad_rate=MAX_BAD_RATE,
+            )
+        manifest = preprocess(asked)
+        check_read(inputs["documents"], recipe.source, manifest)
+        tokens = IndexedReader(made)
+        facts = {name: manifest[name] for name in INDEX_FACTS} | {
+            "format": 1,
+            "longest_document_tokens": int(tokens.sequence_lengths.max()),
+            "unknown_tokens": _count_id(tokens.tokens, UNKNOWN),
+        }
+        if recipe.source:
+            facts |= {name: manifest[name] for name in ("num_rows", "dropped", "eod_id")}
+        write_json(counts, facts)
+    ends = index_prefix(work.path)
+    _move([bin_file(made), idx_file(made)], [bin_file(ends), idx_file(ends)])
+
+
+def _count_id(tokens: np.ndarray, number: int) -> int:
+    """How often an id stands in tokens of any length."""
+    parts = (tokens[at : at + CHUNK_TOKENS] for at in range(0, len(tokens), CHUNK_TOKENS))
+    return sum(int((part == number).sum()) for part in parts)
 
 
 def blend(recipe: Blend, inputs: Inputs, work: Workspace) -> None:
@@ -193,56 +218,27 @@ def blend(recipe: Blend, inputs: Inputs, work: Workspace) -> None:
 
 def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
     """Writes packed SFT rows: a sequence is a conversation, a document is a row."""
-    if recipe.source:
-        from frontload.data_tools.raw_stages import pack_raw
-
-        pack_raw(recipe, inputs, work)
-        return
-    packing.check_pack(recipe)
-    tokenizer = TextTokenizer.load(inputs["tokenizer"])
-    rendered, families = _render_conversations(documents_file(inputs["documents"]), tokenizer)
-    lengths = [len(conversation.tokens_S) for conversation in rendered]
-    packed = packing.pack_lengths(lengths, row_tokens=recipe.sequence_tokens + 1, seed=recipe.seed)
-    if not packed.rows:
-        raise RecipeError(
-            "pack.sequence_tokens",
-            found=f"{recipe.sequence_tokens}, and the shortest of {len(lengths)} conversations has"
-            f" {min(lengths, default=0)} tokens",
-            rule="at least one conversation fits a row (sequence_tokens + 1)",
-            do=f"write {max(min(lengths, default=2) - 1, 1)} or more",
+    made, documents = work.scratch / "pack", inputs["documents"]
+    if not (work.path / PACKED).is_file():  # moved first, so a killed stage only moves the rest
+        files = (
+            set_files(documents, recipe.source) if recipe.source else [documents_file(documents)]
         )
-    with (
-        IndexedWriter(work.path / "tokens", token_dtype(tokenizer.vocab_size)) as tokens,
-        IndexedWriter(work.path / "loss_mask", np.dtype(np.uint8)) as loss_mask,
-    ):
-        for row in packed.rows:
-            parts = [rendered[number] for number in row]
-            part_lengths = [len(part.tokens_S) for part in parts]
-            tokens.add_document(np.concatenate([part.tokens_S for part in parts]), part_lengths)
-            masks = np.concatenate([part.loss_mask_S for part in parts])
-            loss_mask.add_document(masks, part_lengths)
-    num_samples = recipe.tokens // recipe.sequence_tokens
-    write_array(
-        work.path / "order.npy",
-        packing.order_rows(len(packed.rows), num_samples, seed=recipe.seed),
-    )
-    counts = packing.pack_json(recipe, packed, rendered=rendered, families=families)
-    write_json(work.path / "pack.json", counts)
-
-
-def _render_conversations(file: Path, tokenizer: TextTokenizer) -> tuple[list[Rendered], list[str]]:
-    rendered: list[Rendered] = []
-    families: list[str] = []
-    for chunk in batched(read_rows(file), BATCH_ROWS):
-        for row in chunk:
-            if isinstance(row, BaseText):
-                raise RecipeError(
-                    f"packing document {row.id}",
-                    found="base text",
-                    rule="SFT packs conversations: a question and its answer",
-                    do="take base out of the mix's members",
-                )
-            assert isinstance(row, Conversation)
-            families.append(row.family)
-        rendered.extend(encode_rows(tokenizer, chunk))
-    return rendered, families
+        build_pack(
+            PackRequest(
+                inputs=tuple(map(str, files)),
+                tokenizer=inputs["tokenizer"],
+                template=None,
+                output=made,
+                sequence_tokens=recipe.sequence_tokens,
+                over_long=recipe.over_long,
+                source_field="source" if recipe.source else "family",
+                epochs=1,
+                seed=recipe.seed,
+                workers=max(1, work.placement.workers) if recipe.source else 1,
+                max_bad_rate=MAX_BAD_RATE if recipe.source else 0.0,
+                budget_tokens=recipe.tokens,
+                buffer_conversations=0 if recipe.source else BUFFER_CONVERSATIONS,
+            )
+        )
+    names = (PACKED, *PACK_FILES)
+    _move([made / name for name in names], [work.path / name for name in names])

@@ -21,8 +21,8 @@ from frontload.data_tools.disk.publish import (
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, Reason, take_text
 from frontload.data_tools.raw.rows import read_rows
-from frontload.data_tools.render import has_special_token
-from frontload.data_tools.tokenizer import TrainedTokenizer, train_byte_pairs
+from frontload.data_tools.text.render import has_special_token
+from frontload.data_tools.text.train_tokenizer import TrainedTokenizer, train_byte_pairs
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.asking.generation import answer_items
 from frontload.eval.asking.heldout import score_heldout
 from frontload.eval.asking.model import ScoringModel
@@ -39,7 +39,7 @@ def evaluate_model(
 
     Raises: StageError when a gold answer, through the same tokenizer and grader, is not right.
     """
-    tokenizer = TextTokenizer.load(inputs["tokenizer"])
+    tokenizer = TextTokenizer.load_ours(inputs["tokenizer"])
     items = items_of_suite(read_items(corpus_items(inputs["corpus"])), recipe.suite)
     documents = read_heldout(corpus_heldout(inputs["corpus"]))
     work.progress(0, 2, note=f"{len(items)} items")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.document import Conversation, TextField, read_objects, take_text
+from frontload.data_tools.text.document import Conversation, read_objects, require_text
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -200,7 +200,7 @@ def _heldout(row: dict[str, Any], *, where: str) -> HeldoutDocument:
 
 
 def _text(row: dict[str, Any], name: str, where: str) -> str:
-    return take_text(row, TextField(name=name), where=where)
+    return require_text(row, name, where=where)
 
 
 def _flag(row: dict[str, Any], name: str, where: str) -> bool:

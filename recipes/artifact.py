@@ -110,13 +110,15 @@ FAMILIES = (
 #   items.jsonl                   evaluation items, see frontload.eval.suites
 #   heldout.jsonl                 as ldq.jsonl: gold long traces of questions never trained on
 #   counts.json                   rows, tokens, drops by reason
+#   inputs.json                   `import_own`: name, size, revision and sha256 of the user's files
 # Raw files (`import_raw`)        raw.json (names and sizes by use), items.jsonl, heldout.jsonl
 # Sets (`curate_sets`)            sets/, as `frontload data curate` writes it
 # Documents (`curate`)            documents.jsonl (rows as in the corpus), composition.json
 # Tokenizer (`tokenizer`)         tokenizer.json (Hugging Face `tokenizers`), counts.json
 # Token index (`index`)           documents.bin documents.idx, index.json
 # Blend (`blend`)                 plan.json, samples.npy, <source>.order.npy, <source>.offsets.npy
-# Pack (`pack`)                   tokens.bin/.idx, loss_mask.bin/.idx, order.npy, pack.json
+# Pack (`pack`)                   tokens.bin/.idx, loss_mask.bin/.idx, order.npy, origin.npy,
+#                                 pack.json
 # Prompts (`rl_prompts`)          prompts.jsonl (rows as in the corpus, no trace), counts.json
 # Prompts (`crossthink`)          prompts.train.parquet, prompts.validation.parquet
 # Exported (`convert`)            model/, a Hugging Face folder

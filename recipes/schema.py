@@ -43,13 +43,15 @@ class OwnData:
     seed: int  # draws the held-out questions
     base_files: tuple[str, ...]  # JSONL with `base_text_field`, or plain text; globs allowed
     base_text_field: str
-    base_digest: str  # "" = recorded, not checked; else sha256 of the files' bytes in order
+    revision: str  # of the files, as you call it: another one reads files of the same sizes anew
     reasoning_files: tuple[str, ...]  # JSONL, one question and its worked answer a row
     heldout_files: tuple[str, ...]  # test split; () = hold out `heldout_rows` of reasoning_files
     question_field: str
     answer_field: str
     final_answer_separator: str  # text between the steps and the final answer, e.g. "####"
     heldout_rows: int  # rows used for evaluation
+    files: dict[str, int] = field(default_factory=dict, metadata={"neutral": {}})
+    """name -> bytes of every file, filled in when a study is planned: another size, another key"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,7 @@ class Pack:
 
     sequence_tokens: int
     tokens: int  # budget: rows x sequence_tokens, padding included; a multiple of the batch
-    over_long: str  # "drop" (counted), or "split_at_turn" for curated sets
+    over_long: str  # "drop" (counted), or "split_at_turn": dialogues are cut before a user's turn
     seed: int
     source: str = field(default="", metadata={"neutral": ""})  # set of a curation
 

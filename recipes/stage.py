@@ -13,15 +13,15 @@ from frontload.recipes.runs.grpo import GrpoRecipe
 
 REVISION: dict[str, int] = {
     "synthesize": 2,  # split by matter, orders in base text, items of the trained families only
-    "import_own": 1,
     "import_raw": 1,
     "import_tokenizer": 1,
+    "import_own": 2,  # through data_tools/raw and adapters; names, sizes, digests in inputs.json
     "tokenizer": 1,
     "curate": 1,
     "curate_sets": 1,
     "index": 1,
     "blend": 1,
-    "pack": 1,
+    "pack": 2,  # pack.json and origin.npy of `data pack`; rows moved where one was over-long
     "rl_prompts": 1,
     "crossthink": 1,
     "pretrain": 4,  # heads that forget within a token or a chunk: rows of their own

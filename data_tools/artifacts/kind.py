@@ -1,13 +1,12 @@
 """What a path on the command line is: an artifact's folder by the files in it, or a prefix P."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from frontload.data_tools.artifacts.read import as_prefix, prefix_of
 from frontload.data_tools.blending.ledger import plan_readings
-from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.files import file_sha256, read_json
 from frontload.data_tools.disk.indexed import idx_file
 from frontload.recipes.errors import RecipeError
 
@@ -70,8 +69,7 @@ def find_indexes(blend_folder: Path, candidates: Sequence[Path]) -> dict[str, Pa
         file = idx_file(prefix_of(path))
         if not file.is_file():
             continue
-        with open(file, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_sha256(file)
         for source in plan["sources"]:
             if source["index_sha256"] == digest:
                 found.setdefault(source["name"], path)

@@ -3,7 +3,6 @@
 A killed run leaves nothing to go on from: the next one starts anew.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from frontload.data_tools.blending.budget import Budget
 from frontload.data_tools.blending.phases import PhaseFolder, write_phases
 from frontload.data_tools.blending.report import ledger_json
 from frontload.data_tools.blending.source import SourceIndex
-from frontload.data_tools.disk.files import read_json, read_object
+from frontload.data_tools.disk.files import file_sha256, read_json, read_object
 from frontload.data_tools.disk.publish import (
     check_place,
     check_there,
@@ -125,9 +124,7 @@ def _is_there(out: Path, ledger: Mapping[str, Any]) -> bool:
 
 
 def _digests(folder: Path) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.iterdir()):
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        found[path.name] = {"sha256": digest, "size_bytes": path.stat().st_size}
-    return found
+    return {
+        path.name: {"sha256": file_sha256(path), "size_bytes": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+    }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from frontload.data_tools.document import nearest_name
+from frontload.data_tools.raw.parse import nearest_name
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Blend, Window
 

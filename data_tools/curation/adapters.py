@@ -4,14 +4,17 @@ The schemas were read from public loaders and data cards. Where two spellings ar
 of OpenThoughts3 have `messages`), both are read; what a loader does not show is not guessed.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from frontload.data_tools.prompts.crossthink import GENERAL, MATH, Kept, read_row
 from frontload.data_tools.text.example import (
     ASSISTANT,
     SYSTEM,
+    THINK,
+    THINK_END,
     UNCLOSED_THINK,
     UNSPLIT,
     USER,
@@ -20,6 +23,7 @@ from frontload.data_tools.text.example import (
     Turn,
     has_unclosed_think,
 )
+from frontload.data_tools.text.messages import read_messages
 from frontload.data_tools.text.turns import is_dialogue, split_turns
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.curation import Policy, Source
@@ -31,7 +35,9 @@ ROLES = {
     "assistant": ASSISTANT,
     "system": SYSTEM,
 }
-GSM8K_SEPARATOR = "####"  # GSM8K's README: steps, then #### and the final answer
+BASE = "base"  # domain and family of base text that states none
+WORKED = "worked_answer"
+ROWS = "rows"  # the adapter that reads what this project wrote
 
 Converted = Example | Drop
 
@@ -44,6 +50,9 @@ class Rules:
     text_field: str
     unsplit: str
     truncated: str
+    question_field: str = "question"
+    answer_field: str = "answer"
+    separator: str = "####"  # GSM8K's README: steps, then #### and the final answer
 
     @classmethod
     def of(cls, source: Source, policy: Policy) -> "Rules":
@@ -53,6 +62,9 @@ class Rules:
             text_field=source.text_field,
             unsplit=source.unsplit or policy.unsplit,
             truncated=source.truncated or policy.truncated,
+            question_field=source.question_field,
+            answer_field=source.answer_field,
+            separator=source.separator,
         )
 
 
@@ -64,6 +76,9 @@ class Adapter:
     also: tuple[str, ...]  # read where they are there
     has_domain: bool  # a row says its own domain; else the recipe has to
     convert: Callable[[dict[str, Any], Rules], Converted]
+
+    named: tuple[str, ...] = ()  # the rules that name fields, where a recipe may choose them
+    reads_all: bool = False  # a row is kept as it is, so no column is left out
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -156,18 +171,57 @@ def _crossthink(row: dict[str, Any], rules: Rules) -> Converted:
 
 
 def _gsm8k(row: dict[str, Any], rules: Rules) -> Converted:
-    """GSM8K: steps and final answer are told apart by ####; the steps become the trace."""
-    question, worked = row.get("question"), row.get("answer")
+    return _worked_answer(row, rules, family="gsm8k")
+
+
+def _worked_answer(row: dict[str, Any], rules: Rules, *, family: str = WORKED) -> Converted:
+    """A question and its worked answer, which a separator parts: the steps become the trace."""
+    question, worked = row.get(rules.question_field), row.get(rules.answer_field)
     if not isinstance(question, str) or not isinstance(worked, str):
         return Drop(reason="question and answer are not both text")
-    steps, separator, final = worked.rpartition(GSM8K_SEPARATOR)
-    if not separator or not final.strip():
-        return Drop(reason="no final answer after ####")
-    answer = (
-        f"<think>{steps.strip()}</think>\n\n{final.strip()}" if steps.strip() else final.strip()
-    )
-    turns = (Turn(role=USER, text=question.strip()), Turn(role=ASSISTANT, text=answer))
-    return _checked_example(row, turns, domain=rules.domain, family="gsm8k")
+    steps, final = "", worked
+    if rules.separator:
+        steps, separator, final = worked.rpartition(rules.separator)
+        if not separator or not final.strip():
+            return Drop(reason=f"no final answer after {rules.separator}")
+    trace = re.sub(r"[ \t]+\n", "\n", steps).strip()
+    said = _thought(ASSISTANT, final.strip(), trace)
+    turns = (Turn(role=USER, text=question.strip()), Turn(role=ASSISTANT, text=said))
+    return _checked_example(row, turns, domain=rules.domain, family=family)
+
+
+def _rows(row: dict[str, Any], rules: Rules) -> Converted:
+    """Rows of this project, of a corpus or an earlier curation: they stay as they are."""
+    domain = str(row.get("domain") or rules.domain or BASE)
+    family = str(row.get("family") or BASE)
+    if row.get("messages") is not None:
+        messages = read_messages(row)
+        if isinstance(messages, str):
+            return Drop(reason=messages)
+        turns = tuple(Turn(role=one["role"], text=_thought(**one)) for one in messages)
+        found = _checked_example(row, turns, domain=domain, family=family)
+    elif row.get("question") is not None:
+        texts = [row["question"], row.get("trace", ""), row.get("answer")]
+        if not all(isinstance(text, str) for text in texts):
+            return Drop(reason="question, trace and answer are not all text")
+        question, trace, answer = texts
+        if not answer.strip():
+            return Drop(reason="empty answer")
+        said = _thought(ASSISTANT, answer, trace)
+        turns = (Turn(role=USER, text=question), Turn(role=ASSISTANT, text=said))
+        found = _checked_example(row, turns, domain=domain, family=family)
+    else:
+        found = _plain_text(row, rules, field="text")
+    if isinstance(found, Drop):
+        return found
+    return replace(found, domain=domain, family=family, as_read=row)
+
+
+def _thought(role: str, content: str, reasoning_content: str = "") -> str:
+    """What an assistant says, with its trace in front as a <think>."""
+    if not reasoning_content.strip():
+        return content
+    return f"{THINK}{reasoning_content}{THINK_END}\n\n{content}"
 
 
 def _checked_example(
@@ -225,5 +279,21 @@ ADAPTERS: dict[str, Adapter] = {
     "gsm8k": Adapter(
         needs=(("question",), ("answer",)), also=_IDS, has_domain=False, convert=_gsm8k
     ),
-    "plain_text": Adapter(needs=(), also=_IDS, has_domain=False, convert=_plain_text),
+    ROWS: Adapter(
+        needs=(("text", "question", "messages"),),
+        also=(),
+        has_domain=True,
+        convert=_rows,
+        reads_all=True,
+    ),
+    "plain_text": Adapter(
+        needs=(), also=_IDS, has_domain=False, convert=_plain_text, named=("text_field",)
+    ),
+    WORKED: Adapter(
+        needs=(),
+        also=_IDS,
+        has_domain=False,
+        convert=_worked_answer,
+        named=("question_field", "answer_field"),
+    ),
 }

@@ -10,9 +10,9 @@ from frontload.data_tools.curation.describe import (
     shown_overlap,
     shown_removals,
 )
-from frontload.data_tools.curation.inputs import check_inputs, sha256
+from frontload.data_tools.curation.inputs import check_inputs
 from frontload.data_tools.curation.run import CurateRequest, curate, request_key
-from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.files import file_sha256, read_json
 from frontload.data_tools.disk.publish import check_place, tidy, work_folder
 from frontload.data_tools.raw.rejects import check_rejects
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -90,7 +90,7 @@ def _check_made(out: Path, key: str) -> None:
             do="name another folder, or remove this one",
         )
     for name, found in manifest["files"].items():
-        if not (out / name).is_file() or sha256(out / name) != found["sha256"]:
+        if not (out / name).is_file() or file_sha256(out / name) != found["sha256"]:
             raise ArtifactError(
                 f"{out / name}",
                 found="not the bytes that its manifest states",

@@ -1,16 +1,83 @@
 """What a set is made of, as JSON and as tables to print. Counts are exact; shares are of tokens."""
 
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.curate import Composition, RowKind, histogram_bound
 from frontload.data_tools.curation.columns import Table
 from frontload.data_tools.curation.sets import ChosenSet
 from frontload.recipes.runs.curation import Curation
 
 BAR = 32  # characters of the longest bar of a histogram
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowKind:
+    """What a composition tells rows apart by."""
+
+    domain: str
+    family: str
+    member: str
+
+
+@dataclass(kw_only=True)
+class Composition:
+    """What a curated set is made of. Counts of rows and tokens, and of drops by reason."""
+
+    rows: int = 0
+    tokens: int = 0
+    rows_by_domain: Counter[str] = field(default_factory=Counter)
+    tokens_by_domain: Counter[str] = field(default_factory=Counter)
+    rows_by_family: Counter[str] = field(default_factory=Counter)
+    tokens_by_family: Counter[str] = field(default_factory=Counter)
+    rows_by_member: Counter[str] = field(default_factory=Counter)
+    tokens_by_member: Counter[str] = field(default_factory=Counter)
+    answer_tokens: Counter[int] = field(default_factory=Counter)  # power of two above -> rows
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def count(self, kind: RowKind, *, rows: int, tokens: int) -> None:
+        """Counts rows of one kind, with the tokens that they have together."""
+        self.rows += rows
+        self.tokens += tokens
+        for counts, name in (
+            (self.rows_by_domain, kind.domain),
+            (self.rows_by_family, kind.family),
+            (self.rows_by_member, kind.member),
+        ):
+            counts[name] += rows
+        for counts, name in (
+            (self.tokens_by_domain, kind.domain),
+            (self.tokens_by_family, kind.family),
+            (self.tokens_by_member, kind.member),
+        ):
+            counts[name] += tokens
+
+    def to_json(self, name: str) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "name": name,
+            "rows": self.rows,
+            "tokens": self.tokens,
+            "domains": _counted(self.rows_by_domain, self.tokens_by_domain),
+            "families": _counted(self.rows_by_family, self.tokens_by_family),
+            "members": _counted(self.rows_by_member, self.tokens_by_member),
+            "answer_tokens_histogram": [
+                {"at_most": bound, "rows": self.answer_tokens[bound]}
+                for bound in sorted(self.answer_tokens)
+            ],
+            "dropped": dict(self.dropped),
+        }
+
+
+def _counted(rows: Counter[str], tokens: Counter[str]) -> dict[str, dict[str, int]]:
+    return {name: {"rows": rows[name], "tokens": tokens[name]} for name in rows}
+
+
+def histogram_bound(tokens: int) -> int:
+    """The power of two that an answer of this length has at most."""
+    return 1 << max(tokens - 1, 0).bit_length()
 
 
 def compose(recipe: Curation, chosen: ChosenSet, table: Table) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from frontload.data_tools.render import has_special_token
 from frontload.data_tools.text.example import Drop, Example
+from frontload.data_tools.text.render import has_special_token
 
 Filter = Callable[[Example], Drop | None]
 

@@ -1,6 +1,5 @@
 """The files of a curation, checked before anything is written."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +7,11 @@ from typing import Any
 
 from frontload.data_tools.curation.adapters import ADAPTERS, Adapter, Rules
 from frontload.data_tools.curation.items import all_items, benchmark_files
-from frontload.data_tools.document import nearest_name
+from frontload.data_tools.disk.files import file_sha256
 from frontload.data_tools.raw.inputs import Format, expand_inputs, file_format
+from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.raw.rows import BadRow, read_rows
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.grammar.load import Loaded, nearest
 from frontload.recipes.runs.curation import Curation
@@ -86,7 +86,7 @@ def check_inputs(loaded: Loaded[Curation]) -> Inputs:
                 )
             named[file.resolve()] = (name, file)
             rules = Rules.of(source, recipe.policy)
-            has_rows |= check_fields(file, adapter, rules, source=name)
+            has_rows |= check_fields(file, adapter, rules, asked=f"sources.{name}")
         if not has_rows:
             files = [file.as_posix() for source, file in named.values() if source == name]
             raise loaded.refuse(
@@ -101,7 +101,7 @@ def check_inputs(loaded: Loaded[Curation]) -> Inputs:
     return Inputs(
         files=tuple(_digested(source, file) for source, file in named.values()),
         benchmarks={
-            file.as_posix(): sha256(file) for file in benchmark_files(recipe.decontamination)
+            file.as_posix(): file_sha256(file) for file in benchmark_files(recipe.decontamination)
         },
         tokenizer_sha256=tokenizer.sha256(),
     )
@@ -127,12 +127,12 @@ def _adapter(loaded: Loaded[Curation], name: str) -> Adapter:
     return adapter
 
 
-def _tokenizer(loaded: Loaded[Curation]) -> AnyTokenizer:
+def _tokenizer(loaded: Loaded[Curation]) -> TextTokenizer:
     asked = loaded.value.tokenizer
     found = "not stated"
     if asked:
         try:
-            return AnyTokenizer.load(Path(asked))
+            return TextTokenizer.load(Path(asked))
         except RecipeError as error:
             found = f"'{asked}': {error.found}"
     raise loaded.refuse(
@@ -145,10 +145,10 @@ def _tokenizer(loaded: Loaded[Curation]) -> AnyTokenizer:
 
 def wanted_fields(adapter: Adapter, rules: Rules) -> tuple[tuple[str, ...], ...]:
     """The fields that a row must have; of each group one."""
-    return adapter.needs or ((rules.text_field,),)
+    return (*adapter.needs, *((getattr(rules, name),) for name in adapter.named))
 
 
-def check_fields(file: Path, adapter: Adapter, rules: Rules, *, source: str) -> bool:
+def check_fields(file: Path, adapter: Adapter, rules: Rules, *, asked: str) -> bool:
     """Looks at the first readable row of a file, and returns whether it has any row.
 
     Raises: RecipeError when none of its first rows can be read, or the adapter's fields lack.
@@ -158,7 +158,7 @@ def check_fields(file: Path, adapter: Adapter, rules: Rules, *, source: str) -> 
         if not has_rows(file):
             return False
         raise RecipeError(
-            f"sources.{source}.files: {file}",
+            f"{asked}: {file}",
             found="no row that can be read",
             rule="rows are objects with named fields",
             do="remove the file from the source, or fetch it again",
@@ -166,12 +166,12 @@ def check_fields(file: Path, adapter: Adapter, rules: Rules, *, source: str) -> 
     for names in wanted_fields(adapter, rules):
         if not set(names) & set(present):
             raise RecipeError(
-                f"sources.{source}: first row of {file}",
+                f"{asked}: first row of {file}",
                 found=f"fields {', '.join(sorted(present)) or 'none'}"
                 + nearest_name(names[0], present),
                 rule=f"its adapter reads {' or '.join(names)}",
                 do="name another adapter, or leave the file out"
-                + ("" if adapter.needs else "; plain_text reads the field `text_field`"),
+                + (f"; {', '.join(adapter.named)} may name other fields" * bool(adapter.named)),
             )
     return True
 
@@ -204,10 +204,11 @@ def first_fields(file: Path) -> tuple[str, ...] | None:
 
 def columns_to_read(file: Path, adapter: Adapter, rules: Rules) -> Sequence[str] | None:
     """Of a table, the columns that the adapter reads and that are there; None for JSONL."""
-    if file_format(file) is not Format.PARQUET:
+    if file_format(file) is not Format.PARQUET or adapter.reads_all:
         return None
     present: Any = first_fields(file) or ()
-    return [name for name in (*adapter.columns, rules.text_field) if name in present]
+    named = (getattr(rules, name) for name in adapter.named)
+    return [name for name in (*adapter.columns, *named) if name in present]
 
 
 def _digested(source: str, file: Path) -> InputFile:
@@ -217,11 +218,5 @@ def _digested(source: str, file: Path) -> InputFile:
         file=file,
         size_bytes=found.st_size,
         changed_ns=found.st_mtime_ns,
-        sha256=sha256(file),
+        sha256=file_sha256(file),
     )
-
-
-def sha256(file: Path) -> str:
-    """Digest of a file's bytes."""
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

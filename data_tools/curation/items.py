@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.document import nearest_name
 from frontload.data_tools.raw.inputs import expand_inputs
+from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.raw.rows import BadRow, read_rows
 from frontload.data_tools.text.words import WordHasher
 from frontload.recipes.errors import RecipeError

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import orjson
 
-from frontload.data_tools.curate import answer_tokens
 from frontload.data_tools.curation.adapters import ADAPTERS, Rules
 from frontload.data_tools.curation.columns import QUESTION, Columns, Layout, band_column, signature
 from frontload.data_tools.curation.decontaminate import find_matches, is_leak
@@ -22,12 +21,11 @@ from frontload.data_tools.curation.filters import first_drop
 from frontload.data_tools.curation.inputs import InputFile, columns_to_read
 from frontload.data_tools.curation.items import Item, ItemIndex, Match, all_items, build_index
 from frontload.data_tools.curation.sketch import band_keys, signatures
-from frontload.data_tools.own_data import normalise_question
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.preprocess.text_encoder import TextEncoder
 from frontload.data_tools.raw.rows import BadRow, RawRow, read_rows
 from frontload.data_tools.text.example import ASSISTANT, UNCLOSED_THINK, Drop, Example, split_think
-from frontload.data_tools.text.words import WordHasher
+from frontload.data_tools.text.words import WordHasher, normalise_question
 from frontload.recipes.runs.curation import Curation
 
 BATCH_ROWS = 256  # ours: with BATCH_CHARACTERS, decides messages between processes, not bytes
@@ -127,10 +125,10 @@ class Measurer:
                 dropped.append(Dropped(row=row.number, drop=found, content=raw_content(row)))
             else:
                 kept.append((row, found))
-        words = self._hasher.words([example.document for _, example in kept])
         matches: list[tuple[int, list[Match]]] = []
         leaked: set[int] = set()
         if self.index is not None:
+            words = self._hasher.words([example.document for _, example in kept])
             for place, found in find_matches(words, self.index, hasher=self._hasher).items():
                 row = kept[place][0]
                 matches.append((row.number, found))
@@ -202,7 +200,7 @@ class Measurer:
                 own = tuple(next(lengths) for _ in part)
                 total += sum(own)
                 if len(own) == 2:
-                    answers.append(answer_tokens((0, *own)))
+                    answers.append(sum(own))  # trace and answer; the markers are not counted
             found[0, number] = total
             if answers:
                 found[1, number], found[2, number] = answers[-1], sum(answers)

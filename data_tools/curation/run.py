@@ -44,7 +44,7 @@ from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.curation import Curation
 
-REVISION = 1  # raised when the same recipe and files give other bytes
+REVISION = 2  # raised when the same recipe and files give other bytes
 FORMAT = 1
 PULSE_SECONDS = 10.0  # ours: a line of a log file says something new
 LIBRARIES = ("rensa", "tokenizers", "numpy")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from frontload.data_tools.curate import drawn_rows, is_longer
 from frontload.data_tools.curation.clusters import NearClusters, equal_heads
 from frontload.data_tools.curation.columns import (
     DOCUMENT,
@@ -17,7 +16,7 @@ from frontload.data_tools.curation.columns import (
     band_column,
     signature,
 )
-from frontload.data_tools.disk.seeds import stream_bits
+from frontload.data_tools.disk.seeds import permutation, stream_bits
 from frontload.data_tools.text.words import mixed
 from frontload.recipes.runs.curation import CuratedSet, Curation
 
@@ -51,6 +50,24 @@ class ChosenSet:
         return counts
 
 
+def is_longer(tokens: np.ndarray, threshold: int) -> np.ndarray:
+    """Whether answers are longer than the threshold: strictly."""
+    return tokens > threshold
+
+
+def drawn_rows(num_rows: int, part: tuple[float, ...], *, seed: int, member: str) -> np.ndarray:
+    """bool [num_rows]: the part [from, to) of a member's seeded order, to the nearest row.
+
+    Parts that tile [0, 1) hold every row once; a share is the part that begins at 0.
+    """
+    if part == (0.0, 1.0):
+        return np.ones(num_rows, dtype=bool)
+    is_drawn = np.zeros(num_rows, dtype=bool)
+    first, last = (round(edge * num_rows) for edge in part)
+    is_drawn[permutation(num_rows, seed, "share", member)[first:last]] = True
+    return is_drawn
+
+
 def near_heads(table: Table, rows: np.ndarray, text: str) -> tuple[np.ndarray, NearClusters]:
     """int64 [n]: for each of `rows` (ascending), the place of the first one that is near to it."""
     rules = table.layout.rules
@@ -73,16 +90,21 @@ def choose_sets(recipe: Curation, table: Table) -> dict[str, ChosenSet]:
     chosen: dict[str, ChosenSet] = {}
     for name, each in recipe.sets.items():
         is_member = np.zeros(table.num_rows, dtype=bool)
+        left: list[np.ndarray] = []
         for member in each.members:
             if member in chosen:
                 own = chosen[member].is_member | chosen[member].is_heldout
             else:
                 own = sources == (names.index(member) if member in names else -1)
-            share = each.share_of_member.get(member, 1.0)
+            share = (0.0, each.share_of_member.get(member, 1.0))
+            part = each.part_of_member.get(member, share)
             rows = np.flatnonzero(own)
-            drawn = drawn_rows(len(rows), share, seed=recipe.seed, member=member)
+            drawn = drawn_rows(len(rows), part, seed=recipe.seed, member=member)
             is_member[rows[drawn]] = True
+            left.append(rows[~drawn])
         found = ChosenSet(name=name, is_member=is_member, is_heldout=heldout)
+        for rows in left:
+            _drop(found, rows, reason="not in the drawn share")
         _narrow(found, each, recipe=recipe, table=table)
         found.is_heldout = found.is_member & heldout
         found.is_member &= ~heldout

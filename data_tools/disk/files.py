@@ -1,5 +1,6 @@
 """Whole-file writing of streams and arrays, by one rename, and reading of JSON and arrays."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         temporary.unlink(missing_ok=True)
         raise
     os.replace(temporary, path)
+
+
+def file_sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

@@ -12,12 +12,15 @@
 Source: megatron-core 0.19.2, core/datasets/indexed_dataset.py: _IndexWriter, IndexedDatasetBuilder.
 """
 
+import mmap
 import os
 import struct
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 import numpy as np
 
@@ -35,9 +38,13 @@ DTYPE_CODES: dict[int, np.dtype] = {
     7: np.dtype(np.float32),
     8: np.dtype(np.uint16),
 }
+ITEMS_AT_ONCE = 1 << 20  # of an index, read and checked
 INDEX_CHUNK = 1 << 20  # ours: document numbers written at a time, 8 MiB
 MOST_TOKENS = 1 << 31  # of a vocabulary: Megatron's widest dtype is int32, and ids are 0 or more
 LARGEST_UINT16_VOCAB = 65500  # Megatron's DType.optimal_dtype: uint16 below, else int32
+
+Seen = Callable[[bytes], object]
+"""Gets what is read, for example to digest it."""
 
 
 def bin_file(prefix: Path) -> Path:
@@ -177,80 +184,26 @@ class IndexedReader:
 
     def __init__(self, prefix: Path) -> None:
         self.prefix = prefix
-        index = _mapped(idx_file(prefix))
-        if len(index) < HEADER.size:
-            raise _broken(idx_file(prefix), at=len(index), found="the file ends in its header")
-        magic, version, code, num_sequences, num_indices = HEADER.unpack(
-            index[: HEADER.size].tobytes()
-        )
-        if magic != MAGIC:
-            raise _broken(idx_file(prefix), at=0, found=f"magic {magic!r}, not {MAGIC!r}")
-        if version != 1:
-            raise _broken(idx_file(prefix), at=9, found=f"version {version}, not 1")
-        if code not in DTYPE_CODES:
-            raise _broken(idx_file(prefix), at=17, found=f"dtype code {code}, known are 1 to 8")
-        self.dtype = DTYPE_CODES[code]
-        expected_bytes = HEADER.size + 12 * num_sequences + 8 * num_indices
-        if len(index) != expected_bytes:
-            raise _broken(
-                idx_file(prefix),
-                at=18,
-                found=f"{num_sequences} sequences and {num_indices} document indices, which take"
-                f" {expected_bytes} bytes; the file has {len(index)}",
-            )
-        at_pointers = HEADER.size + 4 * num_sequences
-        at_documents = at_pointers + 8 * num_sequences
-        self.sequence_lengths = index[HEADER.size : at_pointers].view("<i4")
-        self.sequence_pointers = index[at_pointers:at_documents].view("<i8")
-        self.document_indices = index[at_documents:].view("<i8")
-        self._check_index(at_pointers=at_pointers, at_documents=at_documents)
-        data = _mapped(bin_file(prefix))
-        expected_bytes = int(self.sequence_lengths.sum(dtype=np.int64)) * self.dtype.itemsize
-        if len(data) != expected_bytes:
-            raise _broken(
-                bin_file(prefix),
-                at=min(len(data), expected_bytes),
-                found=f"{len(data)} bytes; {idx_file(prefix).name} says"
-                f" {expected_bytes // self.dtype.itemsize} tokens of {self.dtype},"
-                f" {expected_bytes} bytes",
-            )
+        for file in (idx_file(prefix), bin_file(prefix)):
+            if not file.is_file():
+                raise ArtifactError(
+                    f"reading {file}",
+                    found="there is no such file",
+                    rule="an indexed data set is a pair of files, .bin and .idx",
+                    do="correct the prefix, or write the pair again",
+                )
+        header, num_tokens, _ = check_index(idx_file(prefix))
+        check_data(prefix, header, num_tokens)
+        index = np.asarray(np.memmap(idx_file(prefix), dtype=np.uint8, mode="r"))
+        self.dtype = header.dtype
+        self.sequence_lengths = index[HEADER.size : header.at_pointers].view("<i4")
+        self.sequence_pointers = index[header.at_pointers : header.at_documents].view("<i8")
+        self.document_indices = index[header.at_documents :].view("<i8")
+        data = np.zeros(0, dtype=np.uint8)
+        if num_tokens:
+            data = np.asarray(np.memmap(bin_file(prefix), dtype=np.uint8, mode="r"))
         self.tokens = data.view(self.dtype)
         self._sequence_starts = self.sequence_pointers // self.dtype.itemsize
-
-    def _check_index(self, *, at_pointers: int, at_documents: int) -> None:
-        lengths, pointers = self.sequence_lengths, self.sequence_pointers
-        file = idx_file(self.prefix)
-        if len(lengths) and lengths.min() < 0:
-            first = int(np.argmax(lengths < 0))
-            raise _broken(file, at=HEADER.size + 4 * first, found=f"length {lengths[first]}")
-        expected = np.zeros(len(lengths), dtype=np.int64)
-        np.cumsum(lengths[:-1], dtype=np.int64, out=expected[1:])
-        expected *= self.dtype.itemsize
-        wrong = pointers != expected
-        if wrong.any():
-            first = int(np.argmax(wrong))
-            raise _broken(
-                file,
-                at=at_pointers + 8 * first,
-                found=f"pointer {pointers[first]} of sequence {first}; its lengths and dtype"
-                f" {self.dtype} put it at byte {expected[first]}",
-            )
-        documents = self.document_indices
-        if len(documents) == 0 or documents[0] != 0 or documents[-1] != len(lengths):
-            shown = "none" if len(documents) == 0 else f"{documents[0]} to {documents[-1]}"
-            raise _broken(
-                file,
-                at=at_documents,
-                found=f"document indices {shown}; they run from 0 to the {len(lengths)} sequences",
-            )
-        falling = documents[1:] < documents[:-1]
-        if falling.any():
-            first = int(np.argmax(falling)) + 1
-            raise _broken(
-                file,
-                at=at_documents + 8 * first,
-                found=f"document index {documents[first]} after {documents[first - 1]}",
-            )
 
     @property
     def num_sequences(self) -> int:
@@ -284,17 +237,144 @@ class IndexedReader:
         return self.tokens[int(self._sequence_starts[first]) : end]
 
 
-def _mapped(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise ArtifactError(
-            f"reading {path}",
-            found="there is no such file",
-            rule="an indexed data set is a pair of files, .bin and .idx",
-            do="correct the prefix, or write the pair again",
+@dataclass(frozen=True, kw_only=True)
+class IndexHeader:
+    """What an .idx begins with, and where its three arrays lie."""
+
+    dtype: np.dtype
+    num_sequences: int
+    num_indices: int  # documents + 1
+
+    @property
+    def at_pointers(self) -> int:
+        return HEADER.size + 4 * self.num_sequences
+
+    @property
+    def at_documents(self) -> int:
+        return self.at_pointers + 8 * self.num_sequences
+
+    @property
+    def size_bytes(self) -> int:
+        return self.at_documents + 8 * self.num_indices
+
+
+def check_index(file: Path, *, seen: Seen = lambda data: None) -> tuple[IndexHeader, int, bool]:
+    """Reads an .idx once, a piece at a time: (header, tokens, whether a document is a sequence).
+
+    `seen` gets each piece, in order.
+
+    Raises: ArtifactError naming file and byte for lengths, pointers or documents that do not fit.
+    """
+    with open(file, "rb") as stream:
+        raw = stream.read(HEADER.size)
+        header = _read_header(file, raw)
+        seen(raw)
+        mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+        lengths = np.frombuffer(mapped, "<i4", header.num_sequences, HEADER.size)
+        num_tokens = _check_sequences(file, stream, header, lengths, seen)
+        is_plain = _check_documents(file, stream, header, seen)
+    return header, num_tokens, is_plain
+
+
+def _read_header(file: Path, raw: bytes) -> IndexHeader:
+    if len(raw) < HEADER.size:
+        raise _broken(file, at=len(raw), found="the file ends in its header")
+    magic, version, code, num_sequences, num_indices = HEADER.unpack(raw)
+    if magic != MAGIC:
+        raise _broken(file, at=0, found=f"magic {magic!r}, not {MAGIC!r}")
+    if version != 1:
+        raise _broken(file, at=9, found=f"version {version}, not 1")
+    if code not in DTYPE_CODES:
+        raise _broken(file, at=17, found=f"dtype code {code}, known are 1 to 8")
+    header = IndexHeader(
+        dtype=DTYPE_CODES[code], num_sequences=num_sequences, num_indices=num_indices
+    )
+    size = file.stat().st_size
+    if size != header.size_bytes or num_indices == 0:
+        raise _broken(
+            file,
+            at=18,
+            found=f"{num_sequences} sequences and {num_indices} document indices, which take"
+            f" {header.size_bytes} bytes; the file has {size}",
         )
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype=np.uint8)
-    return np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
+    return header
+
+
+def _check_sequences(
+    file: Path, stream: IO[bytes], header: IndexHeader, lengths: np.ndarray, seen: Seen
+) -> int:
+    """Lengths are positive or 0, and each pointer is the bytes before it. Returns the tokens."""
+    at = HEADER.size
+    for part in _pieces(stream, "<i4", header.num_sequences, seen):
+        if part.min() < 0:
+            raise _broken(file, at=at + 4 * int(np.argmax(part < 0)), found=f"length {part.min()}")
+        at += part.nbytes
+    tokens = 0
+    for part in _pieces(stream, "<i8", header.num_sequences, seen):
+        first = (at - header.at_pointers) // 8
+        ends = np.cumsum(lengths[first : first + len(part)], dtype=np.int64) + tokens
+        expected = np.concatenate([[tokens], ends[:-1]]) * header.dtype.itemsize
+        wrong = part != expected
+        if wrong.any():
+            place = int(np.argmax(wrong))
+            raise _broken(
+                file,
+                at=at + 8 * place,
+                found=f"pointer {part[place]} of sequence {first + place}; the lengths before it"
+                f" put it at byte {expected[place]}",
+            )
+        tokens = int(ends[-1])
+        at += part.nbytes
+    return tokens
+
+
+def _check_documents(file: Path, stream: IO[bytes], header: IndexHeader, seen: Seen) -> bool:
+    """Document indices run from 0 to the sequences. True when each sequence is a document."""
+    at, last, is_plain = header.at_documents, 0, header.num_indices == header.num_sequences + 1
+    for part in _pieces(stream, "<i8", header.num_indices, seen):
+        first = (at - header.at_documents) // 8
+        falling = np.diff(part, prepend=last) < 0
+        if falling.any() or (first == 0 and part[0] != 0):
+            place = int(np.argmax(falling))
+            raise _broken(
+                file,
+                at=at + 8 * place,
+                found=f"document index {part[place]}; they begin at 0 and never fall",
+            )
+        is_plain = is_plain and bool((part == np.arange(first, first + len(part))).all())
+        last = int(part[-1])
+        at += part.nbytes
+    if last != header.num_sequences:
+        raise _broken(
+            file,
+            at=at - 8,
+            found=f"the last document ends at sequence {last} of {header.num_sequences}",
+        )
+    return is_plain
+
+
+def check_data(prefix: Path, header: IndexHeader, num_tokens: int) -> None:
+    """Refuses a .bin that does not hold the tokens of its .idx.
+
+    Raises: ArtifactError.
+    """
+    path, expected = bin_file(prefix), num_tokens * header.dtype.itemsize
+    size = path.stat().st_size
+    if size != expected:
+        raise _broken(
+            path,
+            at=min(size, expected),
+            found=f"{size} bytes; {idx_file(prefix).name} says {num_tokens} tokens of"
+            f" {header.dtype}, {expected} bytes",
+        )
+
+
+def _pieces(stream: IO[bytes], dtype: str, count: int, seen: Seen) -> Iterator[np.ndarray]:
+    size = np.dtype(dtype).itemsize
+    for first in range(0, count, ITEMS_AT_ONCE):
+        raw = stream.read(size * min(ITEMS_AT_ONCE, count - first))
+        seen(raw)
+        yield np.frombuffer(raw, dtype=dtype)
 
 
 def _broken(path: Path, *, at: int, found: str) -> ArtifactError:

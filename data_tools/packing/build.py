@@ -15,7 +15,7 @@ from itertools import batched, chain
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.files import file_sha256, read_json
 from frontload.data_tools.disk.indexed import token_dtype
 from frontload.data_tools.disk.publish import (
     check_place,
@@ -26,7 +26,6 @@ from frontload.data_tools.disk.publish import (
     tidy,
     workplace,
 )
-from frontload.data_tools.packing.chat import ChatTemplate, load_template
 from frontload.data_tools.packing.choice import chosen_encoder, note_encoder
 from frontload.data_tools.packing.encode import (
     DROP,
@@ -38,7 +37,6 @@ from frontload.data_tools.packing.encode import (
     Encoder,
     Rules,
 )
-from frontload.data_tools.packing.messages import UNCLOSED
 from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
 from frontload.data_tools.preprocess.encoder import ParityError
@@ -49,7 +47,9 @@ from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, ROWS_TO_JUDGE, check
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.chat import ChatTemplate, load_template
+from frontload.data_tools.text.messages import UNCLOSED
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
@@ -57,6 +57,8 @@ SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
 CHUNK_ROWS = 64  # ours: rows that a worker is handed; decides nothing but speed
 POLICIES = (DROP, SPLIT)
 FORMAT = 2
+ONE_PACK_ONLY = ("budget_tokens", "buffer_conversations")
+"""Of a request, what a plan states where it was asked for."""
 CUT_OFF = frozenset({OVER_LONG, TURN_OVER_LONG, UNCLOSED})
 """Drops that say how long an answer is, and that no mending of rows or options brings back."""
 MOST_TOKENS = (1 << 31) - 2  # Megatron's .idx holds int32 lengths, and a row has one token more
@@ -80,7 +82,8 @@ class PackRequest:
     seed: int
     workers: int
     max_bad_rate: float = MAX_BAD_RATE
-    samples: int | None = None  # rows to train on, in place of whole epochs
+    budget_tokens: int = 0  # instead of epochs: so many samples of sequence_tokens; 0 = by epochs
+    buffer_conversations: int = 0  # placed together; 0 = all
 
 
 class TooManyBad(RecipeError):
@@ -197,6 +200,14 @@ def _check(request: PackRequest) -> None:
             do="write for example 32768",
         )
     check_bad_rate(request.max_bad_rate)
+    if request.budget_tokens % request.sequence_tokens:
+        down = request.budget_tokens // request.sequence_tokens * request.sequence_tokens
+        raise RecipeError(
+            "pack.tokens",
+            found=str(request.budget_tokens),
+            rule=f"it is a positive multiple of sequence_tokens {request.sequence_tokens}",
+            do=f"write {max(down, request.sequence_tokens)}",
+        )
     if request.over_long not in POLICIES:
         raise RecipeError(
             "--over-long",
@@ -210,14 +221,13 @@ def _check(request: PackRequest) -> None:
 def _plan(
     request: PackRequest,
     files: Sequence[Path],
-    tokenizer: AnyTokenizer,
+    tokenizer: TextTokenizer,
     template: ChatTemplate,
 ) -> dict[str, Any]:
     """All that decides the bytes. Files are named without their folders."""
     inputs = []
     for file in files:
-        with open(file, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = file_sha256(file)
         inputs.append({"name": file.name, "sha256": digest, "size_bytes": file.stat().st_size})
     plan = {
         "format": FORMAT,
@@ -228,12 +238,9 @@ def _plan(
         "template_sha256": template.sha256,
         "reasoning": "reasoning_content" if template.has_reasoning else "<think>",
         **asdict(_rules(request)),
-        **(
-            {"epochs_asked": request.epochs}
-            if request.samples is None
-            else {"samples_asked": request.samples}
-        ),
+        "epochs_asked": request.epochs,
         "seed": request.seed,
+        **{name: asked for name in ONE_PACK_ONLY if (asked := getattr(request, name))},
     }
     text = json.dumps(plan, sort_keys=True)
     return plan | {"plan_sha256": hashlib.sha256(text.encode()).hexdigest()}

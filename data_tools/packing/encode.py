@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.packing.chat import ChatTemplate, Piece
-from frontload.data_tools.packing.messages import ASSISTANT, SYSTEM, Message, read_messages
 from frontload.data_tools.raw.parse import BadRow, RawRow, Reason
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.chat import ChatTemplate, Piece
+from frontload.data_tools.text.messages import ASSISTANT, SYSTEM, Message, read_messages
+from frontload.data_tools.text.tokenizer import TextTokenizer
 
 DROP, SPLIT = "drop", "split_at_turn"
 OVER_LONG = "longer than a row"
@@ -69,7 +69,7 @@ class Encoder:
 
     def __init__(
         self,
-        tokenizer: AnyTokenizer,
+        tokenizer: TextTokenizer,
         template: ChatTemplate,
         rules: Rules,
         *,

@@ -16,8 +16,8 @@ import numpy as np
 from frontload.data_tools.disk.digests import BlockDigests, read_pieces
 from frontload.data_tools.disk.files import write_array
 from frontload.data_tools.disk.indexed import IndexedWriter, token_dtype
-from frontload.data_tools.pack import order_rows, pack_lengths
 from frontload.data_tools.packing.encode import Counts, counts_table
+from frontload.data_tools.packing.place import order_rows, pack_lengths
 from frontload.data_tools.packing.spill import SpillReader
 from frontload.recipes.artifact import write_json
 
@@ -34,20 +34,19 @@ def write_rows(
 ) -> None:
     """Places every sequence and writes the pack; pack.json, with all digests, comes last."""
     row_tokens, seed = plan["sequence_tokens"] + 1, plan["seed"]
-    placed = pack_lengths(
+    rows = pack_lengths(
         sequences.lengths,
         row_tokens=row_tokens,
         seed=seed,
-        buffer_conversations=max(len(sequences.lengths), 1),
+        buffer_conversations=plan.get("buffer_conversations", 0),
     )
-    assert not placed.over_long, "what does not fit a row was cut or dropped before"
     edges: dict[str, set[int]] = {"first_ids": set(), "before_ids": set(), "last_ids": set()}
     loss_tokens = 0
     with (
         IndexedWriter(folder / "tokens", token_dtype(plan["vocab_size"])) as tokens,
         IndexedWriter(folder / "loss_mask", np.dtype(np.uint8)) as masks,
     ):
-        for row in placed.rows:
+        for row in rows:
             parts = [sequences.tokens(number) for number in row]
             mask_parts = [sequences.mask(number) for number in row]
             lengths = [len(part) for part in parts]
@@ -56,9 +55,11 @@ def write_rows(
             masks.add_document(row_mask, lengths)
             loss_tokens += int(row_mask.sum())
             _add_edges(edges, row_ids, row_mask, lengths)
-    num_rows, num_tokens = len(placed.rows), int(sequences.lengths.sum(dtype=np.int64))
-    num_samples = plan.get("samples_asked") or plan["epochs_asked"] * num_rows
-    order_of_sequences = np.concatenate([np.array(row) for row in placed.rows])
+    num_rows, num_tokens = len(rows), int(sequences.lengths.sum(dtype=np.int64))
+    num_samples = plan["epochs_asked"] * num_rows
+    if budget := plan.get("budget_tokens"):
+        num_samples = budget // plan["sequence_tokens"]
+    order_of_sequences = np.concatenate([np.array(row) for row in rows])
     write_array(folder / "origin.npy", sequences.origin[order_of_sequences])
     write_array(folder / "order.npy", order_rows(num_rows, num_samples, seed=seed))
     reasons: Counter[str] = Counter()

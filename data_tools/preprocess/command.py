@@ -43,6 +43,12 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
         "--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR", help="a tokenizer.json"
     )
     raw.add_argument("--json-key", default="text", help="field that holds the text (default text)")
+    raw.add_argument(
+        "--chat",
+        action="store_true",
+        help="instead of one field: rows of messages, or of question, trace and answer, become text"
+        " by the tokenizer's chat template; rows of text stay",
+    )
     raw.add_argument("--append-eod", action="store_true", help="end every document with EOD")
     raw.add_argument("--eod-token", metavar="TOKEN", help="EOD, unless the tokenizer is ours")
     _add_options(raw)
@@ -119,6 +125,7 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
         output_prefix=arguments.output_prefix,
         tokenizer=arguments.tokenizer,
         json_key=arguments.json_key,
+        is_chat=arguments.chat,
         append_eod=arguments.append_eod,
         eod_token=arguments.eod_token,
         workers=arguments.workers,

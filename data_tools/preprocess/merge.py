@@ -27,7 +27,7 @@ PAIR = ("bin", "idx")
 LENGTHS_AT_A_TIME = 1 << 20
 SAME = (
     "format", "tokenizer_sha256", "eod_token", "eod_id", "json_key", "append_eod", "special_text",
-    "max_row_bytes", "part_bytes", "dtype", "vocab_size",
+    "max_row_bytes", "part_bytes", "dtype", "vocab_size", "template_sha256",
 )  # fmt: skip
 """What all shards of one output have in common."""
 
@@ -200,7 +200,7 @@ def _merged(
     sources = [{"name": source["name"], "bytes": source["bytes"]} for source in first["inputs"]]
     made_by = [shard["made_by"] for shard in shards]
     return {
-        **{name: first[name] for name in SAME},
+        **{name: first[name] for name in SAME if name in first},
         **totals,
         "inputs": describe_inputs(sources, parts),
         "parts": parts,

@@ -57,8 +57,14 @@ class Plan:
         return sum(unit.stop - unit.start for unit in self.units)
 
 
-def make_plan(request: PreprocessRequest, files: Sequence[Path], tokenizer: dict[str, Any]) -> Plan:
-    """Cuts the files into units.
+def make_plan(
+    request: PreprocessRequest,
+    files: Sequence[Path],
+    tokenizer: dict[str, Any],
+    *,
+    columns: Sequence[str] | None,
+) -> Plan:
+    """Cuts the files into units; `columns` are those that a table must have.
 
     Raises: RecipeError when the inputs are empty or have fewer units than there are shards.
     """
@@ -69,7 +75,7 @@ def make_plan(request: PreprocessRequest, files: Sequence[Path], tokenizer: dict
     part_bytes = request.part_bytes or min(max(wanted, LEAST_PART_BYTES), MOST_PART_BYTES)
     units: list[Unit] = []
     for number, source in enumerate(sources):
-        for start, stop, row_groups in _parts(source, part_bytes, request.json_key):
+        for start, stop, row_groups in _parts(source, part_bytes, columns or ()):
             units.append(
                 Unit(
                     number=len(units),
@@ -82,7 +88,7 @@ def make_plan(request: PreprocessRequest, files: Sequence[Path], tokenizer: dict
     asked = {
         "format": FORMAT,
         **tokenizer,
-        "json_key": request.json_key,
+        "json_key": "" if request.is_chat else request.json_key,
         "append_eod": request.append_eod,
         "special_text": str(request.special_text),
         "max_row_bytes": request.max_row_bytes,
@@ -111,7 +117,7 @@ def _source(file: Path, folder: Path) -> Source:
 
 
 def _parts(
-    source: Source, part_bytes: int, column: str
+    source: Source, part_bytes: int, columns: Sequence[str]
 ) -> list[tuple[int, int, tuple[int, int] | None]]:
     if source.format is Format.JSONL:
         starts = range(0, source.size_bytes, part_bytes)
@@ -121,7 +127,7 @@ def _parts(
     from frontload.data_tools.raw.parquet import check_columns, first_byte, open_table
 
     with open_table(source.file) as table:
-        check_columns(source.file, table, [column])
+        check_columns(source.file, table, columns)
         begins = [first_byte(table, group) for group in range(table.num_row_groups)]
     groups = [0]
     for group, at in enumerate(begins):

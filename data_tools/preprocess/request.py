@@ -46,6 +46,7 @@ class PreprocessRequest:
     output_prefix: Path
     tokenizer: Path
     json_key: str = "text"
+    is_chat: bool = False  # instead of a field: conversations, by the tokenizer's chat template
     append_eod: bool = False
     eod_token: str | None = None
     workers: int = 1
@@ -56,6 +57,11 @@ class PreprocessRequest:
     max_bad_rate: float = MAX_BAD_RATE
     max_row_bytes: int = MAX_ROW_BYTES
     part_bytes: int | None = None
+
+    @property
+    def text_option(self) -> str:
+        """The option that says where the text of a row is, as messages name it."""
+        return "--chat" if self.is_chat else f"--json-key {self.json_key}"
 
     @property
     def prefix(self) -> Path:

@@ -11,7 +11,6 @@ from typing import Any
 
 from frontload.data_tools.disk.indexed import bin_file, idx_file
 from frontload.data_tools.disk.publish import clear, disk_told, work_folder, workplace
-from frontload.data_tools.document import nearest_name
 from frontload.data_tools.preprocess.added import doubtful_spellings, refused_spellings
 from frontload.data_tools.preprocess.crew import Crew
 from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ParityError
@@ -30,6 +29,7 @@ from frontload.data_tools.preprocess.publish import (
 from frontload.data_tools.preprocess.request import (
     EncoderChoice,
     PreprocessRequest,
+    SpecialText,
     check_request,
     manifest_file,
 )
@@ -55,7 +55,9 @@ from frontload.data_tools.preprocess.work import (
 )
 from frontload.data_tools.raw.bad_rate import ROWS_TO_JUDGE
 from frontload.data_tools.raw.inputs import expand_inputs
+from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.raw.rejects import check_rejects
+from frontload.data_tools.text.row_text import ChatText, TextRule, row_text
 from frontload.recipes.errors import RecipeError
 
 COMPARED_DOCUMENTS = 1000  # ours: the parity gate, before anything of gigatoken's is published
@@ -71,6 +73,8 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
     Raises: RecipeError for what cannot be read or used; StageError when the machine fails.
     """
     check_request(request)
+    if request.is_chat:  # the template spells special tokens; a row that does is left out before
+        request = replace(request, special_text=SpecialText.ENCODE)
     files = expand_inputs([str(name) for name in request.inputs])
     prefix = request.prefix
     check_rejects(
@@ -80,11 +84,10 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
     )
     vocabulary = load_vocabulary(request.tokenizer)
     eod = vocabulary.eod(request.eod_token) if request.append_eod else None
-    plan = make_plan(
-        request,
-        files,
-        {"tokenizer_sha256": vocabulary.sha256, "eod_token": eod[0] if eod else None},
-    )
+    of_tokenizer = {"tokenizer_sha256": vocabulary.sha256, "eod_token": eod[0] if eod else None}
+    if isinstance(text := row_text(text_rule(request, eod)), ChatText):
+        of_tokenizer["template_sha256"] = text.template.sha256
+    plan = make_plan(request, files, of_tokenizer, columns=text.columns)
     if (earlier := find_published(prefix, plan.key)) and not work_folder(prefix).exists():
         return earlier
     with workplace(prefix, asked="--output-prefix") as folder:
@@ -103,6 +106,13 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
     return manifest
 
 
+def text_rule(request: PreprocessRequest, eod: tuple[str, int] | None) -> TextRule:
+    """What a request says of the text of its rows."""
+    if not request.is_chat:
+        return TextRule(key=request.json_key)
+    return TextRule(key="", chat=request.tokenizer, end=eod[0] if eod else "")
+
+
 class _Run:
     """The state of one run: which units are done, with which encoder."""
 
@@ -116,11 +126,13 @@ class _Run:
     ) -> None:
         self._request, self._plan, self._vocabulary = request, plan, vocabulary
         self._folder, self._progress = folder, progress
+        self._rule = text_rule(request, None)
         self._done: dict[int, Receipt] = {}
         self._kept = 0
 
     def encode_and_publish(self, eod: tuple[str, int] | None) -> dict[str, Any]:
         """Encodes what is missing, then publishes."""
+        self._rule = text_rule(self._request, eod)
         for unit in self._plan.units:
             if receipt := read_receipt(self._folder, unit.number):
                 self._done[unit.number] = receipt
@@ -222,7 +234,7 @@ class _Run:
             unit=unit,
             source=self._plan.sources[unit.source],
             folder=self._folder,
-            json_key=self._request.json_key,
+            text=self._rule,
             max_row_bytes=self._request.max_row_bytes,
             keeps_rejects=self._request.rejects is not None,
         )
@@ -294,7 +306,7 @@ class _Run:
                 f" be used ({reasons}), such as"
                 f" {self._examples(receipts)}",
                 rule="nothing is published when more rows than that are lost",
-                do=f"mend the rows or --json-key {self._request.json_key}, or raise the rate and"
+                do=f"mend the rows or {self._request.text_option}, or raise the rate and"
                 " run again: finished parts are kept",
             )
         has_documents = any(receipt.documents for receipt in receipts)
@@ -303,7 +315,7 @@ class _Run:
                 f"preprocessing {', '.join(source.name for source in self._plan.sources)}",
                 found=f"no row to write of {rows} rows" + (f" ({reasons})" if reasons else ""),
                 rule="at least one row has text",
-                do=f"check the files and --json-key {self._request.json_key}",
+                do=f"check the files and {self._request.text_option}",
             )
 
     def _examples(self, receipts: Sequence[Receipt]) -> str:

@@ -70,7 +70,8 @@ def array_script(request: PreprocessRequest, *, shards: int) -> str:
 def _command(request: PreprocessRequest, prefix: Path) -> str:
     words: list[object] = ["frontload", "data", "preprocess", "--input", *request.inputs]
     words += ["--output-prefix", prefix, "--tokenizer", request.tokenizer]
-    words += ["--json-key", request.json_key, "--workers", request.workers]
+    words += ["--chat"] if request.is_chat else ["--json-key", request.json_key]
+    words += ["--workers", request.workers]
     if request.append_eod:
         words.append("--append-eod")
     optional = (

@@ -25,7 +25,8 @@ from frontload.data_tools.raw.lines import (
     open_packed,
     split_lines,
 )
-from frontload.data_tools.raw.parse import Reason, parse_line, shown_bytes, take_text
+from frontload.data_tools.raw.parse import Reason, parse_line, shown_bytes
+from frontload.data_tools.text.row_text import ChatText, FieldText, TextRule, row_text
 
 BATCH_BYTES = 1 << 19  # ours: text encoded at a time; stays in the processor's cache
 EXAMPLES = 3  # bad rows that a receipt shows
@@ -38,7 +39,7 @@ class UnitJob:
     unit: Unit
     source: Source
     folder: Path
-    json_key: str
+    text: TextRule
     max_row_bytes: int
     keeps_rejects: bool
 
@@ -246,7 +247,8 @@ def _reported(read: Callable[[int], bytes], report: Callable[[int], object]) -> 
 
 
 def _line_batches(job: UnitJob, receipt: Receipt, read: Callable[[int], bytes]) -> Iterator[Batch]:
-    key, loads = job.json_key, orjson.loads
+    text_of, loads = row_text(job.text), orjson.loads
+    take = text_of.take
     at_file_start = job.unit.start == 0
     for lines in split_lines(read, max_row_bytes=job.max_row_bytes):
         first = receipt.lines + 1
@@ -255,15 +257,15 @@ def _line_batches(job: UnitJob, receipt: Receipt, read: Callable[[int], bytes]) 
         blank = 0
         for number, line in enumerate(lines, start=first):
             try:
-                text = loads(line)[key]  # type: ignore[arg-type]
+                text = take(loads(line))  # type: ignore[arg-type]
                 if type(text) is str and text and not text.isspace():
                     texts.append(text)
                     numbers.append(number)
                     continue
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 pass
             line = line if isinstance(line, OverSizeLine) else bytes(line)
-            found = _look_again(line, key, is_first=at_file_start and number == 1)
+            found = _look_again(line, text_of, is_first=at_file_start and number == 1)
             if found is None:
                 blank += 1
             elif isinstance(found, Reason):
@@ -282,12 +284,14 @@ def _line(lines: Sequence[bytes | memoryview | OverSizeLine], first: int, number
     return bytes(line)
 
 
-def _look_again(line: bytes | OverSizeLine, key: str, *, is_first: bool) -> str | Reason | None:
+def _look_again(
+    line: bytes | OverSizeLine, text_of: FieldText | ChatText, *, is_first: bool
+) -> str | Reason | None:
     """The slow way for a line that is not plainly good: its text, the reason, None if blank."""
     if isinstance(line, OverSizeLine):
         return Reason.OVER_SIZE
     value = parse_line(line, is_first=is_first)
-    return take_text(value, key) if isinstance(value, dict) else value
+    return text_of.look_again(value) if isinstance(value, dict) else value
 
 
 def _dropped(number: int, reason: Reason, line: bytes | OverSizeLine) -> Dropped:
@@ -301,12 +305,14 @@ def _table_batches(
 ) -> Iterator[Batch]:
     from frontload.data_tools.raw.parquet import BadCells, batch_rows, open_table, read_batches
 
-    key = job.json_key
+    text_of = row_text(job.text)
     first, end = job.unit.row_groups or (0, 0)
     share = (job.unit.stop - job.unit.start) // max(end - first, 1)
     with open_table(job.source.file) as table:
         for group in range(first, end):
-            for found in read_batches(job.source.file, table, row_group=group, columns=[key]):
+            for found in read_batches(
+                job.source.file, table, row_group=group, columns=text_of.columns
+            ):
                 texts: dict[int, str] = {}
                 dropped: list[Dropped] = []
                 for number, row in enumerate(batch_rows(found), start=receipt.lines + 1):
@@ -314,9 +320,11 @@ def _table_batches(
                         raw = row.raw
                         dropped.append(Dropped(number, Reason.INVALID_UTF8, raw, len(raw)))
                         continue
-                    text = _table_text(row, job)
+                    text = text_of.look_again(row)
+                    if not isinstance(text, Reason) and utf8_bytes(text) > job.max_row_bytes:
+                        text = Reason.OVER_SIZE
                     if isinstance(text, Reason):
-                        dropped.append(_dropped_cell(number, text, row[key]))
+                        dropped.append(_dropped_cell(number, text, text_of.cell(row)))
                     else:
                         texts[number] = text
                 receipt.lines += len(texts) + len(dropped)
@@ -332,13 +340,6 @@ def _table_batches(
 
 def _cell(texts: Mapping[int, str], number: int) -> bytes:
     return texts[number].encode()
-
-
-def _table_text(row: dict[str, Any], job: UnitJob) -> str | Reason:
-    text = take_text(row, job.json_key)
-    if isinstance(text, Reason):
-        return text
-    return Reason.OVER_SIZE if utf8_bytes(text) > job.max_row_bytes else text
 
 
 def _dropped_cell(number: int, reason: Reason, value: object) -> Dropped:

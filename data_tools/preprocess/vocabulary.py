@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools.disk.indexed import MOST_TOKENS, token_dtype
-from frontload.data_tools.document import nearest_name
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
-from frontload.data_tools.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
+from frontload.data_tools.raw.parse import nearest_name
+from frontload.data_tools.text.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
 
@@ -51,11 +50,13 @@ class Spellings:
 class Vocabulary:
     """A loaded tokenizer file: reference encoder, size, special tokens, end of document."""
 
-    loaded: AnyTokenizer
+    loaded: TextTokenizer
     data: bytes
     sha256: str
-    reference: Callable[[Sequence[str]], list[list[int]]]
-    is_ours: bool
+
+    def reference(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids that are right, by `tokenizers`."""
+        return self.loaded.encode_batch(texts)
 
     @property
     def file(self) -> Path:
@@ -93,7 +94,7 @@ class Vocabulary:
 
         Raises: RecipeError when it was not named and is not ours, or does not exist.
         """
-        if named is None and self.is_ours:
+        if named is None and self.loaded.is_ours:
             return SPECIAL_TOKENS[END], END
         present = ", ".join(self.special[:8]) or "none"
         if named is None:
@@ -126,17 +127,8 @@ def load_vocabulary(path: Path) -> Vocabulary:
 
 @lru_cache(maxsize=2)
 def _load(path: Path, sha256: str) -> Vocabulary:
-    loaded = AnyTokenizer.load(path)
-    ids = [loaded.special_tokens.get(token) for token in SPECIAL_TOKENS]
-    is_ours = ids == list(range(len(SPECIAL_TOKENS)))
-    return Vocabulary(
-        loaded=loaded,
-        data=loaded.file.read_bytes(),
-        sha256=sha256,
-        # words of our own kind `word` are looked up, 8 times faster
-        reference=(TextTokenizer(loaded.library) if is_ours else loaded).encode_batch,
-        is_ours=is_ours,
-    )
+    loaded = TextTokenizer.load(path)
+    return Vocabulary(loaded=loaded, data=loaded.file.read_bytes(), sha256=sha256)
 
 
 def in_slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -6,15 +6,13 @@ schema of the first and fails on the second.
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.document import nearest_name, read_objects
-from frontload.data_tools.own_data import normalise_question
+from frontload.data_tools.disk.files import file_sha256
 from frontload.data_tools.prompts.choices import (
     LETTERS,
     chosen_letter,
@@ -24,7 +22,11 @@ from frontload.data_tools.prompts.choices import (
 )
 from frontload.data_tools.prompts.length import PromptLimit
 from frontload.data_tools.prompts.rl_parquet import Prompt, write_prompts
-from frontload.data_tools.render import has_special_token
+from frontload.data_tools.raw.parse import BadRow, Reason, nearest_name
+from frontload.data_tools.raw.rows import read_rows
+from frontload.data_tools.text.document import require_row
+from frontload.data_tools.text.render import has_special_token
+from frontload.data_tools.text.words import normalise_question
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
@@ -32,8 +34,7 @@ GENERAL, MATH = "general", "math"
 MOST_OPEN_WORDS = 10  # Nemotron-CrossThink, "Data Filtering and Formatting"
 Options = tuple[str, ...]
 ROLES = ("system", "user", "assistant")
-
-_SURROGATE = re.compile("[\ud800-\udfff]")  # parquet holds UTF-8, which has no such character
+HALF = "holds half a character"  # parquet holds UTF-8, which has no such character
 
 # Nemotron-CrossThink drops open questions that make no sense without the options they had.
 _NEEDS_OPTIONS = (
@@ -155,7 +156,7 @@ def _describe(request: CrossThinkRequest, prompts: list[Prompt]) -> dict[str, An
     return {
         "format": 1,
         "inputs": [
-            {"domain": domain, "name": file.name, "sha256": _sha256(file)}
+            {"domain": domain, "name": file.name, "sha256": file_sha256(file)}
             for domain, file in ((GENERAL, request.qa), (MATH, request.math))
         ],
         "general_to_math": request.general_to_math,
@@ -231,8 +232,12 @@ def read_file(file: Path, *, domain: str, instruction: str = "") -> Iterator[Kep
 
     Raises: RecipeError naming file, line and field, when a row has another schema.
     """
-    for number, row in read_objects(file, error_type=RecipeError):
-        yield read_row(row, domain=domain, where=f"{file}:{number}", instruction=instruction)
+    for row in read_rows(file):
+        if isinstance(row, BadRow) and row.reason is Reason.LONE_SURROGATE:
+            yield Dropped(reason=HALF)
+            continue
+        value, where = require_row(row, error_type=RecipeError).value, f"{file}:{row.number}"
+        yield read_row(value, domain=domain, where=where, instruction=instruction)
 
 
 def read_row(
@@ -285,8 +290,6 @@ def _drop_any(messages: tuple[tuple[str, str], ...], question: str, gold: str | 
     texts = [question, gold, *(text for _, text in messages)]
     if any(has_special_token(text) for text in texts):
         return "spells a special token"
-    if any(_SURROGATE.search(text) for text in texts):
-        return "holds half a character"
     return ""
 
 
@@ -391,8 +394,3 @@ def _messages(row: dict[str, Any], *, where: str) -> tuple[tuple[str, str], ...]
         rule=f"it is text, or messages with content and a role of {', '.join(ROLES)}",
         do="mend or delete this row",
     )
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

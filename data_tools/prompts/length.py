@@ -9,8 +9,8 @@ from itertools import batched
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.packing.chat import ChatTemplate, load_template
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.chat import ChatTemplate, load_template
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 
 BATCH = 1024  # prompts that are encoded at once; ours: some MB of ids
@@ -22,7 +22,7 @@ Messages = Sequence[tuple[str, str]]
 class PromptLimit:
     """The most tokens of a prompt, and what counts them."""
 
-    tokenizer: AnyTokenizer
+    tokenizer: TextTokenizer
     template: ChatTemplate
     tokens: int
 
@@ -58,5 +58,5 @@ def load_limit(tokenizer: Path, tokens: int) -> PromptLimit:
             rule="it is 1 or more, the prompt_tokens of the RL recipe",
             do="write that number",
         )
-    library = AnyTokenizer.load(tokenizer)
+    library = TextTokenizer.load(tokenizer)
     return PromptLimit(tokenizer=library, template=load_template(None, library), tokens=tokens)

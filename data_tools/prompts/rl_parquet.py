@@ -1,6 +1,5 @@
 """Prompts for reinforcement learning, in the columns that veRL 0.9.1's RLHFDataset reads."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from itertools import batched
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.disk.files import replacing
+from frontload.data_tools.disk.files import file_sha256, replacing
 from frontload.data_tools.prompts.length import PromptLimit
 from frontload.recipes.errors import RecipeError
 
@@ -45,8 +44,7 @@ def write_prompts(path: Path, prompts: Sequence[Prompt], *, split: str) -> str:
                 for offset, prompt in enumerate(group)
             ]
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def read_messages(path: Path) -> Iterator[tuple[tuple[str, str], ...]]:

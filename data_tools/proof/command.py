@@ -17,7 +17,7 @@ from frontload.data_tools.proof.prefix import prove_index_folder, prove_prefix
 from frontload.data_tools.proof.sets import prove_sets
 from frontload.data_tools.proof.shown import drawn, show_documents
 from frontload.data_tools.shown.explain import explain_sample, sources_in_store
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 SHOWN_CHARACTERS = 400  # ours: of a line of a sample
@@ -53,7 +53,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             do="write 0 or more",
         )
     kinds = _with_phases({path: kind_of(path) for path in paths})
-    tokenizer = AnyTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = TextTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
     for path, kind in kinds.items():
         _refuse_unprovable(path, kind)
     refused = 0
@@ -95,7 +95,7 @@ def _refuse_unprovable(path: Path, kind: str) -> None:
 
 
 def _prove(
-    path: Path, kind: str, *, among: Mapping[Path, str], tokenizer: AnyTokenizer | None
+    path: Path, kind: str, *, among: Mapping[Path, str], tokenizer: TextTokenizer | None
 ) -> list[Check]:
     """All checks of one path; a file too broken to be read is one that does not hold."""
     checks: list[Check] = []
@@ -128,7 +128,7 @@ def _misread(path: Path, kind: str, error: Exception) -> Check:
 
 
 def _prove_content(
-    path: Path, kind: str, *, among: Mapping[Path, str], tokenizer: AnyTokenizer | None
+    path: Path, kind: str, *, among: Mapping[Path, str], tokenizer: TextTokenizer | None
 ) -> list[Check]:
     if kind == "prefix":
         prefix = as_prefix(path)
@@ -194,7 +194,7 @@ def _rate(path: Path, kind: str, seconds: float) -> str:
 
 
 def _samples(
-    path: Path, kind: str, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+    path: Path, kind: str, tokenizer: TextTokenizer | None, arguments: argparse.Namespace
 ) -> list[str]:
     """Drawn samples as text; of a blend by its own documents, which needs a tokenizer."""
     count, seed = arguments.samples, arguments.seed

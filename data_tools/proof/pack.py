@@ -1,8 +1,7 @@
 """Proves a pack: rows, masks by position, order, and every number of pack.json, counted again.
 
-Packs of the stage `pack` (format 1) hold one question and its answer, with this project's markers.
-Packs of `frontload data pack` (format 2) hold conversations of any template; their pack.json states
-which ids stand before a target, end one, and begin a sequence.
+A pack holds conversations of any template; its pack.json states which ids stand before a target,
+end one, and begin a sequence.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,12 +14,11 @@ import numpy as np
 
 from frontload.data_tools.disk.files import read_array, read_json
 from frontload.data_tools.disk.indexed import IndexedReader, bin_file
-from frontload.data_tools.pack import order_rows
+from frontload.data_tools.packing.place import order_rows
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, array_place, check, equal, wrong
 from frontload.data_tools.proof.pair import Stated
-from frontload.data_tools.proof.prefix import Digests, digests_in_store, prove_pair
-from frontload.data_tools.tokenizer import ANSWER, ASSISTANT, END, USER
+from frontload.data_tools.proof.prefix import Digests, prove_pair
 
 CHUNK_TOKENS = 1 << 22  # held at once: about 60 MB with what is derived from them
 
@@ -67,8 +65,7 @@ def verify_pack(folder: Path, *, vocab_size: int | None = None) -> list[Check]:
     Raises: ArtifactError for a missing file.
     """
     counts = read_json(folder / "pack.json")
-    stated = counts.get("files", {})
-    checks = _prove_files(folder, counts, stated, vocab_size=vocab_size)
+    checks = _prove_files(folder, counts, vocab_size=vocab_size)
     if wrong(checks):
         return checks
     tokens, mask = IndexedReader(folder / "tokens"), IndexedReader(folder / "loss_mask")
@@ -80,15 +77,12 @@ def verify_pack(folder: Path, *, vocab_size: int | None = None) -> list[Check]:
     return [*checks, *_prove_order(folder, counts, num_rows=tokens.num_documents)]
 
 
-def _prove_files(
-    folder: Path, counts: Mapping[str, Any], stated: Mapping[str, Any], *, vocab_size: int | None
-) -> list[Check]:
+def _prove_files(folder: Path, counts: Mapping[str, Any], *, vocab_size: int | None) -> list[Check]:
+    stated = counts["files"]
     checks: list[Check] = []
-    for name, limit in (("tokens", vocab_size or counts.get("vocab_size")), ("loss_mask", 2)):
-        digests = digests_in_store(folder, name)
-        if stated:
-            idx, data = (FileDigest(**stated[f"{name}.{part}"]) for part in ("idx", "bin"))
-            digests = Digests(idx=idx, data=data)
+    for name, limit in (("tokens", vocab_size or counts["vocab_size"]), ("loss_mask", 2)):
+        idx, data = (FileDigest(**stated[f"{name}.{part}"]) for part in ("idx", "bin"))
+        digests = Digests(idx=idx, data=data)
         known = Stated(num_documents=counts["rows"], num_tokens=counts["tokens"], vocab_size=limit)
         checks += [
             Check(claim=f"{name} {one.claim}", found=one.found, holds=one.holds, where=one.where)
@@ -139,7 +133,7 @@ def _prove_counts(
         equal(
             "conversations",
             tokens.num_sequences,
-            counts.get("sequences", packed),
+            counts["sequences"],
             where=f"{stated} conversations_packed",
         ),
         equal(
@@ -208,16 +202,12 @@ def _prove_masks(
     folder: Path, counts: Mapping[str, Any], tokens: IndexedReader, mask: IndexedReader
 ) -> list[Check]:
     """Loss on responses only, and sequences that begin and end where conversations do."""
+    edges = {name: np.array(counts[name]) for name in ("first_ids", "before_ids", "last_ids")}
     rules: dict[str, tuple[Callable[[Pieces], np.ndarray], str]] = {
-        "loss on the response only, by position": (_off_mask_of_one_turn, "loss_mask"),
+        "targets begin behind the prompt": (lambda p: _off_starts(p, edges), "loss_mask"),
+        "targets end with the end of a turn": (lambda p: _off_ends(p, edges), "loss_mask"),
+        "sequences begin as conversations do": (lambda p: _off_first(p, edges), "tokens"),
     }
-    if counts["format"] > 1:
-        edges = {name: np.array(counts[name]) for name in ("first_ids", "before_ids", "last_ids")}
-        rules = {
-            "targets begin behind the prompt": (lambda p: _off_starts(p, edges), "loss_mask"),
-            "targets end with the end of a turn": (lambda p: _off_ends(p, edges), "loss_mask"),
-            "sequences begin as conversations do": (lambda p: _off_first(p, edges), "tokens"),
-        }
     found = {claim: Fault() for claim in rules}
     for pieces in _pieces(tokens, mask):
         for claim, (rule, _) in rules.items():
@@ -237,23 +227,6 @@ def _prove_masks(
             )
         )
     return checks
-
-
-def _off_mask_of_one_turn(pieces: Pieces) -> np.ndarray:
-    """Places whose mask is not 1 exactly behind the one assistant marker of their conversation."""
-    is_marker = pieces.tokens == ASSISTANT
-    seen = np.cumsum(is_marker) - is_marker
-    lengths = pieces.ends - pieces.starts
-    before = np.repeat(seen[pieces.starts], lengths)
-    is_off = (seen - before > 0) != pieces.mask
-    odd = (
-        (np.add.reduceat(is_marker, pieces.starts, dtype=np.int64) != 1)
-        | (np.add.reduceat(pieces.tokens == ANSWER, pieces.starts, dtype=np.int64) != 1)
-        | (pieces.tokens[pieces.starts] != USER)
-        | (pieces.tokens[pieces.ends - 1] != END)
-    )
-    is_off[pieces.starts[odd]] = True
-    return np.flatnonzero(is_off)
 
 
 def _edges(pieces: Pieces) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,7 @@ from frontload.data_tools.disk.indexed import bin_file, idx_file
 from frontload.data_tools.proof.bytes_of import FileDigest, TokenLook, prove_bytes
 from frontload.data_tools.proof.checks import Check, check, equal, wrong
 from frontload.data_tools.proof.pair import Stated, prove_index
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
-from frontload.data_tools.tokenizer import END
+from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError
 
@@ -43,7 +42,7 @@ class Digests:
     data: FileDigest | None = None
 
 
-def prove_prefix(prefix: Path, *, tokenizer: AnyTokenizer | None = None) -> list[Check]:
+def prove_prefix(prefix: Path, *, tokenizer: TextTokenizer | None = None) -> list[Check]:
     """Checks a pair, and its manifest when there is one.
 
     Raises: ArtifactError when a file of the pair is missing.

@@ -6,7 +6,7 @@ import numpy as np
 
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.disk.seeds import stream_bits
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 
 SHOWN_TOKENS = 120  # ours: about ten lines of a terminal
 
@@ -22,7 +22,7 @@ def drawn(count: int, total: int, *, seed: int) -> list[int]:
 
 
 def show_documents(
-    prefix: Path, tokenizer: AnyTokenizer | None, *, count: int, seed: int
+    prefix: Path, tokenizer: TextTokenizer | None, *, count: int, seed: int
 ) -> list[str]:
     """One line a drawn document: its number, its tokens, its text (ids without a tokenizer)."""
     reader = IndexedReader(prefix)

@@ -16,6 +16,7 @@ class Format(StrEnum):
     GZIP = "jsonl.gz"
     ZSTD = "jsonl.zst"
     PARQUET = "parquet"
+    TEXT = "txt"
 
 
 FORMAT_OF_SUFFIX = {
@@ -26,8 +27,10 @@ FORMAT_OF_SUFFIX = {
     ".zst": Format.ZSTD,
     ".zstd": Format.ZSTD,
     ".parquet": Format.PARQUET,
+    ".txt": Format.TEXT,
+    ".md": Format.TEXT,
 }
-FORMATS_SHOWN = ".jsonl, .jsonl.gz, .jsonl.zst, .parquet"
+FORMATS_SHOWN = ".jsonl, .jsonl.gz, .jsonl.zst, .parquet, .txt"
 
 
 def expand_inputs(patterns: Sequence[str], *, asked_by: str = "--input") -> tuple[Path, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frontload.data_tools.raw.inputs import Format, file_format
+from frontload.data_tools.raw.plain import open_plain
 from frontload.recipes.errors import RecipeError
 
 BLOCK_BYTES = 1 << 20  # ours: read at a time; a block's lines are what a worker holds
@@ -124,12 +125,17 @@ class RangeReader:
 def open_packed(
     file: Path, form: Format, *, report: Callable[[int], object] | None = None
 ) -> Iterator[Read]:
-    """A function that reads the unpacked bytes of a .gz or .zst file, several members or one.
+    """A function that reads the lines of JSON of a file that is no plain JSONL.
+
+    Of .gz and .zst, several members or one, the unpacked bytes; of plain text its documents.
 
     `report` is told how many packed bytes each call took.
 
     Raises: RecipeError naming file and offset when it is cut short or damaged.
     """
+    if form is Format.TEXT:
+        yield open_plain(file, report=report)
+        return
     import pyarrow  # here, since only packed files and Parquet need it and it takes 0.4 s to load
 
     codec = {Format.GZIP: "gzip", Format.ZSTD: "zstd"}[form]
@@ -163,7 +169,7 @@ def open_packed(
 
 @contextmanager
 def open_lines(file: Path) -> Iterator[Read]:
-    """A function that reads the unpacked bytes of a JSONL file, plain, .gz or .zst."""
+    """A function that reads the lines of JSON of a file, whatever its format but Parquet."""
     form = file_format(file)
     if form is not Format.JSONL:
         with open_packed(file, form) as read:

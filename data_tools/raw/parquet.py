@@ -9,9 +9,8 @@ from typing import Any
 import pyarrow
 from pyarrow import parquet
 
-from frontload.data_tools.document import nearest_name
 from frontload.data_tools.raw.lines import BLOCK_BYTES, HEAD_BYTES
-from frontload.data_tools.raw.parse import BadRow, RawRow, Reason, shown_bytes
+from frontload.data_tools.raw.parse import BadRow, RawRow, Reason, nearest_name, shown_bytes
 from frontload.recipes.errors import RecipeError
 
 BATCH_ROWS = 256  # ours: about 1 MB of web text; decides memory, not bytes

@@ -1,6 +1,8 @@
 """What a raw row is, good or bad, and how a JSONL line becomes one."""
 
+import difflib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +29,7 @@ class Reason(StrEnum):
     OVER_SIZE = "over size"
     EMPTY = "empty text"
     SPECIAL_TOKEN = "spells a special token"
+    NO_CONVERSATION = "no conversation that the chat template writes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,12 @@ def take_text(row: dict[str, Any], key: str) -> str | Reason:
     if value is not None:
         return Reason.WRONG_TYPE
     return Reason.NULL_VALUE if key in row else Reason.MISSING_KEY
+
+
+def nearest_name(name: str, names: Iterable[str]) -> str:
+    """' (nearest: X)' when one of `names` looks like `name`, else ''."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.4)
+    return f" (nearest: {close[0]!r})" if close else ""
 
 
 def shown_bytes(value: object) -> bytes:

@@ -11,7 +11,7 @@ from frontload.data_tools.artifacts.read import BlendFiles, prefix_of, read_blen
 from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.shown.provenance import RowOrigin, Trail, origins
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 
 
@@ -106,7 +106,7 @@ def explain_sample(blend_folder: Path, folders: SourceFolders, *, number: int) -
     name = source["name"]
     spans = _document_spans(blend, name, place=place)
     prefix = prefix_of(folders.index[name])
-    reader, tokenizer = IndexedReader(prefix), AnyTokenizer.load(folders.tokenizer)
+    reader, tokenizer = IndexedReader(prefix), TextTokenizer.load(folders.tokenizer)
     trail = Trail(
         prefix=prefix,
         documents=folders.documents.get(name),

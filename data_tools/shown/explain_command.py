@@ -13,7 +13,7 @@ from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.shown.explain import explain_sample, sources_in_store
 from frontload.data_tools.shown.provenance import Trail, origins
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 
 
@@ -34,7 +34,7 @@ def add_arguments(explain: argparse.ArgumentParser) -> None:
 def run_explain(arguments: argparse.Namespace) -> int:
     """Prints the origin of one sample."""
     path, kind = arguments.path, kind_of(arguments.path)
-    tokenizer = AnyTokenizer.load(arguments.tokenizer)
+    tokenizer = TextTokenizer.load(arguments.tokenizer)
     inputs = expand_inputs([str(file) for file in arguments.input])
     _check_tokenizer(path, kind, tokenizer)
     if kind == "blend":
@@ -63,7 +63,7 @@ def run_explain(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_tokenizer(path: Path, kind: str, tokenizer: AnyTokenizer) -> None:
+def _check_tokenizer(path: Path, kind: str, tokenizer: TextTokenizer) -> None:
     prefix = as_prefix(path)
     if kind == "pack":
         tokenizer.check_made(path / "pack.json")
@@ -93,7 +93,7 @@ def _check_number(what: str, number: int, total: int) -> None:
         )
 
 
-def _lines_of_document(trail: Trail, number: int, tokenizer: AnyTokenizer) -> list[str]:
+def _lines_of_document(trail: Trail, number: int, tokenizer: TextTokenizer) -> list[str]:
     reader = IndexedReader(trail.prefix)
     _check_number("document", number, reader.num_documents)
     found = origins(trail, {number}, tokenizer).get(number)
@@ -106,18 +106,11 @@ def _lines_of_document(trail: Trail, number: int, tokenizer: AnyTokenizer) -> li
     ]
 
 
-def _lines_of_pack(folder: Path, number: int, tokenizer: AnyTokenizer) -> list[str]:
+def _lines_of_pack(folder: Path, number: int, tokenizer: TextTokenizer) -> list[str]:
     """A sample's row, and of each conversation in it its file, row and part."""
     order = read_array(folder / "order.npy", np.int64)
     _check_number("sample", number, len(order))
     counts, tokens = read_json(folder / "pack.json"), IndexedReader(folder / "tokens")
-    if "inputs" not in counts:
-        raise RecipeError(
-            f"explain {folder}",
-            found="a pack of the stage `pack`",
-            rule="packs of `frontload data pack` keep the row that each conversation came from",
-            do="use `frontload data peek` to read it",
-        )
     origin = read_array(folder / "origin.npy", np.int64)
     row = int(order[number])
     first, last = (int(one) for one in tokens.document_indices[row : row + 2])

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 
 TARGET, CONTEXT, BOUNDARY = "bold green", "dim", "yellow"
 
@@ -52,7 +52,7 @@ def masked_text(parts: Iterable[tuple[str, bool]], *, is_coloured: bool) -> Text
 
 
 def decoded(
-    tokens: np.ndarray, mask: np.ndarray, tokenizer: AnyTokenizer | None
+    tokens: np.ndarray, mask: np.ndarray, tokenizer: TextTokenizer | None
 ) -> list[tuple[str, bool]]:
     """Runs of one mask value as text, or as ids without a tokenizer."""
     return [

@@ -16,14 +16,14 @@ from frontload.data_tools.artifacts.read import as_prefix, manifest_file, prefix
 from frontload.data_tools.curation.describe import shown_composition
 from frontload.data_tools.disk.files import read_array, read_json
 from frontload.data_tools.disk.indexed import IndexedReader
-from frontload.data_tools.packing.chat import load_template
-from frontload.data_tools.packing.messages import read_messages
 from frontload.data_tools.raw.inputs import FORMAT_OF_SUFFIX, expand_inputs
 from frontload.data_tools.raw.parse import BadRow
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.shown.explain import explain_sample, sources_in_store
 from frontload.data_tools.shown.masked import decoded, has_colour, masked_text, open_console
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.chat import load_template
+from frontload.data_tools.text.messages import read_messages
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.artifact import documents_file
 from frontload.recipes.errors import ArtifactError, RecipeError
 
@@ -57,7 +57,7 @@ def run_peek(arguments: argparse.Namespace) -> int:
         )
     is_file = path.is_file() and path.suffix.lower() in FORMAT_OF_SUFFIX
     kind = "file" if is_file and as_prefix(path) is None else kind_of(path)
-    tokenizer = AnyTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
+    tokenizer = TextTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
     console = open_console()
     console.print(f"{kind} {path}")
     for name in COUNTS:
@@ -112,7 +112,7 @@ def _wanted(console: Console, arguments: argparse.Namespace, total: int) -> rang
 
 
 def _show_file(
-    console: Console, file: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+    console: Console, file: Path, tokenizer: TextTokenizer | None, arguments: argparse.Namespace
 ) -> None:
     """Rows of a file; with a tokenizer, conversations as its template says them, targets marked."""
     expand_inputs([str(file)], asked_by="PATH")
@@ -140,7 +140,7 @@ def _show_file(
 
 
 def _show_sets(
-    console: Console, folder: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+    console: Console, folder: Path, tokenizer: TextTokenizer | None, arguments: argparse.Namespace
 ) -> None:
     """Of each set of a curation what it is made of, and rows."""
     compositions, manifest = (read_json(folder / f"{n}.json") for n in ("compositions", "manifest"))
@@ -152,7 +152,7 @@ def _show_sets(
 
 
 def _show_documents(
-    console: Console, prefix: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+    console: Console, prefix: Path, tokenizer: TextTokenizer | None, arguments: argparse.Namespace
 ) -> None:
     reader = IndexedReader(prefix)
     for number in _wanted(console, arguments, reader.num_documents):
@@ -161,7 +161,7 @@ def _show_documents(
 
 
 def _show_pack(
-    console: Console, folder: Path, tokenizer: AnyTokenizer | None, arguments: argparse.Namespace
+    console: Console, folder: Path, tokenizer: TextTokenizer | None, arguments: argparse.Namespace
 ) -> None:
     """Samples in training order, each conversation of a row with its targets marked."""
     tokens, mask = IndexedReader(folder / "tokens"), IndexedReader(folder / "loss_mask")

@@ -13,10 +13,11 @@ from typing import Any
 from frontload.data_tools.artifacts.read import manifest_file
 from frontload.data_tools.disk.files import Shape, read_object
 from frontload.data_tools.disk.indexed import IndexedReader
-from frontload.data_tools.document import read_objects
-from frontload.data_tools.raw.parse import RawRow
+from frontload.data_tools.raw.parse import RawRow, Reason
 from frontload.data_tools.raw.rows import read_rows
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.document import read_objects
+from frontload.data_tools.text.row_text import TextRule, row_text
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.artifact import documents_file
 from frontload.recipes.errors import ArtifactError
 
@@ -60,7 +61,7 @@ class Trail:
 
 
 def origins(
-    trail: Trail, numbers: Collection[int], tokenizer: AnyTokenizer
+    trail: Trail, numbers: Collection[int], tokenizer: TextTokenizer
 ) -> dict[int, RowOrigin]:
     """Origin of each document number; those that nothing tells of are left out."""
     if trail.documents is not None:
@@ -145,18 +146,21 @@ def _narrowed(
     file: Path,
     manifest: Mapping[str, Any],
     ids: list[int],
-    tokenizer: AnyTokenizer,
+    tokenizer: TextTokenizer,
 ) -> RowOrigin:
     """The row of the file itself whose text has these ids; as it was when none has."""
     if manifest.get("append_eod"):
         ids = ids[:-1]
+    chat = tokenizer.file if manifest.get("template_sha256") else None
+    end = manifest.get("eod_token") or ""
+    text_of = row_text(TextRule(key=manifest["json_key"], chat=chat, end=end))
     for row in read_rows(file):
         if row.number > origin.last_row:
             break
         if row.number < origin.row or not isinstance(row, RawRow):
             continue
-        text = row.value.get(manifest["json_key"])
-        if not isinstance(text, str) or tokenizer.encode_batch([text])[0] != ids:
+        text = text_of.look_again(row.value)
+        if isinstance(text, Reason) or tokenizer.encode_batch([text])[0] != ids:
             continue
         before = f"{row.value['file']} row {row.value['row']}" if "file" in row.value else ""
         return RowOrigin(

@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from frontload.data_tools.document import BaseText, Conversation, Row
 from frontload.data_tools.synthetic.code_families import (
     LARGEST_STACK,
     apply_branch,
@@ -52,6 +51,7 @@ from frontload.data_tools.synthetic.vocabulary import (
     WORD_KINDS,
     WORDS,
 )
+from frontload.data_tools.text.document import BaseText, Conversation, Row
 
 QUESTION_SHARE = 0.02
 """Share of base documents that are one-step questions in the chat form, so that a model without

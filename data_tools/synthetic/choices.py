@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from frontload.data_tools.render import generation_prompt
 from frontload.data_tools.synthetic import base_text
 from frontload.data_tools.synthetic.base_text import Cloze
 from frontload.data_tools.synthetic.families import (
@@ -18,6 +17,7 @@ from frontload.data_tools.synthetic.families import (
 from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.synthetic.vocabulary import LABELS
 from frontload.data_tools.synthetic.writers import kind_of_word, wrong_answer
+from frontload.data_tools.text.render import generation_prompt
 from frontload.recipes.schema import Synthesis
 
 NUM_OPTIONS = 4

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import replacing
-from frontload.data_tools.document import BaseText, Conversation, Row, write_rows
 from frontload.data_tools.synthetic.base_text import write_base
 from frontload.data_tools.synthetic.items import write_heldout, write_items
 from frontload.data_tools.synthetic.writers import conversation_tokens, write_reasoning
+from frontload.data_tools.text.document import BaseText, Conversation, Row, write_rows
 from frontload.recipes.artifact import corpus_heldout, corpus_items, corpus_set, write_json
 from frontload.recipes.schema import Synthesis
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from frontload.data_tools.document import nearest_name
+from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.synthetic.code_families import CODE_FAMILIES
 from frontload.data_tools.synthetic.instruction_families import INSTRUCTION_FAMILIES
 from frontload.data_tools.synthetic.math_families import MATH_FAMILIES

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from frontload.data_tools.document import Conversation, Row
 from frontload.data_tools.synthetic.families import family_named, generate, level_at
 from frontload.data_tools.synthetic.problem import random_stream
+from frontload.data_tools.text.document import Conversation, Row
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import RlPrompts
 

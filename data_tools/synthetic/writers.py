@@ -7,7 +7,6 @@ markers of the chat template, as `composition.json` counts them.
 import random
 from collections.abc import Iterator
 
-from frontload.data_tools.document import Conversation
 from frontload.data_tools.synthetic.families import Problem, family_named, generate, level_at
 from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.synthetic.vocabulary import (
@@ -23,6 +22,7 @@ from frontload.data_tools.synthetic.vocabulary import (
     PROPERTIES,
     WORDS,
 )
+from frontload.data_tools.text.document import Conversation
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import ReasoningWriter
 

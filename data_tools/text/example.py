@@ -1,15 +1,17 @@
 """One row between its adapter and its set: turns or plain text, where it came from, its JSON line.
 
-A line is a row of `frontload.data_tools.document`, with more fields: `source`, `file` and `row` say
-where it was read, `flags` what a reader should know. A question with one answer has `question`,
-`trace` and `answer`; a dialogue, or a conversation with a system turn, has `messages`; plain text
-has `text`.
+A line is a row of `frontload.data_tools.text.document`, with more fields: `source`, `file` and
+`row` say where it was read, `flags` what a reader should know. A question with one answer has
+`question`, `trace` and `answer`; a dialogue, or a conversation with a system turn, has `messages`;
+plain text has `text`.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
+
+from frontload.data_tools.text.document import json_line
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 UNCLOSED_THINK = "unclosed_think"
@@ -36,6 +38,7 @@ class Example:
     domain: str
     family: str
     flags: tuple[str, ...] = ()
+    as_read: dict[str, Any] | None = None  # a row in the form that is written: it stays as it is
 
     @property
     def question(self) -> str:
@@ -87,6 +90,8 @@ def has_unclosed_think(example: Example) -> bool:
 
 def row_object(example: Example, origin: Origin) -> dict[str, Any]:
     """The row as it is written."""
+    if example.as_read is not None:
+        return example.as_read
     row: dict[str, Any] = {
         "id": example.name or f"{origin.source}:{origin.file}:{origin.row}",
         **_content(example),
@@ -103,6 +108,8 @@ def row_object(example: Example, origin: Origin) -> dict[str, Any]:
 
 def row_line(example: Example, origin: Origin) -> bytes:
     """The row's line of JSON, with its line break."""
+    if example.as_read is not None:
+        return json_line(example.as_read).encode()
     return orjson.dumps(row_object(example, origin), option=orjson.OPT_APPEND_NEWLINE)
 
 

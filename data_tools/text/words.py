@@ -55,6 +55,11 @@ def plain_words(text: str) -> bytes:
     return _NOT_WORD.sub(" ", folded).encode("utf-8", "surrogatepass")
 
 
+def normalise_question(question: str) -> str:
+    """The form in which two questions are the same: compatibility characters, case, spaces."""
+    return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
+
+
 class WordHasher:
     """Hashes that depend on the seed alone, not on the process or the machine."""
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from frontload.data_tools.document import Conversation
-from frontload.data_tools.render import encode_prompts, encode_rows
-from frontload.data_tools.tokenizer import END, TextTokenizer
+from frontload.data_tools.text.document import Conversation
+from frontload.data_tools.text.render import encode_prompts, encode_rows
+from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.eval.asking.model import ScoringModel
 from frontload.eval.grading.grade import grade_generation
 from frontload.eval.results import GeneratedResult, Generation

@@ -13,7 +13,7 @@ from typing import Any, cast
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.evaluator import evaluate
 
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.asking.generation import gold_grades, graded
 from frontload.eval.asking.lm_eval_model import FrontloadLM
 from frontload.eval.asking.model import ScoringModel

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from frontload.data_tools.render import encode_rows
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.render import encode_rows
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.asking.model import ScoringModel
 from frontload.eval.results import HeldoutResult
 from frontload.eval.suites import HeldoutDocument

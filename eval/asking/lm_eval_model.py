@@ -10,7 +10,7 @@ from typing import Any, cast
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
-from frontload.data_tools.tokenizer import END, TextTokenizer
+from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.eval.asking.model import ScoringModel
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from frontload.data_tools.document import Conversation
-from frontload.data_tools.render import generation_prompt, response
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.document import Conversation
+from frontload.data_tools.text.render import generation_prompt, response
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.suites import FewShotItem
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import replacing
-from frontload.data_tools.document import read_objects
+from frontload.data_tools.text.document import read_objects
 from frontload.eval.report.origins import Origin
 from frontload.eval.results import (
     ChoiceResult,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from frontload.data_tools.document import read_objects
+from frontload.data_tools.text.document import read_objects
 from frontload.eval.report.figures import Curve, Panel, color_of
 from frontload.eval.report.training_logs import smoothed_tail
 

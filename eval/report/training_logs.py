@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from frontload.data_tools.document import read_objects
+from frontload.data_tools.text.document import read_objects
 from frontload.eval.report.figures import INK, Curve, Panel, color_of
 
 TRUNK = "trunk"

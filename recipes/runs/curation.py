@@ -36,6 +36,9 @@ class Source:
     adapter: str  # one of frontload.data_tools.curation.adapters
     domain: str = _neutral("")  # of every row; "" = the row's own
     text_field: str = _neutral("text")  # plain_text only: the field that holds the text
+    question_field: str = _neutral("question")  # worked_answer only, like the next two
+    answer_field: str = _neutral("answer")  # holds steps, then the separator, then the final answer
+    separator: str = _neutral("####")  # "" = the whole answer is the final one
     unsplit: str = _neutral("")  # "" = as in `policy`
     truncated: str = _neutral("")
 
@@ -77,6 +80,9 @@ class CuratedSet:
 
     members: tuple[str, ...]
     share_of_member: dict[str, float] = field(default_factory=dict, metadata={"neutral": {}})
+    part_of_member: dict[str, tuple[float, ...]] = field(
+        default_factory=dict, metadata={"neutral": {}}
+    )  # member -> [from, to) of its seeded order, instead of a share: disjoint parts share no row
     answer_tokens_above: int = field(default=0, metadata={"neutral": 0})  # strictly; 0 = all rows
     duplicates: tuple[str, ...] = field(default=(), metadata={"neutral": ()})  # of DUPLICATES
     answers_per_question: int = field(default=0, metadata={"neutral": 0})  # first n; 0 = all
@@ -212,6 +218,15 @@ def _set_numbers(name: str, each: CuratedSet) -> Numbered:
         (f"sets.{name}.share_of_member.{member}", value, 0 < value <= 1, SHARE_RULE)
         for member, value in each.share_of_member.items()
     ]
+    shares += [
+        (
+            f"sets.{name}.part_of_member.{member}",
+            part[0] if part else 0.0,
+            len(part) == 2 and 0 <= part[0] < part[1] <= 1,
+            "a part is [from, to), from 0 to 1",
+        )
+        for member, part in each.part_of_member.items()
+    ]
     counts = [
         (f"sets.{name}.{field_name}", value, value >= 0, "0 or more")
         for field_name in ("answer_tokens_above", "answers_per_question")
@@ -242,6 +257,7 @@ def _check_sets(loaded: Loaded[Curation]) -> None:
         for field_name, names, allowed in (
             ("members", each.members, known),
             ("share_of_member", tuple(each.share_of_member), list(each.members)),
+            ("part_of_member", tuple(each.part_of_member), list(each.members)),
         ):
             for member in names:
                 if member not in allowed:

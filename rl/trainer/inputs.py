@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from frontload.data_tools.document import Conversation, read_rows
 from frontload.data_tools.prompts import rl_parquet
 from frontload.data_tools.prompts.length import PromptLimit, load_limit
+from frontload.data_tools.text.document import Conversation, read_documents
 from frontload.eval.grading.grade import Kind
 from frontload.megatron_ext.checkpoints.files import check_same_model, write_model
 from frontload.megatron_ext.hf import convert
@@ -136,7 +136,7 @@ def read_prompts(source: Path, limit: PromptLimit) -> Sequence[rl_parquet.Prompt
 
     Raises: RecipeError if none is short enough.
     """
-    rows = [row for row in read_rows(source) if isinstance(row, Conversation)]
+    rows = [row for row in read_documents(source) if isinstance(row, Conversation)]
     prompts = [_verl_prompt(row) for row in rows]
     misfits = list(limit.misfits(prompt.messages for prompt in prompts))
     kept = [prompt for prompt, why in zip(prompts, misfits, strict=True) if not why]

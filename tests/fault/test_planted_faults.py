@@ -17,7 +17,7 @@ import pytest
 from frontload.data_tools.disk.digests import BLOCK_BYTES, block_digests
 from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
 from frontload.data_tools.packing.rows import describe_file
-from frontload.data_tools.tokenizer import END, TextTokenizer
+from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.recipes.errors import FrontloadError
 from frontload.recipes.schema import Blend, Pack, Window
 from tests.unit.data_command import run_data_command as run
@@ -349,11 +349,6 @@ def shift_mask(folder: Path) -> str:
     return f"{folder / 'loss_mask.bin'} byte {first + 1}, row 0, conversation {conversation}"
 
 
-def shift_study_mask(folder: Path) -> str:
-    first, conversation = shifted_mask(folder)
-    return f"{folder / 'loss_mask.bin'} byte {first}, row 0, conversation {conversation}"
-
-
 def move_boundary(folder: Path, number: int = 5) -> str:
     """Conversation `number` begins a token late, in tokens and mask alike."""
     for name in ("tokens", "loss_mask"):
@@ -403,7 +398,7 @@ def lose_order(folder: Path) -> str:
 
 ON_PACK: dict[str, tuple[str, Callable[[Path], str]]] = {
     "mask shifted by one (signed)": ("pack", shift_mask),
-    "mask of the study shifted by one": ("study-pack", shift_study_mask),
+    "mask of the study shifted by one (signed)": ("study-pack", shift_mask),
     "boundary moved (signed)": ("pack", move_boundary),
     "boundary of the mask moved (signed)": ("pack", move_one_boundary),
     "order edited (signed)": ("pack", swap_order),

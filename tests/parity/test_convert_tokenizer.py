@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.document import Conversation
-from frontload.data_tools.render import encode_documents, encode_prompts
-from frontload.data_tools.tokenizer import END, PAD, SPECIAL_TOKENS, UNKNOWN, TextTokenizer, train
+from frontload.data_tools.text.document import Conversation
+from frontload.data_tools.text.render import encode_documents, encode_prompts
+from frontload.data_tools.text.tokenizer import END, PAD, SPECIAL_TOKENS, UNKNOWN, TextTokenizer
+from frontload.data_tools.text.train_tokenizer import train
 from frontload.megatron_ext.hf.convert import export_hf
 from frontload.megatron_ext.hf.tokenizer import SPECIAL
 from frontload.recipes.errors import ArtifactError

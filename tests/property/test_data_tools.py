@@ -8,26 +8,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter
-from frontload.data_tools.pack import order_rows, pack_lengths
+from frontload.data_tools.packing.place import order_rows, pack_lengths
 
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=30)
 
 
 @settings(max_examples=100)
 @given(lengths=LENGTHS, row_tokens=st.integers(1, 60), seed=st.integers(0, 5))
-def test_packing_keeps_every_conversation_that_fits_once(
+def test_packing_keeps_every_conversation_once(
     lengths: list[int], row_tokens: int, seed: int
 ) -> None:
-    packed = pack_lengths(lengths, row_tokens=row_tokens, seed=seed)
-    kept = sorted(number for row in packed.rows for number in row)
-    assert kept == [n for n, length in enumerate(lengths) if length <= row_tokens]
-    assert packed.over_long == [n for n, length in enumerate(lengths) if length > row_tokens]
-    sums = [sum(lengths[number] for number in row) for row in packed.rows]
+    lengths = [min(length, row_tokens) for length in lengths]
+    rows = pack_lengths(lengths, row_tokens=row_tokens, seed=seed)
+    assert sorted(number for row in rows for number in row) == list(range(len(lengths)))
+    sums = [sum(lengths[number] for number in row) for row in rows]
     assert all(0 < total <= row_tokens for total in sums)
     # first fit: of any two rows in one buffer, the later one's pieces did not fit the earlier one
     for early in range(len(sums)):
         for late in range(early + 1, len(sums)):
-            smallest = min(lengths[number] for number in packed.rows[late])
+            smallest = min(lengths[number] for number in rows[late])
             assert sums[early] + smallest > row_tokens
 
 

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
-from frontload.data_tools.packing.chat import load_template
 from frontload.data_tools.packing.encode import Counts, Encoder, Rules
 from frontload.data_tools.proof.checks import wrong
 from frontload.data_tools.proof.pair import Stated
 from frontload.data_tools.proof.prefix import Digests, prove_pair
 from frontload.data_tools.raw.parse import RawRow
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.chat import load_template
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
 
 JSON = st.recursive(
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @lru_cache(maxsize=4)
 def encoder(folder: Path, over_long: str, limit: int) -> Encoder:
-    tokenizer = AnyTokenizer.load(folder)
+    tokenizer = TextTokenizer.load(folder)
     rules = Rules(sequence_tokens=limit, over_long=over_long, source_field="source")
     return Encoder(tokenizer, load_template(None, tokenizer), rules)
 
@@ -73,7 +73,7 @@ def test_targets_are_the_answers_and_nothing_else(
     texts = [text for pair in exchanges for text in pair]
     if any("<" in text for text in texts):
         return  # may spell a special token or a think block: other tests
-    tokenizer, counts = AnyTokenizer.load(folder), Counts()
+    tokenizer, counts = TextTokenizer.load(folder), Counts()
     row = RawRow(Path("r.jsonl"), 1, dialogue(*texts))
     (parts,) = encoder(folder, "split_at_turn", limit).encode([row], counts)
     targets: list[str] = []

@@ -1,5 +1,6 @@
 """Windows, epochs, disjointness and the ledger of a blend, down to single tokens."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,8 @@ def test_another_index_may_not_continue_a_stream(room: Room) -> None:
     first = blend(room, recipe("a", ("base", 0, 100)), name="blend-a")
     rows = (room.corpus / "base.jsonl").read_text().splitlines(keepends=True)
     (room.corpus / "base.jsonl").write_text("".join(reversed(rows)))
+    for name in ("mix-base", "index-base", "scratch"):  # a workspace is of one key
+        shutil.rmtree(room.folder / name)
     room.mix("base", "base")
     room.index("base")
     with pytest.raises(RecipeError, match="index_sha256"):

@@ -141,16 +141,16 @@ AT_DOCUMENTS = AT_POINTERS + 8 * NUM_SEQUENCES
         (patch(HEADER.size, struct.pack("<i", -1)), f"set.idx at byte {HEADER.size}: length -1"),
         (
             patch(AT_POINTERS + 16, struct.pack("<q", 2)),
-            f"set.idx at byte {AT_POINTERS + 16}: pointer 2 of sequence 2; its lengths and dtype"
-            " uint16 put it at byte 10",
+            f"set.idx at byte {AT_POINTERS + 16}: pointer 2 of sequence 2; the lengths before"
+            " it put it at byte 10",
         ),
         (
             patch(AT_DOCUMENTS + 8, struct.pack("<q", 5)),
-            f"set.idx at byte {AT_DOCUMENTS + 16}: document index 3 after 5",
+            f"set.idx at byte {AT_DOCUMENTS + 16}: document index 3; they begin",
         ),
         (
             patch(AT_DOCUMENTS + 24, struct.pack("<q", 5)),
-            f"set.idx at byte {AT_DOCUMENTS}: document indices 0 to 5",
+            f"set.idx at byte {AT_DOCUMENTS + 24}: the last document ends at sequence 5",
         ),
         (lambda prefix: bin_file(prefix).unlink(), "set.bin: there is no such file"),
         (lambda prefix: idx_file(prefix).unlink(), "set.idx: there is no such file"),

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from frontload.data_tools.corpus.own_data import list_own_files, write_own_corpus
 from frontload.data_tools.disk.files import read_json
-from frontload.data_tools.own_data import digest_files, normalise_question, write_own_corpus
+from frontload.data_tools.raw.manifest import read_manifest, sizes_of
+from frontload.data_tools.text.words import normalise_question
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import OwnData, Pack, Tokenizer
 from tests.unit.data_tools.room import Room, write_jsonl
@@ -32,7 +34,7 @@ def own(tmp_path: Path) -> OwnData:
         seed=1,
         base_files=(str(tmp_path / "*.txt"),),
         base_text_field="text",
-        base_digest="",
+        revision="",
         reasoning_files=(str(tmp_path / "train.jsonl"),),
         heldout_files=(str(tmp_path / "test.jsonl"),),
         question_field="question",
@@ -132,8 +134,8 @@ def test_items_are_readable_by_the_evaluation(own: OwnData, tmp_path: Path) -> N
 
 
 def test_an_option_is_never_the_answer_spelt_otherwise() -> None:
-    from frontload.data_tools.document import Conversation
-    from frontload.data_tools.own_items import _choice
+    from frontload.data_tools.corpus.own_items import _choice
+    from frontload.data_tools.text.document import Conversation
 
     row = Conversation(
         id="a",
@@ -148,16 +150,21 @@ def test_an_option_is_never_the_answer_spelt_otherwise() -> None:
     assert sorted(item["options"]) == ["2000", "4,000.0", "7", "9"]
 
 
-def test_digest_is_that_of_the_files_end_to_end(own: OwnData, tmp_path: Path) -> None:
-    patterns = (*own.base_files, *own.reasoning_files, *own.heldout_files)
+def test_the_first_reader_fills_in_the_digests(own: OwnData, tmp_path: Path) -> None:
     names = ("base.txt", "train.jsonl", "test.jsonl")
-    everything = b"".join((tmp_path / name).read_bytes() for name in names)
-    assert digest_files(patterns) == hashlib.sha256(everything).hexdigest()
-    corpus = write(own, tmp_path, base_digest=digest_files(patterns))
-    assert read_json(corpus / "counts.json")["files_sha256"] == digest_files(patterns)
-    (tmp_path / "train.jsonl").write_text(json.dumps(question(1)) + "\n")
-    with pytest.raises(RecipeError, match="own.base_digest: the files' bytes have sha256"):
-        write(own, tmp_path, base_digest=hashlib.sha256(everything).hexdigest())
+    found = read_manifest(write(own, tmp_path) / "inputs.json")
+    for file, name in zip(found, names, strict=True):
+        data = (tmp_path / name).read_bytes()
+        assert (file.path, file.size_bytes) == (tmp_path / name, len(data))
+        assert file.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_files_of_other_sizes_than_planned_are_refused(own: OwnData, tmp_path: Path) -> None:
+    sizes = sizes_of(list_own_files(own))
+    write(own, tmp_path, files=sizes)
+    write_jsonl(tmp_path / "train.jsonl", [question(1)])
+    with pytest.raises(RecipeError, match="own.files: .*train.jsonl: 1.. bytes; the plan was made"):
+        write(own, tmp_path, files=sizes)
 
 
 def test_the_rest_of_the_room_takes_it(own: OwnData, room: Room) -> None:
@@ -185,17 +192,16 @@ GOOD = json.dumps(question(1)) + "\n"
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "broken.jsonl: no row; a file has rows, objects with a question and an answer; fetch"),
+        ("", "broken.jsonl: no row; 'answer' holds steps"),
         ('{"question": "q", "answer": "no separator"}\n', "1 rows, none with a question"),
         ('{"question": "q", "answer": "steps #### "}\n', "1 rows, none with a question"),
-        (GOOD + '{"question": "q", "answer\n', "broken.jsonl:2: not JSON"),
-        (GOOD + "[1]\n", "broken.jsonl:2: a JSON list"),
+        (GOOD + '{"question": "q", "answer\n', "broken.jsonl:2: broken JSON, and 1 of 2 rows"),
+        (GOOD + "[1]\n", "broken.jsonl:2: not an object, and 1 of 2 rows"),
         (
-            GOOD + '{"question": "q", "anwser": "a"}\n',
-            "broken.jsonl:2: field 'answer' (own.answer_field): fields anwser, question"
-            " (nearest: 'anwser')",
+            '{"question": "q", "anwser": "a"}\n',
+            "broken.jsonl: fields anwser, question (nearest: 'anwser')",
         ),
-        ('{"question": "q", "answer": 7}\n', "field 'answer' (own.answer_field): a JSON int"),
+        ('{"question": "q", "answer": 7}\n', "1 rows, none with a question"),
     ],
 )
 def test_a_bad_reasoning_file_is_answered_by_file_line_and_field(
@@ -212,11 +218,11 @@ def test_a_bad_reasoning_file_is_answered_by_file_line_and_field(
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"question_field": "questoin"}, "field 'questoin' (own.question_field): fields answer,"),
         (
-            {"reasoning_files": ("no/such/*.jsonl",)},
-            "own.reasoning_files: no/such/*.jsonl: no such",
+            {"question_field": "questoin"},
+            "fields answer, question (nearest: 'question'); its adapter reads questoin",
         ),
+        ({"reasoning_files": ("no/such/*.jsonl",)}, "own.reasoning_files no/such/*.jsonl: no file"),
         ({"base_files": ()}, "own.base_files: no file"),
         ({"heldout_rows": 11}, "own.heldout_files has 10 distinct questions"),
         ({"heldout_rows": 0}, "write 1 to 10"),
@@ -235,11 +241,49 @@ def test_bad_base_files_are_refused(own: OwnData, tmp_path: Path) -> None:
     (tmp_path / "empty.md").write_text("\n\n")
     with pytest.raises(RecipeError, match="own.base_files: no text in .*empty.md; the base text"):
         write(own, tmp_path, base_files=(str(tmp_path / "empty.md"),))
-    with pytest.raises(RecipeError, match="own.base_files: .*: a folder; .* write e.g. .*/\\*"):
+    with pytest.raises(RecipeError, match="own.base_files .*: a folder; .* name the files in it"):
         write(own, tmp_path, base_files=(str(tmp_path),))
     (tmp_path / "latin.md").write_bytes(b"fine\ncaf\xe9\n")
     with pytest.raises(RecipeError, match="latin.md:2: byte 0xe9 at column 4"):
         write(own, tmp_path, base_files=(str(tmp_path / "latin.md"),))
     both = (str(tmp_path / "base.txt"), str(tmp_path / "*.txt"))
-    with pytest.raises(RecipeError, match="named 2 times"):
+    with pytest.raises(RecipeError, match="already named"):
         write(own, tmp_path, base_files=both)
+
+
+def test_rows_of_messages_are_read_and_dialogues_counted(own: OwnData, tmp_path: Path) -> None:
+    said = "<think>She has 3.</think>3"
+    one = [{"role": "user", "content": "Q?"}, {"role": "assistant", "content": said}]
+    rows_of_chat = [{"messages": one}, {"messages": one * 2}, {"messages": one[:1]}]
+    write_jsonl(tmp_path / "train.jsonl", rows_of_chat)
+    corpus = write(own, tmp_path)
+    [row] = rows(corpus / "own.jsonl")
+    assert (row["question"], row["trace"], row["answer"]) == ("Q?", "She has 3.", "3")
+    assert read_json(corpus / "counts.json")["dropped"] == {
+        "reasoning_files: it does not end with the assistant": 1,
+        "reasoning_files: more than one question": 1,
+    }
+
+
+def test_a_few_broken_rows_are_counted(own: OwnData, tmp_path: Path) -> None:
+    with open(tmp_path / "train.jsonl", "a") as stream:
+        stream.write("".join(json.dumps(question(n)) + "\n" for n in range(200, 300)) + "{\n")
+    corpus = write(own, tmp_path)
+    assert len(rows(corpus / "own.jsonl")) == 140
+    assert read_json(corpus / "counts.json")["dropped"] == {"reasoning_files: broken JSON": 1}
+
+
+def test_texts_that_hold_a_held_out_question_are_left_out(own: OwnData, tmp_path: Path) -> None:
+    """Also of test rows that were not drawn, in base text and inside of other questions."""
+    asked = question(103)["question"]
+    (tmp_path / "more.txt").write_text(f"A page of puzzles:\n{asked.upper()}\nAnd more.\n")
+    hidden = {"question": f"Tell me again: {asked}", "answer": "It is so.\n#### 208"}
+    with open(tmp_path / "train.jsonl", "a") as stream:
+        stream.write(json.dumps(hidden) + "\n")
+    corpus = write(own, tmp_path)
+    assert read_json(corpus / "counts.json")["dropped"] == {
+        "base: holds a held-out question": 1,
+        "own: holds a held-out question": 1,
+    }
+    assert len(rows(corpus / "own.jsonl")) == 40
+    assert not any("103" in row["text"] for row in rows(corpus / "base.jsonl"))

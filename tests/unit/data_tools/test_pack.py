@@ -9,10 +9,10 @@ import pytest
 
 from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.disk.indexed import IndexedReader
-from frontload.data_tools.document import read_rows
-from frontload.data_tools.pack import first_fit
-from frontload.data_tools.render import encode_rows
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.packing.place import first_fit
+from frontload.data_tools.text.document import read_documents
+from frontload.data_tools.text.render import encode_rows
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Pack
 from tests.unit.data_tools.room import Room
@@ -32,7 +32,7 @@ def pack(room: Room, *, name: str, mix: str = "lmq", **fields: object) -> Path:
 
 
 def rendered(room: Room, mix: str) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    rows = list(read_rows(room.folder / f"mix-{mix}" / "documents.jsonl"))
+    rows = list(read_documents(room.folder / f"mix-{mix}" / "documents.jsonl"))
     found = encode_rows(TextTokenizer.load(room.folder / "tokenizer"), rows)
     return [(tuple(one.tokens_S.tolist()), tuple(one.loss_mask_S.tolist())) for one in found]
 
@@ -68,7 +68,9 @@ def test_over_long_conversations_are_dropped_and_counted(built_room: Room) -> No
     counts = read_json(folder / "pack.json")
     assert counts["dropped"] == {"longer than a row": len(long)}
     assert len(long) > 0
-    assert sum(counts["dropped_by_family"]["longer than a row"].values()) == len(long)
+    of_families = [one["dropped"].get("longer than a row", 0) for one in counts["sources"].values()]
+    assert sum(of_families) == len(long)
+    assert len(of_families) > 1
     assert counts["conversations"] == counts["conversations_packed"] + len(long)
     assert not Counter(packed(folder)) & Counter(long)
 
@@ -78,7 +80,7 @@ def test_a_row_as_long_as_a_row_is_kept(built_room: Room) -> None:
     folder = pack(
         built_room, name="pack-edge", sequence_tokens=longest - 1, tokens=10 * (longest - 1)
     )
-    assert read_json(folder / "pack.json")["dropped"] == {"longer than a row": 0}
+    assert read_json(folder / "pack.json")["dropped"] == {}
 
 
 def test_order_is_epoch_after_epoch_and_exact(built_room: Room) -> None:
@@ -108,9 +110,9 @@ def test_first_fit_takes_the_first_row_with_room() -> None:
     ("fields", "told"),
     [
         ({"tokens": S * 3 + 1}, f"pack.tokens: {S * 3 + 1}; .*; write {S * 3}"),
-        ({"over_long": "truncate"}, "pack.over_long: 'truncate'"),
-        ({"sequence_tokens": 4, "tokens": 40}, "at least one conversation fits a row"),
-        ({"mix": "base"}, "packing document base-0: base text"),
+        ({"over_long": "truncate"}, "--over-long: 'truncate'"),
+        ({"sequence_tokens": 4, "tokens": 40}, "no conversation to pack; .*longer than a row"),
+        ({"mix": "base"}, "400 of 400 rows cannot be used; .*plain text, no conversation"),
     ],
 )
 def test_what_cannot_be_packed_is_refused(

@@ -12,7 +12,6 @@ import pytest
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.packing import choice
 from frontload.data_tools.packing.build import PackRequest, build_pack
-from frontload.data_tools.packing.chat import load_template
 from frontload.data_tools.packing.encode import Counts, Encoder, Rules
 from frontload.data_tools.packing.rows import FILES
 from frontload.data_tools.preprocess import encoder as encoders
@@ -20,9 +19,9 @@ from frontload.data_tools.preprocess import text_encoder
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.preprocess.vocabulary import Vocabulary
 from frontload.data_tools.raw.parse import RawRow
-from frontload.data_tools.render import encode_rows
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.chat import load_template
+from frontload.data_tools.text.render import encode_rows
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.data_command import run_data_command
 from tests.unit.data_tools.chats import CHATML, FORGETFUL, chatml_tokenizer, dialogue, long_tailed
@@ -38,7 +37,7 @@ def chatml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def encoder(tokenizer: Path, *, limit: int = LONG, over_long: str = "drop") -> Encoder:
-    loaded = AnyTokenizer.load(tokenizer)
+    loaded = TextTokenizer.load(tokenizer)
     rules = Rules(sequence_tokens=limit, over_long=over_long, source_field="source")
     return Encoder(loaded, load_template(None, loaded), rules)
 
@@ -48,7 +47,7 @@ def parts_of(tokenizer: Path, row: dict, **limits: object) -> tuple[list[tuple[s
     counts = Counts()
     one = RawRow(Path("rows.jsonl"), 1, row)
     (parts,) = encoder(tokenizer, **limits).encode([one], counts)  # type: ignore[arg-type]
-    loaded = AnyTokenizer.load(tokenizer)
+    loaded = TextTokenizer.load(tokenizer)
     shown = []
     for part in parts:
         text, at = "", 0
@@ -194,7 +193,7 @@ def test_every_conversation_is_packed_once_and_traced(
     tokens, mask = IndexedReader(packed / "tokens"), IndexedReader(packed / "loss_mask")
     origin = np.load(packed / "origin.npy")
     written = [json.loads(line) for line in rows.open()]
-    loaded = AnyTokenizer.load(chatml)
+    loaded = TextTokenizer.load(chatml)
     seen = set()
     for number in range(0, tokens.num_sequences, 7):
         file, row, part = origin[number].tolist()
@@ -327,7 +326,7 @@ def test_the_command_says_what_became_of_every_row(
         ({"workers": 0}, "--workers: 0"),
         ({"template": Path("nowhere.jinja")}, "--template nowhere.jinja: there is no such file"),
         ({"inputs": ("nowhere.jsonl",)}, "FILE nowhere.jsonl: there is no such file"),
-        ({"tokenizer": Path("nowhere")}, "--tokenizer nowhere: no file nowhere"),
+        ({"tokenizer": Path("nowhere")}, "loading tokenizer nowhere: no file nowhere"),
         ({"output": Path("no/such/pack")}, "no folder no/such"),
     ],
 )

@@ -1,76 +1,135 @@
-"""Stages on raw files: what is listed stays as it was; the order of mappings decides nothing."""
+"""The stages of a study on raw files, one after the other: sets, indexes and packs with origins."""
 
-from dataclasses import replace
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.raw_stages import import_raw, in_key_order
-from frontload.recipes.artifact import raw_listing
+from frontload.data_tools import raw_stages, stages
+from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.proof.checks import wrong
+from frontload.data_tools.proof.pack import verify_pack
+from frontload.data_tools.proof.prefix import prove_index_folder
+from frontload.data_tools.text.train_tokenizer import train_byte_pairs
 from frontload.recipes.errors import ArtifactError
-from frontload.recipes.machines.placement import Placement
-from frontload.recipes.runs.curation import load_curation
-from frontload.recipes.schema import RawFiles
-from frontload.recipes.stage import RECIPE_TYPES, Stage, canonical
-from frontload.recipes.stage_file import StageFile, from_json, read_as, to_json
-from frontload.recipes.study.expand import load_study
-from tests.unit.data_tools.room import FolderWorkspace
+from frontload.recipes.grammar.load import RECIPES, load_recipe
+from frontload.recipes.runs.curation import CuratedSet, Curation, Source
+from frontload.recipes.schema import GivenTokenizer, Index, Pack, RawFiles
+from tests.unit.data_tools.room import Room, write_jsonl
 
 
-@pytest.mark.parametrize("study", ["laptop", "paper_8b", "paper_tiny", "own_data", "single_gpu"])
-def test_a_stage_comes_back_from_its_file_with_its_key(study: str) -> None:
-    for stage in load_study(study).stages:
-        file = StageFile(
-            kind=stage.kind,
-            label=stage.label,
-            key=stage.key,
-            payload=stage.payload(),
-            recipe=stage.recipe,
-            inputs={},
-            placement=Placement(),
-            work=0.0,
-        )
-        back = from_json(to_json(file))
-        again = Stage(kind=back.kind, label="", recipe=back.recipe, inputs=stage.inputs)
-        assert again.key == stage.key, stage.folder
-        assert type(back.recipe) is RECIPE_TYPES[stage.kind]
+def question(number: int) -> dict[str, str]:
+    return {"question": f"What is {number} + 1?", "answer": f"Add one.\n#### {number + 1}"}
 
 
-def test_a_curation_is_made_in_one_order_whatever_order_it_was_written_in() -> None:
-    curation = load_curation("paper_sets").value
-    backwards = replace(
-        curation,
-        sources=dict(reversed(curation.sources.items())),
-        sets=dict(reversed(curation.sets.items())),
+@pytest.fixture
+def raw(room: Room) -> Room:
+    """A room with raw files: base text in two files, questions, items, a tokenizer."""
+    files = room.folder / "files"
+    for name, first in (("a", 0), ("b", 30)):
+        texts = [{"text": f"Some text, number {n}. " * 3} for n in range(first, first + 30)]
+        write_jsonl(files / "base" / f"{name}.jsonl", texts)
+    write_jsonl(files / "questions.jsonl", [question(n) for n in range(50)])
+    write_jsonl(files / "items.jsonl", [question(n) for n in range(3)])
+    (files / "tokenizer").mkdir()
+    trained = train_byte_pairs(["What is 1 + 1? Add one. Some text, number"] * 9, vocab_size=300)
+    (files / "tokenizer" / "tokenizer.json").write_text(trained.tokenizer.to_json())
+    recipe = RawFiles(
+        revision="v1",
+        groups={
+            "base": (f"{files}/base/*.jsonl",),
+            "items": (f"{files}/items.jsonl",),
+            "heldout": (f"{files}/items.jsonl",),
+            "source/sums": (f"{files}/questions.jsonl",),
+        },
     )
-    assert canonical(backwards) == canonical(curation), "one key"
-    one, other = in_key_order(curation), in_key_order(backwards)
-    assert list(one.sets) == list(other.sets)
-    assert list(one.sources) == list(other.sources)
-    for name in one.sets:
-        before = list(one.sets)[: list(one.sets).index(name)]
-        members = [member for member in one.sets[name].members if member in one.sets]
-        assert all(member in before for member in members)
-    assert read_as(type(curation), canonical(curation)) == curation
+    run(room, "import_raw", recipe, name="import_raw")
+    given = GivenTokenizer(file=str(files / "tokenizer"), revision="v1")
+    run(room, "import_tokenizer", given, name="tokenizer")
+    return room
 
 
-def test_a_raw_file_that_changed_since_it_was_listed_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from frontload.data_tools import raw_stages
+def run(room: Room, stage: str, recipe: object, *, name: str, **inputs: Path) -> Path:
+    work = room.workspace(name)
+    getattr(raw_stages, stage)(recipe, inputs, work)
+    shutil.rmtree(work.scratch)
+    return work.path
 
-    monkeypatch.chdir(tmp_path)
-    for name in ("base", "items", "heldout"):
-        Path(f"{name}.jsonl").write_text('{"text": "a"}\n')
-    groups = {name: (f"{name}.jsonl",) for name in ("base", "items", "heldout")}
-    (tmp_path / "raw").mkdir()
-    work = FolderWorkspace(tmp_path / "raw", tmp_path / "scratch")
-    import_raw(RawFiles(revision="1", groups=groups), {}, work)
-    assert raw_listing(work.path).is_file()
-    assert raw_stages._listed_files(work.path, "base") == [Path("base.jsonl")]
-    Path("base.jsonl").write_text("")
-    with pytest.raises(ArtifactError, match="has 0 bytes"):
-        raw_stages._listed_files(work.path, "base")
-    Path("base.jsonl").unlink()
-    with pytest.raises(ArtifactError, match="is gone"):
-        raw_stages._listed_files(work.path, "base")
+
+def curation(room: Room) -> Curation:
+    found = load_recipe(RECIPES / "curations" / "defaults.yaml", Curation).value
+    files = (str(room.folder / "files" / "questions.jsonl"),)
+    sets = {"sums": CuratedSet(members=("sums",), text_copy=True)}
+    sources = {"sums": Source(files=files, adapter="gsm8k", domain="math")}
+    return Curation(**(vars(found) | {"sources": sources, "sets": sets}))
+
+
+def curate(room: Room, *, name: str = "sets") -> Path:
+    inputs = {"raw": room.folder / "import_raw", "tokenizer": room.folder / "tokenizer"}
+    return run(room, "curate_sets", curation(room), name=name, **inputs)
+
+
+def index(room: Room, documents: Path, source: str, *, name: str = "index") -> Path:
+    recipe = Index(append_eod=True, source=source, text_field="text")
+    inputs = {"documents": documents, "tokenizer": room.folder / "tokenizer"}
+    return room.run("index", recipe, name=f"{name}-{source}", **inputs)
+
+
+def test_raw_files_become_indexes_and_packs_that_are_proven(raw: Room) -> None:
+    base = index(raw, raw.folder / "import_raw", "base")
+    sets = curate(raw)
+    for folder, documents in ((base, 60), (index(raw, sets, "sums"), 50)):
+        assert wrong(prove_index_folder(folder)) == []
+        assert IndexedReader(folder / "documents").num_documents == documents
+        counts = read_json(folder / "index.json")
+        assert (counts["num_rows"], counts["dropped"]) == (documents, {})
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "documents.bin", "documents.idx", "index.json",
+        ]  # fmt: skip
+    recipe = Pack(
+        sequence_tokens=256, tokens=256 * 20, over_long="split_at_turn", seed=1, source="sums"
+    )
+    inputs = {"documents": sets, "tokenizer": raw.folder / "tokenizer"}
+    folder = raw.run("pack", recipe, name="pack", **inputs)
+    assert wrong(verify_pack(folder)) == []
+    pack = read_json(folder / "pack.json")
+    assert (pack["conversations_packed"], pack["num_samples"]) == (50, 20)
+    assert list(pack["sources"]) == ["sums"]
+    assert pack["budget_tokens"] == 256 * 20
+
+
+def test_a_later_reader_finds_other_bytes_of_the_same_size(raw: Room) -> None:
+    """The first one reads what is there; names and sizes tell the next one nothing."""
+    index(raw, raw.folder / "import_raw", "base")
+    curate(raw)
+    for name, old, again in (
+        ("base/b.jsonl", "number 31", lambda: index(
+            raw, raw.folder / "import_raw", "base", name="again")),
+        ("questions.jsonl", "What is 7", lambda: curate(raw, name="again")),
+    ):  # fmt: skip
+        file = raw.folder / "files" / name
+        text = file.read_text()
+        file.write_text(text.replace(old, old.replace("1", "9").replace("7", "8")))
+        assert file.stat().st_size == len(text)
+        with pytest.raises(ArtifactError, match=f"{name}: .*revision v1 of it had .*another rev"):
+            again()
+        file.write_text(text)
+        again_folder = raw.workspace(f"{name.replace('/', '-')}-whole")
+        assert not list(again_folder.path.iterdir())
+
+
+def test_a_file_of_another_size_is_refused_before_it_is_read(raw: Room) -> None:
+    file = raw.folder / "files" / "base" / "a.jsonl"
+    with open(file, "a") as stream:
+        stream.write(json.dumps({"text": "more"}) + "\n")
+    with pytest.raises(ArtifactError, match="a.jsonl: has 2,.* bytes; it was listed with 2,"):
+        index(raw, raw.folder / "import_raw", "base")
+    file.unlink()
+    with pytest.raises(ArtifactError, match="a.jsonl: is gone"):
+        stages.index(
+            Index(append_eod=True, source="base", text_field="text"),
+            {"documents": raw.folder / "import_raw", "tokenizer": raw.folder / "tokenizer"},
+            raw.workspace("index-gone"),
+        )

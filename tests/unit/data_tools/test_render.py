@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools import tokenizer as tokenizers
-from frontload.data_tools.document import BaseText, Conversation
-from frontload.data_tools.render import (
+from frontload.data_tools.text.chat import our_template
+from frontload.data_tools.text.document import BaseText, Conversation
+from frontload.data_tools.text.render import (
     base_text,
     encode_few_shot_prompt,
     encode_prompts,
@@ -14,7 +15,7 @@ from frontload.data_tools.render import (
     generation_prompt,
     response,
 )
-from frontload.data_tools.tokenizer import ANSWER, ASSISTANT, END, USER, TextTokenizer
+from frontload.data_tools.text.tokenizer import ANSWER, ASSISTANT, END, USER, TextTokenizer
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Tokenizer
 from tests.unit.data_tools.room import Room
@@ -84,25 +85,21 @@ def test_a_marker_inside_content_is_refused(render: object) -> None:
 
 def test_template_in_the_form_of_hugging_face_chats(words: TextTokenizer) -> None:
     """The exported tokenizer carries the template: a chat and its pieces are one text."""
-    from frontload.data_tools.render import chat_template
-
     messages = [
         {"role": "user", "content": "1 plus 2 ?"},
         {"role": "assistant", "reasoning_content": "1 plus 2 is 3", "content": "3"},
     ]
-    whole = chat_template().render(messages=messages, add_generation_prompt=False)
+    whole = our_template().render(messages)
     assert whole == generation_prompt(WORKED.question) + response(WORKED.trace, WORKED.answer)
 
 
 @pytest.mark.parametrize("trace", ["", "so it is"])
 def test_short_way_of_rendering_is_the_templates(trace: str) -> None:
-    from frontload.data_tools.render import chat_template
-
     texts = {"content": "3 {{ x }}", "reasoning_content": trace}
-    rendered = chat_template().render(messages=[{"role": "assistant", **texts}])
+    rendered = our_template().render([{"role": "assistant", **texts}])
     assert rendered == response(trace, "3 {{ x }}")
-    rendered = chat_template().render(messages=[{"role": "text", **texts}], append_eod=False)
-    assert rendered == base_text("3 {{ x }}", append_eod=False)
+    rendered = our_template().render([{"role": "text", **texts}])
+    assert rendered == base_text("3 {{ x }}")
 
 
 def test_template_file_lies_with_the_recipes() -> None:

@@ -95,7 +95,7 @@ def test_base_text_may_be_indexed_without_its_end(built_room: Room) -> None:
 def test_a_missing_tokenizer_stops_a_stage_before_it_writes(built_room: Room) -> None:
     inputs = inputs_of(built_room, "index") | {"tokenizer": built_room.folder / "gone"}
     work = built_room.workspace("index-gone")
-    with pytest.raises(ArtifactError, match="loading tokenizer .*gone.*run the tokenizer stage"):
+    with pytest.raises(RecipeError, match="tokenizer .*gone: no file"):
         stages.index(Index(append_eod=True), inputs, work)
     assert not list(work.path.iterdir())
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools.disk.files import read_json
-from frontload.data_tools.tokenizer import SPECIAL_TOKENS, UNKNOWN, TextTokenizer, train
+from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS, UNKNOWN, TextTokenizer
+from frontload.data_tools.text.train_tokenizer import train
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Tokenizer
 from tests.unit.data_tools.room import Room, write_jsonl
@@ -102,12 +103,13 @@ def test_a_wrong_recipe_is_refused(built_room: Room, recipe: Tokenizer, told: st
 
 
 def test_a_missing_foreign_or_torn_tokenizer_is_refused(tmp_path: Path, built_room: Room) -> None:
-    with pytest.raises(ArtifactError, match="there is no such file; .*; run the tokenizer stage"):
+    with pytest.raises(RecipeError, match="loading tokenizer .*: no file .*; correct the path"):
         TextTokenizer.load(tmp_path)
     whole = (built_room.folder / "tokenizer" / "tokenizer.json").read_text()
     (tmp_path / "tokenizer.json").write_text(whole[:100])
-    with pytest.raises(ArtifactError, match="no Hugging Face tokenizer"):
+    with pytest.raises(RecipeError, match="no Hugging Face tokenizer"):
         TextTokenizer.load(tmp_path)
     (tmp_path / "tokenizer.json").write_text(whole.replace("<|answer|>", "<|final|>"))
-    with pytest.raises(ArtifactError, match="their ids are 0 to 5"):
-        TextTokenizer.load(tmp_path)
+    assert not TextTokenizer.load(tmp_path).is_ours
+    with pytest.raises(ArtifactError, match="have ids 0 to 5"):
+        TextTokenizer.load_ours(tmp_path)

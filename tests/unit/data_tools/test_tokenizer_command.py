@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools.disk.publish import work_folder, workplace
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.launch.cli import main
 
 ROWS = [

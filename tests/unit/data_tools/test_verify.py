@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter, bin_file
+from frontload.data_tools.packing.rows import describe_file
 from frontload.data_tools.proof.blend import union_tokens, verify_blend
 from frontload.data_tools.proof.checks import Check
 from frontload.data_tools.proof.pack import verify_pack
 from frontload.data_tools.proof.prefix import prove_index_folder
 from frontload.data_tools.shown.explain import SourceFolders, explain_sample
-from frontload.recipes.artifact import index_prefix
+from frontload.recipes.artifact import index_prefix, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Blend, Pack, Window
 from tests.unit.data_tools.room import Room
@@ -203,6 +205,13 @@ def rewrite_mask(folder: Path, change: Callable[[np.ndarray], None]) -> None:
             writer.add_document(row, parts)
 
 
+def sign(folder: Path) -> None:
+    """States the digests of the files as they are, as if they had been written so."""
+    pack = read_json(folder / "pack.json")
+    pack["files"] = {name: describe_file(folder / name) for name in pack["files"]}
+    write_json(folder / "pack.json", pack)
+
+
 def test_a_changed_pack_is_caught(pack: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pack"
     shutil.copytree(pack, folder)
@@ -211,11 +220,18 @@ def test_a_changed_pack_is_caught(pack: Path, tmp_path: Path) -> None:
         mask[1] = 1
 
     rewrite_mask(folder, unmask_a_question)
-    assert wrong(verify_pack(folder)) == ["loss tokens", "loss on the response only, by position"]
+    assert wrong(verify_pack(folder)) == ["loss_mask loss_mask.bin has the sha256 of its manifest"]
+    sign(folder)
+    assert wrong(verify_pack(folder)) == [
+        "loss tokens",
+        "targets begin behind the prompt",
+        "targets end with the end of a turn",
+    ]
     shutil.copytree(pack, folder, dirs_exist_ok=True)
     order = np.load(folder / "order.npy")
     order[1] = order[0]
     np.save(folder / "order.npy", order)
+    sign(folder)
     assert wrong(verify_pack(folder)) == ["no row twice in an epoch", "order is the seeded one"]
 
 

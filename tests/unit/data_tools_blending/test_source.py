@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.blending import source as reading
 from frontload.data_tools.blending.source import read_source
+from frontload.data_tools.disk import indexed as reading
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.data_tools_blending.small import write_source
@@ -63,7 +63,7 @@ def remove(suffix: str) -> Callable[[Path], None]:
         (cut(".idx", -8), "base.idx at byte 18: 40 sequences and 41 document indices"),
         (cut(".bin", -2), "base.bin at byte"),
         (put(0, "<B", 0), "base.idx at byte 0: magic"),
-        (put(9, "<Q", 2), "at byte 0: magic .* version 2"),
+        (put(9, "<Q", 2), "at byte 9: version 2"),
         (put(17, "<B", 9), "at byte 17: dtype code 9"),
         (put(34 + 4 * 11, "<i", -5), f"at byte {34 + 4 * 11}: length -5"),
         (put(34 + 4 * 11, "<i", 5), f"at byte {POINTERS + 8 * 12}: pointer .* of sequence 12"),
@@ -92,6 +92,6 @@ def test_more_documents_than_an_order_can_number_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix = write_source(tmp_path / "base", N)
-    monkeypatch.setattr(reading, "MAX_DOCUMENTS", N - 1)
+    monkeypatch.setattr("frontload.data_tools.blending.source.MAX_DOCUMENTS", N - 1)
     with pytest.raises(RecipeError, match="40 documents; .* several indexes"):
         read_source("base", prefix)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from frontload.data_tools.curation.adapters import ADAPTERS, Rules
-from frontload.data_tools.text.example import Drop, Example, Origin, row_object
+from frontload.data_tools.text.example import Drop, Example, Origin, row_object, split_think
 from frontload.data_tools.text.turns import split_turns
 
 RULES = Rules(domain="math", text_field="text", unsplit="drop", truncated="keep")
@@ -199,3 +199,46 @@ def test_text_rows_are_base_text(adapter: str) -> None:
 
 def test_plain_text_reads_the_field_that_the_recipe_names() -> None:
     assert kept("plain_text", {"body": "words"}, text_field="body")["text"] == "words"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "a", "text": "some text"},
+        {"id": "b", "question": "q", "trace": "t", "answer": "a", "family": "f", "domain": "d"},
+        {"id": "c", "question": "q", "answer": "a", "source": "s0", "file": "f0", "row": 3},
+        {
+            "id": "d",
+            "messages": [
+                {"role": "user", "content": "q"},
+                {"role": "assistant", "content": "a", "reasoning_content": "t"},
+            ],
+        },
+    ],
+)
+def test_rows_of_this_project_stay_as_they_are_with_their_first_origin(row: dict) -> None:
+    assert kept("rows", row) == row
+    example = convert("rows", row, domain="")
+    assert isinstance(example, Example)
+    assert (example.domain, example.family) == (
+        row.get("domain", "base"),
+        row.get("family", "base"),
+    )
+    if "text" not in row:
+        trace = "t" if row["id"] in "bd" else ""
+        assert split_think(example.turns[1].text) == (trace, "a")
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"text": " "}, "empty text"),
+        ({"question": " ", "answer": "a"}, "empty question"),
+        ({"question": "q", "trace": "t", "answer": " "}, "empty answer"),
+        ({"question": "q", "trace": None, "answer": "a"}, "question, trace and answer are not all"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, "it does not begin with the user"),
+        ({"body": "x"}, "no field text"),
+    ],
+)
+def test_rows_of_this_project_that_say_nothing_are_dropped(row: dict, told: str) -> None:
+    assert reason("rows", row).startswith(told)

@@ -9,8 +9,8 @@ import pytest
 
 from frontload.data_tools.curation import measure, run
 from frontload.data_tools.disk.files import read_json
-from frontload.data_tools.document import BaseText, read_rows
-from frontload.data_tools.packing.messages import read_messages
+from frontload.data_tools.text.document import BaseText, read_documents
+from frontload.data_tools.text.messages import read_messages
 from tests.unit.data_tools_curation.workbench import Workbench, folder_bytes, read_jsonl
 
 PAPER = """
@@ -266,11 +266,11 @@ def test_answers_a_question_and_summed_turns(bench: Workbench) -> None:
 
 
 def test_every_kind_of_row_is_read_by_those_who_come_next(bench: Workbench) -> None:
-    """Conversations by the packer of SFT rows; texts and text copies by `document.read_rows`."""
+    """Conversations by the packer of SFT rows; texts and copies by `read_documents`."""
     write_paper_files(bench)
     out = bench.curate(PAPER, more=("sets.lmq.text_copy=true",))
     rows = read_jsonl(out / "lmq.jsonl")
-    texts = list(read_rows(out / "lmq.text.jsonl"))
+    texts = list(read_documents(out / "lmq.text.jsonl"))
     assert len(texts) == len(rows)
     kinds = set()
     for row, text in zip(rows, texts, strict=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.tokenizer import train_byte_pairs
+from frontload.data_tools.text.train_tokenizer import train_byte_pairs
 from tests.unit.data_command import run_data_command
 from tests.unit.data_tools_preprocess.files import (
     documents,

@@ -13,7 +13,7 @@ from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.request import Shard, manifest_file
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.shown.provenance import Trail, origins
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.launch.cli import main
 from frontload.recipes.errors import ArtifactError, FrontloadError
 from tests.unit.data_tools_preprocess.files import request_for
@@ -28,7 +28,7 @@ def shard(
     """A manifest, and what reads it: each has to end well or with a message."""
     request = replace(request_for(corpus, tmp_path / "P", foreign), shard=Shard(number=1, of=1))
     preprocess(request)
-    prefix, tokenizer = request.prefix, AnyTokenizer.load(foreign)
+    prefix, tokenizer = request.prefix, TextTokenizer.load(foreign)
     return manifest_file(prefix), {
         "preprocess": lambda: preprocess(request),
         "merge": lambda: merge([prefix], output_prefix=tmp_path / "M"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from frontload.data_tools.preprocess.run import LONG_CHARACTERS, preprocess
 from frontload.data_tools.preprocess.vocabulary import SLICE_CHARACTERS, SLICE_TEXTS, in_slices
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from tests.unit.data_tools_preprocess.files import documents, request_for, write_texts
 
 
@@ -19,13 +19,13 @@ def test_a_row_of_megabytes_is_compared_in_part(
     foreign: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of 15 MB took 2 GiB: `tokenizers` takes 130 bytes for one of text."""
-    right, asked = AnyTokenizer.encode_batch, []
+    right, asked = TextTokenizer.encode_batch, []
 
-    def counted(self: AnyTokenizer, texts: Sequence[str]) -> list[list[int]]:
+    def counted(self: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
         asked.append(sum(map(len, texts)))
         return right(self, texts)
 
-    monkeypatch.setattr(AnyTokenizer, "encode_batch", counted)
+    monkeypatch.setattr(TextTokenizer, "encode_batch", counted)
     tokenizer = tmp_path / "t.json"  # one that no test has loaded yet
     shutil.copy(foreign, tokenizer)
     texts = ["the data " * 100_000, *["the model " * 9_000] * 20, *documents(50)]

@@ -22,7 +22,7 @@ from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.preprocess.unit import Receipt
 from frontload.data_tools.proof.checks import wrong
 from frontload.data_tools.proof.prefix import prove_prefix
-from frontload.data_tools.tokenizer import END, TextTokenizer
+from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.recipes.errors import RecipeError
 from tests.unit.data_tools_preprocess.files import (
     EOD,

@@ -67,7 +67,7 @@ def test_bad_rows_are_counted_by_reason_and_kept_when_asked(
         part_bytes=20_000,
     )
     manifest = preprocess(request)
-    assert manifest["dropped"] == {str(reason): 1 for reason in sorted(Reason)}
+    assert manifest["dropped"] == {str(reason): 1 for reason in sorted(BAD_LINES)}
     assert manifest["num_documents"] == len(texts)
     rejects = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
     lines = file.read_bytes().split(b"\n")
@@ -130,7 +130,7 @@ REFUSED = [
     (["--rejects", "a.parquet"], "holds no rejects.*earlier run"),
     (["--rejects", "P.bin"], "--rejects P.bin: a file that this command writes"),
     (["--rejects", "folder"], "--rejects folder: a folder"),
-    (["--tokenizer", "nowhere.json"], "--tokenizer nowhere.json: no file"),
+    (["--tokenizer", "nowhere.json"], "loading tokenizer nowhere.json: no file"),
     (["--tokenizer", "no_unknown.json"], "no_unknown.json: a text that it cannot encode"),
     (
         ["--tokenizer", "no_unknown.json", "--input", "a.jsonl", "b.jsonl", "--workers", "2"],

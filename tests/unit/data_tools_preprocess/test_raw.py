@@ -38,7 +38,7 @@ def test_inputs_are_in_the_order_given_and_a_globs_own_sorted(tmp_path: Path) ->
         (["nowhere.jsonl"], "there is no such file"),
         (["no*.jsonl"], "no file; every pattern names at least one file"),
         (["fold*"], "only folders such as .*folder"),
-        (["a.txt"], "a name that ends in '.txt'; the suffix tells the format"),
+        (["a.csv"], "a name that ends in '.csv'; the suffix tells the format"),
         (["bare"], "a name with no suffix"),
         (["pipe.jsonl"], "no plain file"),
     ],
@@ -47,7 +47,7 @@ def test_inputs_that_cannot_be_read_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patterns: list[str], told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("a.jsonl", "a.txt", "bare"):
+    for name in ("a.jsonl", "a.csv", "bare"):
         Path(name).write_bytes(b"")
     Path("link.jsonl").symlink_to("a.jsonl")
     Path("folder").mkdir()

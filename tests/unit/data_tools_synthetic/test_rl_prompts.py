@@ -5,10 +5,10 @@ from collections import Counter
 
 import pytest
 
-from frontload.data_tools.document import BaseText, Conversation
 from frontload.data_tools.synthetic.families import FAMILIES, verify
 from frontload.data_tools.synthetic.problem import is_heldout
 from frontload.data_tools.synthetic.rl_prompts import prompt_counts, write_prompts
+from frontload.data_tools.text.document import BaseText, Conversation
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import RlPrompts
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from frontload.data_tools.document import Conversation
-from frontload.data_tools.render import encode_rows
 from frontload.data_tools.synthetic.families import FAMILIES, generate
 from frontload.data_tools.synthetic.problem import random_stream
-from frontload.data_tools.tokenizer import ANSWER, END, TextTokenizer, corpus_texts, train_words
+from frontload.data_tools.text.document import Conversation
+from frontload.data_tools.text.render import encode_rows
+from frontload.data_tools.text.tokenizer import ANSWER, END, TextTokenizer
+from frontload.data_tools.text.train_tokenizer import corpus_texts, train_words
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Evaluate
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.report.origins import Origin
 from frontload.eval.stages import evaluate_model
 from frontload.recipes.schema import Tabulate

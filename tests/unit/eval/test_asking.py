@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frontload.data_tools.render import encode_rows
 from frontload.data_tools.synthetic.problem import random_stream
-from frontload.data_tools.tokenizer import END, TextTokenizer
+from frontload.data_tools.text.render import encode_rows
+from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.eval.asking.generation import answer_items
 from frontload.eval.asking.heldout import score_heldout
 from frontload.eval.results import GeneratedResult

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools.tokenizer import TextTokenizer
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.results import read_results
 from frontload.eval.stages import evaluate_model
 from frontload.eval.statistics.score import rescore

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from frontload.data_tools.document import Conversation
-from frontload.data_tools.render import encode_few_shot_prompt
-from frontload.data_tools.tokenizer import END, TextTokenizer, corpus_texts, train_byte_pairs
+from frontload.data_tools.text.document import Conversation
+from frontload.data_tools.text.render import encode_few_shot_prompt
+from frontload.data_tools.text.tokenizer import END, TextTokenizer
+from frontload.data_tools.text.train_tokenizer import corpus_texts, train_byte_pairs
 from frontload.eval.asking.harness import run_base_suite
 from frontload.eval.asking.lm_eval_model import FrontloadLM
 from frontload.eval.asking.prompts import few_shot_prompt

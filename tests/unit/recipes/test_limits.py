@@ -7,7 +7,7 @@ import pytest
 
 from frontload.data_tools import own_items
 from frontload.data_tools.synthetic import families, items
-from frontload.data_tools.tokenizer import SPECIAL_TOKENS
+from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS
 from frontload.launch.study.settle import settle
 from frontload.recipes.artifact import FAMILIES
 from frontload.recipes.errors import RecipeError

@@ -1,4 +1,4 @@
-"""The study's tokenizer: trained with `tokenizers`, six special tokens with fixed ids."""
+"""Trains a study's tokenizer with `tokenizers`: a closed vocabulary of words, or byte-level BPE."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,93 +8,17 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as LibraryTokenizer
 
-from frontload.data_tools.document import read_rows, training_texts
-from frontload.recipes.artifact import tokenizer_file
-from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.data_tools.text.document import read_documents, training_texts
+from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS, UNKNOWN, TextTokenizer
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Tokenizer
 
-PAD, END, USER, ASSISTANT, ANSWER, UNKNOWN = range(6)
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """What a token never reaches beyond: words with the space before them, single digits. GPT-4's
 pattern with one digit instead of three, which is Qwen2's; gigatoken has a fast path for it."""
-SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|answer|>", "<|unk|>")
-
-
-class TextTokenizer:
-    """Text to token ids and back, over one trained tokenizer file.
-
-    Loading is by `load`; `encode` and `encode_batch` never add tokens of their own. Texts of known
-    words, one space apart, are looked up here: the same ids, eight times faster than the library.
-    """
-
-    def __init__(self, library: LibraryTokenizer) -> None:
-        self._library = library
-        self.vocab_size = library.get_vocab_size()
-        is_word_level = isinstance(library.model, models.WordLevel)
-        self._word_ids: dict[str, int] = library.get_vocab() if is_word_level else {}
-
-    @classmethod
-    def load(cls, path: Path) -> "TextTokenizer":
-        """Loads a tokenizer file, or the `tokenizer.json` of a folder.
-
-        Raises: ArtifactError when it is missing, unreadable, or lacks our six special tokens.
-        """
-        file = tokenizer_file(path) if path.is_dir() else path
-        if not file.is_file():
-            raise ArtifactError(
-                f"loading tokenizer {file}",
-                found="there is no such file",
-                rule="a tokenizer is a tokenizer.json written by the stage `tokenizer`",
-                do="run the tokenizer stage, or correct the path",
-            )
-        try:
-            library = LibraryTokenizer.from_file(str(file))
-        except Exception as error:  # the library raises bare Exception for a bad file
-            raise ArtifactError(
-                f"loading tokenizer {file}",
-                found=f"no Hugging Face tokenizer ({error})",
-                rule="a tokenizer is a tokenizer.json written by the stage `tokenizer`",
-                do="delete it and run the tokenizer stage again",
-            ) from error
-        found = [library.token_to_id(token) for token in SPECIAL_TOKENS]
-        if found != list(range(len(SPECIAL_TOKENS))):
-            raise ArtifactError(
-                f"loading tokenizer {file}",
-                found=f"special tokens {', '.join(SPECIAL_TOKENS)} with ids {found}",
-                rule="their ids are 0 to 5, which the chat template and the masks rely on",
-                do="use a tokenizer trained by the stage `tokenizer`",
-            )
-        return cls(library)
-
-    def encode(self, text: str) -> list[int]:
-        known = self._known_words(text) if self._word_ids else None
-        if known is not None:
-            return known
-        return self._library.encode(text, add_special_tokens=False).ids
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        if self._word_ids:
-            return [self.encode(text) for text in texts]
-        encodings = self._library.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
-
-    def _known_words(self, text: str) -> list[int] | None:
-        """The ids, when every word between single spaces is in the vocabulary; else None."""
-        stripped = text.strip(" ")
-        if not stripped:
-            return []
-        ids = [self._word_ids.get(word, -1) for word in stripped.split(" ")]
-        return None if -1 in ids else ids
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids, special tokens written out."""
-        return self._library.decode(list(ids), skip_special_tokens=False)
-
-    def to_json(self) -> str:
-        return self._library.to_str(pretty=True) + "\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +49,7 @@ def train(recipe: Tokenizer, files: Sequence[Path]) -> TrainedTokenizer:
 def corpus_texts(files: Sequence[Path]) -> Iterator[str]:
     """Every training text of the corpus files, in order."""
     for file in files:
-        for row in read_rows(file):
+        for row in read_documents(file):
             yield from training_texts(row)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from frontload.data_tools.disk.files import replacing
 from frontload.data_tools.disk.seeds import permutation
-from frontload.data_tools.document import Conversation, row_line
-from frontload.data_tools.render import generation_prompt
+from frontload.data_tools.text.document import Conversation, row_line
+from frontload.data_tools.text.render import generation_prompt
 
 BENCHMARK = "own"
 CATEGORY = "math"

@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,9 +17,8 @@ import jinja2.ext
 import jinja2.sandbox
 
 import frontload.recipes.schema
-from frontload.data_tools.packing.messages import ASSISTANT, USER, Message
-from frontload.data_tools.text.any_tokenizer import AnyTokenizer
-from frontload.data_tools.tokenizer import SPECIAL_TOKENS
+from frontload.data_tools.text.messages import ASSISTANT, USER, Message
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 
 REWRITES = "the template renders a turn in another way when more turns follow"
@@ -58,10 +58,19 @@ class ChatTemplate:
         """The conversation piece by piece, or the reason why this template cannot say it."""
         turns = messages if self.has_reasoning else [_with_think(turn) for turn in messages]
         try:
-            whole = self._render(turns, is_prompt=False)
+            whole = self.render(turns, is_prompt=False)
             return self._cut(whole, turns)
         except jinja2.TemplateError as error:
             return f"the template refuses it: {str(error)[:80]}"
+
+    def text(self, messages: Sequence[Message]) -> str | None:
+        """The whole conversation; None where the template refuses it, or leaves a turn out."""
+        turns = messages if self.has_reasoning else [_with_think(turn) for turn in messages]
+        try:
+            whole = self.render(turns, is_prompt=False)
+        except jinja2.TemplateError:
+            return None
+        return whole if all(_holds(whole, turn) for turn in turns) else None
 
     def prompt(self, messages: Sequence[tuple[str, str]]) -> str | None:
         """What a model is given before it answers (role, text) messages; None if that is not all.
@@ -70,7 +79,7 @@ class ChatTemplate:
         """
         turns: list[Message] = [{"role": role, "content": text} for role, text in messages]
         try:
-            text = self._render(turns, is_prompt=True)
+            text = self.render(turns, is_prompt=True)
         except jinja2.TemplateError:
             return None
         return text if all(_holds(text, turn) for turn in turns) else None
@@ -83,9 +92,9 @@ class ChatTemplate:
                 return f"the template leaves out a turn of role {turn['role']}, or alters it"
             if turn["role"] != ASSISTANT:
                 continue
-            before = self._render(turns[:number], is_prompt=True)
+            before = self.render(turns[:number], is_prompt=True)
             is_last = number + 1 == len(turns)
-            after = whole if is_last else self._render(turns[: number + 1], is_prompt=False)
+            after = whole if is_last else self.render(turns[: number + 1], is_prompt=False)
             if not whole.startswith(after) or not after.startswith(before):
                 return REWRITES
             end = len(after.rstrip()) if after[len(before) :].strip() else len(after)
@@ -96,7 +105,8 @@ class ChatTemplate:
             pieces.append(Piece(text=whole[at:], is_target=False))
         return pieces
 
-    def _render(self, messages: Sequence[Message], *, is_prompt: bool) -> str:
+    def render(self, messages: Sequence[Message], *, is_prompt: bool = False) -> str:
+        """The text of messages as the template writes it, for an answer to follow or not."""
         return self._template.render(
             messages=messages, add_generation_prompt=is_prompt, **self._named_tokens
         )
@@ -108,12 +118,19 @@ class ChatTemplate:
             {"role": ASSISTANT, "content": "answer", "reasoning_content": "reasoning of it"},
         ]
         try:
-            return "reasoning of it" in self._render(turns, is_prompt=False)
+            return "reasoning of it" in self.render(turns, is_prompt=False)
         except jinja2.TemplateError:
             return False
 
 
-def load_template(file: Path | None, tokenizer: AnyTokenizer) -> ChatTemplate:
+@lru_cache(maxsize=1)
+def our_template() -> ChatTemplate:
+    """This project's template, which lies in the recipes room."""
+    file = Path(frontload.recipes.schema.__file__).with_name("chat.jinja")
+    return ChatTemplate(_text(file), named_tokens={}, name=file.name)
+
+
+def load_template(file: Path | None, tokenizer: TextTokenizer) -> ChatTemplate:
     """The template of --template, else this project's for its tokenizers, else the tokenizer's own.
 
     Raises: RecipeError when there is none, or it is no template.
@@ -136,12 +153,8 @@ def load_template(file: Path | None, tokenizer: AnyTokenizer) -> ChatTemplate:
                 do="correct the path, or leave the option out",
             )
         return ChatTemplate(_text(file), named_tokens=tokens, name=file.name)
-    is_ours = all(
-        tokenizer.special_tokens.get(token) == number for number, token in enumerate(SPECIAL_TOKENS)
-    )
-    if is_ours:
-        ours = Path(frontload.recipes.schema.__file__).with_name("chat.jinja")
-        return ChatTemplate(_text(ours), named_tokens=tokens, name=ours.name)
+    if tokenizer.is_ours:
+        return our_template()
     if (folder / "chat_template.jinja").is_file():
         source = _text(folder / "chat_template.jinja")
         return ChatTemplate(source, named_tokens=tokens, name="chat_template.jinja")

@@ -4,14 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from pathlib import Path
 
-import jinja2
 import numpy as np
 
-import frontload.recipes.schema
-from frontload.data_tools.document import Conversation, Row
-from frontload.data_tools.tokenizer import SPECIAL_TOKENS, TextTokenizer
+from frontload.data_tools.text.chat import our_template
+from frontload.data_tools.text.document import Conversation, Row
+from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.errors import RecipeError
 
 
@@ -26,15 +24,6 @@ class Rendered:
     loss_mask_S: np.ndarray
 
 
-@lru_cache(maxsize=1)
-def chat_template() -> jinja2.Template:
-    """The compiled chat template of the recipes room."""
-    # Our own template; those of strangers' tokenizers are rendered in packing/chat.py, sandboxed.
-    file = Path(frontload.recipes.schema.__file__).with_name("chat.jinja")
-    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False)
-    return environment.from_string(file.read_text(encoding="utf-8"))
-
-
 def has_special_token(text: str) -> bool:
     """Whether the text spells one of the special tokens, which would be read as structure."""
     return "<|" in text and any(token in text for token in SPECIAL_TOKENS)
@@ -45,7 +34,7 @@ def _fixed_parts(role: str, *, has_trace: bool = False) -> list[str]:
     """What the template writes around the contents of one message: rendering costs 20 us a row."""
     slot = "\0"
     message = {"role": role, "content": slot, "reasoning_content": slot if has_trace else ""}
-    return chat_template().render(messages=[message]).split(slot)
+    return our_template().render([message]).split(slot)
 
 
 def base_text(text: str, *, append_eod: bool = True) -> str:

@@ -1,0 +1,90 @@
+"""What is encoded of a row: one field, or a conversation as a chat template writes it."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.raw.parse import Reason, take_text
+from frontload.data_tools.text.chat import ChatTemplate, load_template
+from frontload.data_tools.text.messages import read_messages
+from frontload.data_tools.text.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRule:
+    """Where the text of a row is: plain values, which a worker process is handed."""
+
+    key: str  # the field that holds it
+    chat: Path | None = None  # instead: the tokenizer whose chat template writes conversations
+    end: str = ""  # the token that ends a document, where documents are given one
+
+
+class FieldText:
+    """The text of one field. `take` is the quick way: no text, or an error, is looked at again."""
+
+    def __init__(self, name: str) -> None:
+        self.take: Callable[[Any], Any] = itemgetter(name)
+        self.columns: tuple[str, ...] | None = (name,)
+        self._name = name
+
+    def look_again(self, row: dict[str, Any]) -> str | Reason:
+        """The text, or why there is none."""
+        return take_text(row, self._name)
+
+    def cell(self, row: dict[str, Any]) -> object:
+        """What is shown of a table's row that has no text."""
+        return row[self._name]
+
+
+class ChatText:
+    """A conversation as its template writes it, or the text of a row that is none.
+
+    The end of its last turn is left out where documents are given an end, as every end takes the
+    space before it.
+    """
+
+    def __init__(self, template: ChatTemplate, special: tuple[str, ...], *, end: str) -> None:
+        self.columns = None  # all of them: a row is a conversation by what fields it has
+        self.template, self._end = template, end
+        self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
+
+    def take(self, row: dict[str, Any]) -> str | Reason:
+        """The text, or why there is none."""
+        if row.get("text") is not None and row.get("messages") is None:
+            text = take_text(row, "text")
+            if isinstance(text, Reason):
+                return text
+            if self._special.search(text):
+                return Reason.SPECIAL_TOKEN
+            return text.rstrip() if self._end else text
+        messages = read_messages(row)
+        if isinstance(messages, str):
+            return Reason.NO_CONVERSATION
+        if any(self._special.search(text) for turn in messages for text in turn.values()):
+            return Reason.SPECIAL_TOKEN
+        text = self.template.text(messages)
+        if text is None:
+            return Reason.NO_CONVERSATION
+        return text.rstrip().removesuffix(self._end).rstrip() if self._end else text
+
+    look_again = take
+
+    def cell(self, row: dict[str, Any]) -> object:
+        """What is shown of a table's row that has no text."""
+        return row
+
+
+@lru_cache(maxsize=2)
+def row_text(rule: TextRule) -> FieldText | ChatText:
+    """What a rule takes of rows; made once a process.
+
+    Raises: RecipeError when the tokenizer has no chat template.
+    """
+    if rule.chat is None:
+        return FieldText(rule.key)
+    loaded = TextTokenizer.load(rule.chat)
+    return ChatText(load_template(None, loaded), tuple(loaded.special_tokens), end=rule.end)
