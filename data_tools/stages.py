@@ -17,6 +17,7 @@ from frontload.data_tools.corpus.listing import check_read, set_files, text_file
 from frontload.data_tools.corpus.mix import make_mix, mix_file
 from frontload.data_tools.disk.files import read_json, replacing
 from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file
+from frontload.data_tools.disk.publish import new_folder
 from frontload.data_tools.packing.build import PackRequest, build_pack
 from frontload.data_tools.packing.rows import FILES as PACK_FILES
 from frontload.data_tools.preprocess.request import PreprocessRequest
@@ -182,6 +183,7 @@ def index(recipe: Index, inputs: Inputs, work: Workspace) -> None:
                 workers=max(1, work.placement.workers),
                 max_bad_rate=MAX_BAD_RATE,
             )
+        _forget_other_inputs(work.scratch, asked.inputs)
         manifest = preprocess(asked)
         check_read(inputs["documents"], recipe.source, manifest)
         tokens = IndexedReader(made)
@@ -195,6 +197,16 @@ def index(recipe: Index, inputs: Inputs, work: Workspace) -> None:
         write_json(counts, facts)
     ends = index_prefix(work.path)
     _move([bin_file(made), idx_file(made)], [bin_file(ends), idx_file(ends)])
+
+
+def _forget_other_inputs(scratch: Path, files: Sequence[str | Path]) -> None:
+    """Deletes what a killed run left where an input was made again since."""
+    states = [(str(file), os.stat(file)) for file in files]
+    state = [[name, found.st_size, found.st_mtime_ns] for name, found in states]
+    noted = scratch / "inputs.json"
+    if noted.is_file() and read_json(noted) != state:
+        new_folder(scratch)
+    write_json(noted, state)
 
 
 def _count_id(tokens: np.ndarray, number: int) -> int:

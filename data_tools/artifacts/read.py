@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools.disk.files import read_array, read_json
-from frontload.data_tools.disk.indexed import bin_file, idx_file
+from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError
 
@@ -78,10 +78,6 @@ def _not_a_ledger(file: Path, found: str) -> ArtifactError:
 def prefix_of(index: Path) -> Path:
     """The prefix of an index: of the pair in an artifact's folder, or the prefix itself."""
     return index_prefix(index) if index.is_dir() else index
-
-
-def manifest_file(prefix: Path) -> Path:
-    return prefix.with_name(prefix.name + ".manifest.json")
 
 
 def as_prefix(path: Path) -> Path | None:

@@ -55,6 +55,10 @@ def idx_file(prefix: Path) -> Path:
     return prefix.with_name(prefix.name + ".idx")
 
 
+def manifest_file(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".manifest.json")
+
+
 def token_dtype(vocab_size: int) -> np.dtype:
     """The smallest dtype that Megatron picks for a vocabulary."""
     return np.dtype(np.uint16 if vocab_size < LARGEST_UINT16_VOCAB else np.int32)

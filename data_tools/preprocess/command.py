@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.indexed import manifest_file
 from frontload.data_tools.disk.publish import check_place
 from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import progress_for
@@ -14,7 +15,6 @@ from frontload.data_tools.preprocess.request import (
     EncoderChoice,
     PreprocessRequest,
     SpecialText,
-    manifest_file,
     parse_shard,
 )
 from frontload.data_tools.preprocess.run import preprocess

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools.disk.files import read_object
-from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file
+from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import check_place, clear, disk_told, work_folder, workplace
 from frontload.data_tools.preprocess.publish import (
     MANIFEST,
@@ -19,7 +19,6 @@ from frontload.data_tools.preprocess.publish import (
     digests_of_file,
     publish,
 )
-from frontload.data_tools.preprocess.request import manifest_file
 from frontload.data_tools.preprocess.work import enter_plan, find_published
 from frontload.recipes.errors import ArtifactError, RecipeError
 

@@ -19,10 +19,9 @@ import xxhash
 
 from frontload.data_tools.disk.digests import BlockDigests
 from frontload.data_tools.disk.files import Shape, replacing
-from frontload.data_tools.disk.indexed import bin_file, idx_file, write_flat_index
+from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file, write_flat_index
 from frontload.data_tools.disk.publish import disk_told, publish_files, work_folder
 from frontload.data_tools.preprocess.plan import Plan
-from frontload.data_tools.preprocess.request import manifest_file
 from frontload.data_tools.preprocess.unit import Receipt, unit_file
 from frontload.recipes.artifact import write_json
 

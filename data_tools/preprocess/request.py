@@ -89,10 +89,6 @@ def parse_shard(text: str) -> Shard:
     )
 
 
-def manifest_file(prefix: Path) -> Path:
-    return prefix.with_name(prefix.name + ".manifest.json")
-
-
 def check_request(request: PreprocessRequest) -> None:
     """Refuses numbers and folders that cannot work.
 

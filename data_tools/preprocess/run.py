@@ -9,7 +9,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.disk.indexed import bin_file, idx_file
+from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import clear, disk_told, work_folder, workplace
 from frontload.data_tools.preprocess.added import doubtful_spellings, refused_spellings
 from frontload.data_tools.preprocess.crew import Crew
@@ -31,7 +31,6 @@ from frontload.data_tools.preprocess.request import (
     PreprocessRequest,
     SpecialText,
     check_request,
-    manifest_file,
 )
 from frontload.data_tools.preprocess.unit import (
     Receipt,

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json, read_object
-from frontload.data_tools.disk.indexed import bin_file, idx_file
+from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import check_there, clear, disk_told
 from frontload.data_tools.preprocess.plan import Plan
 from frontload.data_tools.preprocess.publish import MANIFEST
-from frontload.data_tools.preprocess.request import manifest_file
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 

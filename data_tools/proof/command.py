@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from frontload.data_tools.artifacts.kind import KIND_OF_FILE, earlier_phases, find_indexes, kind_of
-from frontload.data_tools.artifacts.read import as_prefix, manifest_file, phase_folders, prefix_of
+from frontload.data_tools.artifacts.read import as_prefix, phase_folders, prefix_of
 from frontload.data_tools.disk.files import read_json
+from frontload.data_tools.disk.indexed import manifest_file
 from frontload.data_tools.proof.blend import verify_blend
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, wrong

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.artifacts.read import manifest_file
 from frontload.data_tools.disk.files import read_json
-from frontload.data_tools.disk.indexed import bin_file, idx_file
+from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file
 from frontload.data_tools.proof.bytes_of import FileDigest, TokenLook, prove_bytes
 from frontload.data_tools.proof.checks import Check, check, equal, wrong
 from frontload.data_tools.proof.pair import Stated, prove_index

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from frontload.data_tools.artifacts.kind import find_indexes, kind_of
-from frontload.data_tools.artifacts.read import as_prefix, manifest_file, phase_folders
+from frontload.data_tools.artifacts.read import as_prefix, phase_folders
 from frontload.data_tools.disk.files import read_array, read_json
-from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.disk.indexed import IndexedReader, manifest_file
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.shown.explain import explain_sample, sources_in_store
 from frontload.data_tools.shown.provenance import Trail, origins

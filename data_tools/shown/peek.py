@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import Console
 
 from frontload.data_tools.artifacts.kind import find_indexes, kind_of
-from frontload.data_tools.artifacts.read import as_prefix, manifest_file, prefix_of
+from frontload.data_tools.artifacts.read import as_prefix, prefix_of
 from frontload.data_tools.curation.describe import shown_composition
 from frontload.data_tools.disk.files import read_array, read_json
-from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.disk.indexed import IndexedReader, manifest_file
 from frontload.data_tools.raw.inputs import FORMAT_OF_SUFFIX, expand_inputs
 from frontload.data_tools.raw.parse import BadRow
 from frontload.data_tools.raw.rows import read_rows

@@ -10,9 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.artifacts.read import manifest_file
 from frontload.data_tools.disk.files import Shape, read_object
-from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.disk.indexed import IndexedReader, manifest_file
 from frontload.data_tools.raw.parse import RawRow, Reason
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.text.document import read_objects

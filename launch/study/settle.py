@@ -1,6 +1,6 @@
 """What a checked study still needs before it is expanded: what only other rooms can check of it.
 
-A layout that fits, a machine that has it, an RL that its trainer takes, the digest of its files.
+A layout that fits, a machine that has it, an RL that its trainer takes, the sizes of its files.
 """
 
 from frontload.launch.study.own_files import pin_own_files

@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 from paired import measure, show
 
-from frontload.data_tools.artifacts.read import manifest_file
-from frontload.data_tools.disk.indexed import IndexedWriter, bin_file, idx_file
+from frontload.data_tools.disk.indexed import IndexedWriter, bin_file, idx_file, manifest_file
 from frontload.data_tools.packing.rows import describe_file
 from frontload.data_tools.proof.checks import wrong
 from frontload.data_tools.proof.prefix import prove_prefix

@@ -1,5 +1,7 @@
 """Stages as the runner calls them: same bytes again, also over a half-filled workspace."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,29 @@ def test_a_killed_stage_ends_with_the_same_bytes(
                 made(f"killed-{stage}-{survived}")
         again = made(f"killed-{stage}-{survived}")
         assert again == clean
+
+
+def test_an_input_that_was_made_again_is_read_again(
+    built_room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bytes at another time: what a killed run left of them is no hindrance."""
+    inputs = inputs_of(built_room, "index")
+    again = built_room.workspace("documents-again").path
+    shutil.copytree(inputs["documents"], again, dirs_exist_ok=True)
+    work = built_room.workspace("index-again")
+
+    def dying(*words: object, **more: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("frontload.data_tools.preprocess.run._Run._publish", dying)
+        with pytest.raises(KeyboardInterrupt):
+            stages.index(Index(append_eod=True), inputs | {"documents": again}, work)
+    assert list(work.scratch.glob("documents.work/unit-*"))
+    os.utime(again / "documents.jsonl", ns=(1, 1))
+    stages.index(Index(append_eod=True), inputs | {"documents": again}, work)
+    for path in (built_room.folder / "index-lmq").iterdir():
+        assert path.read_bytes() == (work.path / path.name).read_bytes()
 
 
 def test_index_counts_documents_and_tokens(built_room: Room) -> None:

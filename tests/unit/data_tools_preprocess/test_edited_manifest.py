@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from frontload.data_tools.blending.build import check_tokenizers
+from frontload.data_tools.disk.indexed import manifest_file
 from frontload.data_tools.preprocess.merge import merge
-from frontload.data_tools.preprocess.request import Shard, manifest_file
+from frontload.data_tools.preprocess.request import Shard
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.shown.provenance import Trail, origins
 from frontload.data_tools.text.tokenizer import TextTokenizer
