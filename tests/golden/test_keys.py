@@ -9,7 +9,10 @@ from pathlib import Path
 from frontload.recipes.study.expand import load_study
 
 GOLDEN = Path(__file__).with_name("keys.txt")
-STUDIES = ("laptop", "own_data", "smoke", "single_gpu", "single_gpu_tiny")
+STUDIES = (
+    *("laptop", "own_data", "smoke", "single_gpu", "single_gpu_tiny"),
+    *("paper_8b", "paper_tiny"),
+)
 
 
 def current() -> str:
