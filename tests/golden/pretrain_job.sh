@@ -98,7 +98,7 @@ on_nodes() {
     shift 2
     exec srun --overlap --export=ALL --job-name="$step_name" --nodes="$count" --ntasks="$count" \
         --ntasks-per-node=1 --nodelist="$list" --cpus-per-task="$cpus" --cpu-bind=none \
-        --kill-on-bad-exit=1 "${container[@]}" \
+        --kill-on-bad-exit=1 --wait=0 "${container[@]}" \
         bash -c "$activate && exec \"\$@\"" frontload "$@"
 }
 
