@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
-from frontload.launch.cluster.slurm import ClusterJob, job_script
+from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script
 from frontload.launch.cluster.slurm_bodies import RAY_PROGRESS, ray_body
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
@@ -55,6 +55,7 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
             needs=needs,
             flags=FLAGS,
         )
+    check_gpus(placement)
     job = ClusterJob(
         name=name,
         folder=folder,

@@ -82,6 +82,20 @@ def slurm_of(placement: Placement) -> Slurm:
     return placement.slurm
 
 
+def check_gpus(placement: Placement) -> None:
+    """Refuses a job that computes on GPUs where the placement names none, so asks Slurm for none.
+
+    Raises: RecipeError for such a placement.
+    """
+    if placement.gpus is None:
+        raise RecipeError(
+            f"placement {placement.name}",
+            found="no `gpus`, for a job that computes on them",
+            rule="Slurm is asked for the GPUs that a placement names: one per rank",
+            do="add e.g. gpus: {kind: h100_sxm, kernel_mfu: 0.33}",
+        )
+
+
 def _gpus_per_node(job: ClusterJob, placement: Placement) -> int:
     """One per rank, where the placement names GPUs and the job computes on them."""
     return placement.ranks_per_node if placement.gpus is not None and job.needs_gpus else 0

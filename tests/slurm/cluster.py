@@ -114,7 +114,7 @@ class SlurmCluster:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self._start("controller", [self.software.daemon("slurmctld"), "-D"])
+        self.start_controller()
         for node in NODES:
             self.start_node(node)
         self.wait_until(lambda: set(self.node_states().values()) == {"idle"}, UP_SECONDS)
@@ -124,6 +124,14 @@ class SlurmCluster:
         if self._guard is not None and self._guard.stdin is not None:
             self._guard.stdin.close()
             self._guard.wait()
+
+    def start_controller(self) -> None:
+        """Starts the controller, which knows again what it knew."""
+        self._start("controller", [self.software.daemon("slurmctld"), "-D"])
+
+    def kill_controller(self) -> None:
+        """Nobody answers commands; jobs run on."""
+        os.kill(self.daemons["controller"], signal.SIGKILL)
 
     def start_node(self, node: str) -> None:
         """Starts the daemon of a node."""

@@ -11,16 +11,22 @@ import signal
 import pytest
 
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.training import END_SECONDS, PHASES, START_SECONDS, TrainingRun, send, write_run
-
-AGENT = ("frontload.launch.torchrun torchrun",)
-RANK = ("-m frontload.launch.cli train",)
+from tests.slurm.training import (
+    AGENT,
+    END_SECONDS,
+    PHASES,
+    RANK,
+    START_SECONDS,
+    TrainingRun,
+    send,
+    write_run,
+)
 
 
 @pytest.fixture(scope="module")
 def alone(slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
     """The run that nothing was done to."""
-    run = write_run(slurm, tmp_path_factory.mktemp("alone"))
+    run = write_run(slurm, tmp_path_factory.mktemp("alone"), every=100)
     (number,) = run.launch()
     slurm.wait_for(
         number, ("COMPLETED",), seconds=START_SECONDS + END_SECONDS, log=run.log_file(number)
@@ -54,7 +60,7 @@ def test_the_warning_before_the_limit_saves_that_step_on_all_ranks(
     run.wait_start(number, 1)
     said = run.log(number)
     assert "the time limit is near" in said
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
     assert not (run.out / "failures").exists()
 
 
@@ -65,7 +71,7 @@ def test_a_job_of_a_higher_partition_takes_the_nodes(slurm: SlurmCluster, run: T
     urgent = slurm.command("sbatch", "--parsable", stdin=script)
     run.wait_start(number, 2)
     assert slurm.job(urgent) == "COMPLETED"
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
 
 
 def test_usr1_to_one_agent_saves_on_all_ranks(slurm: SlurmCluster, run: TrainingRun) -> None:
@@ -74,7 +80,7 @@ def test_usr1_to_one_agent_saves_on_all_ranks(slurm: SlurmCluster, run: Training
     send(slurm.processes("n2", *AGENT), signal.SIGUSR1)
     run.wait_start(number, 3)
     assert "the ranks were asked to stop" in run.log(number)
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
 
 
 def test_a_killed_agent_is_a_failure_and_the_job_comes_back(
@@ -107,7 +113,7 @@ def test_scancel_saves_and_the_job_stays_away(slurm: SlurmCluster, run: Training
     slurm.command("scancel", number)
     log = run.log_file(number)
     slurm.wait_for(number, ("CANCELLED",), seconds=END_SECONDS, log=log)
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
 
 
 def test_a_chain_goes_on_and_ends_with_the_bytes_of_the_undisturbed_run(

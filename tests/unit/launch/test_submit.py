@@ -216,6 +216,7 @@ def test_a_missing_input_is_found_before_the_job_is(
             ("grpo_8b", "--placement", "slurm", "placement.rl.loggers=[console]"),
             "add file, or write hang_seconds: 0",
         ),
+        (("grpo_8b", "--placement", "slurm", "placement.gpus=null"), "add e.g. gpus: {kind:"),
         (("mine.yaml", "--placement", "slurm"), "no such recipe"),
         (("grpo_8b",), "--placement"),
     ],
