@@ -8,7 +8,7 @@ from pathlib import Path
 
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
 from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script
-from frontload.launch.cluster.slurm_bodies import RAY_PROGRESS, ray_body
+from frontload.launch.cluster.slurm_bodies import ray_body
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe
@@ -66,7 +66,6 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
             keeper=_keeper(placement, files),
             max_failures=placement.slurm.max_failures,
         ),
-        progress=RAY_PROGRESS,
     )
     return Rendered(
         script=job_script(job, placement),

@@ -16,6 +16,11 @@ from frontload.recipes.machines.cluster import Slurm
 from frontload.recipes.machines.placement import Placement
 
 POLL_SECONDS = 1
+PROGRESS = (
+    *("*/manifest.json", "work/*/scratch/step-*[0-9]"),  # of training, in a run's folder
+    "checkpoints/latest_checkpointed_iteration.txt",  # of veRL
+)
+"""Published stages and checkpoints: while these are the same, a job that starts got no further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class ClusterJob:
     folder: Path  # logs, metrics and the mark of a finished run; the same for every restart
     environment: Mapping[str, str]
     body: str
-    progress: tuple[str, ...] = ()  # patterns in `folder` of paths that a job that gets on adds to
+    progress: tuple[str, ...] = PROGRESS  # patterns in `folder` of what a job that gets on adds
     is_chained: bool = False  # further jobs wait for this one, so that it does not requeue itself
     needs_gpus: bool = True  # of those that the placement names
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
 from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script
-from frontload.launch.cluster.slurm_bodies import TORCHRUN_PROGRESS, torchrun_body
+from frontload.launch.cluster.slurm_bodies import torchrun_body
 from frontload.launch.run.inputs import Given, check_blends, phases_to_train
 from frontload.megatron_ext.sizing.memory import GIB
 from frontload.megatron_ext.sizing.search import estimate_layout
@@ -67,7 +67,6 @@ def render_train(
                 max_restarts=MAX_RESTARTS,
                 max_failures=placement.slurm.max_failures,
             ),
-            progress=TORCHRUN_PROGRESS,
             is_chained=options.chain > 1,
         )
         return Rendered(

@@ -27,7 +27,7 @@ max_requeues=20
 is_chained=''
 poll_seconds=1
 
-progress=('*/manifest.json' 'work/*/scratch/step-*[0-9]')
+progress=('*/manifest.json' 'work/*/scratch/step-*[0-9]' checkpoints/latest_checkpointed_iteration.txt)
 
 activate='export ACTIVE="yes on $FAKE_NODE"'
 
