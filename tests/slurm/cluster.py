@@ -146,14 +146,18 @@ class SlurmCluster:
             with contextlib.suppress(ProcessLookupError):  # it ended with one of the others
                 os.kill(pid, signal.SIGKILL)
 
-    def processes(self, node: str, *words: str) -> list[int]:
-        """Ids of the processes of jobs on a node whose command line holds all `words`."""
+    def processes(self, node: str, *words: str, program: str = "") -> list[int]:
+        """Ids of the processes of jobs on a node whose command line holds all `words`.
+
+        With `program` only those that run it: the words of an agent stand in its srun's line too.
+        """
         assert self._guard is not None
         return [
             pid
             for pid in below(self._guard.pid)
             if variables_of(pid).get("SLURMD_NODENAME") == node
             and all(word in command_of(pid) for word in words)
+            and Path(command_of(pid).partition(" ")[0]).name.startswith(program)
         ]
 
     def environment(self, **more: str) -> dict[str, str]:

@@ -77,7 +77,7 @@ def test_a_job_of_a_higher_partition_takes_the_nodes(slurm: SlurmCluster, run: T
 def test_usr1_to_one_agent_saves_on_all_ranks(slurm: SlurmCluster, run: TrainingRun) -> None:
     number = run.jobs()[-1]
     run.wait_training(number, start=2)
-    send(slurm.processes("n2", *AGENT), signal.SIGUSR1)
+    send(slurm, "n2", AGENT, signal.SIGUSR1)
     run.wait_start(number, 3)
     assert "the ranks were asked to stop" in run.log(number)
     assert run.is_saved(number), run.log(number)
@@ -88,7 +88,7 @@ def test_a_killed_agent_is_a_failure_and_the_job_comes_back(
 ) -> None:
     number = run.jobs()[-1]
     run.wait_training(number, start=3)
-    send(slurm.processes("n2", *AGENT), signal.SIGKILL)
+    send(slurm, "n2", AGENT, signal.SIGKILL)
     run.wait_start(number, 4)
     assert "the ranks ended with status 137" in run.log(number)
     assert len((run.out / "failures").read_text().splitlines()) == 1
@@ -122,7 +122,7 @@ def test_a_chain_goes_on_and_ends_with_the_bytes_of_the_undisturbed_run(
     """Job 1 of the chain stops at a signal to one rank, of which its agent knows nothing."""
     first, second = run.launch("--chain", "2")
     run.wait_training(first, start=6)
-    send(slurm.processes("n2", *RANK), signal.SIGTERM)
+    send(slurm, "n2", RANK, signal.SIGTERM)
     log = run.log_file(first)
     assert slurm.wait_for(first, ("COMPLETED",), seconds=END_SECONDS, log=log)
     assert "the next job of the chain goes on" in run.log(first)

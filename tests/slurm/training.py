@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,8 +19,7 @@ START_SECONDS = 150.0  # for Slurm and the ranks to begin, on a busy machine
 END_SECONDS = 150.0  # for a run to finish, or to stop
 STOPPED = re.compile(r"was asked to stop at step (\d+)")
 PHASES = ("first", "second")
-AGENT = ("frontload.launch.torchrun torchrun",)
-RANK = ("-m frontload.launch.cli train",)
+AGENT, RANK = "frontload.launch.torchrun torchrun", "-m frontload.launch.cli train"
 """Words of their command lines."""
 
 STEPS = {"first": 640, "second": 60}
@@ -170,7 +170,8 @@ def write_run(
     return TrainingRun(cluster=cluster, folder=folder, words=words)
 
 
-def send(pids: list[int], number: int) -> None:
-    """Sends a signal to each process."""
-    for pid in pids:
-        os.kill(pid, number)
+def send(cluster: SlurmCluster, node: str, what: str, number: signal.Signals) -> None:
+    """Sends a signal to the agent or the rank of a node, to nothing around it."""
+    pids = cluster.processes(node, what, program="python")
+    assert len(pids) == 1, pids
+    os.kill(pids[0], number)

@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +72,9 @@ def _cancel(run: TrainingRun, job: str, _node: str) -> None:
     run.launch()
 
 
-def _signal(what: Sequence[str], number: signal.Signals) -> Callable[[TrainingRun, str, str], None]:
+def _signal(what: str, number: signal.Signals) -> Callable[[TrainingRun, str, str], None]:
     def strike(run: TrainingRun, _job: str, node: str) -> None:
-        send(run.cluster.processes(node, *what), number)
+        send(run.cluster, node, what, number)
 
     return strike
 
