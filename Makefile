@@ -50,7 +50,7 @@ contracts: environment
 # Two workers; a file stays with one of them, so that what its tests share is made once. In the order of
 # the folders: the runs of many processes come first, and what ends a worker's turn is short.
 suite: environment
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs $(SUITE)
 
 # The linters take a core for a minute: beside the tests, not before them.
 check: environment

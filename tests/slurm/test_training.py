@@ -22,6 +22,8 @@ from tests.slurm.training import (
     write_run,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def alone(slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
