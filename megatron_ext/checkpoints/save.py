@@ -26,7 +26,7 @@ from frontload.megatron_ext.checkpoints.table import (
     write_table,
 )
 from frontload.recipes.artifact import write_json
-from frontload.recipes.errors import ArtifactError, StageError
+from frontload.recipes.errors import ArtifactError, DiskFull, StageError
 
 ROOM = "room.probe"  # a file written to learn whether a disk is full
 ROOM_BYTES = 1 << 20
@@ -212,7 +212,8 @@ def _has_room(folder: Path) -> bool:
 def _save_failure(folder: Path, error: BaseException) -> StageError:
     text = f"{error!r} {getattr(error, 'failures', '')}"
     full = "No space left" in text or f"Errno {errno.ENOSPC}" in text or not _has_room(folder)
-    return StageError(
+    kind = DiskFull if full else StageError
+    return kind(
         f"checkpoint {folder}",
         found="the disk is full" if full else f"the save failed: {first_line(error)}",
         rule="a checkpoint is written whole or not at all; the one before is kept",
