@@ -5,7 +5,8 @@
 # make bench   paired timings against the peers, printed as ratios
 # make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
 # make slurm   a real Slurm of two nodes, fetched into .slurm/ by apt, and the tests on it
-# make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones
+# make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones;
+#              SLURM=1: one job on the real Slurm that meets 12
 # make mutants N=60 random changes of a room, and which of them its tests do not notice (ROOM, SEED,
 #              FILES="eval/statistics/score.py ..." for some modules, GOLDEN=1: survivors meet the smoke study)
 # make pages   writes the tables of RESULTS.md and the numbers of README from eval/log; with
@@ -49,7 +50,7 @@ contracts: environment
 # Two workers; a file stays with one of them, so that what its tests share is made once. In the order of
 # the folders: the runs of many processes come first, and what ends a worker's turn is short.
 suite: environment
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(SUITE)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs $(SUITE)
 
 # The linters take a core for a minute: beside the tests, not before them.
 check: environment
@@ -64,10 +65,12 @@ bench: environment
 slurm: environment
 	@$(BIN)/python -m pytest -rs tests/slurm
 
-ROUNDS ?= 20
+ROUNDS ?= $(if $(SLURM),12,20)
+SLURM ?=
 SEED ?= 1
 soak: environment
-	@PYTHONPATH=.imports:. $(BIN)/python -m tests.soak.faults --rounds $(ROUNDS) --seed $(SEED)
+	@PYTHONPATH=.imports:. $(BIN)/python -m $(if $(SLURM),tests.soak.slurm_faults,tests.soak.faults) \
+		--rounds $(ROUNDS) --seed $(SEED)
 
 # SEED: of the first round, drawn and printed when it is not given. Python draws its order of sets anew too.
 SECONDS ?= 600

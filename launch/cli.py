@@ -210,6 +210,7 @@ def _explain(error: OSError) -> FrontloadError | None:
 
 
 def _interrupt(*_: object) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Slurm and torchrun both send it: once is enough
     raise KeyboardInterrupt
 
 

@@ -44,6 +44,10 @@ class StageError(FrontloadError):
     exit_code = 1
 
 
+class DiskFull(StageError):
+    """A stage found no room on the disk of its store: no other stage would. Exit code 1."""
+
+
 class Stopped(FrontloadError):
     """A run was asked to stop, has saved itself and waits to be started again. Exit code 75."""
 

@@ -1,7 +1,7 @@
 """All reasoning families by name: questions, worked answers and exact verification."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from frontload.data_tools.raw.parse import nearest_name
@@ -32,6 +32,15 @@ class Problem:
     level: int
     question: str
     solution: Solution
+
+
+def in_order(shares: Iterable[str]) -> list[str]:
+    """Names of families in the order of `FAMILIES`: a draw does not hang on that of a recipe.
+
+    A key ignores the order in which a mapping was written, so what it names must too.
+    """
+    named = set(shares)
+    return [name for name in FAMILIES if name in named]
 
 
 def families_of(recipe: Synthesis) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from frontload.data_tools.synthetic.families import family_named, generate, level_at
+from frontload.data_tools.synthetic.families import family_named, generate, in_order, level_at
 from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.text.document import Conversation, Row
 from frontload.recipes.errors import RecipeError
@@ -31,13 +31,12 @@ def write_prompts(recipe: RlPrompts) -> Iterator[Conversation]:
             rule="the shares of prompts are not negative and sum to 1",
             do="scale them, or add the missing family",
         )
-    streams = {family: random_stream(recipe.seed, "rl", family) for family in recipe.families}
-    written = dict.fromkeys(recipe.families, 0)
+    families = in_order(recipe.families)
+    streams = {family: random_stream(recipe.seed, "rl", family) for family in families}
+    written = dict.fromkeys(families, 0)
     asked: set[tuple[str, str]] = set()
     for place in range(recipe.num_prompts):
-        family = max(
-            recipe.families, key=lambda one: recipe.families[one] * (place + 1) - written[one]
-        )
+        family = max(families, key=lambda one: recipe.families[one] * (place + 1) - written[one])
         written[family] += 1
         kind = family_named(family)
         for _ in range(MOST_TRIES):

@@ -7,7 +7,13 @@ markers of the chat template, as `composition.json` counts them.
 import random
 from collections.abc import Iterator
 
-from frontload.data_tools.synthetic.families import Problem, family_named, generate, level_at
+from frontload.data_tools.synthetic.families import (
+    Problem,
+    family_named,
+    generate,
+    in_order,
+    level_at,
+)
 from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.synthetic.vocabulary import (
     CLASS_MEMBERS,
@@ -51,13 +57,12 @@ def write_reasoning(recipe: ReasoningWriter, *, name: str, seed: int) -> Iterato
     Raises: RecipeError for shares that do not sum to 1 or an unknown family.
     """
     _check_shares(recipe, name)
-    streams = {family: random_stream(seed, name, family) for family in recipe.families}
-    written = dict.fromkeys(recipe.families, 0)
+    families = in_order(recipe.families)
+    streams = {family: random_stream(seed, name, family) for family in families}
+    written = dict.fromkeys(families, 0)
     total = count = 0
     while total < recipe.tokens:
-        family = max(
-            recipe.families, key=lambda one: recipe.families[one] * (total + 1) - written[one]
-        )
+        family = max(families, key=lambda one: recipe.families[one] * (total + 1) - written[one])
         row = _write_one(recipe, streams[family], family=family, row_id=f"{name}-{count:07d}")
         tokens = conversation_tokens(row)
         written[family] += tokens

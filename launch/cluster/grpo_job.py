@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
-from frontload.launch.cluster.slurm import ClusterJob, job_script, slurm_of
-from frontload.launch.cluster.slurm_bodies import RAY_PROGRESS, ray_body
+from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script, slurm_of
+from frontload.launch.cluster.slurm_bodies import ray_body
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.artifact import exported_model, train_prompts, validation_prompts
 from frontload.recipes.errors import RecipeError
@@ -73,6 +73,7 @@ def ray_job(
     Raises: RecipeError for settings that veRL would run wrongly, or a placement without Slurm.
     """
     settings = verl_settings(recipe, placement, files)
+    check_gpus(placement)
     return ClusterJob(
         name=name,
         folder=folder,
@@ -83,7 +84,6 @@ def ray_job(
             keeper=_keeper(placement, files),
             max_failures=slurm_of(placement).max_failures,
         ),
-        progress=RAY_PROGRESS,
     )
 
 

@@ -16,6 +16,11 @@ from frontload.recipes.machines.cluster import Slurm
 from frontload.recipes.machines.placement import Placement
 
 POLL_SECONDS = 1
+PROGRESS = (
+    *("*/manifest.json", "work/*/scratch/step-*[0-9]"),  # of training, in a run's folder
+    "checkpoints/latest_checkpointed_iteration.txt",  # of veRL
+)
+"""Published stages and checkpoints: while these are the same, a job that starts got no further."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class ClusterJob:
     folder: Path  # logs, metrics and the mark of a finished run; the same for every restart
     environment: Mapping[str, str]
     body: str
-    progress: tuple[str, ...] = ()  # patterns in `folder` of paths that a job that gets on adds to
+    progress: tuple[str, ...] = PROGRESS  # patterns in `folder` of what a job that gets on adds
     is_chained: bool = False  # further jobs wait for this one, so that it does not requeue itself
     needs_gpus: bool = True  # of those that the placement names
 
@@ -80,6 +85,20 @@ def slurm_of(placement: Placement) -> Slurm:
             do="choose a placement with one, e.g. --placement slurm",
         )
     return placement.slurm
+
+
+def check_gpus(placement: Placement) -> None:
+    """Refuses a job that computes on GPUs where the placement names none, so asks Slurm for none.
+
+    Raises: RecipeError for such a placement.
+    """
+    if placement.gpus is None:
+        raise RecipeError(
+            f"placement {placement.name}",
+            found="no `gpus`, for a job that computes on them",
+            rule="Slurm is asked for the GPUs that a placement names: one per rank",
+            do="add e.g. gpus: {kind: h100_sxm, kernel_mfu: 0.33}",
+        )
 
 
 def _gpus_per_node(job: ClusterJob, placement: Placement) -> int:
@@ -195,7 +214,7 @@ on_nodes() {
     shift 2
     exec srun --overlap --export=ALL --job-name="$step_name" --nodes="$count" --ntasks="$count" \
         --ntasks-per-node=1 --nodelist="$list" --cpus-per-task="$cpus" --cpu-bind=none \
-        --kill-on-bad-exit=1 "${container[@]}" \
+        --kill-on-bad-exit=1 --wait=0 "${container[@]}" \
         bash -c "$activate && exec \"\$@\"" frontload "$@"
 }
 

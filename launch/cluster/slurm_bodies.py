@@ -6,10 +6,6 @@ from pathlib import Path
 
 from frontload.launch.cluster.slurm import bash_array
 
-TORCHRUN_PROGRESS = ("*/manifest.json", "work/*/scratch/step-*[0-9]")
-RAY_PROGRESS = ("checkpoints/latest_checkpointed_iteration.txt",)
-"""What a job adds to its folder as it gets on: the `progress` of its ClusterJob."""
-
 
 def ray_body(
     trainer: Sequence[str], checks: Sequence[str], *, keeper: Sequence[str], max_failures: int

@@ -214,7 +214,6 @@ def _script(plan: Plan, store: Store, entry: Entry) -> str:
         folder=folder,
         environment=environment,
         body=body,
-        progress=("work/stage/scratch/step-*[0-9]",),
         needs_gpus=stage.kind in GPU_KINDS,
     )
     return job_script(job, placement)

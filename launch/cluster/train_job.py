@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
-from frontload.launch.cluster.slurm import ClusterJob, job_script
-from frontload.launch.cluster.slurm_bodies import TORCHRUN_PROGRESS, torchrun_body
+from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script
+from frontload.launch.cluster.slurm_bodies import torchrun_body
 from frontload.launch.run.inputs import Given, check_blends, phases_to_train
 from frontload.megatron_ext.sizing.memory import GIB
 from frontload.megatron_ext.sizing.search import estimate_layout
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE
 from frontload.recipes.machines.gpus import find_gpu
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
@@ -66,7 +67,6 @@ def render_train(
                 max_restarts=MAX_RESTARTS,
                 max_failures=placement.slurm.max_failures,
             ),
-            progress=TORCHRUN_PROGRESS,
             is_chained=options.chain > 1,
         )
         return Rendered(
@@ -94,6 +94,8 @@ def _check_machines(
     """Refuses here what every rank would refuse, or die of, at its start."""
     precision = find_precision(recipe.precision)
     found = estimate_layout(recipe.model, recipe, placement=placement, precision=precision)
+    if placement.slurm is not None and placement.kernels == TRANSFORMER_ENGINE:
+        check_gpus(placement)
     if placement.gpus is None:
         return
     gib, kind = found.fullest.total / GIB, find_gpu(placement.gpus.kind)

@@ -16,6 +16,7 @@ from frontload.launch.study.price import HOUR_SECONDS, OWN_TOKENS, Price
 from frontload.launch.study.runner import Summary
 from frontload.launch.tables import make_table, open_console, print_table
 from frontload.launch.words import show_count, show_number, show_seconds
+from frontload.recipes.errors import DiskFull
 from frontload.recipes.stage import Stage
 
 LEAST_WHOLE = 1000.0
@@ -214,7 +215,9 @@ def summary_lines(summary: Summary) -> list[str]:
     if summary.blocked:
         kinds = Counter(stage.kind for stage in summary.blocked)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        lines.append(f"not run, since an input failed: {counts}; the others are finished")
+        is_full = any(isinstance(error, DiskFull) for error in summary.failed.values())
+        why = "the disk is full" if is_full else "an input failed"
+        lines.append(f"not run, since {why}: {counts}; the others are finished")
     return lines
 
 

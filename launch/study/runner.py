@@ -17,7 +17,7 @@ from frontload.launch.study.price import Price
 from frontload.launch.study.provenance import write_provenance
 from frontload.launch.study.registry import STAGES
 from frontload.launch.study.workers import Worker
-from frontload.recipes.errors import FrontloadError, StageError
+from frontload.recipes.errors import DiskFull, FrontloadError, StageError
 from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.stage import Stage
 
@@ -64,7 +64,7 @@ class Summary:
 
     made: tuple[Stage, ...]
     failed: Mapping[str, FrontloadError]  # key -> error, of stages that ran
-    blocked: tuple[Stage, ...]  # not run, since an input failed
+    blocked: tuple[Stage, ...]  # not run, since an input failed or the disk is full
     wall_seconds: float
     cpu_seconds: float  # of the stages, waiting and importing ahead left out
     cores: int
@@ -122,6 +122,7 @@ class _Run:
         self.failed: dict[str, FrontloadError] = {}
         self.blocked: list[Stage] = []
         self.made: list[Stage] = []
+        self.is_disk_full = False
         self.cpu_seconds = self.gpu_seconds = 0.0
         self.workers: list[Worker] = []
 
@@ -130,13 +131,17 @@ class _Run:
         try:
             self.workers = [self._worker(gpu) for gpu in self._seats()]
             while self.ready or self.running:
-                self._hand_out()
+                if not self.is_disk_full:
+                    self._hand_out()
                 if not self.running:
                     break
                 self._listen()
         finally:
             for worker in self.workers:
                 worker.stop()
+        for stage in self.ready:  # the disk is full: nothing was begun any more
+            self.blocked.append(stage)
+            self._block(stage)
         return Summary(
             made=tuple(self.made),
             failed=self.failed,
@@ -240,6 +245,7 @@ class _Run:
         self.gpu_seconds += end.wall_seconds if self._needs_gpu(stage) else 0.0
         if end.error is not None:
             self.failed[stage.key] = end.error
+            self.is_disk_full |= isinstance(end.error, DiskFull)
             self._note_failure(stage, end.error)
             self._block(stage)
         else:

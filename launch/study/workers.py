@@ -28,7 +28,7 @@ from frontload.launch.machine_kind import machine_kind
 from frontload.launch.store import FULL_DISK, Store, Ticket, check_content
 from frontload.launch.study.crew import NO_GPU, VISIBLE
 from frontload.launch.workspace import LiveWorkspace, Report
-from frontload.recipes.errors import FrontloadError, StageError
+from frontload.recipes.errors import DiskFull, FrontloadError, StageError
 
 STOPPED = "T"  # state of a process, proc(5)
 LOCK_WAIT_SECONDS = 20.0  # a killed run's children may need a moment to leave
@@ -202,7 +202,7 @@ def explain_failure(ticket: Ticket, error: Exception, *, store: Store) -> Frontl
     while cause is not None:
         full = isinstance(cause, OSError) and cause.errno in FULL_DISK
         if full or "No space left on device" in str(cause):
-            return StageError(
+            return DiskFull(
                 f"stage {ticket.folder}",
                 found=f"the disk of {store.root} is full ({cause})",
                 rule="an artifact is published only when whole, so nothing of it was",

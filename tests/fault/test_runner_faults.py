@@ -21,6 +21,7 @@ from toy_stages import REGISTRY, diamond, toy  # noqa: E402
 
 from frontload.launch.jobs import Finished, Tick  # noqa: E402
 from frontload.launch.machine_kind import machine_kind  # noqa: E402
+from frontload.launch.shown.show import summary_lines  # noqa: E402
 from frontload.launch.store import Store, Ticket, check_content  # noqa: E402
 from frontload.launch.study import workers  # noqa: E402
 from frontload.launch.study.runner import Settings, Summary, run_stages  # noqa: E402
@@ -398,3 +399,15 @@ def test_a_worker_that_a_signal_stopped_is_ended_in_the_stated_time(
     assert list(summary.failed) == [stages[1].key]
     assert "was stopped by a signal for 1 s, and ended" in summary.failed[stages[1].key].found
     assert {stage.label for stage in summary.made} == {"a", "c", "e"}
+
+
+def test_a_full_disk_ends_the_study_and_is_named_once(tmp_path: Path) -> None:
+    """Nothing more is begun: each stage would end with the same message."""
+    first = toy("a", does="full", size=1)
+    stages = [first, *(toy(f"x{n}", size=n + 2) for n in range(6)), toy("b", size=9, a=first)]
+    summary = run(stages, tmp_path / "store", workers=1)
+    assert list(summary.failed) == [first.key]
+    assert {stage.key for stage in summary.blocked} == {stage.key for stage in stages[1:]}
+    lines = summary_lines(summary)
+    assert sum("is full" in line for line in lines[:-1]) == 1
+    assert lines[-1].startswith("not run, since the disk is full: 7 tokenizer")

@@ -27,7 +27,7 @@ max_requeues=20
 is_chained=''
 poll_seconds=1
 
-progress=('*/manifest.json' 'work/*/scratch/step-*[0-9]')
+progress=('*/manifest.json' 'work/*/scratch/step-*[0-9]' checkpoints/latest_checkpointed_iteration.txt)
 
 activate='export ACTIVE="yes on $FAKE_NODE"'
 
@@ -98,7 +98,7 @@ on_nodes() {
     shift 2
     exec srun --overlap --export=ALL --job-name="$step_name" --nodes="$count" --ntasks="$count" \
         --ntasks-per-node=1 --nodelist="$list" --cpus-per-task="$cpus" --cpu-bind=none \
-        --kill-on-bad-exit=1 "${container[@]}" \
+        --kill-on-bad-exit=1 --wait=0 "${container[@]}" \
         bash -c "$activate && exec \"\$@\"" frontload "$@"
 }
 

@@ -114,7 +114,7 @@ class SlurmCluster:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self._start("controller", [self.software.daemon("slurmctld"), "-D"])
+        self.start_controller()
         for node in NODES:
             self.start_node(node)
         self.wait_until(lambda: set(self.node_states().values()) == {"idle"}, UP_SECONDS)
@@ -124,6 +124,14 @@ class SlurmCluster:
         if self._guard is not None and self._guard.stdin is not None:
             self._guard.stdin.close()
             self._guard.wait()
+
+    def start_controller(self) -> None:
+        """Starts the controller, which knows again what it knew."""
+        self._start("controller", [self.software.daemon("slurmctld"), "-D"])
+
+    def kill_controller(self) -> None:
+        """Nobody answers commands; jobs run on."""
+        os.kill(self.daemons["controller"], signal.SIGKILL)
 
     def start_node(self, node: str) -> None:
         """Starts the daemon of a node."""
@@ -138,14 +146,18 @@ class SlurmCluster:
             with contextlib.suppress(ProcessLookupError):  # it ended with one of the others
                 os.kill(pid, signal.SIGKILL)
 
-    def processes(self, node: str, *words: str) -> list[int]:
-        """Ids of the processes of jobs on a node whose command line holds all `words`."""
+    def processes(self, node: str, *words: str, program: str = "") -> list[int]:
+        """Ids of the processes of jobs on a node whose command line holds all `words`.
+
+        With `program` only those that run it: the words of an agent stand in its srun's line too.
+        """
         assert self._guard is not None
         return [
             pid
             for pid in below(self._guard.pid)
             if variables_of(pid).get("SLURMD_NODENAME") == node
             and all(word in command_of(pid) for word in words)
+            and Path(command_of(pid).partition(" ")[0]).name.startswith(program)
         ]
 
     def environment(self, **more: str) -> dict[str, str]:

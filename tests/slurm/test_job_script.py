@@ -138,3 +138,36 @@ def test_only_starts_without_progress_are_counted(user: SlurmCluster, tmp_path: 
     said = run(user, job(tmp_path, body, progress=("step-*",)), where, expect="FAILED")
     assert "was started 1 times and got no further" in said
     assert int(count.read_text()) == 3
+
+
+THREE_STEPS = r"""
+told() { printf 'trap "sleep 0.3; echo %s >> %s; exit 0" TERM; touch %s; ' "$1" "$log" "$log.$1"; }
+log="$folder/ends.log"
+forever='while :; do sleep 0.1; done'
+start on_nodes 1 "${nodes[0]}" bash -c "$(told head) $forever"
+companions+=("$started")
+start on_nodes 1 "${nodes[1]}" bash -c "$(told worker) $forever"
+companions+=("$started")
+until [[ -e "$log.head" && -e "$log.worker" ]]; do sleep 0.1; done
+start on_nodes 1 "${nodes[0]}" bash -c "$(told trainer) $forever"
+status=0
+watch "$started" "the trainer" || status=$?
+"""
+
+
+def test_a_warned_job_ends_its_steps_one_after_the_other_newest_first(
+    user: SlurmCluster, tmp_path: Path
+) -> None:
+    """As Ray needs it: trainer, worker, head; each hears SIGTERM itself and has time to end."""
+    made = job(tmp_path, THREE_STEPS, is_chained=True)
+    (made.folder / "logs").mkdir(parents=True)
+    number = queue.submit(job_script(made, placement(tmp_path)))
+    log = made.folder / "logs" / f"{number}.out"
+    ready = made.folder / "ends.log.trainer"
+    user.wait_until(ready.exists, SECONDS, about=f"no trainer, {log}")
+    user.command("scancel", "--batch", "--signal=USR1", number)
+    ends = ("COMPLETED", "FAILED", "CANCELLED")
+    state = user.wait_for(number, ends, seconds=SECONDS, log=log)
+    assert state == "COMPLETED", log.read_text()
+    assert (made.folder / "ends.log").read_text().split() == ["trainer", "worker", "head"]
+    assert "the time limit is near" in log.read_text()

@@ -11,16 +11,24 @@ import signal
 import pytest
 
 from tests.slurm.cluster import SlurmCluster
-from tests.slurm.training import END_SECONDS, PHASES, START_SECONDS, TrainingRun, send, write_run
+from tests.slurm.training import (
+    AGENT,
+    END_SECONDS,
+    PHASES,
+    RANK,
+    START_SECONDS,
+    TrainingRun,
+    send,
+    write_run,
+)
 
-AGENT = ("frontload.launch.torchrun torchrun",)
-RANK = ("-m frontload.launch.cli train",)
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def alone(slurm: SlurmCluster, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
     """The run that nothing was done to."""
-    run = write_run(slurm, tmp_path_factory.mktemp("alone"))
+    run = write_run(slurm, tmp_path_factory.mktemp("alone"), every=100)
     (number,) = run.launch()
     slurm.wait_for(
         number, ("COMPLETED",), seconds=START_SECONDS + END_SECONDS, log=run.log_file(number)
@@ -54,7 +62,7 @@ def test_the_warning_before_the_limit_saves_that_step_on_all_ranks(
     run.wait_start(number, 1)
     said = run.log(number)
     assert "the time limit is near" in said
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
     assert not (run.out / "failures").exists()
 
 
@@ -65,16 +73,16 @@ def test_a_job_of_a_higher_partition_takes_the_nodes(slurm: SlurmCluster, run: T
     urgent = slurm.command("sbatch", "--parsable", stdin=script)
     run.wait_start(number, 2)
     assert slurm.job(urgent) == "COMPLETED"
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
 
 
 def test_usr1_to_one_agent_saves_on_all_ranks(slurm: SlurmCluster, run: TrainingRun) -> None:
     number = run.jobs()[-1]
     run.wait_training(number, start=2)
-    send(slurm.processes("n2", *AGENT), signal.SIGUSR1)
+    send(slurm, "n2", AGENT, signal.SIGUSR1)
     run.wait_start(number, 3)
     assert "the ranks were asked to stop" in run.log(number)
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
 
 
 def test_a_killed_agent_is_a_failure_and_the_job_comes_back(
@@ -82,7 +90,7 @@ def test_a_killed_agent_is_a_failure_and_the_job_comes_back(
 ) -> None:
     number = run.jobs()[-1]
     run.wait_training(number, start=3)
-    send(slurm.processes("n2", *AGENT), signal.SIGKILL)
+    send(slurm, "n2", AGENT, signal.SIGKILL)
     run.wait_start(number, 4)
     assert "the ranks ended with status 137" in run.log(number)
     assert len((run.out / "failures").read_text().splitlines()) == 1
@@ -107,7 +115,7 @@ def test_scancel_saves_and_the_job_stays_away(slurm: SlurmCluster, run: Training
     slurm.command("scancel", number)
     log = run.log_file(number)
     slurm.wait_for(number, ("CANCELLED",), seconds=END_SECONDS, log=log)
-    run.check_stop(number)
+    assert run.is_saved(number), run.log(number)
 
 
 def test_a_chain_goes_on_and_ends_with_the_bytes_of_the_undisturbed_run(
@@ -116,7 +124,7 @@ def test_a_chain_goes_on_and_ends_with_the_bytes_of_the_undisturbed_run(
     """Job 1 of the chain stops at a signal to one rank, of which its agent knows nothing."""
     first, second = run.launch("--chain", "2")
     run.wait_training(first, start=6)
-    send(slurm.processes("n2", *RANK), signal.SIGTERM)
+    send(slurm, "n2", RANK, signal.SIGTERM)
     log = run.log_file(first)
     assert slurm.wait_for(first, ("COMPLETED",), seconds=END_SECONDS, log=log)
     assert "the next job of the chain goes on" in run.log(first)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +19,19 @@ START_SECONDS = 150.0  # for Slurm and the ranks to begin, on a busy machine
 END_SECONDS = 150.0  # for a run to finish, or to stop
 STOPPED = re.compile(r"was asked to stop at step (\d+)")
 PHASES = ("first", "second")
+AGENT, RANK = "frontload.launch.torchrun torchrun", "-m frontload.launch.cli train"
+"""Words of their command lines."""
+
 STEPS = {"first": 640, "second": 60}
 RECIPE = """
 extends: pretrain_tiny
 phases:
   - {{name: first, tokens: {first}, sources: {{base: 1.0}}}}
   - {{name: second, tokens: {second}, sources: {{base: 0.5, ldq: 0.5}}}}
-upkeep: {{checkpoint_every_steps: {every}, keep_last: 2, asynchronous: false}}
+upkeep: {{checkpoint_every_steps: {every}, asynchronous: false, hang_seconds: {hang_seconds}}}
 """
 TOKENS_PER_STEP = 128
+TOKENS_PER_DOCUMENT = 20  # or more, on average
 
 PLACEMENT = """
 name: two_nodes
@@ -111,21 +116,28 @@ class TrainingRun:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         return int(lines[-1]["step"]) if lines else 0
 
-    def wait_training(self, number: str, *, start: int) -> None:
-        """Returns when start number `start` has trained a step."""
-        self.cluster.wait_until(
-            lambda: self.step(start) > 0, START_SECONDS, about=f"start {start}: {self.log(number)}"
-        )
+    def wait_training(self, number: str, *, start: int, steps: int = 1) -> None:
+        """Returns when start number `start` has trained so many steps."""
+        first = 0
+
+        def has_trained() -> bool:
+            nonlocal first
+            step = self.step(start)
+            first = first or step
+            return step > 0 and step >= first + steps - 1
+
+        about = f"start {start} of job {number} does not train"
+        self.cluster.wait_until(has_trained, START_SECONDS, about=about)
 
     def wait_start(self, number: str, start: int) -> None:
         """Returns when start number `start` has begun."""
         about = f"job {number} is not back"
         self.cluster.wait_until(lambda: self.starts() > start, START_SECONDS, about=about)
 
-    def check_stop(self, number: str) -> None:
-        """The ranks were asked to stop at a step, saved it, and that is what is there to go on."""
+    def is_saved(self, number: str) -> bool:
+        """Whether the newest checkpoint is of the step at which the ranks of a job stopped last."""
         steps = STOPPED.findall(self.log(number))
-        assert self.saved()[-1:] == [int(steps[-1])], self.log(number)
+        return bool(steps) and self.saved()[-1:] == [int(steps[-1])]
 
     def saved(self) -> list[int]:
         """Steps of the checkpoints of the phase in the making."""
@@ -137,18 +149,29 @@ class TrainingRun:
         return {name: artifact_bytes(self.out / name) for name in PHASES}
 
 
-def write_run(cluster: SlurmCluster, folder: Path, *, every: int = 100) -> TrainingRun:
+def write_run(
+    cluster: SlurmCluster,
+    folder: Path,
+    *,
+    every: int,
+    steps: Mapping[str, int] = STEPS,
+    hang_seconds: float = 60.0,
+) -> TrainingRun:
     """Recipe, data and placement in a folder; nothing is submitted."""
+    folder.mkdir(parents=True, exist_ok=True)
     recipe = folder / "pretrain_long.yaml"
-    tokens = {name: steps * TOKENS_PER_STEP for name, steps in STEPS.items()}
-    recipe.write_text(RECIPE.format(every=every, **tokens), encoding="utf-8")
-    data = write_tiny_data(folder / "data", recipe, num_documents=4_000)
+    tokens = {name: count * TOKENS_PER_STEP for name, count in steps.items()}
+    text = RECIPE.format(every=every, hang_seconds=hang_seconds, **tokens)
+    recipe.write_text(text, encoding="utf-8")
+    documents = sum(tokens.values()) // TOKENS_PER_DOCUMENT
+    data = write_tiny_data(folder / "data", recipe, num_documents=documents)
     placement = write_placement(folder, cluster)
     words = (str(recipe), "--placement", str(placement), *data.flags())
     return TrainingRun(cluster=cluster, folder=folder, words=words)
 
 
-def send(pids: list[int], number: int) -> None:
-    """Sends a signal to each process."""
-    for pid in pids:
-        os.kill(pid, number)
+def send(cluster: SlurmCluster, node: str, what: str, number: signal.Signals) -> None:
+    """Sends a signal to the agent or the rank of a node, to nothing around it."""
+    pids = cluster.processes(node, what, program="python")
+    assert len(pids) == 1, pids
+    os.kill(pids[0], number)

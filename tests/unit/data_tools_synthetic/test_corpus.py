@@ -121,6 +121,23 @@ def test_same_recipe_same_bytes(tmp_path: Path) -> None:
         assert bytes_of["a"] != bytes_of["c"] or file == "counts.json"
 
 
+def test_the_order_in_which_shares_are_written_changes_no_byte(
+    tmp_path: Path, recipe: Synthesis
+) -> None:
+    """A key ignores it: as a job, whose recipe comes from sorted JSON, LDQ was another corpus."""
+    small = dataclasses.replace(
+        recipe, base_tokens=2_000, ldq=dataclasses.replace(recipe.ldq, tokens=20_000)
+    )
+    families = dict(sorted(small.ldq.families.items(), key=lambda one: one[0]))
+    assert list(families) != list(small.ldq.families)
+    other = dataclasses.replace(small, ldq=dataclasses.replace(small.ldq, families=families))
+    for name, one in (("one", small), ("other", other)):
+        (tmp_path / name).mkdir()
+        write_corpus(one, tmp_path / name)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
+
+
 def test_a_larger_set_begins_with_the_smaller_one(tmp_path: Path) -> None:
     """Raising a budget adds documents and changes none: a change of size is only that."""
     small = synthesis(base_tokens=3_000, ldq_tokens=3_000, shq_tokens=2_000)

@@ -22,6 +22,10 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return out
 
 
+ON_CPUS = (
+    *("placement.gpus=null", "placement.kernels=torch", "placement.ranks_per_node=1"),
+    *("placement.num_nodes=2", "placement.recompute=false"),
+)
 FITS_256 = ("pretrain_8b_cosine", "sft_8b", "sft_8b_2x")
 """Batches of 768 and 512; the paper's 736 does not divide by the copies of efficient_tp2."""
 
@@ -44,6 +48,16 @@ def test_every_run_of_the_paper_is_a_job(
     assert "#SBATCH --requeue\n" in script
     assert f"    {'--blend' if kind == 'pretrain' else '--pack'}\n" in script
     assert "--rdzv-backend=c10d" in script
+
+
+def test_a_job_whose_layers_need_gpus_says_which_it_asks_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["launch", "pretrain_8b_ldq", "--placement", "paper_tp8pp8", "--dry-run"]
+    assert cli.main([*words, "placement.gpus=null"]) == 2
+    assert "add e.g. gpus: {kind:" in capsys.readouterr().err
+    script = printed(capsys, "pretrain_tiny", "--placement", "slurm", *ON_CPUS)
+    assert "--gpus-per-node" not in script
 
 
 def test_on_one_machine_it_is_one_command(capsys: pytest.CaptureFixture[str]) -> None:

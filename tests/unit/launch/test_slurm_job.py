@@ -12,8 +12,6 @@ import pytest
 
 from frontload.launch.cluster.slurm import ClusterJob, job_script
 from frontload.launch.cluster.slurm_bodies import (
-    RAY_PROGRESS,
-    TORCHRUN_PROGRESS,
     ray_body,
     torchrun_body,
 )
@@ -47,7 +45,6 @@ def script_of(cluster: FakeCluster, placement: Placement = PLACEMENT) -> str:
         folder=cluster.folder / "run",
         environment={"OMP_NUM_THREADS": "8"},
         body=ray_body(TRAINER, CHECKS, keeper=KEEPER, max_failures=2),
-        progress=RAY_PROGRESS,
     )
     return job_script(job, placement)
 
@@ -340,7 +337,6 @@ def training_script(
         folder=cluster.folder / "run",
         environment={},
         body=torchrun_body(worker, CHECKS, max_restarts=3, max_failures=max_failures),
-        progress=TORCHRUN_PROGRESS,
         is_chained=is_chained,
     )
     return job_script(job, placement)
@@ -441,7 +437,6 @@ def test_the_training_job_is_the_one_that_was_read_over() -> None:
             max_restarts=3,
             max_failures=3,
         ),
-        progress=TORCHRUN_PROGRESS,
     )
     script = job_script(job, placement)
     if os.environ.get("FRONTLOAD_GOLDEN") == "write":

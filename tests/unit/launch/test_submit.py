@@ -248,6 +248,7 @@ def test_a_missing_input_is_found_before_the_job_is(
             ),
             "the checkpoint's metrics are read from it",
         ),
+        (("grpo_8b", "--placement", "slurm", "placement.gpus=null"), "add e.g. gpus: {kind:"),
         (("mine.yaml", "--placement", "slurm"), "no such recipe"),
         (("grpo_8b",), "--placement"),
     ],
