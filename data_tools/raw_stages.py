@@ -95,7 +95,7 @@ def in_key_order(recipe: Curation) -> Curation:
     """
     graph = TopologicalSorter(
         {
-            name: {member for member in recipe.sets[name].members if member in recipe.sets}
+            name: set(recipe.sets[name].members) & (recipe.sets.keys() - recipe.sources.keys())
             for name in sorted(recipe.sets)
         }
     )

@@ -22,7 +22,6 @@ PLACES = {
     "megatron_ext/checkpoints/table.py": "for strangers' files: an allow-list, weights_only",
     "launch/torchrun.py": "the job of this run's own ranks, and the error that one of them wrote",
     "rl/plugins/agent_loop.py": "the handle of an actor of this run, which Ray hands over as bytes",
-    "data_tools/text/render.py": "the template is recipes/chat.jinja",
     "eval/report/templates.py": "the templates are eval/*.jinja",
 }
 """Module -> why what it reads is its own."""

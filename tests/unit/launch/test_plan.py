@@ -86,10 +86,10 @@ def test_a_new_key_names_the_field_that_changed_against_its_own_label(
 def test_a_revision_that_was_raised_is_named(
     built: tuple[Store, Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(REVISION, "pack", 2)
+    monkeypatch.setitem(REVISION, "pack", 3)
     reasons = [entry for entry in changed(built).missing if entry.stage.kind == "pack"]
     assert reasons
-    assert all("revision: 1 -> 2" in entry.reason for entry in reasons)
+    assert all("revision: 2 -> 3" in entry.reason for entry in reasons)
 
 
 def test_begun_work_is_said_to_go_on(tmp_path: Path) -> None:
