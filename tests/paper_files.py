@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.synthetic.corpus import write_corpus
-from frontload.data_tools.tokenizer import train
+from frontload.data_tools.text.train_tokenizer import train
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.study.expand import load_study
 

@@ -62,6 +62,14 @@ def _check_places(loaded: Loaded[StudyRecipe]) -> None:
                 rule="these layers need CUDA, and a placement without `gpus` shows a study none",
                 do="write torch, or add `gpus`",
             )
+    grpo = recipe.placements.get("grpo", recipe.placement)
+    if recipe.rl is not None and grpo.gpus is not None and grpo.slurm is None:
+        raise loaded.refuse(
+            "placements.grpo" if "grpo" in recipe.placements else "placement",
+            found=f"{grpo.name} has `gpus` and no `slurm` section",
+            rule="on GPUs GRPO is a job of a cluster; this machine runs it on its CPU",
+            do="write rl: null, or a placement with `slurm`, or one without `gpus`",
+        )
     folders = {
         path: one.slurm.shared_folder if one.slurm else "this machine"
         for path, one in places.items()

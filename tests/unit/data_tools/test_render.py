@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.data_tools import tokenizer as tokenizers
+from frontload.data_tools.text import train_tokenizer
 from frontload.data_tools.text.chat import our_template
 from frontload.data_tools.text.document import BaseText, Conversation
 from frontload.data_tools.text.render import (
@@ -34,7 +34,7 @@ def words(built_room: Room) -> TextTokenizer:
 @pytest.fixture(scope="module")
 def byte_pairs(built_room: Room) -> TextTokenizer:
     recipe = Tokenizer(kind="byte_bpe", vocab_size=400)
-    return tokenizers.train(recipe, [built_room.corpus / "shq.jsonl"]).tokenizer
+    return train_tokenizer.train(recipe, [built_room.corpus / "shq.jsonl"]).tokenizer
 
 
 def test_texts_are_the_golden_ones() -> None:

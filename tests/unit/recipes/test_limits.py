@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from frontload.data_tools import own_items
+from frontload.data_tools.corpus import own_items
 from frontload.data_tools.synthetic import families, items
 from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS
 from frontload.launch.study.settle import settle

@@ -1,0 +1,122 @@
+"""One set of commands for every study: --only, --dry-run and JSON, here and as jobs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frontload.launch import cli
+from frontload.launch.cluster.job_state import JobState
+from frontload.launch.shown.show import stage_state
+from frontload.launch.store import Store
+from frontload.launch.study.crew import Crew
+from frontload.launch.study.plan import plan_study
+from frontload.recipes.study.expand import load_study
+
+Capture = pytest.CaptureFixture[str]
+
+
+def call(capsys: Capture, *words: str) -> str:
+    capsys.readouterr()
+    assert cli.main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def refused(capsys: Capture, *words: str) -> str:
+    capsys.readouterr()
+    assert cli.main(list(words)) == 2
+    return capsys.readouterr().err
+
+
+def test_a_plan_as_json_has_every_stage_with_its_inputs_and_price(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    found = json.loads(call(capsys, "plan", "smoke", "--json", "--store", str(tmp_path)))
+    study = load_study("smoke")
+    assert [one["key"] for one in found["stages"]] == [stage.key for stage in study.stages]
+    keys = {one["key"] for one in found["stages"]}
+    assert all(set(one["inputs"].values()) <= keys for one in found["stages"])
+    assert found["missing"] == len(study.stages)
+    seconds = sum(one["price"]["seconds"] for one in found["stages"])
+    assert found["price"]["cpu_seconds"] == pytest.approx(seconds)
+    assert found["price"]["gpu_hours"] == 0
+    paper = json.loads(call(capsys, "plan", "paper_8b", "--json", "--store", str(tmp_path)))
+    assert paper["price"]["most_gpus_at_once"] > 512
+    assert paper["price"]["dollars"] > 100_000
+
+
+def test_a_status_as_json_says_the_state_of_every_stage(tmp_path: Path, capsys: Capture) -> None:
+    found = json.loads(call(capsys, "status", "smoke", "--json", "--store", str(tmp_path)))
+    states = {one["folder"].partition("/")[0]: one["state"] for one in found["stages"]}
+    assert states["synthesize"] == "ready"
+    assert states["tabulate"] == "blocked"
+    assert all(one["job"] is None for one in found["stages"])
+
+
+def test_only_some_stages_are_run_with_what_they_need(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = call(capsys, "run", "smoke", "--only", "tokenizer", "--workers", "1")
+    assert "made 2 stages" in said
+    kinds = sorted(path.name for path in (tmp_path / "store").iterdir() if path.name[0] != ".")
+    assert kinds == ["provenance", "synthesize", "telemetry", "tokenizer"]
+    assert not (tmp_path / "results").exists(), "a report is of a whole study"
+    again = call(capsys, "run", "smoke", "--only", "tokenizer/word")
+    assert "nothing to do, all 2 stages are built" in again
+    assert "write 'tokenizer'" in refused(capsys, "run", "smoke", "--only", "tokeniser")
+
+
+def test_a_dry_run_starts_nothing_and_writes_nothing(tmp_path: Path, capsys: Capture) -> None:
+    store = tmp_path / "store"
+    said = call(capsys, "run", "smoke", "--dry-run", "--store", str(store))
+    assert "ready   synthesize/corpus-" in said
+    jobs = call(capsys, "run", "paper_8b", "--dry-run", "--store", str(store))
+    lines = {line.partition("-seed1-")[0]: line for line in jobs.splitlines()}
+    assert "64 x 8 ranks of paper_tp8pp8, after blend/trunk-seed1-" in lines["pretrain/trunk"]
+    assert "1 x 1 ranks of slurm_one_gpu" in lines["evaluate/ldq+shq-x1"]
+    script = call(
+        capsys, "run", "paper_8b", "--dry-run", "--only", "index/shq", "--store", str(store)
+    )
+    assert "--gpus" not in script, "data needs no GPU"
+    assert f"{store}/.jobs/index/shq-" in script
+    assert not store.exists()
+
+
+def test_a_study_is_run_and_one_recipe_is_launched(capsys: Capture) -> None:
+    assert "no such recipe" in refused(capsys, "launch", "paper_8b", "--placement", "slurm")
+
+
+def test_the_state_of_a_job_is_that_of_its_stage(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    plan = plan_study(load_study("smoke"), store, crew=Crew(workers=1))
+    entry = plan.entries[0]
+    running = JobState(number="7", state="RUNNING", step=30, steps=40, tokens_per_second=5120.0)
+    assert stage_state(entry, store, running) == (
+        "running",
+        "  job 7, step 30 of 40, 5.12 k tokens/s",
+    )
+    assert stage_state(entry, store, JobState(number="7", state="PENDING"))[0] == "pending"
+    ended = stage_state(entry, store, JobState(number="7", state="TIMEOUT"))
+    assert ended == ("ready", "  job 7 ended (TIMEOUT)")
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("placements.sft=cpu", "run on this machine, or as jobs of one cluster"),
+        ("placements.gropo=cpu", "write 'grpo'"),
+        ("rl.rollout=frontload", "GRPO computes on a CPU with rollout frontload"),
+        ("raw.revision=''", "raw.revision: is empty"),
+        ("raw.prompts=[]", "raw.prompts: 0 files"),
+        ("arms=[base, alf]", "raw.curation.sets.alf: has no text_copy"),
+        ("arms=[base, shp]", "'shp' is not known"),
+        ("raw.over_long=cut", "raw.over_long"),
+        ("tokenizer={kind: word, vocab_size: 8}", "is stated beside raw.tokenizer"),
+        ("mixes={ldq: {members: [ldq], min_answer_tokens: 0, share_of_member: {}}}", "mixes: is"),
+    ],
+)
+def test_a_study_on_raw_files_that_cannot_be_made_is_refused_in_its_place(
+    tmp_path: Path, capsys: Capture, override: str, said: str
+) -> None:
+    assert said in refused(capsys, "plan", "paper_8b", override, "--store", str(tmp_path))
