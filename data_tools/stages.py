@@ -16,7 +16,7 @@ from frontload.data_tools.blending.windows import Reading
 from frontload.data_tools.corpus.listing import check_read, set_files, text_files
 from frontload.data_tools.corpus.mix import make_mix, mix_file
 from frontload.data_tools.disk.files import read_json, replacing
-from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file
+from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import new_folder
 from frontload.data_tools.packing.build import PackRequest, build_pack
 from frontload.data_tools.packing.rows import FILES as PACK_FILES
@@ -194,6 +194,8 @@ def index(recipe: Index, inputs: Inputs, work: Workspace) -> None:
         }
         if recipe.source:
             facts |= {name: manifest[name] for name in ("num_rows", "dropped", "eod_id")}
+            manifest["made_by"] |= {"plan": work.key, "parts_kept_from_an_earlier_run": 0}
+            write_json(manifest_file(index_prefix(work.path)), manifest)  # names rows by parts
         write_json(counts, facts)
     ends = index_prefix(work.path)
     _move([bin_file(made), idx_file(made)], [bin_file(ends), idx_file(ends)])

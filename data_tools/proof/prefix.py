@@ -85,7 +85,7 @@ def prove_index_folder(folder: Path) -> list[Check]:
         num_tokens=counts["num_tokens"],
         dtype=counts["dtype"],
         vocab_size=counts["vocab_size"],
-        end=END if counts["append_eod"] else None,
+        end=counts.get("eod_id", END) if counts["append_eod"] else None,
         is_flat=True,
     )
     prefix = index_prefix(folder)

@@ -63,7 +63,7 @@ def origins(
     trail: Trail, numbers: Collection[int], tokenizer: TextTokenizer
 ) -> dict[int, RowOrigin]:
     """Origin of each document number; those that nothing tells of are left out."""
-    if trail.documents is not None:
+    if trail.documents is not None and documents_file(trail.documents).is_file():
         return _through_documents(documents_file(trail.documents), trail.corpus, numbers)
     if not manifest_file(trail.prefix).is_file():
         return {}

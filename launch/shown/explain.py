@@ -20,6 +20,9 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import nearest
 from frontload.recipes.study.expand import load_study, seeds_override
 
+TOKENIZER_KINDS = ("tokenizer", "import_tokenizer")
+"""Stages whose artifact is a tokenizer: trained, or given."""
+
 
 def explain(options: argparse.Namespace) -> int:
     """Explains a key or label, or a training sample."""
@@ -149,5 +152,6 @@ def _sources(store: Store, blend: Path) -> dict[str, Any]:
             continue
         inputs = read_manifest(index)["inputs"]
         found["index"][role] = index
-        found["tokenizer"] = store.find("tokenizer", inputs["tokenizer"])
+        made = (store.find(kind, inputs["tokenizer"]) for kind in TOKENIZER_KINDS)
+        found["tokenizer"] = next((folder for folder in made if folder is not None), None)
     return found

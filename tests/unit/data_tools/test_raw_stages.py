@@ -12,7 +12,10 @@ from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.proof.checks import wrong
 from frontload.data_tools.proof.pack import verify_pack
 from frontload.data_tools.proof.prefix import prove_index_folder
+from frontload.data_tools.shown.provenance import Trail, origins
+from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.data_tools.text.train_tokenizer import train_byte_pairs
+from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.grammar.load import RECIPES, load_recipe
 from frontload.recipes.runs.curation import CuratedSet, Curation, Source
@@ -86,8 +89,11 @@ def test_raw_files_become_indexes_and_packs_that_are_proven(raw: Room) -> None:
         counts = read_json(folder / "index.json")
         assert (counts["num_rows"], counts["dropped"]) == (documents, {})
         assert sorted(path.name for path in folder.iterdir()) == [
-            "documents.bin", "documents.idx", "index.json",
+            "documents.bin", "documents.idx", "documents.manifest.json", "index.json",
         ]  # fmt: skip
+    trail = Trail(prefix=index_prefix(base), documents=raw.folder / "import_raw")
+    found = origins(trail, {31}, TextTokenizer.load(raw.folder / "tokenizer"))[31]
+    assert (found.file, found.row) == ("b.jsonl", 2)
     recipe = Pack(
         sequence_tokens=256, tokens=256 * 20, over_long="split_at_turn", seed=1, source="sums"
     )
