@@ -50,20 +50,21 @@ contracts: environment
 # Two workers; a file stays with one of them, so that what its tests share is made once. In the order of
 # the folders: the runs of many processes come first, and what ends a worker's turn is short.
 suite: environment
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -rs $(SUITE)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/slurm $(SUITE)
 
 # The linters take a core for a minute: beside the tests, not before them.
 check: environment
 	@$(MAKE) --no-print-directory -j style types contracts suite SUITE='-m "not smoke"'
 
 test: environment
-	@$(MAKE) --no-print-directory -j style types contracts suite
+	@$(MAKE) --no-print-directory -j style types contracts suite slurm
 
 bench: environment
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports:. $(BIN)/python $$bench || exit 1; done
 
+# Beside the suite, not in it: most of its time is waiting for Slurm. `make check` needs no network.
 slurm: environment
-	@$(BIN)/python -m pytest -rs tests/slurm
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -rs tests/slurm
 
 ROUNDS ?= $(if $(SLURM),12,20)
 SLURM ?=

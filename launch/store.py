@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -132,7 +133,7 @@ class Store:
                     raise _held(self.root, name, path)
                 time.sleep(0.05)
             file.truncate(0)
-            file.write(f"{os.getpid()}\n")
+            file.write(f"{os.getpid()} on {socket.gethostname()}\n")
             file.flush()
             yield
 

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import socket
 import threading
 import time
 from pathlib import Path
@@ -73,17 +74,17 @@ def test_a_file_is_no_store(tmp_path: Path) -> None:
     ("name", "what"), [("run", "another run"), ("0" * 12, f"the making of {'0' * 12}")]
 )
 def test_a_held_lock_is_refused_with_its_holder(tmp_path: Path, name: str, what: str) -> None:
-    store = Store(tmp_path)
+    store, here = Store(tmp_path), f"{os.getpid()} on {socket.gethostname()}"
     with store.lock(name):
         assert store.is_locked(name)
         assert not store.is_locked("other")
-        with pytest.raises(RecipeError, match=f"{what} holds it .process {os.getpid()}"):  # noqa: SIM117
+        with pytest.raises(RecipeError, match=f"{what} holds it .process {here}"):  # noqa: SIM117
             with store.lock(name):
                 raise AssertionError("two hold it")
         assert store.is_locked(name), "a look takes it from nobody"
     assert not store.is_locked(name)
     with store.lock(name):
-        assert (tmp_path / ".locks" / f"{name}.lock").read_text() == f"{os.getpid()}\n"
+        assert (tmp_path / ".locks" / f"{name}.lock").read_text() == f"{here}\n"
 
 
 def test_one_who_waits_gets_a_lock_that_is_freed_in_time(tmp_path: Path) -> None:
