@@ -1,6 +1,10 @@
 """Counts and durations as people say them."""
 
-UNITS = (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+UNITS = (
+    *(("Y", 1e24), ("Z", 1e21), ("E", 1e18), ("P", 1e15), ("T", 1e12)),
+    *(("G", 1e9), ("M", 1e6), ("k", 1e3)),
+)
+LONGEST_IN_HOURS = 172_800  # two days; a longer time is said in days
 
 
 def show_count(number: float) -> str:
@@ -17,10 +21,12 @@ def show_number(number: int, what: str) -> str:
 
 
 def show_seconds(seconds: float) -> str:
-    """A duration as people say it: 4 s, 3 min 20 s, 2 h 05 min."""
+    """A duration as people say it: 4 s, 3 min 20 s, 2 h 05 min, 11.5 days."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < LONGEST_IN_HOURS:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{seconds / 86_400:.3g} days"

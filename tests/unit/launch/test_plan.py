@@ -236,6 +236,7 @@ def test_the_printed_plan_has_a_line_a_stage_and_the_total(
         (4_096_000, "4.1 M"),
         (1.2e13, "12 T"),
         (2.72e16, "27.2 P"),
+        (2.64e23, "264 Z"),
     ],
 )
 def test_counts_are_short(number: float, shown: str) -> None:

@@ -85,7 +85,13 @@ def test_a_failure_is_shown_with_its_message(
 
 @pytest.mark.parametrize(
     ("seconds", "shown"),
-    [(3.6, "4 s"), (59.4, "59 s"), (200.0, "3 min 20 s"), (7500.0, "2 h 05 min")],
+    [
+        (3.6, "4 s"),
+        (59.4, "59 s"),
+        (200.0, "3 min 20 s"),
+        (7500.0, "2 h 05 min"),
+        (990_000.0, "11.5 days"),
+    ],
 )
 def test_durations_read_as_people_say_them(seconds: float, shown: str) -> None:
     assert show_seconds(seconds) == shown
