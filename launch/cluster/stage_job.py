@@ -16,7 +16,7 @@ from frontload.launch.ranks.rank_run import ended, heard_signals, told_failures
 from frontload.launch.ranks.seat import Seat, take_seat
 from frontload.launch.run.folder import ASKED_SECONDS, ERROR, SEEN_SECONDS
 from frontload.launch.run.listeners import Teller
-from frontload.launch.store import Store, Ticket, check_content
+from frontload.launch.store import LARGEST_INPUT_BYTES, Store, Ticket, check_content
 from frontload.launch.study.crew import TORCHRUN_KINDS
 from frontload.launch.study.provenance import write_provenance
 from frontload.launch.study.registry import STAGES
@@ -120,7 +120,7 @@ def _make_as_rank(job: Job, stage: StageFile, store: Store, *, folder: Path) -> 
             return
         if seat.is_leader:
             for path in job.inputs.values():
-                check_content(path)
+                check_content(path, largest_bytes=LARGEST_INPUT_BYTES)
         work = LiveWorkspace(
             store,
             job.ticket,

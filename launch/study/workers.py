@@ -25,7 +25,7 @@ from pathlib import Path
 from frontload.launch import torchrun
 from frontload.launch.jobs import Finished, Job, Tick, die_with_parent, load_function
 from frontload.launch.machine_kind import machine_kind
-from frontload.launch.store import FULL_DISK, Store, Ticket, check_content
+from frontload.launch.store import FULL_DISK, LARGEST_INPUT_BYTES, Store, Ticket, check_content
 from frontload.launch.study.crew import NO_GPU, VISIBLE
 from frontload.launch.workspace import LiveWorkspace, Report
 from frontload.recipes.errors import DiskFull, FrontloadError, StageError
@@ -240,7 +240,7 @@ _CHECKED: set[Path] = set()
 def _check_once(folder: Path) -> None:
     """Every input is read and compared with its checksums once a process."""
     if folder not in _CHECKED:
-        check_content(folder)
+        check_content(folder, largest_bytes=LARGEST_INPUT_BYTES)
         _CHECKED.add(folder)
 
 

@@ -183,6 +183,18 @@ def test_a_file_of_another_size_is_named(tmp_path: Path, size: int | None, said:
         Store(tmp_path).find("tokenizer", STAGE.key)
 
 
+def test_a_file_of_terabytes_is_compared_by_size_before_a_stage_and_whole_when_asked(
+    tmp_path: Path,
+) -> None:
+    folder = published(Store(tmp_path))
+    file = folder / "deep" / "one"
+    file.write_bytes(b"y" * file.stat().st_size)
+    check_content(folder, largest_bytes=file.stat().st_size - 1)
+    for largest in (None, file.stat().st_size):
+        with pytest.raises(ArtifactError, match="not those that were published"):
+            check_content(folder, largest_bytes=largest)
+
+
 def test_bytes_are_checked_file_by_file(tmp_path: Path) -> None:
     folder = published(Store(tmp_path))
     check_content(folder)
