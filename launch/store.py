@@ -154,7 +154,7 @@ class Store:
         """Turns the workspace's `path` into the artifact: manifest last, then one rename."""
         work = self.workspace(ticket)
         path, target = work / "path", self.root / ticket.folder
-        files = _describe_files(path)
+        files = describe_files(path)
         manifest = {"format": FORMAT, "key": ticket.key, "files": files, **ticket.payload}
         write_json(path / MANIFEST, manifest, is_synced=True)
         for name in files:
@@ -226,7 +226,7 @@ def check_content(folder: Path, *, largest_bytes: int | None = None) -> None:
 def check_given(folder: Path) -> None:
     """A folder that a user names: its files are those of its manifest, if it has one.
 
-    `frontload train` states sizes only, a store also the sha256; a folder may state nothing.
+    A folder of another maker may state sizes only, or nothing.
 
     Raises: ArtifactError naming the file.
     """
@@ -256,7 +256,7 @@ def digest_file(path: Path) -> str:
     return found.hexdigest()
 
 
-def _describe_files(path: Path) -> dict[str, dict[str, Any]]:
+def describe_files(path: Path) -> dict[str, dict[str, Any]]:
     """Name -> digest and size of every file, several at a time; a long wait is told in lines."""
     names = [
         file.relative_to(path).as_posix() for file in sorted(path.rglob("*")) if file.is_file()

@@ -21,7 +21,7 @@ from typing import Any
 
 from frontload.launch.ranks.seat import Seat, describe_start
 from frontload.launch.run.out_folder import check_out
-from frontload.launch.store import MANIFEST, Store
+from frontload.launch.store import MANIFEST, Store, describe_files
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, RecipeError, Stopped
 from frontload.recipes.machines.placement import Placement
@@ -98,13 +98,9 @@ class RunFolder:
         work, folder = self.work(stage), self.out / stage
         if self.seat.is_leader:
             path = work / "path"
-            sizes = {
-                file.relative_to(path).as_posix(): {"size_bytes": file.stat().st_size}
-                for file in sorted(path.rglob("*"))
-                if file.is_file() and file.name != MANIFEST
-            }
+            files = describe_files(path)
             identity = json.loads((self.out / RUN).read_text(encoding="utf-8"))[stage]
-            write_json(path / MANIFEST, {"files": sizes, **identity}, is_synced=True)
+            write_json(path / MANIFEST, {"files": files, **identity}, is_synced=True)
             path.rename(folder)
             self.forget(stage)
             return

@@ -7,7 +7,9 @@ import pytest
 from frontload.launch.ranks.seat import Seat
 from frontload.launch.run import folder as run_folder
 from frontload.launch.run.folder import RunFolder
+from frontload.launch.store import check_given
 from frontload.recipes.errors import ArtifactError, RecipeError, Stopped
+from frontload.recipes.machines.placement import Placement
 
 pytestmark = pytest.mark.usefixtures("short_waits")
 
@@ -40,6 +42,19 @@ def test_a_stage_published_in_time_is_seen_though_a_stop_was_asked(tmp_path: Pat
         return True
 
     second_rank(tmp_path).publish("first", stop_asked=stop_asked)
+
+
+def test_a_published_stage_states_digests_so_that_another_byte_is_seen(tmp_path: Path) -> None:
+    leader = RunFolder(command="train", name="tiny", out=tmp_path, seat=Seat())
+    leader.open({"first": {"kind": "pretrain"}}, Placement())
+    weights = leader.work("first") / "path" / "weights"
+    weights.mkdir(parents=True)
+    (weights / "part").write_bytes(b"12345")
+    leader.publish("first")
+    check_given(tmp_path / "first")
+    (tmp_path / "first" / "weights" / "part").write_bytes(b"12346")
+    with pytest.raises(ArtifactError, match="weights/part is not the file"):
+        check_given(tmp_path / "first")
 
 
 @pytest.mark.parametrize("below", ["", "/further"])
