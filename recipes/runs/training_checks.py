@@ -3,10 +3,16 @@
 from collections import Counter
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.grammar.limits import TOLERANCE, at_least, choice, schedule
+from frontload.recipes.grammar.limits import (
+    TOLERANCE,
+    require_at_least,
+    require_choice,
+    require_schedule,
+)
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_upkeep
 from frontload.recipes.machines.precision import PRECISIONS
+from frontload.recipes.runs.adamw import adamw_problems
 from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
 
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -21,7 +27,7 @@ def check_train(loaded: Train) -> None:
     """
     recipe = loaded.value
     for knob, least in (("sequence_tokens", 1), ("global_batch_sequences", 1), ("seed", 0)):
-        at_least(loaded, knob, value=getattr(recipe, knob), least=least)
+        require_at_least(loaded, knob, value=getattr(recipe, knob), least=least)
     if recipe.sequence_tokens > recipe.model.max_sequence_tokens:
         raise loaded.refuse(
             "sequence_tokens",
@@ -29,10 +35,10 @@ def check_train(loaded: Train) -> None:
             rule=f"the model's max_sequence_tokens is {recipe.model.max_sequence_tokens}",
             do="lower it, or raise model.max_sequence_tokens",
         )
-    choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
+    require_choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
     _check_optimizer(loaded)
     shape = recipe.schedule
-    schedule(
+    require_schedule(
         loaded,
         kind_path="schedule.kind",
         under="schedule.",
@@ -49,31 +55,18 @@ def check_train(loaded: Train) -> None:
 
 def _check_optimizer(loaded: Train) -> None:
     optimizer = loaded.value.optimizer
-    for knob in ("adam_beta1", "adam_beta2"):
-        value = getattr(optimizer, knob)
-        at_least(loaded, f"optimizer.{knob}", value=value, least=0)
-        if value >= 1.0:
-            raise loaded.refuse(
-                f"optimizer.{knob}",
-                found=f"is {value:g}",
-                rule="a running mean forgets: it is below 1",
-                do="lower it",
-            )
-    for knob in ("weight_decay", "clip_grad", "min_learning_rate"):
-        at_least(loaded, f"optimizer.{knob}", value=getattr(optimizer, knob), least=0)
-    if not optimizer.adam_epsilon > 0.0:
-        raise loaded.refuse(
-            "optimizer.adam_epsilon",
-            found=f"is {optimizer.adam_epsilon:g}",
-            rule="what keeps a division from being one by 0 is above 0",
-            do="write e.g. 1.0e-8",
-        )
-    if not optimizer.learning_rate > 0.0 or optimizer.min_learning_rate > optimizer.learning_rate:
+    # Megatron clips no gradient at clip_grad 0
+    for problem in adamw_problems(optimizer, "optimizer.", may_be_zero=("clip_grad",)):
+        raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
+    require_at_least(
+        loaded, "optimizer.min_learning_rate", value=optimizer.min_learning_rate, least=0
+    )
+    if optimizer.min_learning_rate > optimizer.learning_rate:
         raise loaded.refuse(
             "optimizer.learning_rate",
             found=f"is {optimizer.learning_rate:g} with min_learning_rate"
             f" {optimizer.min_learning_rate:g}",
-            rule="the peak is above 0 and not below the end",
+            rule="the peak is not below the end",
             do="change one of them",
         )
 
