@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = ("property", "parity", "fault", "golden")  # folders of tests about several rooms
 ELSEWHERE = {  # tests that run a lower room through the commands of a higher one
     "recipes": (
-        "tests/unit/launch/test_cluster_study.py",
+        "tests/unit/launch/test_study_commands.py",
         "tests/unit/megatron_ext/test_census.py",
         "tests/unit/megatron_ext/test_placements.py",
     ),
