@@ -60,18 +60,6 @@ def check_model(model: Model) -> None:
     Raises: RecipeError naming the field, or the two fields that do not fit.
     """
     parse_pattern(model.pattern)
-    for name, of in (
-        ("num_attention_heads", "num_query_groups"),
-        ("mamba_num_heads", "mamba_num_groups"),
-    ):
-        count, groups = getattr(model, name), getattr(model, of)
-        if groups < 1 or count % groups:
-            raise RecipeError(
-                f"model.{name}",
-                found=f"is {count} with model.{of} {groups}",
-                rule=f"{of} must divide {name}",
-                do=f"change one of them (divisors of {count}: {_divisors(count)})",
-            )
     for field in fields(model):
         size = getattr(model, field.name)
         if type(size) in (int, float) and not size > 0:
@@ -80,6 +68,18 @@ def check_model(model: Model) -> None:
                 found=f"is {size}",
                 rule="sizes of a model are above 0",
                 do="write 1 or more",
+            )
+    for name, of in (
+        ("num_attention_heads", "num_query_groups"),
+        ("mamba_num_heads", "mamba_num_groups"),
+    ):
+        count, groups = getattr(model, name), getattr(model, of)
+        if count % groups:
+            raise RecipeError(
+                f"model.{name}",
+                found=f"is {count} with model.{of} {groups}",
+                rule=f"{of} must divide {name}",
+                do=f"change one of them (divisors of {count}: {_divisors(count)})",
             )
 
 

@@ -1,10 +1,10 @@
 """What must hold between the numbers of a GRPO recipe, checked once before anything is rendered."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from frontload.recipes.grammar.limits import LEAST_TEMPERATURE
 from frontload.recipes.grammar.load import Loaded, nearest
+from frontload.recipes.runs.adamw import Problem, adamw_problems
 from frontload.recipes.runs.grpo import (
     ACTORS,
     DECAYS,
@@ -25,10 +25,8 @@ AT_LEAST_ONE = (
     "checkpoint_every_steps",
     "sampling.validation_samples",
 )
-ABOVE_ZERO = ("optimizer.clip_grad", "sampling.temperature")
+ABOVE_ZERO = ("sampling.temperature",)
 NOT_NEGATIVE = (
-    "optimizer.learning_rate",  # 0.0 is the control that must leave the weights as they are
-    "optimizer.weight_decay",
     "optimizer.warmup_steps",
     "grpo.kl_coefficient",
     "grpo.entropy_coefficient",
@@ -55,16 +53,6 @@ MAX_VALIDATION_PROMPTS = 64
 def num_validation_prompts(num_prompts: int) -> int:
     """How many prompts of a set are veRL's validation set: the last ones."""
     return min(MAX_VALIDATION_PROMPTS, max(1, num_prompts // VALIDATION_SHARE))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Problem:
-    """One thing wrong with a recipe: the path of its value, and the last three parts to say."""
-
-    path: str
-    found: str
-    rule: str
-    do: str
 
 
 def check_grpo(loaded: Loaded[GrpoRecipe], prefix: str = "") -> None:
@@ -129,14 +117,8 @@ def _range_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
             yield Problem(
                 path=path, found=f"is {_value(recipe, path)}", rule="it is 0 or more", do="raise it"
             )
-    for path in ("optimizer.adam_beta1", "optimizer.adam_beta2"):
-        if not 0.0 <= _value(recipe, path) < 1.0:
-            yield Problem(
-                path=path,
-                found=f"is {_value(recipe, path)}",
-                rule="a decay of Adam lies in [0, 1)",
-                do="write e.g. 0.9",
-            )
+    # a rate of 0 is the control that must leave the weights as they are
+    yield from adamw_problems(recipe.optimizer, "optimizer.", may_be_zero=("learning_rate",))
     if 0 < recipe.steps <= recipe.optimizer.warmup_steps:
         yield Problem(
             path="optimizer.warmup_steps",

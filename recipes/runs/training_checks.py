@@ -7,6 +7,7 @@ from frontload.recipes.grammar.limits import TOLERANCE, at_least, choice, schedu
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_upkeep
 from frontload.recipes.machines.precision import PRECISIONS
+from frontload.recipes.runs.adamw import adamw_problems
 from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
 
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
@@ -49,31 +50,16 @@ def check_train(loaded: Train) -> None:
 
 def _check_optimizer(loaded: Train) -> None:
     optimizer = loaded.value.optimizer
-    for knob in ("adam_beta1", "adam_beta2"):
-        value = getattr(optimizer, knob)
-        at_least(loaded, f"optimizer.{knob}", value=value, least=0)
-        if value >= 1.0:
-            raise loaded.refuse(
-                f"optimizer.{knob}",
-                found=f"is {value:g}",
-                rule="a running mean forgets: it is below 1",
-                do="lower it",
-            )
-    for knob in ("weight_decay", "clip_grad", "min_learning_rate"):
-        at_least(loaded, f"optimizer.{knob}", value=getattr(optimizer, knob), least=0)
-    if not optimizer.adam_epsilon > 0.0:
-        raise loaded.refuse(
-            "optimizer.adam_epsilon",
-            found=f"is {optimizer.adam_epsilon:g}",
-            rule="what keeps a division from being one by 0 is above 0",
-            do="write e.g. 1.0e-8",
-        )
-    if not optimizer.learning_rate > 0.0 or optimizer.min_learning_rate > optimizer.learning_rate:
+    # Megatron clips no gradient at clip_grad 0
+    for problem in adamw_problems(optimizer, "optimizer.", may_be_zero=("clip_grad",)):
+        raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
+    at_least(loaded, "optimizer.min_learning_rate", value=optimizer.min_learning_rate, least=0)
+    if optimizer.min_learning_rate > optimizer.learning_rate:
         raise loaded.refuse(
             "optimizer.learning_rate",
             found=f"is {optimizer.learning_rate:g} with min_learning_rate"
             f" {optimizer.min_learning_rate:g}",
-            rule="the peak is above 0 and not below the end",
+            rule="the peak is not below the end",
             do="change one of them",
         )
 

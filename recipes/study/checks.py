@@ -1,11 +1,11 @@
 """What must hold between the numbers of a study before any of it is made. Checked once, here."""
 
-from dataclasses import fields
-
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.facts.pattern import check_model
 from frontload.recipes.grammar.limits import at_least, at_most, choice, distinct, schedule, share
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_placement
+from frontload.recipes.runs.adamw import adamw_problems
 from frontload.recipes.stage import REVISION
 from frontload.recipes.study.corpus_checks import check_corpus, check_mixes
 from frontload.recipes.study.ends import check_floors
@@ -22,12 +22,9 @@ from frontload.recipes.study.reinforcement import check_rl
 from frontload.recipes.study.schema import MixKnobs, StudyRecipe, TrainingKnobs
 
 PRECISIONS = ("fp32", "bf16")
-PATTERN_LETTERS = "M*-"
 TOKENIZERS = ("word", "byte_bpe")
-MODEL_FLAGS = ("pattern", "tie_embeddings")
 USUAL = {  # what a message proposes
     "sequence_tokens": "256", "global_batch_sequences": "8", "tokens": "100_000",
-    "learning_rate": "1.0e-3", "adam_epsilon": "1.0e-8", "clip_grad": "1.0",
 }  # fmt: skip
 LARGEST_SEED = 2**31 - 1  # veRL and numpy take no larger one
 MOST_SEEDS = 100  # each is the whole study again; the plan of 100,000 filled the memory
@@ -77,29 +74,10 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
     recipe, model = loaded.value, loaded.value.model
     if recipe.tokenizer is not None:
         choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
-    for field in fields(model):
-        if field.name not in MODEL_FLAGS and getattr(model, field.name) <= 0:
-            raise loaded.refuse(
-                f"model.{field.name}",
-                found=f"is {getattr(model, field.name)}",
-                rule="sizes of a model are above 0",
-                do="write 1 or more",
-            )
-    if not model.pattern:
-        raise loaded.refuse(
-            "model.pattern",
-            found="is empty",
-            rule="a model has at least one layer",
-            do="write one letter a layer, e.g. M*-M*-",
-        )
-    for letter in model.pattern:
-        if letter not in PATTERN_LETTERS:
-            raise loaded.refuse(
-                "model.pattern",
-                found=f"'{model.pattern}' holds '{letter}'",
-                rule="a layer is M (Mamba-2), * (attention) or - (MLP)",
-                do="write one of these letters a layer, e.g. M*-M*-",
-            )
+    try:
+        check_model(model)
+    except RecipeError as error:
+        raise loaded.refuse_at(error.asked, error) from error
     if recipe.tokenizer is not None and model.vocab_size < recipe.tokenizer.vocab_size:
         raise loaded.refuse(
             "model.vocab_size",
@@ -107,18 +85,6 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
             rule="the embedding has a row for every token",
             do=f"write at least {recipe.tokenizer.vocab_size}, or lower tokenizer.vocab_size",
         )
-    for top, part in (
-        ("num_attention_heads", "num_query_groups"),
-        ("mamba_num_heads", "mamba_num_groups"),
-    ):
-        whole, divisor = getattr(model, top), getattr(model, part)
-        if whole % divisor:
-            raise loaded.refuse(
-                f"model.{part}",
-                found=f"{divisor} does not divide {top} {whole}",
-                rule="groups share the heads evenly",
-                do="write a divisor of it",
-            )
     for section in ("pretraining", "sft"):
         tokens = getattr(recipe, section).sequence_tokens
         if tokens > model.max_sequence_tokens:
@@ -143,16 +109,9 @@ def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
     choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
     path = f"{section}.final_learning_rate_share"
     share(loaded, path, value=knobs.final_learning_rate_share)
-    for knob in ("adam_beta1", "adam_beta2"):
-        value = getattr(knobs, knob)
-        if not 0.0 <= value < 1.0:
-            raise loaded.refuse(
-                f"{section}.{knob}",
-                found=f"is {value}",
-                rule="a decay of Adam lies in [0, 1)",
-                do="write e.g. 0.9",
-            )
-    at_least(loaded, f"{section}.weight_decay", value=knobs.weight_decay, least=0)
+    # Megatron clips no gradient at clip_grad 0
+    for problem in adamw_problems(knobs, f"{section}.", may_be_zero=("clip_grad",)):
+        raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
     for knob, usual in USUAL.items():
         value = getattr(knobs, knob)
         if value <= 0:

@@ -79,6 +79,7 @@ PARTS = "{base: 256, ldq: 256}"
         (study, ["evaluation.min_effect=0.0"], "evaluation.min_effect=-0.1"),
         (study, ["sft.adam_beta1=0.0"], "sft.adam_beta1=-0.1"),
         (study, ["sft.adam_beta2=0.9999"], "sft.adam_beta2=1.0"),
+        (study, ["sft.clip_grad=0.0"], "sft.clip_grad=-0.1"),
         (study, ["sft.weight_decay=0.0"], "sft.weight_decay=-0.1"),
         (study, ["sft.final_learning_rate_share=1.0"], "sft.final_learning_rate_share=1.1"),
         (study, ["sft.final_learning_rate_share=0.0"], "sft.final_learning_rate_share=-0.1"),

@@ -117,8 +117,8 @@ def test_a_study_of_own_files_is_refused_by_its_plan(override: str, said: str) -
     ("name", "override", "said"),
     [
         ("pretrain_tiny", "seed=-1", "it is 0 or more"),
-        ("pretrain_tiny", "optimizer.adam_epsilon=-1.0", "is above 0"),
-        ("sft_tiny", "optimizer.adam_epsilon=0.0", "is above 0"),
+        ("pretrain_tiny", "optimizer.adam_epsilon=-1.0", "it is above 0"),
+        ("sft_tiny", "optimizer.adam_epsilon=0.0", "it is above 0"),
         ("sft_tiny", "upkeep.pause_seconds=1.0e+30", "it is 604800 or less"),
         ("grpo_tiny", "steps=9223372036854775808", "at most 9_223_372_036_854_775_807"),
         ("grpo_tiny", "model.hidden_size=0", "model.hidden_size: is 0; sizes of a model"),
@@ -171,3 +171,20 @@ def test_limits_of_other_rooms_are_theirs() -> None:
 
 def test_the_families_that_recipes_know_are_those_that_are_written() -> None:
     assert tuple(families.FAMILIES) == FAMILIES
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("adam_beta1", "1.0"), ("adam_beta2", "-0.1"), ("weight_decay", "-0.1")],
+)
+def test_adamw_is_refused_in_the_same_words_by_a_study_a_training_and_grpo(
+    field: str, value: str
+) -> None:
+    inside = f"optimizer.{field}={value}"
+    said = (
+        refused(lambda: load_study("laptop", overrides=[f"sft.{field}={value}"])),
+        refused(lambda: load_training("pretrain_tiny", overrides=[inside])),
+        refused(lambda: load_training("grpo_tiny", overrides=[inside])),
+    )
+    (words,) = {one.partition(f"{field}: ")[2] for one in said}
+    assert words.startswith(f"is {float(value):g}; ")

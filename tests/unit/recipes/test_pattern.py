@@ -106,8 +106,13 @@ def test_layout_that_fits_passes_and_ranks_must_match() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"mamba_num_heads": 3}, {"num_attention_heads": 3}, {"num_query_groups": 0}]
+    ("changes", "rule"),
+    [
+        ({"mamba_num_heads": 3}, "must divide"),
+        ({"num_attention_heads": 3}, "must divide"),
+        ({"num_query_groups": 0}, "num_query_groups: is 0; sizes of a model are above 0"),
+    ],
 )
-def test_heads_must_fill_groups(changes: dict[str, int]) -> None:
-    with pytest.raises(RecipeError, match="must divide"):
+def test_heads_must_fill_groups(changes: dict[str, int], rule: str) -> None:
+    with pytest.raises(RecipeError, match=rule):
         check_model(tiny_model(**changes))

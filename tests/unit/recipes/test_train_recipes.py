@@ -100,7 +100,7 @@ def test_phases_follow_each_other_under_one_schedule() -> None:
         ("schedule.decay_share=0.95", "at most 1"),
         ("schedule={kind: cosine, warmup_share: 0.1, decay_share: 0.2}", "only wsd"),
         ("optimizer.learning_rate=1.0e-9", "not below the end"),
-        ("optimizer.adam_beta2=1.0", "below 1"),
+        ("optimizer.adam_beta2=1.0", "lies in [0, 1)"),
         ("sequence_tokens=256", "max_sequence_tokens is 128"),
         ("global_batch_sequences=0", "1 or more"),
         ("upkeep.keep_last=0", "1 or more"),
