@@ -10,7 +10,7 @@ LEAST_TEMPERATURE = 0.01  # vllm/sampling_params.py _MAX_TEMP: it samples with 0
 SCHEDULES = ("cosine", "wsd", "constant")
 
 
-def at_least(loaded: Loaded[Any], path: str, *, value: float, least: float) -> None:
+def require_at_least(loaded: Loaded[Any], path: str, *, value: float, least: float) -> None:
     """Refuses a number below `least`, naming its place."""
     if value < least:
         raise loaded.refuse(
@@ -21,13 +21,15 @@ def at_least(loaded: Loaded[Any], path: str, *, value: float, least: float) -> N
         )
 
 
-def all_at_least(loaded: Loaded[Any], path: str, *, of: Any, least: Mapping[str, float]) -> None:
+def require_all_at_least(
+    loaded: Loaded[Any], path: str, *, of: Any, least: Mapping[str, float]
+) -> None:
     """Refuses the first number of the section `of` that is below its own least."""
     for knob, lowest in least.items():
-        at_least(loaded, f"{path}.{knob}", value=getattr(of, knob), least=lowest)
+        require_at_least(loaded, f"{path}.{knob}", value=getattr(of, knob), least=lowest)
 
 
-def at_most(loaded: Loaded[Any], path: str, *, value: float, most: float) -> None:
+def require_at_most(loaded: Loaded[Any], path: str, *, value: float, most: float) -> None:
     """Refuses a number above `most`, naming its place."""
     if value > most:
         raise loaded.refuse(
@@ -43,7 +45,7 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
-def share(loaded: Loaded[Any], path: str, *, value: float, is_needed: bool = False) -> None:
+def require_share(loaded: Loaded[Any], path: str, *, value: float, is_needed: bool = False) -> None:
     """Refuses what is no share; one of nothing too where something `is_needed`."""
     if not 0.0 <= value <= 1.0 or (is_needed and value == 0.0):
         rule = "lies above 0 and at most at 1" if is_needed else "lies between 0 and 1"
@@ -52,10 +54,10 @@ def share(loaded: Loaded[Any], path: str, *, value: float, is_needed: bool = Fal
         )
 
 
-def shares(loaded: Loaded[Any], path: str, *, of: Mapping[str, float], what: str) -> None:
+def require_shares(loaded: Loaded[Any], path: str, *, of: Mapping[str, float], what: str) -> None:
     """Refuses shares of a whole that are below 0 or do not sum to 1; `what` is what one is of."""
     for name, value in of.items():
-        at_least(loaded, f"{path}.{name}", value=value, least=0)
+        require_at_least(loaded, f"{path}.{name}", value=value, least=0)
     total = sum(of.values())
     if abs(total - 1.0) > TOLERANCE:
         raise loaded.refuse(
@@ -66,10 +68,10 @@ def shares(loaded: Loaded[Any], path: str, *, of: Mapping[str, float], what: str
         )
 
 
-def levels(loaded: Loaded[Any], path: str, *, low: float, high: float) -> None:
+def require_levels(loaded: Loaded[Any], path: str, *, low: float, high: float) -> None:
     """Refuses levels that do not lie in a family's range, from the lowest to the highest."""
     for knob, value in (("level_low", low), ("level_high", high)):
-        share(loaded, f"{path}.{knob}", value=value)
+        require_share(loaded, f"{path}.{knob}", value=value)
     if low > high:
         raise loaded.refuse(
             f"{path}.level_low",
@@ -79,13 +81,13 @@ def levels(loaded: Loaded[Any], path: str, *, low: float, high: float) -> None:
         )
 
 
-def schedule(
+def require_schedule(
     loaded: Loaded[Any], *, kind_path: str, under: str, kind: str, warmup: float, decay: float
 ) -> None:
     """Refuses a schedule that is none: `under` stands before warmup_share and decay_share."""
-    choice(loaded, kind_path, value=kind, names=SCHEDULES)
-    share(loaded, f"{under}warmup_share", value=warmup)
-    share(loaded, f"{under}decay_share", value=decay)
+    require_choice(loaded, kind_path, value=kind, names=SCHEDULES)
+    require_share(loaded, f"{under}warmup_share", value=warmup)
+    require_share(loaded, f"{under}decay_share", value=decay)
     if kind != "wsd" and decay:
         raise loaded.refuse(
             f"{under}decay_share",
@@ -102,7 +104,7 @@ def schedule(
         )
 
 
-def choice(loaded: Loaded[Any], path: str, *, value: str, names: Sequence[str]) -> None:
+def require_choice(loaded: Loaded[Any], path: str, *, value: str, names: Sequence[str]) -> None:
     """Refuses a name that is none of `names`, and says the nearest."""
     if value not in names:
         raise loaded.refuse(
@@ -113,7 +115,7 @@ def choice(loaded: Loaded[Any], path: str, *, value: str, names: Sequence[str]) 
         )
 
 
-def distinct(loaded: Loaded[Any], path: str, *, names: Sequence[Any]) -> None:
+def require_distinct(loaded: Loaded[Any], path: str, *, names: Sequence[Any]) -> None:
     """Refuses a list that says a thing twice."""
     for place, one in enumerate(names):
         if one in names[:place]:

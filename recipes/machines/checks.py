@@ -2,7 +2,13 @@
 
 from typing import Any
 
-from frontload.recipes.grammar.limits import all_at_least, at_least, at_most, choice, share
+from frontload.recipes.grammar.limits import (
+    require_all_at_least,
+    require_at_least,
+    require_at_most,
+    require_choice,
+    require_share,
+)
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE, Gpus
 from frontload.recipes.machines.gpus import KINDS
@@ -32,15 +38,17 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
     Raises: RecipeError with the place, the value and the rule.
     """
     for knob in COUNTS:
-        at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=1)
+        require_at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=1)
     for knob in SIZES:
-        at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=0)
+        require_at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=0)
     for knob, most in MOST.items():
-        at_most(loaded, f"{under}{knob}", value=getattr(placement, knob), most=most)
-    choice(loaded, f"{under}kernels", value=placement.kernels, names=(TORCH, TRANSFORMER_ENGINE))
+        require_at_most(loaded, f"{under}{knob}", value=getattr(placement, knob), most=most)
+    require_choice(
+        loaded, f"{under}kernels", value=placement.kernels, names=(TORCH, TRANSFORMER_ENGINE)
+    )
     check_upkeep(loaded, placement.upkeep, under=f"{under}upkeep.")
-    all_at_least(loaded, f"{under}rl", of=placement.rl, least=dict.fromkeys(RL_COUNTS, 1))
-    at_least(loaded, f"{under}rl.hang_seconds", value=placement.rl.hang_seconds, least=0.0)
+    require_all_at_least(loaded, f"{under}rl", of=placement.rl, least=dict.fromkeys(RL_COUNTS, 1))
+    require_at_least(loaded, f"{under}rl.hang_seconds", value=placement.rl.hang_seconds, least=0.0)
     if placement.rl.checkpoints_kept == 1:
         raise loaded.refuse(
             f"{under}rl.checkpoints_kept",
@@ -50,7 +58,7 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
             do="write 2 or more",
         )
     path = f"{under}rl.rollout_memory_share"
-    share(loaded, path, value=placement.rl.rollout_memory_share, is_needed=True)
+    require_share(loaded, path, value=placement.rl.rollout_memory_share, is_needed=True)
     if placement.slurm is not None:
         check_slurm(loaded, placement.slurm, under=f"{under}slurm")
     if placement.gpus is not None:
@@ -58,9 +66,9 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
 
 
 def _check_gpus(loaded: Loaded[Any], gpus: Gpus, *, under: str) -> None:
-    choice(loaded, f"{under}gpus.kind", value=gpus.kind, names=tuple(KINDS))
+    require_choice(loaded, f"{under}gpus.kind", value=gpus.kind, names=tuple(KINDS))
     for knob in SHARES:
-        share(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), is_needed=True)
+        require_share(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), is_needed=True)
     if not gpus.network_gbyte_per_second > 0.0:
         raise loaded.refuse(
             f"{under}gpus.network_gbyte_per_second",
@@ -69,9 +77,9 @@ def _check_gpus(loaded: Loaded[Any], gpus: Gpus, *, under: str) -> None:
             do="write e.g. 50.0",
         )
     for knob in ("reserved_gib", "dollars_per_hour", *OPTIONAL_SHARES):
-        at_least(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), least=0)
+        require_at_least(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), least=0)
     for knob in OPTIONAL_SHARES:
-        at_most(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), most=1)
+        require_at_most(loaded, f"{under}gpus.{knob}", value=getattr(gpus, knob), most=1)
 
 
 def check_upkeep(loaded: Loaded[Any], upkeep: Upkeep, *, under: str) -> None:
@@ -80,16 +88,18 @@ def check_upkeep(loaded: Loaded[Any], upkeep: Upkeep, *, under: str) -> None:
     Raises: RecipeError with the place, the value and the rule.
     """
     for knob in ("checkpoint_every_steps", "keep_every_steps", "rank_log_every_steps"):
-        at_least(loaded, f"{under}{knob}", value=getattr(upkeep, knob), least=0)
-    at_least(loaded, f"{under}keep_last", value=upkeep.keep_last, least=1)
-    at_least(loaded, f"{under}hang_seconds", value=upkeep.hang_seconds, least=0.0)
+        require_at_least(loaded, f"{under}{knob}", value=getattr(upkeep, knob), least=0)
+    require_at_least(loaded, f"{under}keep_last", value=upkeep.keep_last, least=1)
+    require_at_least(loaded, f"{under}hang_seconds", value=upkeep.hang_seconds, least=0.0)
     least = max(LEAST_PAUSE_SECONDS, upkeep.hang_seconds)
-    at_least(loaded, f"{under}pause_seconds", value=upkeep.pause_seconds, least=least)
-    at_most(loaded, f"{under}pause_seconds", value=upkeep.pause_seconds, most=MOST_PAUSE_SECONDS)
-    at_least(loaded, f"{under}spike_deviations", value=upkeep.spike_deviations, least=0)
+    require_at_least(loaded, f"{under}pause_seconds", value=upkeep.pause_seconds, least=least)
+    require_at_most(
+        loaded, f"{under}pause_seconds", value=upkeep.pause_seconds, most=MOST_PAUSE_SECONDS
+    )
+    require_at_least(loaded, f"{under}spike_deviations", value=upkeep.spike_deviations, least=0)
     if upkeep.spike_window_steps == 0:
         return
-    at_least(
+    require_at_least(
         loaded,
         f"{under}spike_window_steps",
         value=upkeep.spike_window_steps,

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from frontload.recipes.grammar.limits import all_at_least
+from frontload.recipes.grammar.limits import require_all_at_least
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.cluster import Slurm
 
@@ -32,7 +32,7 @@ def check_slurm(loaded: Loaded[Any], slurm: Slurm, *, under: str) -> None:
 
     Raises: RecipeError with the place, the value and the rule.
     """
-    all_at_least(loaded, under, of=slurm, least=LEAST)
+    require_all_at_least(loaded, under, of=slurm, least=LEAST)
     limit = limit_seconds(slurm.time_limit)
     if limit is None:
         raise loaded.refuse(

@@ -10,7 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.grammar.limits import at_least, choice
+from frontload.recipes.grammar.limits import require_at_least, require_choice
 from frontload.recipes.grammar.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
 
 READINGS = ("one_pass", "repeatable")
@@ -91,7 +91,7 @@ def check_recipe(loaded: Loaded[BlendRecipe]) -> None:
         ("sequence_tokens", recipe.sequence_tokens, 1),
         ("global_batch_sequences", recipe.global_batch_sequences, 1),
     ):
-        at_least(loaded, path, value=value, least=least)
+        require_at_least(loaded, path, value=value, least=least)
     for name, source in recipe.sources.items():
         _check_source(loaded, name, source)
     for name, mix in recipe.mixes.items():
@@ -112,9 +112,9 @@ def members(recipe: BlendRecipe, name: str) -> tuple[str, ...]:
 def _check_source(loaded: Loaded[BlendRecipe], name: str, source: SourceKnobs) -> None:
     path = f"sources.{name}"
     _check_name(loaded, path, name)
-    choice(loaded, f"{path}.reading", value=source.reading, names=READINGS)
+    require_choice(loaded, f"{path}.reading", value=source.reading, names=READINGS)
     for knob in ("declared_tokens", "declared_samples"):
-        at_least(loaded, f"{path}.{knob}", value=getattr(source, knob), least=0)
+        require_at_least(loaded, f"{path}.{knob}", value=getattr(source, knob), least=0)
     if source.max_epochs <= 0 or (source.reading == "one_pass" and source.max_epochs > 1):
         raise loaded.refuse(
             f"{path}.max_epochs",
@@ -126,7 +126,7 @@ def _check_source(loaded: Loaded[BlendRecipe], name: str, source: SourceKnobs) -
 
 def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
     path = f"mixes.{name}"
-    choice(loaded, f"{path}.weighting", value=mix.weighting, names=WEIGHTINGS)
+    require_choice(loaded, f"{path}.weighting", value=mix.weighting, names=WEIGHTINGS)
     if name in loaded.value.sources:
         raise loaded.refuse(
             path,
@@ -142,7 +142,9 @@ def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
             do="name each source once",
         )
     for place, member in enumerate(mix.members):
-        choice(loaded, f"{path}.members.{place}", value=member, names=tuple(loaded.value.sources))
+        require_choice(
+            loaded, f"{path}.members.{place}", value=member, names=tuple(loaded.value.sources)
+        )
 
 
 def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> None:
@@ -160,7 +162,7 @@ def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> N
     names = (*recipe.mixes, *recipe.sources)
     taken: dict[str, str] = {}
     for one, amount in given.items():
-        choice(loaded, f"{path}.{what}.{one}", value=one, names=names)
+        require_choice(loaded, f"{path}.{what}.{one}", value=one, names=names)
         if amount <= 0:
             raise loaded.refuse(
                 f"{path}.{what}.{one}",

@@ -3,7 +3,12 @@
 from collections import Counter
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.grammar.limits import TOLERANCE, at_least, choice, schedule
+from frontload.recipes.grammar.limits import (
+    TOLERANCE,
+    require_at_least,
+    require_choice,
+    require_schedule,
+)
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_upkeep
 from frontload.recipes.machines.precision import PRECISIONS
@@ -22,7 +27,7 @@ def check_train(loaded: Train) -> None:
     """
     recipe = loaded.value
     for knob, least in (("sequence_tokens", 1), ("global_batch_sequences", 1), ("seed", 0)):
-        at_least(loaded, knob, value=getattr(recipe, knob), least=least)
+        require_at_least(loaded, knob, value=getattr(recipe, knob), least=least)
     if recipe.sequence_tokens > recipe.model.max_sequence_tokens:
         raise loaded.refuse(
             "sequence_tokens",
@@ -30,10 +35,10 @@ def check_train(loaded: Train) -> None:
             rule=f"the model's max_sequence_tokens is {recipe.model.max_sequence_tokens}",
             do="lower it, or raise model.max_sequence_tokens",
         )
-    choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
+    require_choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
     _check_optimizer(loaded)
     shape = recipe.schedule
-    schedule(
+    require_schedule(
         loaded,
         kind_path="schedule.kind",
         under="schedule.",
@@ -53,7 +58,9 @@ def _check_optimizer(loaded: Train) -> None:
     # Megatron clips no gradient at clip_grad 0
     for problem in adamw_problems(optimizer, "optimizer.", may_be_zero=("clip_grad",)):
         raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
-    at_least(loaded, "optimizer.min_learning_rate", value=optimizer.min_learning_rate, least=0)
+    require_at_least(
+        loaded, "optimizer.min_learning_rate", value=optimizer.min_learning_rate, least=0
+    )
     if optimizer.min_learning_rate > optimizer.learning_rate:
         raise loaded.refuse(
             "optimizer.learning_rate",

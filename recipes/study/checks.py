@@ -2,7 +2,14 @@
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.pattern import check_model
-from frontload.recipes.grammar.limits import at_least, at_most, choice, distinct, schedule, share
+from frontload.recipes.grammar.limits import (
+    require_at_least,
+    require_at_most,
+    require_choice,
+    require_distinct,
+    require_schedule,
+    require_share,
+)
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_placement
 from frontload.recipes.runs.adamw import adamw_problems
@@ -40,7 +47,7 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     check_floors(loaded)
     check_placement(loaded, recipe.placement, under="placement.")
     for kind, placement in recipe.placements.items():
-        choice(loaded, f"placements.{kind}", value=kind, names=tuple(REVISION))
+        require_choice(loaded, f"placements.{kind}", value=kind, names=tuple(REVISION))
         check_placement(loaded, placement, under=f"placements.{kind}.")
     check_corpus(loaded)
     check_mixes(loaded)
@@ -57,7 +64,7 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
 
 def _check_seeds(loaded: Loaded[StudyRecipe]) -> None:
     seeds = loaded.value.seeds
-    distinct(loaded, "seeds", names=seeds)
+    require_distinct(loaded, "seeds", names=seeds)
     if not 1 <= len(seeds) <= MOST_SEEDS:
         raise loaded.refuse(
             "seeds",
@@ -66,14 +73,14 @@ def _check_seeds(loaded: Loaded[StudyRecipe]) -> None:
             do="list them, e.g. [1, 2, 3], or give --seeds 3",
         )
     for place, seed in enumerate(seeds):
-        at_least(loaded, f"seeds.{place}", value=seed, least=1)
-        at_most(loaded, f"seeds.{place}", value=seed, most=LARGEST_SEED)
+        require_at_least(loaded, f"seeds.{place}", value=seed, least=1)
+        require_at_most(loaded, f"seeds.{place}", value=seed, most=LARGEST_SEED)
 
 
 def _check_model(loaded: Loaded[StudyRecipe]) -> None:
     recipe, model = loaded.value, loaded.value.model
     if recipe.tokenizer is not None:
-        choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
+        require_choice(loaded, "tokenizer.kind", value=recipe.tokenizer.kind, names=TOKENIZERS)
     try:
         check_model(model)
     except RecipeError as error:
@@ -98,7 +105,7 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
 
 def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
     knobs: TrainingKnobs = getattr(loaded.value, section)
-    schedule(
+    require_schedule(
         loaded,
         kind_path=f"{section}.schedule",
         under=f"{section}.",
@@ -106,9 +113,9 @@ def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
         warmup=knobs.warmup_share,
         decay=knobs.decay_share,
     )
-    choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
+    require_choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
     path = f"{section}.final_learning_rate_share"
-    share(loaded, path, value=knobs.final_learning_rate_share)
+    require_share(loaded, path, value=knobs.final_learning_rate_share)
     # Megatron clips no gradient at clip_grad 0
     for problem in adamw_problems(knobs, f"{section}.", may_be_zero=("clip_grad",)):
         raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
@@ -218,7 +225,7 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
     recipe, knobs = loaded.value, loaded.value.pretraining
     names = set_names(recipe)
     for mix, allowed in knobs.max_epochs.items():
-        choice(loaded, f"pretraining.max_epochs.{mix}", value=mix, names=names)
+        require_choice(loaded, f"pretraining.max_epochs.{mix}", value=mix, names=names)
         if allowed <= 0.0:
             raise loaded.refuse(
                 f"pretraining.max_epochs.{mix}",

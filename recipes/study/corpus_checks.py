@@ -1,7 +1,14 @@
 """What must hold in the corpus of a study, its mixes, and the cells that name them."""
 
 from frontload.recipes.artifact import CORPUS_SETS, FAMILIES
-from frontload.recipes.grammar.limits import TOLERANCE, choice, distinct, levels, share, shares
+from frontload.recipes.grammar.limits import (
+    TOLERANCE,
+    require_choice,
+    require_distinct,
+    require_levels,
+    require_share,
+    require_shares,
+)
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.schema import ReasoningWriter
 from frontload.recipes.study.points import BASE, ratio_name
@@ -39,10 +46,10 @@ def check_corpus(loaded: Loaded[StudyRecipe]) -> None:
         writer: ReasoningWriter = getattr(recipe.synthesis, name)
         for family in writer.families:
             path = f"synthesis.{name}.families.{family}"
-            choice(loaded, path, value=family, names=FAMILIES)
-        shares(loaded, f"synthesis.{name}.families", of=writer.families, what="family")
+            require_choice(loaded, path, value=family, names=FAMILIES)
+        require_shares(loaded, f"synthesis.{name}.families", of=writer.families, what="family")
         for knob in ("long_share", "short_share", "wrong_share"):
-            share(loaded, f"synthesis.{name}.{knob}", value=getattr(writer, knob))
+            require_share(loaded, f"synthesis.{name}.{knob}", value=getattr(writer, knob))
         if writer.long_share + writer.short_share > 1.0 + TOLERANCE:
             raise loaded.refuse(
                 f"synthesis.{name}.short_share",
@@ -50,7 +57,7 @@ def check_corpus(loaded: Loaded[StudyRecipe]) -> None:
                 rule="together they are at most 1; the rest has no trace",
                 do="lower one of them",
             )
-        levels(loaded, f"synthesis.{name}", low=writer.level_low, high=writer.level_high)
+        require_levels(loaded, f"synthesis.{name}", low=writer.level_low, high=writer.level_high)
 
 
 def check_mixes(loaded: Loaded[StudyRecipe]) -> None:
@@ -64,7 +71,7 @@ def check_mixes(loaded: Loaded[StudyRecipe]) -> None:
     members = ("base", "own") if recipe.own is not None else CORPUS_SETS[:3]
     mixes = set_names(recipe)
     for name, mix in recipe.mixes.items():
-        distinct(loaded, f"mixes.{name}.members", names=mix.members)
+        require_distinct(loaded, f"mixes.{name}.members", names=mix.members)
         if not mix.members:
             raise loaded.refuse(
                 f"mixes.{name}.members",
@@ -73,11 +80,11 @@ def check_mixes(loaded: Loaded[StudyRecipe]) -> None:
                 do="name some of " + ", ".join(members),
             )
         for member in mix.members:
-            choice(loaded, f"mixes.{name}.members", value=member, names=members)
+            require_choice(loaded, f"mixes.{name}.members", value=member, names=members)
         for member, kept in mix.share_of_member.items():
             path = f"mixes.{name}.share_of_member.{member}"
-            choice(loaded, path, value=member, names=mix.members)
-            share(loaded, path, value=kept, is_needed=True)
+            require_choice(loaded, path, value=member, names=mix.members)
+            require_share(loaded, path, value=kept, is_needed=True)
         _check_parts(loaded, name)
     for path, listed in (
         ("arms", recipe.arms),
@@ -85,9 +92,9 @@ def check_mixes(loaded: Loaded[StudyRecipe]) -> None:
         ("sft.mixes", recipe.sft.mixes),
         ("sft.cells", recipe.sft.cells),
     ):
-        distinct(loaded, path, names=listed)
+        require_distinct(loaded, path, names=listed)
     for path, mix in _mixes_used(recipe):
-        choice(loaded, path, value=mix, names=mixes)
+        require_choice(loaded, path, value=mix, names=mixes)
         if path.startswith("sft.") and (mix == BASE or _holds_base(recipe, mix)):
             raise loaded.refuse(
                 path,
@@ -97,7 +104,7 @@ def check_mixes(loaded: Loaded[StudyRecipe]) -> None:
             )
     arms = _arm_names(loaded)
     for place, cell in enumerate(recipe.sft.cells):
-        choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
+        require_choice(loaded, f"sft.cells.{place}.arm", value=cell.arm, names=arms)
         if cell.multiplier < 1:
             raise loaded.refuse(
                 f"sft.cells.{place}.multiplier",
@@ -116,7 +123,7 @@ def _check_parts(loaded: Loaded[StudyRecipe], name: str) -> None:
     mix = loaded.value.mixes[name]
     for member, part in mix.part_of_member.items():
         path = f"mixes.{name}.part_of_member.{member}"
-        choice(loaded, path, value=member, names=mix.members)
+        require_choice(loaded, path, value=member, names=mix.members)
         if len(part) != PART_ENDS or not 0.0 <= part[0] < part[-1] <= 1.0:
             raise loaded.refuse(
                 path,

@@ -3,12 +3,12 @@
 from frontload.recipes.artifact import FAMILIES
 from frontload.recipes.grammar.limits import (
     LEAST_TEMPERATURE,
-    all_at_least,
-    at_least,
-    at_most,
-    choice,
-    levels,
-    shares,
+    require_all_at_least,
+    require_at_least,
+    require_at_most,
+    require_choice,
+    require_levels,
+    require_shares,
 )
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.study.schema import StudyRecipe
@@ -38,40 +38,40 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
     recipe = loaded.value
     synthesis = recipe.synthesis
     if synthesis is not None:
-        all_at_least(loaded, "synthesis", of=synthesis, least=SYNTHESIS)
+        require_all_at_least(loaded, "synthesis", of=synthesis, least=SYNTHESIS)
         for name in COUNTED:
             value = getattr(synthesis, name)
-            at_most(loaded, f"synthesis.{name}", value=value, most=MOST_ITEMS)
+            require_at_most(loaded, f"synthesis.{name}", value=value, most=MOST_ITEMS)
         for name in ("ldq", "shq"):
             writer = getattr(synthesis, name)
-            at_least(loaded, f"synthesis.{name}.tokens", value=writer.tokens, least=1)
+            require_at_least(loaded, f"synthesis.{name}.tokens", value=writer.tokens, least=1)
     if recipe.own is not None:
-        all_at_least(loaded, "own", of=recipe.own, least=OWN)
+        require_all_at_least(loaded, "own", of=recipe.own, least=OWN)
     tokenizer = recipe.tokenizer
     if tokenizer is not None:
         least = LEAST_VOCABULARY.get(tokenizer.kind, 1)
-        at_least(loaded, "tokenizer.vocab_size", value=tokenizer.vocab_size, least=least)
+        require_at_least(loaded, "tokenizer.vocab_size", value=tokenizer.vocab_size, least=least)
     for name, mix in recipe.mixes.items():
-        all_at_least(loaded, f"mixes.{name}", of=mix, least={"min_answer_tokens": 0})
+        require_all_at_least(loaded, f"mixes.{name}", of=mix, least={"min_answer_tokens": 0})
     for name in ("base", "sft"):
         knobs = getattr(recipe.evaluation, name)
-        all_at_least(loaded, f"evaluation.{name}", of=knobs, least=SUITE)
+        require_all_at_least(loaded, f"evaluation.{name}", of=knobs, least=SUITE)
         if knobs.temperature:
             path = f"evaluation.{name}.temperature"
-            at_least(loaded, path, value=knobs.temperature, least=LEAST_TEMPERATURE)
+            require_at_least(loaded, path, value=knobs.temperature, least=LEAST_TEMPERATURE)
     shots = {"base": MOST_SHOTS["synthesis" if synthesis is not None else "own"], "sft": 0}
     for name, most in shots.items():  # the sft suite shows none
         path = f"evaluation.{name}.num_shots"
-        at_most(loaded, path, value=getattr(recipe.evaluation, name).num_shots, most=most)
-    all_at_least(loaded, "evaluation", of=recipe.evaluation, least={"min_effect": 0})
+        require_at_most(loaded, path, value=getattr(recipe.evaluation, name).num_shots, most=most)
+    require_all_at_least(loaded, "evaluation", of=recipe.evaluation, least={"min_effect": 0})
     for name, value in recipe.evaluation.seed_spreads.items():
         path = f"evaluation.seed_spreads.{name}"
-        choice(loaded, path, value=name.partition("/")[0], names=("pt", "sft", "rl"))
-        at_least(loaded, path, value=value, least=0)
+        require_choice(loaded, path, value=name.partition("/")[0], names=("pt", "sft", "rl"))
+        require_at_least(loaded, path, value=value, least=0)
     if recipe.rl is not None and recipe.rl.prompts is not None:
         prompts = recipe.rl.prompts
-        at_least(loaded, "rl.prompts.num_prompts", value=prompts.num_prompts, least=1)
+        require_at_least(loaded, "rl.prompts.num_prompts", value=prompts.num_prompts, least=1)
         for family in prompts.families:
-            choice(loaded, f"rl.prompts.families.{family}", value=family, names=FAMILIES)
-        shares(loaded, "rl.prompts.families", of=prompts.families, what="family")
-        levels(loaded, "rl.prompts", low=prompts.level_low, high=prompts.level_high)
+            require_choice(loaded, f"rl.prompts.families.{family}", value=family, names=FAMILIES)
+        require_shares(loaded, "rl.prompts.families", of=prompts.families, what="family")
+        require_levels(loaded, "rl.prompts", low=prompts.level_low, high=prompts.level_high)

@@ -1,6 +1,11 @@
 """What must hold in the points that a study lists one by one."""
 
-from frontload.recipes.grammar.limits import at_least, at_most, choice, distinct
+from frontload.recipes.grammar.limits import (
+    require_at_least,
+    require_at_most,
+    require_choice,
+    require_distinct,
+)
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.study.points import (
     BASE,
@@ -42,12 +47,14 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
     names = tuple(name for name in set_names(recipe) if name != BASE)
     knobs = recipe.pretraining
     for name, tokens in point.windows.items():
-        choice(loaded, f"{path}.windows.{name}", value=name, names=names)
+        require_choice(loaded, f"{path}.windows.{name}", value=name, names=names)
         _check_whole(loaded, f"{path}.windows.{name}", tokens, knobs.sequence_tokens)
     if point.onset_tokens is not None:
         batch = knobs.sequence_tokens * knobs.global_batch_sequences
         _check_whole(loaded, f"{path}.onset_tokens", point.onset_tokens, batch)
-        at_most(loaded, f"{path}.onset_tokens", value=point.onset_tokens, most=knobs.tokens - batch)
+        require_at_most(
+            loaded, f"{path}.onset_tokens", value=point.onset_tokens, most=knobs.tokens - batch
+        )
     arm = single_arm(recipe, point)
     room = knobs.tokens - arm.onset_tokens
     if arm.reasoning_tokens > room:
@@ -58,7 +65,7 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
             do="lower the windows or the onset",
         )
     if point.sft is not None:
-        choice(loaded, f"{path}.sft.mix", value=point.sft.mix, names=names)
+        require_choice(loaded, f"{path}.sft.mix", value=point.sft.mix, names=names)
         batch = recipe.sft.sequence_tokens * recipe.sft.global_batch_sequences
         _check_whole(loaded, f"{path}.sft.tokens", point.sft.tokens, batch)
     if point.rl and (recipe.rl is None or point.sft is None or not point.sft.tokens):
@@ -68,15 +75,15 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
             rule="reinforcement learning goes on from a fine-tuned model, as `rl` states it",
             do="add it, or write rl: false",
         )
-    distinct(loaded, f"{path}.seeds", names=point.seeds)
+    require_distinct(loaded, f"{path}.seeds", names=point.seeds)
     for number, seed in enumerate(point.seeds):
-        at_least(loaded, f"{path}.seeds.{number}", value=seed, least=1)
+        require_at_least(loaded, f"{path}.seeds.{number}", value=seed, least=1)
     if point.suites:
         _check_suites(loaded, f"{path}.suites", point.suites)
 
 
 def _check_whole(loaded: Loaded[StudyRecipe], path: str, tokens: int, unit: int) -> None:
-    at_least(loaded, path, value=tokens, least=0)
+    require_at_least(loaded, path, value=tokens, least=0)
     if tokens % unit:
         below = tokens // unit * unit
         raise loaded.refuse(
@@ -88,9 +95,9 @@ def _check_whole(loaded: Loaded[StudyRecipe], path: str, tokens: int, unit: int)
 
 
 def _check_suites(loaded: Loaded[StudyRecipe], path: str, suites: tuple[str, ...]) -> None:
-    distinct(loaded, path, names=suites)
+    require_distinct(loaded, path, names=suites)
     for number, suite in enumerate(suites):
-        choice(loaded, f"{path}.{number}", value=suite, names=SUITES)
+        require_choice(loaded, f"{path}.{number}", value=suite, names=SUITES)
     if not suites:
         raise loaded.refuse(
             path,

@@ -1,6 +1,6 @@
 """The names of a study's sets, and what must hold in one on raw files."""
 
-from frontload.recipes.grammar.limits import at_least, choice, distinct
+from frontload.recipes.grammar.limits import require_at_least, require_choice, require_distinct
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.runs.curation import check_curation
 from frontload.recipes.study.schema import RawKnobs, StudyRecipe
@@ -37,9 +37,9 @@ def check_raw(loaded: Loaded[StudyRecipe]) -> None:
             raise loaded.refuse(
                 f"raw.{knob}", found="is empty", rule="it is a name", do="write one"
             )
-    at_least(loaded, "raw.seed", value=raw.seed, least=0)
-    distinct(loaded, "raw.base_files", names=raw.base_files)
-    choice(loaded, "raw.over_long", value=raw.over_long, names=OVER_LONG)
+    require_at_least(loaded, "raw.seed", value=raw.seed, least=0)
+    require_distinct(loaded, "raw.base_files", names=raw.base_files)
+    require_choice(loaded, "raw.over_long", value=raw.over_long, names=OVER_LONG)
     check_curation(loaded.section("raw.curation", raw.curation))
     _check_prompts(loaded, raw)
     _check_indexed(loaded, raw)
@@ -64,11 +64,13 @@ def _check_indexed(loaded: Loaded[StudyRecipe], raw: RawKnobs) -> None:
     recipe = loaded.value
     parts = recipe.pretraining.parts
     for mix, sizes in parts.items():
-        choice(loaded, f"pretraining.parts.{mix}", value=mix, names=tuple(raw.curation.sets))
+        require_choice(
+            loaded, f"pretraining.parts.{mix}", value=mix, names=tuple(raw.curation.sets)
+        )
         for name, size in sizes.items():
             path = f"pretraining.parts.{mix}.{name}"
-            choice(loaded, path, value=name, names=tuple(raw.curation.sets))
-            at_least(loaded, path, value=size, least=1)
+            require_choice(loaded, path, value=name, names=tuple(raw.curation.sets))
+            require_at_least(loaded, path, value=size, least=1)
     read = [*recipe.arms, *(arm.mix for arm in recipe.ratio_arms)]
     read = [name for mix in read for name in parts.get(mix, {mix: 1})]
     read += [name for point in recipe.points for name in point.windows]
