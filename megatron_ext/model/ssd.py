@@ -288,6 +288,20 @@ class _ChunkedScan(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         return y, final
 
+    # One chunk and one head; tokens i and j of its Q. u_j = x_j dt_j exp(-s_j) is `inputs`, H_EN
+    # the state `before` the chunk. Masks, all 1 for j <= i without documents: M_ij (i sees j),
+    # b_i (i sees H), a_j (the state after sees j), c (H reaches beyond the chunk). Forward:
+    #   z_i  = sum_j M_ij (C_i . B_j) u_j + b_i H C_i         y_i = exp(s_i) z_i + D x_i
+    #   P_EN = sum_j a_j u_j B_j^T + c H                      the state after it is exp(s_Q) P
+    # `summed` is z and `gains` P. With dz_i = exp(s_i) dy_i, and dP = exp(s_Q) times the gradient
+    # of the state after the chunk, the four gradients are
+    #   dC_i = sum_j M_ij (dz_i . u_j) B_j + b_i H^T dz_i     (summed over the heads of a group)
+    #   dB_j = sum_i M_ij (dz_i . u_j) C_i + a_j dP^T u_j     (likewise)
+    #   du_j = sum_i M_ij (C_i . B_j) dz_i + a_j dP B_j
+    #   dH   = sum_i b_i dz_i C_i^T + c dP                    (`_chunks_back`, last chunk first)
+    # and from du: dx_j = dt_j exp(-s_j) du_j + D dy_j. s stands in exponents only:
+    #   ds_i = dz_i . z_i - u_i . du_i, at i = Q also the sum of dP P
+    #   d(dt A)_j = sum of ds_i over i >= j;   ddt_j = exp(-s_j) x_j . du_j + A d(dt A)_j
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(  # type: ignore[override]

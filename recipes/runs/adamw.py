@@ -10,7 +10,7 @@ POSITIVE = {"learning_rate": "1.0e-3", "adam_epsilon": "1.0e-8", "clip_grad": "1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class WrongValue:
     """One wrong value of a recipe: its path, and the last three parts of the message."""
 
     path: str
@@ -21,7 +21,7 @@ class Problem:
 
 def adamw_problems(
     optimizer: Any, under: str, *, may_be_zero: tuple[str, ...] = ()
-) -> Iterator[Problem]:
+) -> Iterator[WrongValue]:
     """Every wrong number of AdamW among the fields of `optimizer`; `under` precedes their names.
 
     A caller states in `may_be_zero` the fields of POSITIVE for which 0 has a meaning of its own.
@@ -29,7 +29,7 @@ def adamw_problems(
     for name in DECAYS:
         value = getattr(optimizer, name)
         if not 0.0 <= value < 1.0:
-            yield Problem(
+            yield WrongValue(
                 path=f"{under}{name}",
                 found=f"is {value:g}",
                 rule="a decay of Adam lies in [0, 1)",
@@ -41,14 +41,14 @@ def adamw_problems(
             continue
         value = getattr(optimizer, name)
         if not (value > 0.0 or (value == 0.0 and name in may_be_zero)):
-            yield Problem(
+            yield WrongValue(
                 path=f"{under}{name}",
                 found=f"is {value:g}",
                 rule="it is 0 or more" if name in may_be_zero else "it is above 0",
                 do=f"write e.g. {usual}",
             )
     if not optimizer.weight_decay >= 0.0:
-        yield Problem(
+        yield WrongValue(
             path=f"{under}weight_decay",
             found=f"is {optimizer.weight_decay:g}",
             rule="it is 0 or more",

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from frontload.recipes.grammar.limits import LEAST_TEMPERATURE
 from frontload.recipes.grammar.load import Loaded, nearest
-from frontload.recipes.runs.adamw import Problem, adamw_problems
+from frontload.recipes.runs.adamw import WrongValue, adamw_problems
 from frontload.recipes.runs.grpo import (
     ACTORS,
     DECAYS,
@@ -66,14 +66,14 @@ def check_grpo(loaded: Loaded[GrpoRecipe], prefix: str = "") -> None:
         )
 
 
-def grpo_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
+def grpo_problems(recipe: GrpoRecipe) -> Iterator[WrongValue]:
     """Everything wrong with a recipe, in the order of its fields."""
     yield from _choice_problems(recipe)
     yield from _range_problems(recipe)
     yield from _batch_problems(recipe)
     yield from _sampling_problems(recipe)
     if recipe.context_tokens > recipe.model.max_sequence_tokens:
-        yield Problem(
+        yield WrongValue(
             path="response_tokens",
             found=f"{recipe.prompt_tokens} + {recipe.response_tokens} tokens are above "
             f"model.max_sequence_tokens {recipe.model.max_sequence_tokens}",
@@ -89,11 +89,11 @@ def _value(recipe: GrpoRecipe, path: str) -> float:
     return found  # pyright: ignore[reportReturnType]
 
 
-def _choice_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
+def _choice_problems(recipe: GrpoRecipe) -> Iterator[WrongValue]:
     for path, names in CHOICES.items():
         value = str(_value(recipe, path))
         if value not in names:
-            yield Problem(
+            yield WrongValue(
                 path=path,
                 found=f"'{value}' is not known",
                 rule="it must be one of " + ", ".join(names),
@@ -101,40 +101,40 @@ def _choice_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
             )
 
 
-def _range_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
+def _range_problems(recipe: GrpoRecipe) -> Iterator[WrongValue]:
     for path in AT_LEAST_ONE:
         if _value(recipe, path) < 1:
-            yield Problem(
+            yield WrongValue(
                 path=path, found=f"is {_value(recipe, path)}", rule="it is 1 or more", do="raise it"
             )
     for path in ABOVE_ZERO:
         if _value(recipe, path) <= 0:
-            yield Problem(
+            yield WrongValue(
                 path=path, found=f"is {_value(recipe, path)}", rule="it is above 0", do="raise it"
             )
     for path in NOT_NEGATIVE:
         if _value(recipe, path) < 0:
-            yield Problem(
+            yield WrongValue(
                 path=path, found=f"is {_value(recipe, path)}", rule="it is 0 or more", do="raise it"
             )
     # a rate of 0 is the control that must leave the weights as they are
     yield from adamw_problems(recipe.optimizer, "optimizer.", may_be_zero=("learning_rate",))
     if 0 < recipe.steps <= recipe.optimizer.warmup_steps:
-        yield Problem(
+        yield WrongValue(
             path="optimizer.warmup_steps",
             found=f"{recipe.optimizer.warmup_steps} of {recipe.steps} steps",
             rule="the rate reaches its height within the run",
             do=f"write less than {recipe.steps}",
         )
     if recipe.grpo.clip_ratio_low > 1.0:
-        yield Problem(
+        yield WrongValue(
             path="grpo.clip_ratio_low",
             found=f"is {recipe.grpo.clip_ratio_low}",
             rule="a ratio of probabilities is never below 0, the bound for a low of 1",
             do="write at most 1.0",
         )
     if recipe.grpo.dual_clip_ratio <= 1.0:
-        yield Problem(
+        yield WrongValue(
             path="grpo.dual_clip_ratio",
             found=f"is {recipe.grpo.dual_clip_ratio}",
             rule="the bound for negative advantages is above 1",
@@ -142,9 +142,9 @@ def _range_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
         )
 
 
-def _batch_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
+def _batch_problems(recipe: GrpoRecipe) -> Iterator[WrongValue]:
     if recipe.grpo.rollouts_per_prompt < 2:
-        yield Problem(
+        yield WrongValue(
             path="grpo.rollouts_per_prompt",
             found=f"is {recipe.grpo.rollouts_per_prompt}",
             rule="an answer is scored against the others of its group, so a group has 2 or more",
@@ -152,7 +152,7 @@ def _batch_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
         )
     batch, mini = recipe.batch_prompts, recipe.mini_batch_prompts
     if mini >= 1 and batch % mini:
-        yield Problem(
+        yield WrongValue(
             path="mini_batch_prompts",
             found=f"{mini} does not divide batch_prompts {batch}",
             rule="a step is whole mini-batches",
@@ -160,10 +160,10 @@ def _batch_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
         )
 
 
-def _sampling_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
+def _sampling_problems(recipe: GrpoRecipe) -> Iterator[WrongValue]:
     sampling = recipe.sampling
     if sampling.top_p != 1.0:
-        yield Problem(
+        yield WrongValue(
             path="sampling.top_p",
             found=f"is {sampling.top_p}",
             rule="answers are drawn from the distribution that the actor scores them in, which is "
@@ -172,14 +172,14 @@ def _sampling_problems(recipe: GrpoRecipe) -> Iterator[Problem]:
         )
     for name in ("temperature", "validation_temperature"):
         if 0.0 < getattr(sampling, name) < LEAST_TEMPERATURE:
-            yield Problem(
+            yield WrongValue(
                 path=f"sampling.{name}",
                 found=f"is {getattr(sampling, name)}",
                 rule=f"below {LEAST_TEMPERATURE} engines sample at another temperature than asked",
                 do=f"write {LEAST_TEMPERATURE} or more",
             )
     if sampling.validation_temperature == 0.0 and sampling.validation_samples > 1:
-        yield Problem(
+        yield WrongValue(
             path="sampling.validation_samples",
             found=f"{sampling.validation_samples} greedy samples",
             rule="at temperature 0 every sample is the same",

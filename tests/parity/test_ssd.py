@@ -244,3 +244,55 @@ def test_gradient_of_the_convolution(size_S: int, with_bias: bool, with_document
         lambda *tensors: causal_conv(*tensors, documents=documents),
         (draw(2, size_S, 3), draw(3, 4), bias),
     )
+
+
+@pytest.mark.parametrize("second_document", [0, 1])
+def test_the_equations_above_the_backward_are_its_gradients(second_document: int) -> None:
+    """One head, one chunk of one or two documents, a state before it: the comment's lines."""
+    generator = torch.Generator().manual_seed(5)
+    size_Q, size_E, size_N = 6, 3, 4
+    x, B, C, state, dy, dstate = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in (
+            (size_Q, size_E), (size_Q, size_N), (size_Q, size_N), (size_E, size_N),
+            (size_Q, size_E), (size_E, size_N),
+        )
+    )  # fmt: skip
+    dt = torch.rand(size_Q, generator=generator, dtype=torch.float64) + 0.1
+    A, D = torch.tensor([-0.7], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64)
+    ids = torch.tensor([0] * 3 + [second_document] * 3)
+    leaves = [one.requires_grad_() for one in (x, dt, A, B, C, D, state)]
+    y, final = ssd_chunked(
+        ScanInputs(
+            x=x[None, :, None], dt=dt[None, :, None], A_H=A, B=B[None, :, None],
+            C=C[None, :, None], D_H=D,
+        ),
+        chunk_tokens=size_Q,
+        documents=Documents(ids[None]),
+        initial_state_BHEN=state[None, None],
+    )  # fmt: skip
+    loss = (y[0, :, 0] * dy).sum() + (final[0, 0] * dstate).sum()
+    dx, ddt, dA, dB, dC, dD, dH = torch.autograd.grad(loss, leaves)
+    with torch.no_grad():
+        s = (dt * A).cumsum(0)
+        u = x * (dt * (-s).exp())[:, None]
+        M = ((ids[:, None] == ids) & torch.ones(size_Q, size_Q).tril().bool()).double()
+        a, b = (ids == ids[-1]).double()[:, None], (ids == ids[0]).double()[:, None]
+        c = 1.0 - second_document
+        z = (M * (C @ B.T)) @ u + b * (C @ state.T)
+        P = (a * u).T @ B + c * state
+        torch.testing.assert_close(y[0, :, 0], s.exp()[:, None] * z + D * x)
+        torch.testing.assert_close(final[0, 0], s[-1].exp() * P)
+        dz, dP = s.exp()[:, None] * dy, s[-1].exp() * dstate
+        scores = M * (dz @ u.T)
+        du = (M * (C @ B.T)).T @ dz + a * (B @ dP.T)
+        torch.testing.assert_close(dC, scores @ B + b * (dz @ state))
+        torch.testing.assert_close(dB, scores.T @ C + a * (u @ dP))
+        torch.testing.assert_close(dx, (dt * (-s).exp())[:, None] * du + D * dy)
+        torch.testing.assert_close(dH, (b * dz).T @ C + c * dP)
+        ds = (dz * z).sum(1) - (u * du).sum(1)
+        ds[-1] += (dP * P).sum()
+        dlog_decay = ds.flip(0).cumsum(0).flip(0)
+        torch.testing.assert_close(ddt, (-s).exp() * (x * du).sum(1) + A * dlog_decay)
+        torch.testing.assert_close(dA, (dlog_decay * dt).sum()[None])
+        torch.testing.assert_close(dD, (dy * x).sum()[None])
