@@ -313,3 +313,11 @@ def use_torch_mamba(gated_norm: type[torch.nn.Module]) -> None:
     if module.HAVE_MAMBA_SSM:
         return
     module.__dict__.update(HAVE_MAMBA_SSM=True, ExtendedRMSNorm=gated_norm)
+
+
+def has_gloo_groups() -> bool:
+    """parallel_state.py:44: whether the groups of this process have gloo twins.
+
+    The public get_data_parallel_group_gloo (:1810) asserts it instead of answering.
+    """
+    return _core("parallel_state")._DATA_PARALLEL_GROUP_GLOO is not None

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state, tensor_parallel
 from megatron.core.process_groups_config import ProcessGroupCollection
 
+from frontload.megatron_ext.cpu import has_gloo_groups
 from frontload.megatron_ext.ranks.gloo import one_gloo_device
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.facts.census import count_layer_parameters
@@ -72,7 +73,7 @@ def _join_groups(placement: Placement) -> ProcessGroupCollection:
         )
     layout = (placement.tensor_parallel, placement.pipeline_parallel)
     if parallel_state.model_parallel_is_initialized():
-        if layout == _layout() and _has_gloo_groups() >= placement.distributed_optimizer:
+        if layout == _layout() and has_gloo_groups() >= placement.distributed_optimizer:
             return ProcessGroupCollection.use_mpu_process_groups()
         parallel_state.destroy_model_parallel()
     parallel_state.initialize_model_parallel(
@@ -106,10 +107,6 @@ def _layout() -> tuple[int, int]:
         parallel_state.get_tensor_model_parallel_world_size(),
         parallel_state.get_pipeline_model_parallel_world_size(),
     )
-
-
-def _has_gloo_groups() -> bool:
-    return parallel_state._DATA_PARALLEL_GROUP_GLOO is not None
 
 
 def leave_groups() -> None:

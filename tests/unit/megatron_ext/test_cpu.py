@@ -15,7 +15,11 @@ from frontload.recipes.errors import StageError
 cpu.prepare()
 
 from megatron.core import optimizer as core_optimizer  # noqa: E402
+from megatron.core import parallel_state  # noqa: E402
 from megatron.core.optimizer import clip_grads  # noqa: E402
+
+from frontload.megatron_ext.ranks.parallelism import join_groups, leave_groups  # noqa: E402
+from frontload.recipes.machines.placement import Placement  # noqa: E402
 
 
 def gradients(scale: float) -> list[torch.nn.Parameter]:
@@ -120,3 +124,19 @@ def test_torchs_adamw_is_mended_on_a_gpu_too_and_no_other(
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=here)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines() == [str([is_mended] * 3), str(is_mended)]
+
+
+@pytest.mark.parametrize("is_distributed", [False, True])
+def test_gloo_groups_are_those_that_megatron_hands_out(is_distributed: bool) -> None:
+    leave_groups()
+    assert not cpu.has_gloo_groups()
+    try:
+        join_groups(Placement(distributed_optimizer=is_distributed))
+        assert cpu.has_gloo_groups() == is_distributed
+        if is_distributed:
+            parallel_state.get_data_parallel_group_gloo()
+        else:
+            with pytest.raises(AssertionError, match="is not initialized"):
+                parallel_state.get_data_parallel_group_gloo()
+    finally:
+        leave_groups()
