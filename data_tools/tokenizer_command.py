@@ -19,7 +19,7 @@ from frontload.data_tools.disk.publish import (
     workplace,
 )
 from frontload.data_tools.raw.inputs import expand_inputs
-from frontload.data_tools.raw.parse import BadRow, Reason, take_text
+from frontload.data_tools.raw.parse import BadRow, RejectReason, take_text
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.text.render import has_special_token
 from frontload.data_tools.text.train_tokenizer import TrainedTokenizer, train_byte_pairs
@@ -65,10 +65,10 @@ class Texts:
                     continue
                 for key in (key for key in self.keys if key in row.value):
                     text = take_text(row.value, key)
-                    if isinstance(text, Reason):
+                    if isinstance(text, RejectReason):
                         self.dropped[f"{key}: {text}"] += 1
                     elif has_special_token(text):
-                        self.dropped[f"{key}: {Reason.SPECIAL_TOKEN}"] += 1
+                        self.dropped[f"{key}: {RejectReason.SPECIAL_TOKEN}"] += 1
                     else:
                         yield text
 

@@ -4,7 +4,7 @@ from functools import cache
 from typing import Any
 
 from frontload.eval.grading.grade import Grader, row_reference
-from frontload.eval.grading.layout import Layout
+from frontload.eval.grading.layout import AnswerLayout
 
 
 def compute_score(
@@ -24,7 +24,7 @@ def compute_score(
     Source: Nemotron-CrossThink, "Rule Based Reward Modeling": R_acc and R_format.
     """
     row = {"family": data_source, **extra_info}  # a row of a family names it as its source
-    reference = row_reference(ground_truth, row, layout=Layout(layout))
+    reference = row_reference(ground_truth, row, layout=AnswerLayout(layout))
     grade = _grader().grade(solution_str, reference)
     return {
         "score": grade.reward,

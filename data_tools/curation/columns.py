@@ -99,7 +99,7 @@ class ColumnWriter:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ColumnPart:
     """The measured rows of one input file."""
 
     source: str
@@ -114,7 +114,7 @@ class Part:
 class Table:
     """The kept rows of all parts, numbered in the order of source, file and row."""
 
-    def __init__(self, parts: Sequence[Part], layout: Layout) -> None:
+    def __init__(self, parts: Sequence[ColumnPart], layout: Layout) -> None:
         self.parts, self.layout = tuple(parts), layout
         self._columns = layout.columns()
         self.receipts = [part.receipt() for part in parts]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from frontload.data_tools.curation.columns import RECEIPT, ColumnWriter, Layout, Part, Table
+from frontload.data_tools.curation.columns import RECEIPT, ColumnPart, ColumnWriter, Layout, Table
 from frontload.data_tools.curation.decontaminate import RemovalReport
 from frontload.data_tools.curation.describe import compose, drops_by_source
 from frontload.data_tools.curation.inputs import InputFile, Inputs
@@ -214,11 +214,11 @@ def _told(left_out: Mapping[str, int], receipts: list[dict[str, Any]]) -> str:
 
 def measure_files(
     request: CurateRequest, work: Path, *, workers: Workers, tell: Tell
-) -> list[Part]:
+) -> list[ColumnPart]:
     """Measures every file that an earlier, killed run has not."""
-    parts: list[Part] = []
+    parts: list[ColumnPart] = []
     for number, file in enumerate(request.inputs.files):
-        part = Part(source=file.source, file=file.name, folder=work / f"file-{number:05d}")
+        part = ColumnPart(source=file.source, file=file.name, folder=work / f"file-{number:05d}")
         key = _measure_key(request, file)
         place = f"file {number + 1} of {len(request.inputs.files)}: {file.name}"
         if not _is_measured(part, key):
@@ -250,12 +250,12 @@ def _measure_key(request: CurateRequest, file: InputFile) -> str:
     )
 
 
-def _is_measured(part: Part, key: str) -> bool:
+def _is_measured(part: ColumnPart, key: str) -> bool:
     return (part.folder / RECEIPT).is_file() and part.receipt()["key"] == key
 
 
 def _measure_file(
-    request: CurateRequest, file: InputFile, part: Part, *, run: tuple[Workers, Pulse]
+    request: CurateRequest, file: InputFile, part: ColumnPart, *, run: tuple[Workers, Pulse]
 ) -> dict[str, Any]:
     """Writes the columns of one file, and returns its receipt."""
     workers, pulse = run

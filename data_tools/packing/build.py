@@ -33,9 +33,9 @@ from frontload.data_tools.packing.encode import (
     SPLIT,
     TURN_OVER_LONG,
     Counts,
-    Encoded,
-    Encoder,
+    EncodedSequence,
     Rules,
+    SequenceEncoder,
 )
 from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
@@ -90,7 +90,9 @@ class TooManyBad(RecipeError):
     """More rows are bad than asked for; what was encoded is still good for a higher rate."""
 
 
-_worker_state: dict[str, Encoder] = {}  # the encoder of a worker process, set when it starts
+_worker_state: dict[
+    str, SequenceEncoder
+] = {}  # the encoder of a worker process, set when it starts
 
 
 def build_pack(
@@ -328,23 +330,25 @@ def _encoding(request: PackRequest, choice: EncoderChoice) -> Iterator[Callable[
         yield partial(pool.imap, _encode_in_worker)
 
 
-def _encoder(request: PackRequest, choice: EncoderChoice) -> Encoder:
+def _encoder(request: PackRequest, choice: EncoderChoice) -> SequenceEncoder:
     tokenizer = load_vocabulary(request.tokenizer).loaded
     template = load_template(request.template, tokenizer)
     ids = TextEncoder(request.tokenizer, choice).ids
-    return Encoder(tokenizer, template, _rules(request), ids=ids)
+    return SequenceEncoder(tokenizer, template, _rules(request), ids=ids)
 
 
 def _start_worker(request: PackRequest, choice: EncoderChoice) -> None:
     _worker_state["encoder"] = _encoder(request, choice)
 
 
-def _encode_in_worker(rows: Sequence[RawRow | BadRow]) -> tuple[list[list[Encoded]], Counts]:
+def _encode_in_worker(
+    rows: Sequence[RawRow | BadRow],
+) -> tuple[list[list[EncodedSequence]], Counts]:
     return _encode_chunk(rows, encoder=_worker_state["encoder"])
 
 
 def _encode_chunk(
-    rows: Sequence[RawRow | BadRow], *, encoder: Encoder
-) -> tuple[list[list[Encoded]], Counts]:
+    rows: Sequence[RawRow | BadRow], *, encoder: SequenceEncoder
+) -> tuple[list[list[EncodedSequence]], Counts]:
     counts = Counts()
     return encoder.encode(rows, counts), counts

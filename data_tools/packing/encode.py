@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.raw.parse import BadRow, RawRow, Reason
-from frontload.data_tools.text.chat import ChatTemplate, Piece
+from frontload.data_tools.raw.parse import BadRow, RawRow, RejectReason
+from frontload.data_tools.text.chat import ChatPiece, ChatTemplate
 from frontload.data_tools.text.messages import ASSISTANT, SYSTEM, Message, read_messages
 from frontload.data_tools.text.tokenizer import TextTokenizer
 
@@ -35,7 +35,7 @@ class Rules:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoded:
+class EncodedSequence:
     """One sequence. Shapes: tokens int32 [S], mask uint8 [S]; `part` counts cuts from 0."""
 
     tokens: np.ndarray
@@ -64,7 +64,7 @@ class Counts:
             getattr(self, name).update(counter)
 
 
-class Encoder:
+class SequenceEncoder:
     """Rows to sequences, by one template and tokenizer. `ids` gives those of each text."""
 
     def __init__(
@@ -80,16 +80,18 @@ class Encoder:
         special = [re.escape(token) for token in tokenizer.special_tokens if token]
         self._special = re.compile("|".join(special)) if special else None
 
-    def encode(self, rows: Sequence[RawRow | BadRow], counts: Counts) -> list[list[Encoded]]:
+    def encode(
+        self, rows: Sequence[RawRow | BadRow], counts: Counts
+    ) -> list[list[EncodedSequence]]:
         """The sequences of each row, none for a row that is dropped; `counts` says why."""
         sources = [self._source(row) for row in rows]
         rendered = [self._pieces(row) for row in rows]
         encoded = self._encode([one for one in rendered if not isinstance(one, str)])
-        found: list[list[Encoded]] = []
+        found: list[list[EncodedSequence]] = []
         at = 0
         for row, source, pieces in zip(rows, sources, rendered, strict=True):
             counts.rows[source] += 1
-            sequences: list[Encoded] = []
+            sequences: list[EncodedSequence] = []
             reason = pieces if isinstance(pieces, str) else OVER_LONG
             if not isinstance(pieces, str):
                 sequence, at = encoded[at], at + 1
@@ -119,20 +121,20 @@ class Encoder:
             return row.file.name
         return str(row.value.get(self._rules.source_field) or row.file.name).replace("\t", " ")
 
-    def _pieces(self, row: RawRow | BadRow) -> list[Piece] | str:
+    def _pieces(self, row: RawRow | BadRow) -> list[ChatPiece] | str:
         if isinstance(row, BadRow):
             return str(row.reason)
         messages = read_messages(row.value)
         return messages if isinstance(messages, str) else self._rendered(messages)
 
-    def _rendered(self, messages: list[Message]) -> list[Piece] | str:
+    def _rendered(self, messages: list[Message]) -> list[ChatPiece] | str:
         if self._special and any(
             self._special.search(text) for turn in messages for text in turn.values()
         ):
-            return str(Reason.SPECIAL_TOKEN)
+            return str(RejectReason.SPECIAL_TOKEN)
         return self._template.pieces(messages)
 
-    def _encode(self, conversations: Sequence[list[Piece]]) -> list[Encoded]:
+    def _encode(self, conversations: Sequence[list[ChatPiece]]) -> list[EncodedSequence]:
         """Each conversation as one sequence; its pieces are encoded apart."""
         pieces = [piece for pieces in conversations for piece in pieces]
         ids = iter(self._ids([piece.text for piece in pieces]))
@@ -142,10 +144,10 @@ class Encoder:
             tokens = np.concatenate([np.array(part, dtype=np.int32) for part, _ in parts])
             lengths = [len(part) for part, _ in parts]
             mask = np.repeat(np.array([is_target for _, is_target in parts], np.uint8), lengths)
-            found.append(Encoded(tokens=tokens, mask=mask, part=0))
+            found.append(EncodedSequence(tokens=tokens, mask=mask, part=0))
         return found
 
-    def _split(self, row: RawRow) -> tuple[list[Encoded], int]:
+    def _split(self, row: RawRow) -> tuple[list[EncodedSequence], int]:
         """Parts of a conversation that each fit a row, cut before a user's turn.
 
         Every part begins with the system turn. A turn whose question and answer do not fit by
@@ -159,7 +161,7 @@ class Encoder:
         exchanges = [messages[start:end] for start, end in zip(starts, ends, strict=True)]
         sizes = [self._size(system + exchange) for exchange in exchanges]
         shared = self._size_of_system(system, exchanges[0], sizes[0])
-        found: list[Encoded] = []
+        found: list[EncodedSequence] = []
         at = cut = 0
         while at < len(exchanges):
             taken, total = 0, shared
@@ -180,14 +182,14 @@ class Encoder:
             at += max(taken, 1)
         return found, cut
 
-    def _fitting(self, messages: list[Message], *, part: int) -> Encoded | None:
+    def _fitting(self, messages: list[Message], *, part: int) -> EncodedSequence | None:
         pieces = self._template.pieces(messages)
         if isinstance(pieces, str):
             return None
         (found,) = self._encode([pieces])
         if len(found.tokens) > self._rules.row_tokens:
             return None
-        return Encoded(tokens=found.tokens, mask=found.mask, part=part)
+        return EncodedSequence(tokens=found.tokens, mask=found.mask, part=part)
 
     def _size(self, messages: list[Message]) -> int:
         pieces = self._template.pieces(messages)

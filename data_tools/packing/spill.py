@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from frontload.data_tools.packing.encode import Counts, Encoded
+from frontload.data_tools.packing.encode import Counts, EncodedSequence
 
 ORIGIN_FIELDS = ("file", "row", "part")  # input number from 0, row from 1, cut from 0
 PARTS = ("tokens", "mask", "lengths", "origin")
@@ -74,7 +74,7 @@ class Spill:
         self.counts.add(entry["counts"])
 
     def add_shard(
-        self, sequences: Iterable[tuple[tuple[int, int], Encoded]], counts: Counts
+        self, sequences: Iterable[tuple[tuple[int, int], EncodedSequence]], counts: Counts
     ) -> None:
         """Appends the sequences of a shard, ((file, row), sequence), and seals it."""
         number = 0

@@ -25,7 +25,7 @@ from frontload.data_tools.raw.lines import (
     open_packed,
     split_lines,
 )
-from frontload.data_tools.raw.parse import Reason, parse_line, shown_bytes
+from frontload.data_tools.raw.parse import RejectReason, parse_line, shown_bytes
 from frontload.data_tools.text.row_text import ChatText, FieldText, TextRule, row_text
 
 BATCH_BYTES = 1 << 19  # ours: text encoded at a time; stays in the processor's cache
@@ -68,7 +68,7 @@ class Dropped:
     """A row that gives no document: its number in the unit, the reason, its bytes (or a part)."""
 
     number: int
-    reason: Reason
+    reason: RejectReason
     raw: bytes
     num_bytes: int
 
@@ -88,7 +88,7 @@ class Batch:
         found = list(self.dropped)
         for number in (self.numbers[at] for at in refused):
             raw = self.raw(number)
-            found.append(Dropped(number, Reason.SPECIAL_TOKEN, raw, len(raw)))
+            found.append(Dropped(number, RejectReason.SPECIAL_TOKEN, raw, len(raw)))
         return sorted(found, key=lambda row: row.number)
 
 
@@ -268,7 +268,7 @@ def _line_batches(job: UnitJob, receipt: Receipt, read: Callable[[int], bytes]) 
             found = _look_again(line, text_of, is_first=at_file_start and number == 1)
             if found is None:
                 blank += 1
-            elif isinstance(found, Reason):
+            elif isinstance(found, RejectReason):
                 batch.dropped.append(_dropped(number, found, line))
             else:
                 texts.append(found)
@@ -286,15 +286,15 @@ def _line(lines: Sequence[bytes | memoryview | OverSizeLine], first: int, number
 
 def _look_again(
     line: bytes | OverSizeLine, text_of: FieldText | ChatText, *, is_first: bool
-) -> str | Reason | None:
+) -> str | RejectReason | None:
     """The slow way for a line that is not plainly good: its text, the reason, None if blank."""
     if isinstance(line, OverSizeLine):
-        return Reason.OVER_SIZE
+        return RejectReason.OVER_SIZE
     value = parse_line(line, is_first=is_first)
     return text_of.look_again(value) if isinstance(value, dict) else value
 
 
-def _dropped(number: int, reason: Reason, line: bytes | OverSizeLine) -> Dropped:
+def _dropped(number: int, reason: RejectReason, line: bytes | OverSizeLine) -> Dropped:
     if isinstance(line, OverSizeLine):
         return Dropped(number, reason, line.head, line.num_bytes)
     return Dropped(number, reason, line, len(line))
@@ -318,12 +318,12 @@ def _table_batches(
                 for number, row in enumerate(batch_rows(found), start=receipt.lines + 1):
                     if isinstance(row, BadCells):
                         raw = row.raw
-                        dropped.append(Dropped(number, Reason.INVALID_UTF8, raw, len(raw)))
+                        dropped.append(Dropped(number, RejectReason.INVALID_UTF8, raw, len(raw)))
                         continue
                     text = text_of.look_again(row)
-                    if not isinstance(text, Reason) and utf8_bytes(text) > job.max_row_bytes:
-                        text = Reason.OVER_SIZE
-                    if isinstance(text, Reason):
+                    if not isinstance(text, RejectReason) and utf8_bytes(text) > job.max_row_bytes:
+                        text = RejectReason.OVER_SIZE
+                    if isinstance(text, RejectReason):
                         dropped.append(_dropped_cell(number, text, text_of.cell(row)))
                     else:
                         texts[number] = text
@@ -342,11 +342,11 @@ def _cell(texts: Mapping[int, str], number: int) -> bytes:
     return texts[number].encode()
 
 
-def _dropped_cell(number: int, reason: Reason, value: object) -> Dropped:
+def _dropped_cell(number: int, reason: RejectReason, value: object) -> Dropped:
     """A table's drop: of text its bytes, of an over-size one the first; else what shows it."""
     raw = value.encode() if isinstance(value, str) else shown_bytes(value)
     return Dropped(
-        number, reason, raw[:HEAD_BYTES] if reason is Reason.OVER_SIZE else raw, len(raw)
+        number, reason, raw[:HEAD_BYTES] if reason is RejectReason.OVER_SIZE else raw, len(raw)
     )
 
 

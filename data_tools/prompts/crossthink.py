@@ -22,7 +22,7 @@ from frontload.data_tools.prompts.choices import (
 )
 from frontload.data_tools.prompts.length import PromptLimit
 from frontload.data_tools.prompts.rl_parquet import Prompt, write_prompts
-from frontload.data_tools.raw.parse import BadRow, Reason, nearest_name
+from frontload.data_tools.raw.parse import BadRow, RejectReason, nearest_name
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.text.document import require_row
 from frontload.data_tools.text.render import has_special_token
@@ -233,7 +233,7 @@ def read_file(file: Path, *, domain: str, instruction: str = "") -> Iterator[Kep
     Raises: RecipeError naming file, line and field, when a row has another schema.
     """
     for row in read_rows(file):
-        if isinstance(row, BadRow) and row.reason is Reason.LONE_SURROGATE:
+        if isinstance(row, BadRow) and row.reason is RejectReason.LONE_SURROGATE:
             yield Dropped(reason=HALF)
             continue
         value, where = require_row(row, error_type=RecipeError).value, f"{file}:{row.number}"

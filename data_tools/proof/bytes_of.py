@@ -22,7 +22,7 @@ from frontload.data_tools.disk.digests import (
     with_change,
 )
 from frontload.data_tools.proof.checks import Check, check
-from frontload.data_tools.proof.pair import Layout, Stated, document_ends
+from frontload.data_tools.proof.pair import PairLayout, Stated, document_ends
 
 SHOWN = 12  # hex digits of a digest in a message
 
@@ -127,7 +127,7 @@ def _one_byte(
 class TokenLook:
     """Looks at the pieces of a .bin: ids within the vocabulary, and the end of every document."""
 
-    def __init__(self, file: Path, layout: Layout, stated: Stated) -> None:
+    def __init__(self, file: Path, layout: PairLayout, stated: Stated) -> None:
         self._file, self._layout, self._stated = file, layout, stated
         self._stream = open(layout.file, "rb")  # noqa: SIM115 - closed in `checks`
         self._ends = document_ends(self._stream, layout)

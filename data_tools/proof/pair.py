@@ -30,7 +30,7 @@ class Stated:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class PairLayout:
     """Where the parts of an .idx lie, by its own header."""
 
     file: Path
@@ -68,7 +68,7 @@ def _read(stream: IO[bytes], at: int, count: int, dtype: str) -> np.ndarray:
     return np.frombuffer(stream.read(count * np.dtype(dtype).itemsize), dtype)
 
 
-def prove_index(prefix: Path, stated: Stated) -> tuple[list[Check], Layout | None]:
+def prove_index(prefix: Path, stated: Stated) -> tuple[list[Check], PairLayout | None]:
     """Checks an .idx against itself, its .bin's size and what is stated.
 
     The layout is None when the header is too broken to say where things are.
@@ -85,7 +85,7 @@ def prove_index(prefix: Path, stated: Stated) -> tuple[list[Check], Layout | Non
     return checks, layout if structure_holds else None
 
 
-def _prove_header(file: Path, stated: Stated) -> tuple[list[Check], Layout | None]:
+def _prove_header(file: Path, stated: Stated) -> tuple[list[Check], PairLayout | None]:
     size = file.stat().st_size
     with open(file, "rb") as stream:
         head = stream.read(HEADER.size)
@@ -108,7 +108,9 @@ def _prove_header(file: Path, stated: Stated) -> tuple[list[Check], Layout | Non
         ),
     ]
     known = dtype if dtype is not None and is_dtype else np.dtype(stated.dtype or np.uint16)
-    layout = Layout(file=file, dtype=known, num_sequences=num_sequences, num_indices=num_indices)
+    layout = PairLayout(
+        file=file, dtype=known, num_sequences=num_sequences, num_indices=num_indices
+    )
     is_as_long = layout.size_bytes == size
     claim = f"{num_sequences} sequences and {num_indices} document indices fill the .idx"
     found = f"{size} bytes" + ("" if is_as_long else f"; they take {layout.size_bytes}")
@@ -118,7 +120,7 @@ def _prove_header(file: Path, stated: Stated) -> tuple[list[Check], Layout | Non
     return checks, layout if is_usable else None
 
 
-def _wrong_count(layout: Layout, size: int, stated: Stated) -> int:
+def _wrong_count(layout: PairLayout, size: int, stated: Stated) -> int:
     """The byte to blame when counts and size disagree: a count, or the end of the file."""
     if stated.num_documents is not None and layout.num_indices != stated.num_documents + 1:
         return 26
@@ -128,7 +130,9 @@ def _wrong_count(layout: Layout, size: int, stated: Stated) -> int:
     return min(size, layout.size_bytes) if layout.size_bytes < 1 << 62 else 18
 
 
-def _prove_sequences(stream: IO[bytes], layout: Layout, data: Path, stated: Stated) -> list[Check]:
+def _prove_sequences(
+    stream: IO[bytes], layout: PairLayout, data: Path, stated: Stated
+) -> list[Check]:
     """Lengths and pointers follow from each other, and end where the .bin ends."""
     width, count = layout.dtype.itemsize, layout.num_sequences
     total, bad_pointer, bad_length, end = 0, -1, -1, 0
@@ -174,7 +178,7 @@ def _prove_sequences(stream: IO[bytes], layout: Layout, data: Path, stated: Stat
     return checks
 
 
-def _is_pointer_wrong(stream: IO[bytes], layout: Layout, at: int) -> bool:
+def _is_pointer_wrong(stream: IO[bytes], layout: PairLayout, at: int) -> bool:
     """Whether pointer at + 1 is wrong, and not length `at`: skipping it makes the sum right."""
     if at + 2 >= layout.num_sequences:
         return layout.lengths(stream, at, at + 1)[0] >= 0 and _ends_well(stream, layout, at)
@@ -184,7 +188,7 @@ def _is_pointer_wrong(stream: IO[bytes], layout: Layout, at: int) -> bool:
     return bool(lengths.min() >= 0 and pointers[2] - pointers[0] == skipped)
 
 
-def _ends_well(stream: IO[bytes], layout: Layout, at: int) -> bool:
+def _ends_well(stream: IO[bytes], layout: PairLayout, at: int) -> bool:
     """For the last pointer: whether the .bin ends where both lengths put its end."""
     lengths = layout.lengths(stream, at, layout.num_sequences)
     start = int(layout.pointers(stream, at, at + 1)[0])
@@ -192,7 +196,7 @@ def _ends_well(stream: IO[bytes], layout: Layout, at: int) -> bool:
     return layout.file.with_suffix(".bin").stat().st_size == end
 
 
-def _prove_documents(stream: IO[bytes], layout: Layout, *, is_flat: bool) -> list[Check]:
+def _prove_documents(stream: IO[bytes], layout: PairLayout, *, is_flat: bool) -> list[Check]:
     """Document indices run from 0 to the sequences and never fall."""
     count, before, bad = layout.num_indices, 0, -1
     for first in range(0, count, CHUNK):
@@ -225,14 +229,14 @@ def _prove_documents(stream: IO[bytes], layout: Layout, *, is_flat: bool) -> lis
     ]
 
 
-def _is_one_before_wrong(stream: IO[bytes], layout: Layout, at: int) -> bool:
+def _is_one_before_wrong(stream: IO[bytes], layout: PairLayout, at: int) -> bool:
     """Whether the entry before a fall is the wrong one: without it nothing falls."""
     found = layout.documents(stream, max(at - 2, 0), at + 1)
     is_in_range = 0 <= found[-1] <= layout.num_sequences
     return bool(is_in_range and len(found) == 3 and found[0] <= found[2])
 
 
-def document_ends(stream: IO[bytes], layout: Layout) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def document_ends(stream: IO[bytes], layout: PairLayout) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields (document numbers, byte of each one's last token), empty documents left out."""
     width, step = layout.dtype.itemsize, CHUNK // 16
     for first in range(0, layout.num_indices - 1, step):

@@ -10,7 +10,7 @@ import pyarrow
 from pyarrow import parquet
 
 from frontload.data_tools.raw.lines import BLOCK_BYTES, HEAD_BYTES
-from frontload.data_tools.raw.parse import BadRow, RawRow, Reason, nearest_name, shown_bytes
+from frontload.data_tools.raw.parse import BadRow, RawRow, RejectReason, nearest_name, shown_bytes
 from frontload.recipes.errors import RecipeError
 
 BATCH_ROWS = 256  # ours: about 1 MB of web text; decides memory, not bytes
@@ -148,10 +148,10 @@ def _row(
     file: Path, number: int, value: dict[str, Any] | BadCells, max_row_bytes: int
 ) -> RawRow | BadRow:
     if isinstance(value, BadCells):
-        return BadRow(file, number, Reason.INVALID_UTF8, value.raw, len(value.raw))
+        return BadRow(file, number, RejectReason.INVALID_UTF8, value.raw, len(value.raw))
     size = text_bytes(value)
     if size > max_row_bytes:
-        return BadRow(file, number, Reason.OVER_SIZE, shown_bytes(value)[:HEAD_BYTES], size)
+        return BadRow(file, number, RejectReason.OVER_SIZE, shown_bytes(value)[:HEAD_BYTES], size)
     return RawRow(file, number, value)
 
 

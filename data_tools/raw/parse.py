@@ -16,7 +16,7 @@ MAX_ROW_BYTES = 16 << 20  # ours: a long book is 5 MB; bounds what a worker hold
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Reason(StrEnum):
+class RejectReason(StrEnum):
     """Why a row is not used."""
 
     BROKEN_JSON = "broken JSON"
@@ -47,12 +47,12 @@ class BadRow:
 
     file: Path
     number: int
-    reason: Reason
+    reason: RejectReason
     raw: bytes
     num_bytes: int
 
 
-def parse_line(line: bytes, *, is_first: bool = False) -> dict[str, Any] | Reason | None:
+def parse_line(line: bytes, *, is_first: bool = False) -> dict[str, Any] | RejectReason | None:
     """The object of one JSONL line, the reason why it is none, or None for a blank line.
 
     NaN and Infinity, which Python's json writes, are read; a byte order mark before the first line
@@ -62,10 +62,10 @@ def parse_line(line: bytes, *, is_first: bool = False) -> dict[str, Any] | Reaso
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         return _parse_slowly(line, is_first=is_first)
-    return value if isinstance(value, dict) else Reason.NOT_AN_OBJECT
+    return value if isinstance(value, dict) else RejectReason.NOT_AN_OBJECT
 
 
-def _parse_slowly(line: bytes, *, is_first: bool) -> dict[str, Any] | Reason | None:
+def _parse_slowly(line: bytes, *, is_first: bool) -> dict[str, Any] | RejectReason | None:
     """What orjson refuses: looked at again, to name the reason or to read what Python reads."""
     if is_first:
         line = line.removeprefix(BYTE_ORDER_MARK)
@@ -74,14 +74,14 @@ def _parse_slowly(line: bytes, *, is_first: bool) -> dict[str, Any] | Reason | N
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
-        return Reason.INVALID_UTF8
+        return RejectReason.INVALID_UTF8
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        return Reason.BROKEN_JSON
+        return RejectReason.BROKEN_JSON
     if not isinstance(value, dict):
-        return Reason.NOT_AN_OBJECT
-    return Reason.LONE_SURROGATE if has_lone_surrogate(value) else value
+        return RejectReason.NOT_AN_OBJECT
+    return RejectReason.LONE_SURROGATE if has_lone_surrogate(value) else value
 
 
 def has_lone_surrogate(value: object) -> bool:
@@ -93,14 +93,14 @@ def has_lone_surrogate(value: object) -> bool:
     return False
 
 
-def take_text(row: dict[str, Any], key: str) -> str | Reason:
+def take_text(row: dict[str, Any], key: str) -> str | RejectReason:
     """The text in one field of a row, or why there is none."""
     value = row.get(key)
     if isinstance(value, str):
-        return Reason.EMPTY if not value or value.isspace() else value
+        return RejectReason.EMPTY if not value or value.isspace() else value
     if value is not None:
-        return Reason.WRONG_TYPE
-    return Reason.NULL_VALUE if key in row else Reason.MISSING_KEY
+        return RejectReason.WRONG_TYPE
+    return RejectReason.NULL_VALUE if key in row else RejectReason.MISSING_KEY
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:

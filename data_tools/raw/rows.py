@@ -5,7 +5,7 @@ from pathlib import Path
 
 from frontload.data_tools.raw.inputs import Format, file_format
 from frontload.data_tools.raw.lines import OverSizeLine, open_lines, split_lines
-from frontload.data_tools.raw.parse import MAX_ROW_BYTES, BadRow, RawRow, Reason, parse_line
+from frontload.data_tools.raw.parse import MAX_ROW_BYTES, BadRow, RawRow, RejectReason, parse_line
 
 
 def read_rows(
@@ -29,7 +29,7 @@ def read_rows(
             for line in lines:
                 number += 1
                 if isinstance(line, OverSizeLine):
-                    reason = Reason.OVER_SIZE
+                    reason = RejectReason.OVER_SIZE
                     yield BadRow(file, number, reason, line.head, line.num_bytes)
                     continue
                 line = bytes(line)

@@ -12,7 +12,7 @@ from typing import Any
 
 from frontload.data_tools.disk.files import Shape, read_object
 from frontload.data_tools.disk.indexed import IndexedReader, manifest_file
-from frontload.data_tools.raw.parse import RawRow, Reason
+from frontload.data_tools.raw.parse import RawRow, RejectReason
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.text.document import read_objects
 from frontload.data_tools.text.row_text import TextRule, row_text
@@ -159,7 +159,7 @@ def _narrowed(
         if row.number < origin.row or not isinstance(row, RawRow):
             continue
         text = text_of.look_again(row.value)
-        if isinstance(text, Reason) or tokenizer.encode_batch([text])[0] != ids:
+        if isinstance(text, RejectReason) or tokenizer.encode_batch([text])[0] != ids:
             continue
         before = f"{row.value['file']} row {row.value['row']}" if "file" in row.value else ""
         return RowOrigin(

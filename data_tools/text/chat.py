@@ -25,7 +25,7 @@ REWRITES = "the template renders a turn in another way when more turns follow"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class ChatPiece:
     """Text of a conversation; a target is what the assistant says, to the end of its turn."""
 
     text: str
@@ -54,7 +54,7 @@ class ChatTemplate:
         self._named_tokens = named_tokens
         self.has_reasoning = self._renders_reasoning()
 
-    def pieces(self, messages: Sequence[Message]) -> list[Piece] | str:
+    def pieces(self, messages: Sequence[Message]) -> list[ChatPiece] | str:
         """The conversation piece by piece, or the reason why this template cannot say it."""
         turns = messages if self.has_reasoning else [_with_think(turn) for turn in messages]
         try:
@@ -84,8 +84,8 @@ class ChatTemplate:
             return None
         return text if all(_holds(text, turn) for turn in turns) else None
 
-    def _cut(self, whole: str, turns: Sequence[Message]) -> list[Piece] | str:
-        pieces: list[Piece] = []
+    def _cut(self, whole: str, turns: Sequence[Message]) -> list[ChatPiece] | str:
+        pieces: list[ChatPiece] = []
         at = 0
         for number, turn in enumerate(turns):
             if not _holds(whole, turn):
@@ -98,11 +98,11 @@ class ChatTemplate:
             if not whole.startswith(after) or not after.startswith(before):
                 return REWRITES
             end = len(after.rstrip()) if after[len(before) :].strip() else len(after)
-            pieces.append(Piece(text=whole[at : len(before)], is_target=False))
-            pieces.append(Piece(text=whole[len(before) : end], is_target=True))
+            pieces.append(ChatPiece(text=whole[at : len(before)], is_target=False))
+            pieces.append(ChatPiece(text=whole[len(before) : end], is_target=True))
             at = end
         if at < len(whole):
-            pieces.append(Piece(text=whole[at:], is_target=False))
+            pieces.append(ChatPiece(text=whole[at:], is_target=False))
         return pieces
 
     def render(self, messages: Sequence[Message], *, is_prompt: bool = False) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from frontload.data_tools.raw.parse import Reason
+from frontload.data_tools.raw.parse import RejectReason
 from frontload.data_tools.text.example import THINK, THINK_END, split_think
 
 SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
@@ -23,19 +23,21 @@ def read_messages(row: Mapping[str, Any]) -> list[Message] | str:
         texts = {name: row.get(name) for name in ("question", "trace", "answer")}
         texts["trace"] = texts["trace"] or ""
         if not all(isinstance(text, str) for text in texts.values()):
-            return str(Reason.WRONG_TYPE)
+            return str(RejectReason.WRONG_TYPE)
         answer = {"role": ASSISTANT, "content": texts["answer"]}
         if texts["trace"].strip():
             answer["reasoning_content"] = texts["trace"]
         return _checked([{"role": USER, "content": texts["question"]}, answer])
     if row.get("text") is not None:
         return "plain text, no conversation"
-    return str(Reason.NULL_VALUE if {"messages", "question"} & set(row) else Reason.MISSING_KEY)
+    return str(
+        RejectReason.NULL_VALUE if {"messages", "question"} & set(row) else RejectReason.MISSING_KEY
+    )
 
 
 def _checked(found: object) -> list[Message] | str:
     if not isinstance(found, list) or not found:
-        return str(Reason.WRONG_TYPE if found else Reason.EMPTY)
+        return str(RejectReason.WRONG_TYPE if found else RejectReason.EMPTY)
     messages: list[Message] = []
     for number, turn in enumerate(found):
         message = _message(turn)
@@ -56,11 +58,11 @@ def _checked(found: object) -> list[Message] | str:
 
 def _message(turn: object) -> Message | str:
     if not isinstance(turn, dict):
-        return str(Reason.WRONG_TYPE)
+        return str(RejectReason.WRONG_TYPE)
     role, content = turn.get("role"), turn.get("content")
     reasoning = turn.get("reasoning_content") or ""
     if not isinstance(content, str) or not isinstance(reasoning, str):
-        return str(Reason.WRONG_TYPE)
+        return str(RejectReason.WRONG_TYPE)
     if role not in (SYSTEM, USER, ASSISTANT):
         return f"a turn of role {str(role)[:20]}"
     if role == ASSISTANT and not reasoning and THINK in content:
@@ -68,7 +70,7 @@ def _message(turn: object) -> Message | str:
             return UNCLOSED
         reasoning, content = split_think(content)
     if not content.strip():
-        return str(Reason.EMPTY)
+        return str(RejectReason.EMPTY)
     message = {"role": str(role), "content": content}
     if reasoning.strip():
         message["reasoning_content"] = reasoning

@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.raw.parse import Reason, take_text
+from frontload.data_tools.raw.parse import RejectReason, take_text
 from frontload.data_tools.text.chat import ChatTemplate, load_template
 from frontload.data_tools.text.messages import read_messages
 from frontload.data_tools.text.tokenizer import TextTokenizer
@@ -31,7 +31,7 @@ class FieldText:
         self.columns: tuple[str, ...] | None = (name,)
         self._name = name
 
-    def look_again(self, row: dict[str, Any]) -> str | Reason:
+    def look_again(self, row: dict[str, Any]) -> str | RejectReason:
         """The text, or why there is none."""
         return take_text(row, self._name)
 
@@ -52,23 +52,23 @@ class ChatText:
         self.template, self._end = template, end
         self._special = re.compile("|".join(map(re.escape, special)) or r"(?!)")
 
-    def take(self, row: dict[str, Any]) -> str | Reason:
+    def take(self, row: dict[str, Any]) -> str | RejectReason:
         """The text, or why there is none."""
         if row.get("text") is not None and row.get("messages") is None:
             text = take_text(row, "text")
-            if isinstance(text, Reason):
+            if isinstance(text, RejectReason):
                 return text
             if self._special.search(text):
-                return Reason.SPECIAL_TOKEN
+                return RejectReason.SPECIAL_TOKEN
             return text.rstrip() if self._end else text
         messages = read_messages(row)
         if isinstance(messages, str):
-            return Reason.NO_CONVERSATION
+            return RejectReason.NO_CONVERSATION
         if any(self._special.search(text) for turn in messages for text in turn.values()):
-            return Reason.SPECIAL_TOKEN
+            return RejectReason.SPECIAL_TOKEN
         text = self.template.text(messages)
         if text is None:
-            return Reason.NO_CONVERSATION
+            return RejectReason.NO_CONVERSATION
         return text.rstrip().removesuffix(self._end).rstrip() if self._end else text
 
     look_again = take

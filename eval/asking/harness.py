@@ -81,7 +81,7 @@ def run_base_suite(
     return results
 
 
-class Rows(list[dict[str, Any]]):
+class HarnessRows(list[dict[str, Any]]):
     """Rows in memory with the one attribute that lm-eval reads of a data set."""
 
     @property
@@ -108,7 +108,7 @@ def local_task(
             rule="a benchmark has one kind of item",
             do="build the corpus again with this version",
         )
-    rows = Rows(_row(item, prompts) for item in items)
+    rows = HarnessRows(_row(item, prompts) for item in items)
     config: dict[str, Any] = {
         "task": benchmark,
         "custom_dataset": lambda **_: {"test": rows},

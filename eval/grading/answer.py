@@ -51,7 +51,7 @@ _ELLIPSIS = re.compile(r"\\(?:ldots|cdots|dots)(?![a-zA-Z])|\.\.")
 _DIGIT_SUBSCRIPT = re.compile(r"\d ?_")
 
 
-class Verdict(StrEnum):
+class AnswerVerdict(StrEnum):
     """What a comparison found."""
 
     SAME = "same"
@@ -64,7 +64,7 @@ class Verdict(StrEnum):
 class Comparison:
     """A verdict, and the two forms that computer algebra is to compare when it is open."""
 
-    verdict: Verdict
+    verdict: AnswerVerdict
     gold: str = ""
     prediction: str = ""
 
@@ -141,7 +141,7 @@ def compare_answers(gold: str, prediction: str) -> Comparison:
         return _decided(True)
     if _is_misread(gold_bare) or _is_misread(bare) or gold_bare.count("'") != bare.count("'"):
         return _decided(False)
-    return Comparison(verdict=Verdict.OPEN, gold=gold_bare, prediction=bare)
+    return Comparison(verdict=AnswerVerdict.OPEN, gold=gold_bare, prediction=bare)
 
 
 def _number(form: str) -> Quantity | None:
@@ -183,4 +183,4 @@ def compare_choice(gold: str, prediction: str, options: tuple[str, ...]) -> Comp
 
 
 def _decided(is_same: bool) -> Comparison:
-    return Comparison(verdict=Verdict.SAME if is_same else Verdict.DIFFERENT)
+    return Comparison(verdict=AnswerVerdict.SAME if is_same else AnswerVerdict.DIFFERENT)

@@ -13,8 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from frontload.eval.grading import algebra
-from frontload.eval.grading.answer import Verdict, compare_answers, compare_choice, plain_form
-from frontload.eval.grading.layout import FormatProblem, Found, Layout, find_boxed
+from frontload.eval.grading.answer import AnswerVerdict, compare_answers, compare_choice, plain_form
+from frontload.eval.grading.layout import AnswerLayout, FormatProblem, Found, find_boxed
 from frontload.eval.grading.pool import MathLimits, MathPool
 
 ANSWER_MARK = "<|answer|>"
@@ -111,7 +111,7 @@ class Reference:
 
     gold: str
     kind: Kind
-    layout: Layout
+    layout: AnswerLayout
     question: str = ""
     family: str = ""
     options: tuple[str, ...] = ()
@@ -152,7 +152,9 @@ def grade_generation(text: str, *, question: str, gold: str, family: str) -> Gra
     )
 
 
-def row_reference(ground_truth: str, extra_info: Mapping[str, Any], *, layout: Layout) -> Reference:
+def row_reference(
+    ground_truth: str, extra_info: Mapping[str, Any], *, layout: AnswerLayout
+) -> Reference:
     """The reference of a row of `data_tools/prompts/rl_parquet.py`, as veRL's reward gets it."""
     return Reference(
         gold=ground_truth,
@@ -190,8 +192,8 @@ def grade_response(response: str, reference: Reference, *, compare_math: Compare
     )
 
 
-def _find(response: str, layout: Layout) -> Found:
-    if layout != Layout.MARKS:
+def _find(response: str, layout: AnswerLayout) -> Found:
+    if layout != AnswerLayout.MARKS:
         return find_boxed(response, layout)
     final = final_answer(response)
     problem = FormatProblem(final.format_failure) if final.format_failure else None
@@ -206,8 +208,8 @@ def _compare(answer: str, reference: Reference, compare_math: CompareMath) -> Re
         comparison = compare_choice(reference.gold, answer, reference.options)
     else:
         comparison = compare_answers(reference.gold, answer)
-    if comparison.verdict != Verdict.OPEN:
-        return Reason.RIGHT if comparison.verdict == Verdict.SAME else Reason.WRONG
+    if comparison.verdict != AnswerVerdict.OPEN:
+        return Reason.RIGHT if comparison.verdict == AnswerVerdict.SAME else Reason.WRONG
     outcome = compare_math(comparison.gold, comparison.prediction)
     if outcome == algebra.SAME:
         is_copy = restates(reference.question, comparison.prediction)

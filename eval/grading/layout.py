@@ -13,7 +13,7 @@ _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _TAGS = re.compile(re.escape(THINK_OPEN) + "|" + re.escape(THINK_CLOSE))
 
 
-class Layout(StrEnum):
+class AnswerLayout(StrEnum):
     """What a response must look like to be formatted."""
 
     MARKS = "marks"
@@ -46,15 +46,17 @@ class Found:
     problem: FormatProblem | None
 
 
-def find_boxed(response: str, layout: Layout) -> Found:
+def find_boxed(response: str, layout: AnswerLayout) -> Found:
     r"""The content of the last balanced `\boxed{}` after the thinking.
 
     A response that is still thinking when it ends has no answer; one without any think tag has the
     answer of its last box, and a format problem where thinking is asked for.
     """
     problem, rest = None, response
-    if layout != Layout.BOXED:
-        problem, rest = _after_thinking(response, prompted=layout == Layout.PROMPTED_THINK_BOXED)
+    if layout != AnswerLayout.BOXED:
+        problem, rest = _after_thinking(
+            response, prompted=layout == AnswerLayout.PROMPTED_THINK_BOXED
+        )
     if problem == FormatProblem.UNCLOSED_THINK:
         return Found(answer="", problem=problem)
     answer = last_boxed(rest).strip()

@@ -39,7 +39,7 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredCell:
     """A metric of a cell in one study."""
 
     value: float
@@ -55,8 +55,8 @@ class Difference:
     cell: str
     metric: str
     unit: str
-    first: Measured
-    second: Measured
+    first: MeasuredCell
+    second: MeasuredCell
     value: float
     se: float
     shared: tuple[int, ...]
@@ -170,8 +170,8 @@ def _differences(first: Side, second: Side) -> Iterator[Difference]:
             )
 
 
-def _measured(metric: Mapping[str, Any]) -> Measured:
-    return Measured(
+def _measured(metric: Mapping[str, Any]) -> MeasuredCell:
+    return MeasuredCell(
         value=metric["value"],
         se=metric["se"],
         num_seeds=len(metric["seeds"]),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.data_tools.disk.files import replacing
-from frontload.eval.report.compare import ERRORS_TEXT, Difference, Measured, StudyComparison
+from frontload.eval.report.compare import ERRORS_TEXT, Difference, MeasuredCell, StudyComparison
 from frontload.eval.report.templates import resource, template
 from frontload.eval.tables.build import label_of
 from frontload.eval.tables.text import NOTHING, grid_text
@@ -100,7 +100,7 @@ def comparison_text(comparison: StudyComparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def number_text(number: Measured, *, unit: str) -> str:
+def number_text(number: MeasuredCell, *, unit: str) -> str:
     """`41.2 +-2.1`, a loss with three decimals."""
     decimals = 1 if unit == "points" else 3
     return f"{number.value:.{decimals}f} +-{number.se:.{decimals}f}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from frontload.data_tools.disk.files import replacing
 from frontload.eval.report.number_tips import NATS, PERCENT, NumberTips, unit_of
-from frontload.eval.report.origins import Origin, member_cells
+from frontload.eval.report.origins import ReportOrigin, member_cells
 from frontload.eval.report.seed_values import seed_values
 from frontload.eval.tables.build import label_of
 
@@ -45,7 +45,7 @@ def write_downloads(
     tables: Sequence[Mapping[str, Any]],
     *,
     tips: NumberTips,
-    origins: Mapping[str, Sequence[Origin]],
+    origins: Mapping[str, Sequence[ReportOrigin]],
     study_name: str,
 ) -> dict[str, tuple[str, str]]:
     """Writes TABLE.csv and TABLE.tex of each table with numbers, and metrics.csv of all cells.
@@ -79,7 +79,7 @@ def csv_text(fields: Sequence[str], lines: Iterator[Mapping[str, Any]] | Sequenc
 
 
 def _number_rows(
-    table: Mapping[str, Any], *, tips: NumberTips, origins: Mapping[str, Sequence[Origin]]
+    table: Mapping[str, Any], *, tips: NumberTips, origins: Mapping[str, Sequence[ReportOrigin]]
 ) -> Iterator[dict[str, Any]]:
     """A line for each number that we or the paper have."""
     for row in table["rows"]:
@@ -103,7 +103,7 @@ def _number_rows(
 
 
 def _metric_rows(
-    cells: Mapping[str, Any], origins: Mapping[str, Sequence[Origin]]
+    cells: Mapping[str, Any], origins: Mapping[str, Sequence[ReportOrigin]]
 ) -> Iterator[dict[str, Any]]:
     """A line for each metric of each cell and seed."""
     for cell, metrics in cells.items():

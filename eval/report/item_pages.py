@@ -13,7 +13,7 @@ from typing import Any
 
 from frontload.data_tools.disk.files import replacing
 from frontload.data_tools.text.document import read_objects
-from frontload.eval.report.origins import Origin
+from frontload.eval.report.origins import ReportOrigin
 from frontload.eval.results import (
     ChoiceResult,
     GeneratedResult,
@@ -67,7 +67,7 @@ class _Corpora:
 
 
 def write_item_data(
-    folder: Path, origins: Mapping[str, Sequence[Origin]], *, names: Mapping[str, str]
+    folder: Path, origins: Mapping[str, Sequence[ReportOrigin]], *, names: Mapping[str, str]
 ) -> list[AskedQuestion]:
     """Writes the answers of each cell and then all questions, which it returns.
 
@@ -105,7 +105,7 @@ def write_item_data(
 
 def _cell_data(
     files: Sequence[ResultFile],
-    asked: Sequence[Origin],
+    asked: Sequence[ReportOrigin],
     *,
     questions: Pool,
     corpora: _Corpora,

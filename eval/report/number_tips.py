@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from frontload.eval.report.origins import Origin, Place, places
+from frontload.eval.report.origins import Place, ReportOrigin, places
 from frontload.eval.report.seed_values import seeds_behind, seeds_text
 from frontload.eval.tables.build import label_of
 
@@ -33,7 +33,7 @@ class NumberTips:
         tables: Mapping[str, Any],
         cells: Mapping[str, Any],
         *,
-        origins: Mapping[str, Sequence[Origin]],
+        origins: Mapping[str, Sequence[ReportOrigin]],
         names: Mapping[str, str],
     ) -> "NumberTips":
         """Reads what the tables name; `names` are those of `origins.slugs`."""

@@ -11,7 +11,7 @@ from frontload.eval.statistics.cells import ALIASES, GROUPS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class ReportOrigin:
     """One evaluation of a cell: its stage, the checkpoint that was asked, and the questions."""
 
     seed: int
@@ -29,7 +29,7 @@ class Place:
     tip: str  # every stage behind the row, with its key
 
 
-def origins_json(tabulate: str, origins: Mapping[str, Sequence[Origin]]) -> dict[str, Any]:
+def origins_json(tabulate: str, origins: Mapping[str, Sequence[ReportOrigin]]) -> dict[str, Any]:
     """The form of origins.json: the stage of the tables, and of each cell and seed its stages."""
     names = ("seed", "evaluation", "checkpoint")
     cells = {
@@ -63,7 +63,7 @@ def member_cells(cell: str) -> list[str]:
 
 
 def places(
-    origins: Mapping[str, Sequence[Origin]], rows: Iterable[str], *, names: Mapping[str, str]
+    origins: Mapping[str, Sequence[ReportOrigin]], rows: Iterable[str], *, names: Mapping[str, str]
 ) -> dict[str, Place]:
     """Cell or group of cells -> where a page tells its artifacts; without those of no evaluation.
 

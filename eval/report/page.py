@@ -9,7 +9,7 @@ from typing import Any
 from frontload.data_tools.disk.files import read_json
 from frontload.eval.results import GeneratedResult, read_results
 from frontload.eval.tables.build import label_of
-from frontload.eval.tables.text import Budget, models_of
+from frontload.eval.tables.text import TextBudget, models_of
 from frontload.eval.tables.verdict_rows import Card, VerdictGroup, verdict_groups
 from frontload.eval.tables.verdict_rows import cards as cards_of
 from frontload.eval.tables.verdict_text import MEASURES_TEXT
@@ -29,7 +29,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class ReportQuestion:
     """One question and what some cells wrote."""
 
     question: str
@@ -52,7 +52,7 @@ class Page:
     tables: tuple[Mapping[str, Any], ...]
     own_tables: tuple[Mapping[str, Any], ...]
     claims: tuple[Mapping[str, Any], ...]
-    questions: tuple[Question, ...]
+    questions: tuple[ReportQuestion, ...]
     caveats: tuple[str, ...]
     num_seeds: int
     compared: Mapping[str, Sequence[str]]  # table of the paper -> the models in it, by our names
@@ -74,7 +74,7 @@ def build_page(
     rows = verdicts["hypotheses"]
     cells = tabulated["cells"]
     num_seeds = max((len(m["seeds"]) for c in cells.values() for m in c.values()), default=0)
-    budget = Budget(
+    budget = TextBudget(
         sft_tokens=tables["budget"]["sft_tokens"],
         reasoning_pretraining_tokens=tables["budget"]["reasoning_pretraining_tokens"],
     )
@@ -197,7 +197,7 @@ def caveats(num_seeds: int, cells: Mapping[str, Any], *, tabulated: Mapping[str,
     return said
 
 
-def sample_questions(evaluations: Mapping[str, Sequence[Path]]) -> list[Question]:
+def sample_questions(evaluations: Mapping[str, Sequence[Path]]) -> list[ReportQuestion]:
     """A question inside and one outside SHQ's families on which the shown cells differ, if any."""
     found = {
         cell: {
@@ -224,10 +224,10 @@ def _differ(found: Mapping[str, Mapping[str, GeneratedResult]], name: str) -> bo
     return len({results[name].samples[0].correct for results in found.values()}) > 1
 
 
-def _question(found: Mapping[str, Mapping[str, GeneratedResult]], name: str) -> Question:
+def _question(found: Mapping[str, Mapping[str, GeneratedResult]], name: str) -> ReportQuestion:
     results = {cell: by_id[name] for cell, by_id in found.items()}
     any_result = next(iter(results.values()))
-    return Question(
+    return ReportQuestion(
         question=any_result.question,
         gold=any_result.gold,
         family=any_result.family,

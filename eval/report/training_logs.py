@@ -15,7 +15,7 @@ _LABEL = re.compile(r"(?P<arm>[^+]+?)(\+(?P<mix>.+)-x(?P<times>\d+))?-seed(?P<se
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class LoggedRun:
     """One training run by the parts of its label (`lmq+shq-x1-seed2`)."""
 
     arm: str
@@ -26,7 +26,7 @@ class Run:
     losses: tuple[float, ...]
 
 
-def read_runs(checkpoints: Mapping[str, Path]) -> list[Run]:
+def read_runs(checkpoints: Mapping[str, Path]) -> list[LoggedRun]:
     """Reads the metrics of every checkpoint whose label is one of a study's."""
     runs = []
     for label, folder in checkpoints.items():
@@ -36,7 +36,7 @@ def read_runs(checkpoints: Mapping[str, Path]) -> list[Run]:
             continue
         rows = [row for _, row in read_objects(metrics) if "train/loss" in row]
         runs.append(
-            Run(
+            LoggedRun(
                 arm=parts["arm"],
                 mix=parts["mix"] or "",
                 times=int(parts["times"] or 1),
@@ -48,7 +48,7 @@ def read_runs(checkpoints: Mapping[str, Path]) -> list[Run]:
     return runs
 
 
-def pretraining_panel(runs: list[Run]) -> list[Panel]:
+def pretraining_panel(runs: list[LoggedRun]) -> list[Panel]:
     """One panel with the trunk and its branches; empty without pretraining."""
     found = [run for run in runs if not run.mix and run.samples]
     if not found:
@@ -58,7 +58,7 @@ def pretraining_panel(runs: list[Run]) -> list[Panel]:
     return [Panel(title="pretraining", curves=curves, boundary=ends[0] if ends else None)]
 
 
-def sft_panels(runs: list[Run]) -> list[Panel]:
+def sft_panels(runs: list[LoggedRun]) -> list[Panel]:
     """A panel for each SFT set that more than one pretrained model was tuned on."""
     tuned = [run for run in runs if run.mix and run.times == 1 and run.samples]
     panels = []
@@ -70,16 +70,16 @@ def sft_panels(runs: list[Run]) -> list[Panel]:
     return panels
 
 
-def _ordered(runs: list[Run]) -> list[Run]:
+def _ordered(runs: list[LoggedRun]) -> list[LoggedRun]:
     order = {name: place for place, name in enumerate((TRUNK, "base", "shq", "ldq", "lmq"))}
     return sorted(runs, key=lambda run: (run.seed, order.get(run.arm, len(order)), run.arm))
 
 
-def _first_seed(runs: list[Run]) -> int:
+def _first_seed(runs: list[LoggedRun]) -> int:
     return min(run.seed for run in runs)
 
 
-def _curve(run: Run, *, first: int) -> Curve:
+def _curve(run: LoggedRun, *, first: int) -> Curve:
     every = max(1, len(run.samples) // MOST_POINTS)
     name = run.arm if run.arm in (TRUNK, "base") else run.arm.upper()
     return Curve(

@@ -14,7 +14,7 @@ from frontload.eval.report.downloads import write_downloads
 from frontload.eval.report.heat_map import heat_maps
 from frontload.eval.report.item_pages import AskedQuestion, write_item_data
 from frontload.eval.report.number_tips import NumberTips
-from frontload.eval.report.origins import Origin, origins_json, slugs
+from frontload.eval.report.origins import ReportOrigin, origins_json, slugs
 from frontload.eval.report.seed_values import seed_values
 from frontload.eval.report.templates import resource, template
 from frontload.eval.tables.build import label_of
@@ -29,7 +29,7 @@ class ReportRequest:
     study_name: str
     out_dir: Path
     tabulate_folder: Path
-    origins: Mapping[str, Sequence[Origin]]  # cell -> its evaluations, by seed
+    origins: Mapping[str, Sequence[ReportOrigin]]  # cell -> its evaluations, by seed
     checkpoints: Mapping[str, Path]  # stage label -> folder, of every trained model
     blends: Mapping[str, Path]
     packs: Mapping[str, Path]

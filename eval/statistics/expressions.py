@@ -38,7 +38,7 @@ class Extreme:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparisonExpression:
     """One `gap > 0` of a predicate: `eps` is the smallest effect, a number belongs to the claim."""
 
     gap: Contrast
@@ -74,7 +74,7 @@ class Expression:
             raise self._refused("a cell or eps where a number is needed")
         return contrast.constant
 
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[ComparisonExpression, ...]:
         """A predicate as comparisons that must all hold.
 
         `min(a, b) > x` is `a > x and b > x`; `abs(a) < x` is `a < x and a > -x`.
@@ -84,7 +84,7 @@ class Expression:
             parts = self._tree.values
         return tuple(comparison for part in parts for comparison in self._comparisons(part))
 
-    def _comparisons(self, node: ast.expr) -> list[Comparison]:
+    def _comparisons(self, node: ast.expr) -> list[ComparisonExpression]:
         if not isinstance(node, ast.Compare) or len(node.ops) != 1:
             raise self._refused(f"`{ast.unparse(node)}` as a statement")
         left, right = self._value(node.left), self._value(node.comparators[0])
@@ -97,7 +97,7 @@ class Expression:
         if not gap.is_single and not gap.is_least:
             raise self._refused(f"`{ast.unparse(node)}`: one of several would do")
         return [
-            Comparison(gap=contrast, is_strict=kind in (ast.Gt, ast.Lt))
+            ComparisonExpression(gap=contrast, is_strict=kind in (ast.Gt, ast.Lt))
             for contrast in gap.contrasts
         ]
 

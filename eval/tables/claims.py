@@ -7,7 +7,7 @@ from typing import Any
 
 from frontload.eval.statistics.cells import Cells, MissingCell
 from frontload.eval.statistics.contrasts import Contrast, Estimated, estimate, least
-from frontload.eval.statistics.expressions import Comparison, Expression, named_leaves
+from frontload.eval.statistics.expressions import ComparisonExpression, Expression, named_leaves
 from frontload.eval.statistics.spread import SUITE_OF_STAGE, stage_of
 from frontload.eval.statistics.stats import SIGNIFICANCE, critical_value, seeds_needed
 from frontload.eval.tables.paper import paper_claims
@@ -25,10 +25,10 @@ from frontload.eval.tables.verdicts import (
     SUPPORTED,
     UNDECIDED,
     VERDICTS,
-    Part,
     Recomputed,
     Shown,
     Verdict,
+    VerdictPart,
 )
 
 
@@ -127,15 +127,20 @@ def _untested(detail: str, constants: Mapping[str, Any]) -> Verdict:
     )
 
 
-def _same(effects: Sequence[Contrast], comparisons: Sequence[Comparison]) -> bool:
+def _same(effects: Sequence[Contrast], comparisons: Sequence[ComparisonExpression]) -> bool:
     """Whether the effect is what is compared: then its number may stand beside the verdict."""
     compared = [comparison.gap.without_constants() for comparison in comparisons]
     return len(compared) == len(effects) and all(effect in compared for effect in effects)
 
 
 def _part(
-    cells: Cells, comparison: Comparison, found: Estimated, *, min_effect: float, num_parts: int
-) -> Part:
+    cells: Cells,
+    comparison: ComparisonExpression,
+    found: Estimated,
+    *,
+    min_effect: float,
+    num_parts: int,
+) -> VerdictPart:
     gap, value = comparison.gap, found.estimate
     tested_against = 0.0 - gap.constant  # never -0
     threshold = tested_against - gap.eps * min_effect
@@ -147,7 +152,7 @@ def _part(
         verdict = SUPPORTED
     elif value.se > 0 and margin.t < -opposite:
         verdict = CONTRADICTED
-    return Part(
+    return VerdictPart(
         label=contrast_label(gap),
         measure=measure_of(list(gap.weights)),
         value=Shown.of(value),
@@ -172,7 +177,7 @@ def _at_floor(cells: Cells, cell: str, metric: str) -> bool:
     return found.value - floor <= 2 * found.se_items
 
 
-def _verdict(parts: Sequence[Part], num_seeds: int) -> str:
+def _verdict(parts: Sequence[VerdictPart], num_seeds: int) -> str:
     """All parts must be shown; one part whose opposite is shown contradicts."""
     if num_seeds == 1:
         return ONE_SEED
@@ -182,7 +187,7 @@ def _verdict(parts: Sequence[Part], num_seeds: int) -> str:
     return CONTRADICTED if CONTRADICTED in verdicts else UNDECIDED
 
 
-def _deciding(parts: Sequence[Part], verdict: str) -> int:
+def _deciding(parts: Sequence[VerdictPart], verdict: str) -> int:
     """The weakest of the parts that make the verdict what it is."""
     places = [place for place, part in enumerate(parts) if part.verdict == verdict]
     return min(places, key=lambda place: (parts[place].t or 0.0) / parts[place].critical)

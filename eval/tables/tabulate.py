@@ -13,7 +13,7 @@ from frontload.eval.statistics.spread import seed_spreads, stated_spreads
 from frontload.eval.tables.build import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.tables.claims import judge, recompute, verdicts_json
 from frontload.eval.tables.rl import rl_table
-from frontload.eval.tables.text import Budget, tables_markdown
+from frontload.eval.tables.text import TextBudget, tables_markdown
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Tabulate
@@ -31,7 +31,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
     tables = build_tables(cells) + [table for table in [rl_table(cells)] if table.rows]
     verdicts = judge(cells, min_effect=recipe.min_effect)
     claims = recompute(cells)
-    budget = Budget(
+    budget = TextBudget(
         sft_tokens=recipe.sft_tokens,
         reasoning_pretraining_tokens=recipe.reasoning_pretraining_tokens,
     )

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from frontload.eval.tables.build import Number, Table, label_of
 from frontload.eval.tables.verdict_text import MEASURES_TEXT
-from frontload.eval.tables.verdicts import Part, Shown, Verdict
+from frontload.eval.tables.verdicts import Shown, Verdict, VerdictPart
 
 NOTHING = "-"
 MEASURED_IN = f"`in` names the number that an effect is a difference of. {MEASURES_TEXT}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class TextBudget:
     """How much SFT the study does for its pretraining reasoning data."""
 
     sft_tokens: int
@@ -38,7 +38,7 @@ class Budget:
 
 
 def tables_markdown(
-    tables: Sequence[Table], verdicts: Sequence[Verdict], *, budget: Budget, rule: str
+    tables: Sequence[Table], verdicts: Sequence[Verdict], *, budget: TextBudget, rule: str
 ) -> str:
     """All tables, then the verdicts."""
     parts = ["# Tables and verdicts", budget.sentence()]
@@ -142,7 +142,7 @@ def _verdict_rows(verdict: Verdict) -> list[list[str]]:
     return rows
 
 
-def _judged(part: Part) -> list[str]:
+def _judged(part: VerdictPart) -> list[str]:
     if part.t is None or part.value.se_seeds is None:
         return ["", ""]
     needed = part.critical if part.t >= 0 else part.critical_of_opposite

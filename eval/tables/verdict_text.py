@@ -6,7 +6,7 @@ from frontload.eval.statistics.cells import Leaf, MissingCell
 from frontload.eval.statistics.contrasts import Contrast
 from frontload.eval.statistics.stats import FOUND, PRIOR_DEGREES, SIGNIFICANCE
 from frontload.eval.tables.build import label_of
-from frontload.eval.tables.verdicts import CONTRADICTED, SUPPORTED, Part
+from frontload.eval.tables.verdicts import CONTRADICTED, SUPPORTED, VerdictPart
 
 MEASURES = {
     "pt.avg": "Average, base suite",
@@ -59,7 +59,7 @@ def lack_text(missing: MissingCell) -> str:
 
 def detail_text(
     verdict: str,
-    parts: Sequence[Part],
+    parts: Sequence[VerdictPart],
     decided_by: int | None,
     *,
     paper_effect: float | None,
@@ -82,7 +82,7 @@ def detail_text(
     return f"{held} of {len(parts)} parts hold beyond their errors; {which}: {part_text(part)}"
 
 
-def part_text(part: Part) -> str:
+def part_text(part: VerdictPart) -> str:
     """Why a comparison has its verdict, in the form `... 3.7 errors from 0, 4.30 are needed`."""
     distance = "" if part.t is None else f"{abs(part.t):.1f} errors from {part.tested_against:g}"
     needed = f"{part.critical:.2f} are needed"

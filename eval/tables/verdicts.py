@@ -44,7 +44,7 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class VerdictPart:
     """One comparison of a hypothesis, turned so that a positive value is on the claim's side.
 
     It holds when the measured value is above `threshold`. The error is compared with the distance
@@ -82,7 +82,7 @@ class Verdict:
     num_seeds: int
     num_unpaired: int  # seeds that some cell lacks, left out
     num_items: int
-    parts: tuple[Part, ...]
+    parts: tuple[VerdictPart, ...]
     decided_by: int | None  # the part that decides the verdict
     seeds_needed: int | None  # to find an effect of the paper's size in 8 of 10 studies
     paper_result: bool

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from frontload.launch.assumptions import time_assumptions
-from frontload.megatron_ext.sizing.search import Estimate, Refused
+from frontload.megatron_ext.sizing.search import LayoutEstimate, Refused
 from frontload.recipes.facts.census import count_parameters
 from frontload.recipes.facts.gemms import list_gemms
 from frontload.recipes.machines.placement import Placement
@@ -45,9 +45,11 @@ class Answer:
     costs: tuple[LayerCost, ...]
     precision: Precision
     placement: Placement
-    asked: Estimate | None  # None: the placement's own layout is not legal
-    switched: Estimate | None  # the same with recomputation on instead of off, or off instead of on
-    layouts: tuple[Estimate, ...]
+    asked: LayoutEstimate | None  # None: the placement's own layout is not legal
+    switched: (
+        LayoutEstimate | None
+    )  # the same with recomputation on instead of off, or off instead of on
+    layouts: tuple[LayoutEstimate, ...]
     refused: tuple[Refused, ...]
 
 
@@ -79,7 +81,7 @@ def as_json(answer: Answer, *, gemms: bool) -> dict[str, Any]:
     return found
 
 
-def _estimate_json(one: Estimate, tokens: int) -> dict[str, Any]:
+def _estimate_json(one: LayoutEstimate, tokens: int) -> dict[str, Any]:
     placement = one.placement
     names = (
         "tensor_parallel", "pipeline_parallel", "pipeline_layers", "context_parallel",

@@ -8,7 +8,12 @@ from typing import Any
 
 from frontload.launch.estimate import show
 from frontload.launch.estimate.answer import Answer, LayerCost, Workload, as_json
-from frontload.megatron_ext.sizing.search import Estimate, Refused, estimate_layout, search_layouts
+from frontload.megatron_ext.sizing.search import (
+    LayoutEstimate,
+    Refused,
+    estimate_layout,
+    search_layouts,
+)
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.census import (
     BACKWARD_FACTOR,
@@ -84,7 +89,7 @@ def estimate(options: argparse.Namespace) -> int:
         )
     except RecipeError as refused:
         error = refused
-    legal: list[Estimate] = []
+    legal: list[LayoutEstimate] = []
     reasons: list[Refused] = []
     if placement.gpus is not None:
         legal, reasons = search_layouts(

@@ -11,7 +11,7 @@ from frontload.launch.estimate.answer import Answer
 from frontload.launch.tables import make_table, open_console, print_table
 from frontload.launch.words import show_number
 from frontload.megatron_ext.sizing.memory import GIB, StageMemory
-from frontload.megatron_ext.sizing.search import Estimate, Refused
+from frontload.megatron_ext.sizing.search import LayoutEstimate, Refused
 from frontload.megatron_ext.sizing.timing import StepTime
 from frontload.recipes.facts.census import count_parameters
 from frontload.recipes.facts.gemms import Gemm, list_gemms
@@ -90,7 +90,7 @@ def _costs(answer: Answer) -> Table:
     return table
 
 
-def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
+def _show_asked(console: Console, answer: Answer, asked: LayoutEstimate) -> None:
     placement, batching = asked.placement, asked.batching
     micro = batching.num_micro_batches
     kept = f"{placement.kernels} layers" + (", recomputed" if placement.recompute else "")
@@ -128,7 +128,7 @@ def _show_asked(console: Console, answer: Answer, asked: Estimate) -> None:
     console.print("\n".join(lines) + "\n")
 
 
-def _memory(asked: Estimate) -> Table:
+def _memory(asked: LayoutEstimate) -> Table:
     unit, size = _unit(asked)
     table = make_table(f"memory of a rank by pipeline stage, {unit}", "stage", "layers")
     parts = (
@@ -144,7 +144,7 @@ def _memory(asked: Estimate) -> Table:
     return table
 
 
-def _other_memory(asked: Estimate) -> str:
+def _other_memory(asked: LayoutEstimate) -> str:
     """The parts that a switch of the placement changes."""
     replicas = asked.batching.data_parallel
     stage: StageMemory = asked.fullest
@@ -159,7 +159,7 @@ def _other_memory(asked: Estimate) -> str:
     )
 
 
-def _recomputation(asked: Estimate, switched: Estimate) -> str:
+def _recomputation(asked: LayoutEstimate, switched: LayoutEstimate) -> str:
     """What recomputation gives and takes under this layout."""
     with_it, without = (asked, switched) if asked.placement.recompute else (switched, asked)
     name, size = _unit(asked)
@@ -170,7 +170,7 @@ def _recomputation(asked: Estimate, switched: Estimate) -> str:
     return line
 
 
-def _unit(asked: Estimate) -> tuple[str, float]:
+def _unit(asked: LayoutEstimate) -> tuple[str, float]:
     """Megabytes for what a laptop trains, else gigabytes."""
     return ("GiB", GIB) if asked.fullest.total >= GIB else ("MiB", GIB / 1024)
 
@@ -183,7 +183,7 @@ def _time(time: StepTime) -> Table:
     return table
 
 
-def _layouts(layouts: Sequence[Estimate], num_layouts: int) -> Table:
+def _layouts(layouts: Sequence[LayoutEstimate], num_layouts: int) -> Table:
     table = make_table(
         f"legal layouts, best first ({min(num_layouts, len(layouts))} of {len(layouts)})",
         *("TP x PP x DP", "micro", "recompute", "GiB", "fits", "s/step", "bubble", "MFU"),

@@ -8,7 +8,7 @@ from typing import Any
 from frontload.launch.store import Store
 from frontload.launch.study.crew import GPU_KINDS, RANKED
 from frontload.megatron_ext.sizing.memory import GIB
-from frontload.megatron_ext.sizing.search import Estimate, estimate_layout
+from frontload.megatron_ext.sizing.search import LayoutEstimate, estimate_layout
 from frontload.recipes import schema
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.census import count_parameters, forward_flops_per_token
@@ -167,7 +167,7 @@ def price_stages(
 
     Raises: RecipeError for a layout that the model or the batch cannot be cut to.
     """
-    layouts: dict[tuple[Any, ...], Estimate] = {}
+    layouts: dict[tuple[Any, ...], LayoutEstimate] = {}
     found: dict[str, Price] = {}
     for stage in stages:
         placement = placements.of(stage.kind)
@@ -193,7 +193,9 @@ def price_stages(
     return found
 
 
-def _layout(stage: Stage, placement: Placement, known: dict[tuple[Any, ...], Estimate]) -> Estimate:
+def _layout(
+    stage: Stage, placement: Placement, known: dict[tuple[Any, ...], LayoutEstimate]
+) -> LayoutEstimate:
     """What `frontload estimate` says of a training stage as it is placed; one answer a shape."""
     training = stage.recipe.training
     shape = (

@@ -27,7 +27,7 @@ _CODES = {dtype: code for code, dtype in TYPES.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shard:
+class SafetensorsShard:
     """One file and what will lie in it, in this order."""
 
     name: str
@@ -36,7 +36,7 @@ class Shard:
 
 def plan_shards(
     slots: Sequence[Slot], *, dtype: torch.dtype, max_shard_bytes: int
-) -> tuple[Shard, ...]:
+) -> tuple[SafetensorsShard, ...]:
     """Cuts the tensors, in order, into files of at most `max_shard_bytes` of numbers.
 
     A tensor larger than that has a file of its own.
@@ -52,7 +52,7 @@ def plan_shards(
         room -= size
     total = len(runs)
     return tuple(
-        Shard(name=f"model-{number:05d}-of-{total:05d}.safetensors", slots=tuple(run))
+        SafetensorsShard(name=f"model-{number:05d}-of-{total:05d}.safetensors", slots=tuple(run))
         for number, run in enumerate(runs, 1)
     )
 
@@ -60,7 +60,9 @@ def plan_shards(
 class ShardWriter:
     """Writes tensors in the planned order; the file of a shard is closed when it is full."""
 
-    def __init__(self, folder: Path, shards: Sequence[Shard], dtype: torch.dtype) -> None:
+    def __init__(
+        self, folder: Path, shards: Sequence[SafetensorsShard], dtype: torch.dtype
+    ) -> None:
         self._folder, self._shards, self._dtype = folder, list(shards), dtype
         self._waiting: list[Slot] = []
         self._file: IO[bytes] | None = None
@@ -83,7 +85,7 @@ class ShardWriter:
             self._file.close()
             self._file = None
 
-    def _begin(self, shard: Shard) -> None:
+    def _begin(self, shard: SafetensorsShard) -> None:
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
         end = 0
         for slot in shard.slots:
@@ -97,7 +99,7 @@ class ShardWriter:
         self._waiting = list(shard.slots)
 
 
-def shard_index(shards: Sequence[Shard], dtype: torch.dtype) -> dict[str, Any]:
+def shard_index(shards: Sequence[SafetensorsShard], dtype: torch.dtype) -> dict[str, Any]:
     """The content of the index: which file holds which tensor."""
     slots = [slot for shard in shards for slot in shard.slots]
     count = sum(slot.count for slot in slots)

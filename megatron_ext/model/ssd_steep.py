@@ -16,7 +16,7 @@ LEAST = -80.0  # exp of it is 2e-35; less is nothing, and near 1e-38 slow on a C
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rows:
+class SteepRows:
     """Batch row, chunk and head of each row; W are the rows."""
 
     batch_W: Tensor
@@ -24,7 +24,7 @@ class Rows:
     head_W: Tensor
 
     @classmethod
-    def where(cls, steep_Bc1H: Tensor) -> "Rows":
+    def where(cls, steep_Bc1H: Tensor) -> "SteepRows":
         """One for each that is true, of [B, chunks, 1, H]."""
         batch_W, chunk_W, _, head_W = steep_Bc1H.nonzero(as_tuple=True)
         return cls(batch_W=batch_W, chunk_W=chunk_W, head_W=head_W)
@@ -68,7 +68,7 @@ MOST_DECAY = 60.0  # of a chunk: exp(60) is 1e26, and float32 holds sums of 1e38
 TOKEN_DECAY = 6.5  # of a token: of more, rounding in the shared form hides 1e-4 of the gradient
 
 
-def factors_and_rows(log_decay_BcQH: Tensor) -> tuple[tuple[Tensor, Tensor], Rows | None]:
+def factors_and_rows(log_decay_BcQH: Tensor) -> tuple[tuple[Tensor, Tensor], SteepRows | None]:
     """exp(s) for the outputs of each chunk, what inputs are divided by, and the rows left out.
 
     s are sums from the beginning of a chunk. Both are one tensor, [B, chunks, Q, H], but where a
@@ -81,11 +81,11 @@ def factors_and_rows(log_decay_BcQH: Tensor) -> tuple[tuple[Tensor, Tensor], Row
     at_once = log_decay_BcQH.amin(2, keepdim=True) <= -TOKEN_DECAY
     steep = at_once | (sums[:, :, -1:] <= -MOST_DECAY)
     decays = sums.masked_fill_(sums < LEAST, -torch.inf).exp_()
-    return (decays, decays.masked_fill(steep, torch.inf)), Rows.where(steep)
+    return (decays, decays.masked_fill(steep, torch.inf)), SteepRows.where(steep)
 
 
 def read_rows(
-    rows: Rows, tensors: tuple[Tensor, ...], ids_BcQ: Tensor | None, *, size_Q: int
+    rows: SteepRows, tensors: tuple[Tensor, ...], ids_BcQ: Tensor | None, *, size_Q: int
 ) -> tuple[Tensor, Tensor]:
     """`read_steep` of x, dt, A, B and C of whole sequences, which is counted."""
     STEEP.rows += len(rows.head_W)

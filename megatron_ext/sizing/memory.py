@@ -58,7 +58,7 @@ class StageMemory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class ModelCut:
     """What decides the bytes of a token: how it is computed, and on how many ranks."""
 
     precision: Precision
@@ -79,19 +79,19 @@ class Cut:
         return self.tensor_parallel if self.sequence_parallel else 1
 
 
-def layer_saved(model: Model, layer: Layer, cut: Cut, *, is_fp8: bool = False) -> Saved:
+def layer_saved(model: Model, layer: Layer, cut: ModelCut, *, is_fp8: bool = False) -> Saved:
     """What one layer keeps of a token on one rank."""
     if cut.kernels == TRANSFORMER_ENGINE:
         return _kernels_saved(model, layer, cut, is_fp8=is_fp8)
     return _torch_saved(model, layer, cut)
 
 
-def _torch_norm(model: Model, cut: Cut) -> float:
+def _torch_norm(model: Model, cut: ModelCut) -> float:
     """An RMS norm (rms_norm.py: normalised tokens and root, float32) and the linear's input."""
     return (4 * model.hidden_size + 4 + cut.size * model.hidden_size) / cut.outer_ranks
 
 
-def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
+def _torch_saved(model: Model, layer: Layer, cut: ModelCut) -> Saved:
     size, tp, norm = cut.size, cut.tensor_parallel, _torch_norm(model, cut)
     if layer is Layer.MLP:  # the root and the square
         wide = size * model.ffn_hidden_size / tp
@@ -128,7 +128,7 @@ def _torch_saved(model: Model, layer: Layer, cut: Cut) -> Saved:
     )
 
 
-def _torch_masks(model: Model, layers: Sequence[Layer], cut: Cut) -> float:
+def _torch_masks(model: Model, layers: Sequence[Layer], cut: ModelCut) -> float:
     """Bytes a token of the masks of documents, which all layers of a stage share."""
     if not cut.has_resets or cut.kernels == TRANSFORMER_ENGINE:
         return 0.0
@@ -138,7 +138,7 @@ def _torch_masks(model: Model, layers: Sequence[Layer], cut: Cut) -> float:
     return of_attention * (Layer.ATTENTION in layers) + (taps + of_scan) * (Layer.MAMBA in layers)
 
 
-def _kernels_saved(model: Model, layer: Layer, cut: Cut, *, is_fp8: bool) -> Saved:
+def _kernels_saved(model: Model, layer: Layer, cut: ModelCut, *, is_fp8: bool) -> Saved:
     """TELayerNormColumnParallelLinear keeps its input, the root and the normed input; in FP8 the
     inputs of linears are kept as FP8."""
     size, tp, width = cut.size, cut.tensor_parallel, model.hidden_size
@@ -167,11 +167,11 @@ def _kernels_saved(model: Model, layer: Layer, cut: Cut, *, is_fp8: bool) -> Sav
     )
 
 
-def _chunk(model: Model, cut: Cut) -> int:
+def _chunk(model: Model, cut: ModelCut) -> int:
     return min(model.mamba_chunk_tokens, cut.sequence_tokens)
 
 
-def logits_bytes(model: Model, cut: Cut) -> float:
+def logits_bytes(model: Model, cut: ModelCut) -> float:
     """Bytes a token of the last stage for the final norm, logits and loss, at their peak.
 
     One tensor rank: torch's cross entropy holds log-probabilities and two gradients, float32.
@@ -186,7 +186,7 @@ def stage_memory(
     model: Model, batch: Batch, *, placement: Placement, batching: Batching, precision: Precision
 ) -> list[StageMemory]:
     """Memory of one GPU of every pipeline stage."""
-    cut = Cut(
+    cut = ModelCut(
         precision=precision,
         kernels=placement.kernels,
         tensor_parallel=placement.tensor_parallel,
@@ -245,7 +245,9 @@ def _tide(saved: list[Saved], *, keep: float | None = None) -> float:
     return max(0.0, max(tides) - sum(kept))
 
 
-def _optimizer_bytes(weights: float, cut: Cut, placement: Placement, batching: Batching) -> float:
+def _optimizer_bytes(
+    weights: float, cut: ModelCut, placement: Placement, batching: Batching
+) -> float:
     """Two moments and, unless the weights are it, a float32 copy; cut over the replicas or not."""
     per_weight = 8.0 if cut.size == BYTES["fp32"] else 12.0
     replicas = batching.data_parallel if placement.distributed_optimizer else 1

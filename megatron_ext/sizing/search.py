@@ -26,7 +26,7 @@ MICRO_SEQUENCES = (1, 2, 4, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
+class LayoutEstimate:
     """One layout with what it costs."""
 
     placement: Placement
@@ -61,7 +61,7 @@ def estimate_layout(
     placement: Placement,
     precision: Precision,
     overlap: Overlap = ENGINE_OVERLAP,
-) -> Estimate:
+) -> LayoutEstimate:
     """Memory and time of the layout of a placement, with the overlap of this engine by default.
 
     Raises: RecipeError if model, batch, precision and layout do not fit each other.
@@ -86,18 +86,18 @@ def estimate_layout(
             memory=memory,
             overlap=overlap,
         )
-    return Estimate(placement=placement, batching=batching, memory=tuple(memory), time=time)
+    return LayoutEstimate(placement=placement, batching=batching, memory=tuple(memory), time=time)
 
 
 def search_layouts(
     model: Model, batch: Batch, *, placement: Placement, precision: Precision
-) -> tuple[list[Estimate], list[Refused]]:
+) -> tuple[list[LayoutEstimate], list[Refused]]:
     """Every legal layout of the placement's GPUs, best first, and the reasons against the others.
 
     A layout stands with its best micro-batch, cut of the pipeline, and with or without
     recomputation: what fits the memory comes first, then the shortest step.
     """
-    found: list[Estimate] = []
+    found: list[LayoutEstimate] = []
     refused: dict[str, list[tuple[int, int, int]]] = {}
     for shape in _shapes(placement.world_size):
         try:
@@ -137,7 +137,9 @@ def _shaped(placement: Placement, shape: tuple[int, int, int]) -> Placement:
     )
 
 
-def _best(model: Model, batch: Batch, placement: Placement, *, precision: Precision) -> Estimate:
+def _best(
+    model: Model, batch: Batch, placement: Placement, *, precision: Precision
+) -> LayoutEstimate:
     stages = placement.pipeline_parallel
     if 1 < stages <= len(model.pattern):
         costs = layer_seconds(model, batch, placement=placement, precision=precision)
@@ -157,6 +159,6 @@ def _best(model: Model, batch: Batch, placement: Placement, *, precision: Precis
     return min(tried, key=_rank)
 
 
-def _rank(estimate: Estimate) -> tuple[bool, float, float]:
+def _rank(estimate: LayoutEstimate) -> tuple[bool, float, float]:
     seconds = estimate.time.total if estimate.time else 0.0
     return not estimate.fits, seconds, estimate.fullest.total

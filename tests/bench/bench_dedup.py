@@ -19,9 +19,9 @@ sys.path[:0] = [str(ROOT / ".imports"), str(ROOT)]
 from frontload.data_tools.curation.clusters import NearClusters  # noqa: E402
 from frontload.data_tools.curation.columns import (  # noqa: E402
     RECEIPT,
+    ColumnPart,
     ColumnWriter,
     Layout,
-    Part,
     Table,
 )
 from frontload.data_tools.curation.decontaminate import find_matches  # noqa: E402
@@ -187,7 +187,7 @@ def peak_of_choosing(folder: str, pipe: Connection) -> None:
     before = peak_mib()
     began = time.process_time()
     recipe = bench_recipe()
-    part = Part(source="ldq", file="f", folder=Path(folder))
+    part = ColumnPart(source="ldq", file="f", folder=Path(folder))
     chosen = choose_sets(recipe, Table([part], Layout.of(recipe)))
     assert sum(len(each.rows) for each in chosen["ldq"].removals)
     after = peak_mib()

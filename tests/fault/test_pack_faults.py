@@ -96,11 +96,11 @@ def test_a_killed_pack_ends_with_the_same_bytes(
 def test_sealed_shards_are_not_encoded_again(
     tokenizer: Path, rows: Path, whole: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from frontload.data_tools.packing.encode import Encoder
+    from frontload.data_tools.packing.encode import SequenceEncoder
 
     asked = request(tokenizer, rows, tmp_path / "pack")
     killed_at(asked, IndexedWriter, "add_document", 1)
-    monkeypatch.setattr(Encoder, "encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr(SequenceEncoder, "encode", lambda *_: pytest.fail("encoded again"))
     build_pack(asked)
     assert files_of(tmp_path / "pack") == whole
 

@@ -13,7 +13,7 @@ WITH_MORE_POSITIONAL = 362
 """Functions that take more than two arguments by position. Lower it when one goes."""
 NESTED_DEEPER = 24
 """Functions with more than three levels of nesting. Lower it when one goes."""
-CLASSES_WITH_TWO_HOMES = 31
+CLASSES_WITH_TWO_HOMES = 15
 FUNCTIONS_WITH_TWO_HOMES = 48
 """Public names that two modules define. Lower it when one goes; the goal is 1.5% of the names."""
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from frontload.data_tools.prompts.choices import LETTERS, chosen_letter, find_options
 from frontload.eval.grading.algebra import DIFFERENT
-from frontload.eval.grading.answer import Verdict, compare_answers, plain_form
+from frontload.eval.grading.answer import AnswerVerdict, compare_answers, plain_form
 from frontload.eval.grading.grade import Kind, Reason, Reference, grade_response
-from frontload.eval.grading.layout import FormatProblem, Layout, last_boxed
+from frontload.eval.grading.layout import AnswerLayout, FormatProblem, last_boxed
 from frontload.eval.grading.number import read_quantity
 
 PIECES = st.sampled_from(
@@ -30,7 +30,7 @@ PIECES = st.sampled_from(
     + ["\u2212", "\u00b2", "\u00bd", "\ud800", "\\text{cm}", "0" * 50, "\\left(", "'", "**"]
 )
 TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=40).map("".join))
-KINDS, LAYOUTS = st.sampled_from(list(Kind)), st.sampled_from(list(Layout))
+KINDS, LAYOUTS = st.sampled_from(list(Kind)), st.sampled_from(list(AnswerLayout))
 REASONS = {*map(str, Reason), *map(str, FormatProblem)}
 RATIONALS = st.fractions(min_value=-10_000, max_value=10_000, max_denominator=500)
 PROSE = st.text(alphabet="abcdefghijklmnopqrstuvwxyz ", min_size=3, max_size=30)
@@ -42,7 +42,7 @@ def never_same(gold: str, prediction: str) -> str:
 
 
 def reward_of(answer: str, *, gold: str, kind: Kind = Kind.ANSWER) -> float:
-    reference = Reference(gold=gold, kind=kind, layout=Layout.THINK_BOXED)
+    reference = Reference(gold=gold, kind=kind, layout=AnswerLayout.THINK_BOXED)
     response = f"<think>steps</think>\n\\boxed{{{answer}}}"
     return grade_response(response, reference, compare_math=never_same).reward
 
@@ -50,7 +50,7 @@ def reward_of(answer: str, *, gold: str, kind: Kind = Kind.ANSWER) -> float:
 @settings(max_examples=400)
 @given(response=TEXTS, gold=TEXTS, kind=KINDS, layout=LAYOUTS, options=st.lists(TEXTS, max_size=5))
 def test_grading_is_total(
-    response: str, gold: str, kind: Kind, layout: Layout, options: list[str]
+    response: str, gold: str, kind: Kind, layout: AnswerLayout, options: list[str]
 ) -> None:
     reference = Reference(gold=gold, kind=kind, layout=layout, options=tuple(options))
     started = time.process_time()
@@ -104,7 +104,7 @@ def test_words_are_right_when_they_are_the_same_words(gold: str, other: str) -> 
     assert reward_of(f"\\text{{{gold.upper()}}}", gold=gold) == 1
     assert reward_of(f"  {gold}. ", gold=gold) == 1
     comparison = compare_answers(gold, other)
-    if comparison.verdict == Verdict.SAME:
+    if comparison.verdict == AnswerVerdict.SAME:
         assert "".join(gold.split()) == "".join(other.split())
 
 
@@ -116,7 +116,7 @@ def test_the_gold_answer_is_right_wherever_it_can_stand(gold: str, noise: str) -
     # braces that are not balanced, or another box inside, would make it another answer
     if last_boxed(boxed) != gold or not plain_form(gold) or "think>" in gold + noise:
         return
-    reference = Reference(gold=gold, kind=Kind.ANSWER, layout=Layout.THINK_BOXED)
+    reference = Reference(gold=gold, kind=Kind.ANSWER, layout=AnswerLayout.THINK_BOXED)
     response = f" <think>{noise}</think> so {boxed}"
     grade = grade_response(response, reference, compare_math=never_same)
     assert (grade.reward, grade.extracted) == (1, gold.strip())

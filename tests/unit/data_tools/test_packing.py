@@ -12,7 +12,7 @@ import pytest
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.packing import choice
 from frontload.data_tools.packing.build import PackRequest, build_pack
-from frontload.data_tools.packing.encode import Counts, Encoder, Rules
+from frontload.data_tools.packing.encode import Counts, Rules, SequenceEncoder
 from frontload.data_tools.packing.rows import FILES
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess import text_encoder
@@ -36,10 +36,10 @@ def chatml(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return chatml_tokenizer(tmp_path_factory.mktemp("chatml"))
 
 
-def encoder(tokenizer: Path, *, limit: int = LONG, over_long: str = "drop") -> Encoder:
+def encoder(tokenizer: Path, *, limit: int = LONG, over_long: str = "drop") -> SequenceEncoder:
     loaded = TextTokenizer.load(tokenizer)
     rules = Rules(sequence_tokens=limit, over_long=over_long, source_field="source")
-    return Encoder(loaded, load_template(None, loaded), rules)
+    return SequenceEncoder(loaded, load_template(None, loaded), rules)
 
 
 def parts_of(tokenizer: Path, row: dict, **limits: object) -> tuple[list[tuple[str, str]], Counts]:
@@ -362,7 +362,7 @@ def test_too_many_bad_rows_publish_nothing_and_a_higher_rate_goes_on(
     assert "longer than" not in str(caught.value)
     assert "unclosed" not in str(caught.value)
     assert not (tmp_path / "pack").exists()
-    monkeypatch.setattr(Encoder, "encode", None)  # nothing is encoded again
+    monkeypatch.setattr(SequenceEncoder, "encode", None)  # nothing is encoded again
     assert build_pack(replace(asked, max_bad_rate=0.02))["conversations_packed"] == 96
     assert not (tmp_path / "pack.work").exists()
 

@@ -22,23 +22,23 @@ from tokenizers import Tokenizer, models
 from frontload.data_tools.preprocess.progress import Lines, describe
 from frontload.data_tools.preprocess.request import PreprocessRequest, Shard
 from frontload.data_tools.preprocess.run import preprocess
-from frontload.data_tools.raw.parse import BadRow, RawRow, Reason
+from frontload.data_tools.raw.parse import BadRow, RawRow, RejectReason
 from frontload.data_tools.raw.rows import read_rows
 from frontload.recipes.errors import FrontloadError, RecipeError
 from tests.unit.data_tools_preprocess.files import EOD, documents, pair, write_texts
 
 ROOT = Path(__file__).resolve().parents[3]
 BAD_LINES = {
-    Reason.BROKEN_JSON: b'{"text": "data',
-    Reason.NOT_AN_OBJECT: b'["data"]',
-    Reason.MISSING_KEY: b'{"body": "data"}',
-    Reason.NULL_VALUE: b'{"text": null}',
-    Reason.WRONG_TYPE: b'{"text": ["data"]}',
-    Reason.INVALID_UTF8: b'{"text": "\xff"}',
-    Reason.LONE_SURROGATE: b'{"text": "\\ud800"}',
-    Reason.OVER_SIZE: json.dumps({"text": "x" * 5000}).encode(),
-    Reason.EMPTY: b'{"text": " "}',
-    Reason.SPECIAL_TOKEN: json.dumps({"text": f"a {EOD}"}).encode(),
+    RejectReason.BROKEN_JSON: b'{"text": "data',
+    RejectReason.NOT_AN_OBJECT: b'["data"]',
+    RejectReason.MISSING_KEY: b'{"body": "data"}',
+    RejectReason.NULL_VALUE: b'{"text": null}',
+    RejectReason.WRONG_TYPE: b'{"text": ["data"]}',
+    RejectReason.INVALID_UTF8: b'{"text": "\xff"}',
+    RejectReason.LONE_SURROGATE: b'{"text": "\\ud800"}',
+    RejectReason.OVER_SIZE: json.dumps({"text": "x" * 5000}).encode(),
+    RejectReason.EMPTY: b'{"text": " "}',
+    RejectReason.SPECIAL_TOKEN: json.dumps({"text": f"a {EOD}"}).encode(),
 }
 
 
@@ -340,10 +340,10 @@ def test_rejects_of_a_table_hold_their_bytes(foreign: Path, tmp_path: Path) -> N
     )  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "rejects").read_text().splitlines()]
     assert [(row["row"], row["reason"], row["bytes"]) for row in rows] == [
-        (2, Reason.NULL_VALUE, 4),
-        (3, Reason.INVALID_UTF8, 4),
-        (4, Reason.SPECIAL_TOKEN, len(cells[3] or b"")),
-        (5, Reason.OVER_SIZE, 6000),
+        (2, RejectReason.NULL_VALUE, 4),
+        (3, RejectReason.INVALID_UTF8, 4),
+        (4, RejectReason.SPECIAL_TOKEN, len(cells[3] or b"")),
+        (5, RejectReason.OVER_SIZE, 6000),
     ]
     assert base64.b64decode(rows[1]["base64"]) == cells[2]
     assert rows[2]["text"].encode() == cells[3]

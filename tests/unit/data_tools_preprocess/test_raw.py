@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from frontload.data_tools.raw import lines as raw_lines
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.lines import OverSizeLine, RangeReader, split_lines
-from frontload.data_tools.raw.parse import BadRow, RawRow, Reason, parse_line, take_text
+from frontload.data_tools.raw.parse import BadRow, RawRow, RejectReason, parse_line, take_text
 from frontload.data_tools.raw.rows import read_rows
 from frontload.recipes.errors import RecipeError
 
@@ -72,26 +72,26 @@ def test_an_input_without_permission_is_refused(
 
 
 GOOD = {"text": "caf\u00e9 \U0001f600", "n": 1}
-LINES: list[tuple[bytes, Reason | dict | None]] = [
+LINES: list[tuple[bytes, RejectReason | dict | None]] = [
     (json.dumps(GOOD).encode(), GOOD),
     (json.dumps(GOOD, ensure_ascii=False).encode() + b"\r", GOOD),
     (b'{"text": "a", "loss": NaN}', None),
-    (b'{"text": "a"', Reason.BROKEN_JSON),
-    (b'{"text": "a"} {"text": "b"}', Reason.BROKEN_JSON),
-    (b'{"text": "' + b"\x00" + b'"}', Reason.BROKEN_JSON),
-    (b"[" * 100_000, Reason.BROKEN_JSON),
-    (b'["text"]', Reason.NOT_AN_OBJECT),
-    (b'"text"', Reason.NOT_AN_OBJECT),
-    (b"NaN", Reason.NOT_AN_OBJECT),
-    (b'{"text": "\xff\xfe"}', Reason.INVALID_UTF8),
-    (b'{"text": "\xed\xa0\x80"}', Reason.INVALID_UTF8),
-    (b'{"text": "\\ud800 a"}', Reason.LONE_SURROGATE),
-    (b'{"text": "\\udc00\\ud800"}', Reason.LONE_SURROGATE),
+    (b'{"text": "a"', RejectReason.BROKEN_JSON),
+    (b'{"text": "a"} {"text": "b"}', RejectReason.BROKEN_JSON),
+    (b'{"text": "' + b"\x00" + b'"}', RejectReason.BROKEN_JSON),
+    (b"[" * 100_000, RejectReason.BROKEN_JSON),
+    (b'["text"]', RejectReason.NOT_AN_OBJECT),
+    (b'"text"', RejectReason.NOT_AN_OBJECT),
+    (b"NaN", RejectReason.NOT_AN_OBJECT),
+    (b'{"text": "\xff\xfe"}', RejectReason.INVALID_UTF8),
+    (b'{"text": "\xed\xa0\x80"}', RejectReason.INVALID_UTF8),
+    (b'{"text": "\\ud800 a"}', RejectReason.LONE_SURROGATE),
+    (b'{"text": "\\udc00\\ud800"}', RejectReason.LONE_SURROGATE),
 ]
 
 
 @pytest.mark.parametrize(("line", "expected"), LINES, ids=lambda value: str(value)[:24])
-def test_a_line_is_an_object_or_a_reason(line: bytes, expected: Reason | dict | None) -> None:
+def test_a_line_is_an_object_or_a_reason(line: bytes, expected: RejectReason | dict | None) -> None:
     found = parse_line(line)
     if expected is None:
         assert isinstance(found, dict)
@@ -110,18 +110,18 @@ def test_blank_lines_are_no_rows_but_count(tmp_path: Path) -> None:
     ("row", "expected"),
     [
         ({"text": "a"}, "a"),
-        ({"text": " \n\t"}, Reason.EMPTY),
-        ({"text": ""}, Reason.EMPTY),
-        ({"body": "a"}, Reason.MISSING_KEY),
-        ({"text": None}, Reason.NULL_VALUE),
-        ({"text": ["a"]}, Reason.WRONG_TYPE),
-        ({"text": 3}, Reason.WRONG_TYPE),
+        ({"text": " \n\t"}, RejectReason.EMPTY),
+        ({"text": ""}, RejectReason.EMPTY),
+        ({"body": "a"}, RejectReason.MISSING_KEY),
+        ({"text": None}, RejectReason.NULL_VALUE),
+        ({"text": ["a"]}, RejectReason.WRONG_TYPE),
+        ({"text": 3}, RejectReason.WRONG_TYPE),
     ],
 )
 def test_take_text(row: dict, expected: str) -> None:
     found = take_text(row, "text")
     assert found == expected
-    assert isinstance(found, Reason) == isinstance(expected, Reason)
+    assert isinstance(found, RejectReason) == isinstance(expected, RejectReason)
 
 
 def write_plain(file: Path, data: bytes) -> Path:
@@ -205,7 +205,11 @@ def test_invalid_utf8_in_a_table_is_a_bad_row(tmp_path: Path) -> None:
     text = pa.StringArray.from_buffers(3, *values.buffers()[1:])
     pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
     rows = list(read_rows(tmp_path / "a.parquet"))
-    assert [getattr(row, "reason", "good") for row in rows] == ["good", Reason.INVALID_UTF8, "good"]
+    assert [getattr(row, "reason", "good") for row in rows] == [
+        "good",
+        RejectReason.INVALID_UTF8,
+        "good",
+    ]
     assert (rows[1].raw, rows[1].num_bytes) == (b"\xff\xfe", 2)  # type: ignore[union-attr]
 
 
@@ -234,7 +238,11 @@ def test_a_row_over_size_is_told_and_the_next_is_read(
     rows = [{"text": "a"}, {"text": "b" * 3_000_000}, {"text": "c"}]
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     found = list(read_rows(write(tmp_path / "a.jsonl", data), max_row_bytes=1_000_000))
-    assert [getattr(row, "reason", "good") for row in found] == ["good", Reason.OVER_SIZE, "good"]
+    assert [getattr(row, "reason", "good") for row in found] == [
+        "good",
+        RejectReason.OVER_SIZE,
+        "good",
+    ]
     bad = found[1]
     assert isinstance(bad, BadRow)
     assert bad.num_bytes >= 3_000_000

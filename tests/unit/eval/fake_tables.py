@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from frontload.data_tools.text.tokenizer import TextTokenizer
-from frontload.eval.report.origins import Origin
+from frontload.eval.report.origins import ReportOrigin
 from frontload.eval.stages import evaluate_model
 from frontload.recipes.schema import Tabulate
 from tests.unit.eval.fake_study import BookModel, recipe, workspace, write_corpus
@@ -44,11 +44,11 @@ def evaluations(
     return found
 
 
-def origins(found: dict[str, list[Path]]) -> dict[str, list[Origin]]:
+def origins(found: dict[str, list[Path]]) -> dict[str, list[ReportOrigin]]:
     """Where `evaluations` come from, with keys like those of a store."""
     return {
         cell: [
-            Origin(
+            ReportOrigin(
                 seed=number,
                 evaluation=f"evaluate/{folder.parent.name}-{10**11 + place:012d}",
                 checkpoint=f"pretrain/{folder.parent.name}-{2 * 10**11 + place:012d}",

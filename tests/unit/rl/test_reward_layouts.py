@@ -18,7 +18,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from verl import DataProto
 from verl.experimental.reward_loop.reward_loop import RewardLoopWorker
 
-from frontload.eval.grading.layout import Layout
+from frontload.eval.grading.layout import AnswerLayout
 from frontload.megatron_ext.hf.tokenizer import write_tokenizer
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import RECIPES, load_recipe
@@ -139,7 +139,7 @@ def test_of_a_validation_the_whole_text_and_its_prompt_are_noted(model: Path) ->
 
 
 def test_the_layouts_of_a_recipe_are_those_of_the_grader() -> None:
-    assert set(REWARD_LAYOUTS) == set(Layout)
+    assert set(REWARD_LAYOUTS) == set(AnswerLayout)
 
 
 def test_an_unknown_layout_is_refused_in_four_parts() -> None:
