@@ -119,6 +119,11 @@ FAKES = {
 }
 
 
+def _hear_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class FakeCluster:
     """A folder of fakes, and runs of a job script against them."""
@@ -170,6 +175,7 @@ class FakeCluster:
             stdout=subprocess.DEVNULL,
             stderr=(self.folder / "said").open("w"),
             start_new_session=True,
+            preexec_fn=_hear_interrupts,
         )
 
     def end(self, process: "subprocess.Popen[str]") -> tuple[int, str]:
