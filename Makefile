@@ -57,12 +57,13 @@ check: environment
 	@$(MAKE) --no-print-directory -j style types contracts suite SUITE='-m "not smoke"'
 
 test: environment
-	@$(MAKE) --no-print-directory -j style types contracts suite slurm
+	@$(MAKE) --no-print-directory -j style types contracts suite
+	@$(MAKE) --no-print-directory slurm
 
 bench: environment
 	@for bench in tests/bench/bench_*.py; do echo "== $$bench"; PYTHONPATH=.imports:. $(BIN)/python $$bench || exit 1; done
 
-# Beside the suite, not in it: most of its time is waiting for Slurm. `make check` needs no network.
+# After the suite, not beside it: its jobs have time limits. `make check` needs no network.
 slurm: environment
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -rs tests/slurm
 

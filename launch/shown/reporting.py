@@ -34,7 +34,7 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
             asked = study.tabulate.inputs[role]
             checkpoint, corpus = asked.inputs["checkpoint"], asked.inputs["corpus"]
             origins.setdefault(cell, []).append(
-                origin.Origin(
+                origin.ReportOrigin(
                     seed=int(role.rpartition(" seed ")[2]),
                     evaluation=asked.folder,
                     checkpoint=checkpoint.folder,

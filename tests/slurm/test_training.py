@@ -132,13 +132,14 @@ def test_a_chain_goes_on_and_ends_with_the_bytes_of_the_undisturbed_run(
     slurm.wait_for(
         second, ("COMPLETED",), seconds=START_SECONDS + END_SECONDS, log=run.log_file(second)
     )
-    assert run.starts() == 8
+    started = run.starts()
+    assert started in (8, 9), "an agent that hears of it late starts its ranks once more"
     assert list(run.results()) == list(PHASES)
     assert run.results() == alone.results()
     (third,) = run.launch()
     slurm.wait_for(third, ("COMPLETED",), seconds=END_SECONDS, log=run.log_file(third))
     assert "has finished before" in run.log(third)
-    assert run.starts() == 8
+    assert run.starts() == started, "a finished run is not trained again"
 
 
 def test_nothing_of_it_is_left_on_the_nodes(slurm: SlurmCluster, run: TrainingRun) -> None:
