@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from frontload.launch.jobs import Finished, Job, die_with_parent, load_function
 from frontload.launch.machine_kind import machine_kind
-from frontload.launch.ranks.beats import FOLDER, start_beats
+from frontload.launch.ranks.beats import FOLDER, HANGS, start_beats
 from frontload.launch.ranks.rank_run import ended, heard_signals, told_failures
 from frontload.launch.ranks.seat import Seat, take_seat
 from frontload.launch.run.folder import ASKED_SECONDS, ERROR, SEEN_SECONDS
@@ -20,12 +19,11 @@ from frontload.launch.store import LARGEST_INPUT_BYTES, Store, Ticket, check_con
 from frontload.launch.study.crew import TORCHRUN_KINDS
 from frontload.launch.study.provenance import write_provenance
 from frontload.launch.study.registry import STAGES
-from frontload.launch.study.workers import run_job
+from frontload.launch.study.workers import cpu_seconds, run_job
 from frontload.launch.workspace import LiveWorkspace
 from frontload.recipes.errors import ArtifactError, FrontloadError, Stopped
 from frontload.recipes.stage_file import StageFile, from_json
 
-HANGS = "hangs.jsonl"
 LOCK_SECONDS = 30.0  # a killed job's ranks may need a moment to leave
 SAY_SECONDS = 10.0
 STORE_DEPTH = 4  # store/.jobs/kind/folder/stage.json
@@ -47,7 +45,7 @@ def make_stage(options: argparse.Namespace) -> int:
     if stage.kind in TORCHRUN_KINDS:
         _make_as_rank(job, stage, store, folder=file.parent)
         return 0
-    end = run_job(job, _say_progress(stage.folder))
+    end = run_job(job, _Teller(stage.folder))
     if end.error is not None:
         store.error_file(job.ticket).parent.mkdir(parents=True, exist_ok=True)
         store.error_file(job.ticket).write_text(f"{end.error}\n", encoding="utf-8")
@@ -81,10 +79,6 @@ def _ticket(stage: StageFile) -> Ticket:
         folder=stage.folder,
         payload=stage.payload,
     )
-
-
-def _say_progress(folder: str) -> "_Teller":
-    return _Teller(folder)
 
 
 class _Teller:
@@ -145,7 +139,7 @@ def _make_as_rank(job: Job, stage: StageFile, store: Store, *, folder: Path) -> 
             return
         store.publish(job.ticket)
         end = Finished(
-            cpu_seconds=_cpu_seconds(),
+            cpu_seconds=cpu_seconds(),
             wall_seconds=time.monotonic() - began,
             error=None,
             made_on=machine_kind(),
@@ -200,8 +194,3 @@ def _wait_for(store: Store, stage: StageFile, *, seat: Seat, stop: list[str]) ->
             )
         time.sleep(0.05)
         os.listdir(store.root)  # a network file system looks again
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime

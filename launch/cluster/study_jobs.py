@@ -17,7 +17,7 @@ from frontload.launch.cluster import queue
 from frontload.launch.cluster.grpo_job import run_folder, stage_job
 from frontload.launch.cluster.job_state import JobState
 from frontload.launch.cluster.slurm import ClusterJob, job_script
-from frontload.launch.cluster.slurm_bodies import command_body, torchrun_body
+from frontload.launch.cluster.slurm_bodies import MAX_RESTARTS, command_body, torchrun_body
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import GPU_KINDS, RANKED, TORCHRUN_KINDS
 from frontload.launch.study.plan import Entry, Plan
@@ -29,7 +29,6 @@ from frontload.rl.cluster.files import read_steps
 
 CLI = ("python", "-m", "frontload.launch.cli")
 STAGE_FILE, JOB, SCRIPT = "stage.json", "job", "job.sh"
-MAX_RESTARTS = 3  # of the ranks inside one job; ours
 
 
 def submit_missing(plan: Plan, store: Store, missing: Sequence[Entry]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
 from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script
-from frontload.launch.cluster.slurm_bodies import torchrun_body
+from frontload.launch.cluster.slurm_bodies import MAX_RESTARTS, torchrun_body
 from frontload.launch.run.inputs import Given, check_blends, phases_to_train
 from frontload.megatron_ext.sizing.memory import GIB
 from frontload.megatron_ext.sizing.search import estimate_layout
@@ -20,7 +20,6 @@ from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
 from frontload.recipes.stage import canonical
 
-MAX_RESTARTS = 3  # of the ranks inside one job; ours
 LOCAL_SHUTDOWN_SECONDS = 600  # to save after SIGTERM, on this machine
 MEMORY_ERROR = 0.15  # of the estimate; how it was found: launch/estimate/README.md
 KEY_DIGITS = 12

@@ -17,6 +17,7 @@ from frontload.recipes.errors import Stopped
 from frontload.recipes.machines.upkeep import Upkeep
 
 FOLDER = "FRONTLOAD_BEATS"  # variable in which an agent names the folder of its ranks' beats
+HANGS = "hangs.jsonl"  # of a run: ranks that stood still, with the stacks of the others
 BEAT, STACKS = ".beat", ".stacks"
 STOPPED = "stopped"  # file of a rank that was asked to stop and has saved
 COUNT, STEP, PART, ALIVE = range(4)  # words of a beat, float64

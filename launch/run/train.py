@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch.jobs import die_with_parent, load_function
-from frontload.launch.ranks.beats import FOLDER, Beats, start_beats
+from frontload.launch.ranks.beats import FOLDER, HANGS, Beats, start_beats
 from frontload.launch.ranks.rank_run import ended, heard_signals, told_failures
 from frontload.launch.ranks.seat import take_seat
 from frontload.launch.run import listeners
@@ -31,7 +31,6 @@ FUNCTIONS = {
     "pretrain": "frontload.megatron_ext.stages:pretrain",
     "sft": "frontload.megatron_ext.stages:sft",
 }
-HANGS = "hangs.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,7 +173,7 @@ def serve(handle: int, preload: Sequence[str]) -> None:
 
 def run_job(job: Job, report: Report) -> Finished:
     """Makes one stage and publishes it. Errors come back as values, in four parts."""
-    cpu, wall = _cpu_seconds(), time.monotonic()
+    cpu, wall = cpu_seconds(), time.monotonic()
     error: FrontloadError | None = None
     store = Store(job.store)
     try:
@@ -187,7 +187,7 @@ def run_job(job: Job, report: Report) -> Finished:
     except OSError as caught:  # the log cannot be written: what failed before it is the reason
         error = error or explain_failure(job.ticket, caught, store=store)
     return Finished(
-        cpu_seconds=_cpu_seconds() - cpu,
+        cpu_seconds=cpu_seconds() - cpu,
         wall_seconds=time.monotonic() - wall,
         error=error,
         made_on=machine_kind(),
@@ -273,7 +273,8 @@ def _tick(connection: Connection, done: int, total: int, note: str) -> None:
     connection.send(Tick(done=done, total=total, note=note))
 
 
-def _cpu_seconds() -> float:
+def cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
     found = 0.0
     for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
         usage = resource.getrusage(who)

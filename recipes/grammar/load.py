@@ -141,6 +141,25 @@ def find_recipe(folder: str, name: str, *, beside: Path | None = None) -> Path |
     return None
 
 
+def recipe_path(name: str, *, folder: str, what: str) -> Path:
+    """The file of a recipe that is named by its name in `folder`, or by its path.
+
+    Raises: RecipeError for a name that no file has.
+    """
+    if Path(name).suffix == ".yaml":
+        return Path(name)
+    found = find_recipe(folder, name)
+    if found is None:
+        names = recipe_names(folder)
+        raise RecipeError(
+            f"{what} '{name}'",
+            found=f"no such file in recipes/{folder}",
+            rule=f"a {what} is one of " + ", ".join(names) + ", or the path of a .yaml file",
+            do=nearest(name, names),
+        )
+    return found
+
+
 def recipe_names(folder: str) -> list[str]:
     return sorted(path.stem for path in (RECIPES / folder).glob("*.yaml"))
 

@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 
-from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.limits import require_at_least, require_choice
-from frontload.recipes.grammar.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
+from frontload.recipes.grammar.load import (
+    Loaded,
+    load_recipe,
+    recipe_path,
+)
 
 READINGS = ("one_pass", "repeatable")
 WEIGHTINGS = ("token", "sample", "equal")
@@ -66,18 +68,7 @@ def load_blend(recipe: str, *, overrides: Sequence[str] = ()) -> Loaded[BlendRec
 
     Raises: RecipeError naming file, line and key of what is wrong.
     """
-    path = Path(recipe)
-    if path.suffix != ".yaml":
-        found = find_recipe("blends", recipe)
-        if found is None:
-            names = recipe_names("blends")
-            raise RecipeError(
-                f"blend '{recipe}'",
-                found="no such file in recipes/blends",
-                rule="a blend is one of " + ", ".join(names) + ", or the path of a .yaml file",
-                do=nearest(recipe, names),
-            )
-        path = found
+    path = recipe_path(recipe, folder="blends", what="blend")
     loaded = load_recipe(path, BlendRecipe, overrides=overrides)
     check_recipe(loaded)
     return loaded

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from frontload.recipes import schema
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.grammar.load import Loaded, find_recipe, load_recipe, nearest, recipe_names
+from frontload.recipes.grammar.load import (
+    Loaded,
+    load_recipe,
+    recipe_path,
+)
 from frontload.recipes.machines.placement import Placements
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.checks import MOST_SEEDS, check_study
@@ -45,18 +48,7 @@ def load_study(
 
     Raises: RecipeError naming file, line and key of what is wrong.
     """
-    path = Path(study)
-    if path.suffix != ".yaml":
-        found = find_recipe("studies", study)
-        if found is None:
-            names = recipe_names("studies")
-            raise RecipeError(
-                f"study '{study}'",
-                found="no such file in recipes/studies",
-                rule="a study is one of " + ", ".join(names) + ", or the path of a .yaml file",
-                do=nearest(study, names),
-            )
-        path = found
+    path = recipe_path(study, folder="studies", what="study")
     loaded = load_recipe(path, StudyRecipe, overrides=overrides)
     check_study(loaded)
     return expand_study(path.stem, settle(loaded) if settle else loaded)

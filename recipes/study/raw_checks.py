@@ -3,9 +3,9 @@
 from frontload.recipes.grammar.limits import require_at_least, require_choice, require_distinct
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.runs.curation import check_curation
+from frontload.recipes.study.points import BASE
 from frontload.recipes.study.schema import RawKnobs, StudyRecipe
 
-BASE = "base"
 OVER_LONG = ("drop", "split_at_turn")
 NUM_PROMPT_FILES = 2
 
