@@ -264,12 +264,20 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CellReading:
+    """Where the ledger of a cell is read: roles of inputs, of the first seed of its models."""
+
+    blends: tuple[str, ...]  # one a phase of pretraining, oldest first
+    pack: str  # "" of a model that was not fine-tuned
+    training_flops: float  # of pretraining and SFT, padding included; RL is not counted
+
+
+@dataclass(frozen=True, kw_only=True)
 class Tabulate:
     """Stage `tabulate`: scores of all cells and seeds to tables and verdicts."""
 
     cells: dict[str, tuple[str, ...]]  # cell id of claims.json -> roles of its evaluations, by seed
     min_effect: float  # eps of the hypotheses, percentage points
-    sft_tokens: int  # stated beside the verdicts: their ratio decides much of the answer
-    reasoning_pretraining_tokens: int
+    ledger: dict[str, CellReading]  # cell -> what it has read, stated above the verdicts
     seed_spreads: dict[str, float] = field(default_factory=dict, metadata={"neutral": {}})
     """`stage/metric` -> sd of one cell over seeds, points; says how many seeds one seed lacks."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from frontload.eval.statistics.cells import PERCENT, Cells, Draws, averages, draw_counts, mean_draws
 from frontload.eval.tables.claims import judge
+from frontload.eval.tables.paper import paper_claims
 from frontload.eval.tables.verdicts import CONTRADICTED, SUPPORTED, VERDICTS
 
 BENCHMARKS = {
@@ -42,6 +43,7 @@ BENCHMARKS = {
 NUM_QUESTIONS = 60  # of a benchmark, as in the laptop study
 NUM_SAMPLES = 2
 MIN_EFFECT = 1.0
+HYPOTHESES = paper_claims()["hypotheses"]
 
 ARMS = ("base", "SHQ", "LDQ", "LMQ")
 BASE_CELLS = tuple(f"pt:{arm}" for arm in (*ARMS, "LMQ@60-40"))
@@ -212,9 +214,8 @@ def rates(world: World, *, seeds: int, studies: int, draws: int, seed: int = 1) 
     bonferroni = 0
     for number in range(studies):
         rng = np.random.default_rng([seed, seeds, number])
-        for verdict in judge(
-            simulated_cells(world, rng, seeds=seeds, draws=draws), min_effect=MIN_EFFECT
-        ):
+        cells = simulated_cells(world, rng, seeds=seeds, draws=draws)
+        for verdict in judge(cells, HYPOTHESES, min_effect=MIN_EFFECT):
             verdicts.setdefault(verdict.id[:3], Counter())[verdict.verdict] += 1
             bonferroni += bool(verdict.survives_bonferroni)
             for part in verdict.parts:
@@ -249,7 +250,9 @@ def found_rate(
         rng = np.random.default_rng([seed, seeds, number])
         cells = simulated_cells(world, rng, seeds=seeds, draws=draws)
         verdict = next(
-            one for one in judge(cells, min_effect=MIN_EFFECT) if one.id.startswith(hypothesis)
+            one
+            for one in judge(cells, HYPOTHESES, min_effect=MIN_EFFECT)
+            if one.id.startswith(hypothesis)
         )
         assert verdict.effect is not None
         effects.append(verdict.effect.value)

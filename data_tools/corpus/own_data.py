@@ -14,6 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from frontload.data_tools.corpus.leaks import LeakFilter
+from frontload.data_tools.corpus.own_counts import COUNTS
 from frontload.data_tools.corpus.own_items import write_heldout, write_items
 from frontload.data_tools.curation.adapters import ADAPTERS, ROWS, WORKED, Rules
 from frontload.data_tools.curation.filters import first_drop
@@ -32,7 +33,7 @@ from frontload.data_tools.raw.plain import FIELD
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.text.document import BaseText, Conversation, write_rows
 from frontload.data_tools.text.example import USER, Drop, Example, split_think
-from frontload.data_tools.text.words import normalise_question
+from frontload.data_tools.text.words import normalise_question, question_key
 from frontload.recipes.artifact import corpus_heldout, corpus_items, corpus_set, write_json
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import OwnData
@@ -111,16 +112,16 @@ def write_own_corpus(recipe: OwnData, folder: Path) -> None:
         corpus_items(folder),
         [question.row for question in heldout],
         ranked_training=[q.row for q in sorted(training, key=lambda question: question.rank)],
-        seed=recipe.seed,
     )
     write_manifest(folder / MANIFEST, read_digests(listed))
     counts = {
-        "format": 1,
+        "format": 2,
         "rows": {"base": num_base, "own": num_own, "heldout": len(heldout)},
+        "distinct_questions": len({_normal(question) for question in training}),
         "items": num_items,
         "dropped": dict(dropped),
     }
-    write_json(folder / "counts.json", counts)
+    write_json(folder / COUNTS, counts)
 
 
 def _rules(recipe: OwnData, file: Path) -> Rules:
@@ -224,7 +225,7 @@ def _split_questions(
 
 
 def _normal(question: Question) -> str:
-    return normalise_question(question.row.question)
+    return question_key(question.row.question)
 
 
 def _read_questions(recipe: OwnData, field: str, dropped: Counter[str]) -> list[Question]:
@@ -261,12 +262,17 @@ def _conversation(example: Example, *, name: str) -> Conversation | None:
     """The row with one question; None for a dialogue of more."""
     if [turn.role for turn in example.turns[:1]] != [USER] or len(example.turns) != 2:
         return None
-    trace, answer = split_think(example.turns[1].text)
+    trace, answer = split_think(_unix_lines(example.turns[1].text))
     return Conversation(
         id=name,
-        question=example.turns[0].text.strip(),
+        question=_unix_lines(example.turns[0].text).strip(),
         trace=trace,
         answer=answer.strip(),
         family=FAMILY,
         domain=DOMAIN,
     )
+
+
+def _unix_lines(text: str) -> str:
+    """Line ends of Windows and of old Macs as those of everybody else."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -60,6 +60,31 @@ def normalise_question(question: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split())
 
 
+def question_key(question: str) -> str:
+    """The form in which two questions ask the same: normalised, punctuation left out.
+
+    A sign between digits stays, and one before a digit: `2 - 3` is not `2 + 3`, `2.5` is not `25`.
+    """
+    text = normalise_question(question)
+    kept = [_kept_sign(text, at) if _is_punctuation(char) else char for at, char in enumerate(text)]
+    return " ".join("".join(kept).split())
+
+
+def _is_punctuation(char: str) -> bool:
+    return unicodedata.category(char).startswith("P")
+
+
+def _kept_sign(text: str, at: int) -> str:
+    """What stays of a punctuation mark."""
+    before, after = text[:at].rstrip()[-1:], text[at + 1 :].lstrip()[:1]
+    is_tight = text[at - 1 : at].isdigit() and text[at + 1 : at + 2].isdigit()
+    if text[at] in "-*/%":
+        return text[at] if before.isdigit() or after.isdigit() else " "
+    if is_tight and text[at] in ".:":
+        return text[at]
+    return "" if is_tight and text[at] == "," else " "
+
+
 class WordHasher:
     """Hashes that depend on the seed alone, not on the process or the machine."""
 

@@ -12,6 +12,11 @@ Cells = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """The cells of cells.json: cell -> metric -> value, se, seeds and so on."""
 
 SHIFTS = {"SHQ": -0.06, "LMQ": 0.06}  # mixes stand beside each other at a stage
+HELDOUT_GROUPS = (
+    ("heldout.loss.inside", ", SHQ's families", True),
+    ("heldout.loss.outside", ", other families", False),
+)
+"""Metric, what its hover text adds to the cell, filled or hollow."""
 MOST_TICKS = 9
 TICKS = ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 5), (1,))  # of each power of ten, the finest first
 
@@ -68,26 +73,27 @@ def gap_by_stage(gaps: Sequence[Mapping[str, Any]], cells: Cells) -> Any:
     return figure
 
 
-def heldout_losses(cells: Cells) -> Any:
-    """Held-out trace loss of every cell, on questions inside and outside SHQ's families."""
-    names = sorted((cell for cell in cells if "heldout.loss.inside" in cells[cell]), key=cell_order)
+def heldout_losses(cells: Cells, *, by_family: bool) -> Any:
+    """Held-out trace loss of every cell; `by_family`: inside and outside SHQ's families."""
+    groups = HELDOUT_GROUPS if by_family else (("heldout.loss", "", True),)
+    names = sorted((cell for cell in cells if groups[0][0] in cells[cell]), key=cell_order)
     figure, ax = _rows_of(names)
     for row, cell in enumerate(reversed(names)):
-        inside, outside = (cells[cell].get(f"heldout.loss.{s}") for s in ("inside", "outside"))
         color = color_of(cell)
-        if inside and outside:
-            ax.plot([inside["value"], outside["value"]], [row, row], color=color, alpha=0.35, lw=3)
-        for number, side, filled in ((inside, "SHQ's", True), (outside, "other", False)):
+        shown = [(cells[cell].get(metric), name, filled) for metric, name, filled in groups]
+        values = [number["value"] for number, _, _ in shown if number]
+        if len(values) == 2:
+            ax.plot(values, [row, row], color=color, alpha=0.35, lw=3)
+        for number, name, filled in shown:
             if number:
-                text = f"{label_of(cell)}, {side} families"
-                _point(ax, number, row, style=(color, filled), text=(text, " nats a token"))
+                text = f"{label_of(cell)}{name}"
+                _point(ax, number, row, style=(color, filled), text=(text, " nats per token"))
     ax.set_xscale("log")
     ticks = log_ticks(*ax.get_xlim())
     ax.set_xticks(ticks, [f"{one:g}" for one in ticks], color=INK)
     ax.minorticks_off()
-    ax.set_xlabel(
-        "nats a token, log scale; filled: SHQ's families, hollow: other families", color=INK
-    )
+    key = "; filled: SHQ's families, hollow: other families" if by_family else ""
+    ax.set_xlabel(f"nats per token, log scale{key}", color=INK)
     return figure
 
 

@@ -7,7 +7,7 @@ for each. items.html reads them with items.js, which puts texts into the page as
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from frontload.eval.results import (
     read_results,
 )
 from frontload.eval.tables.build import label_of
+from frontload.eval.tables.questions import is_paper_study
 from frontload.recipes.artifact import corpus_items, item_results_file
 
 QUESTIONS_FILE = "questions.js"
@@ -96,11 +97,14 @@ def write_item_data(
                 ],
             }
         )
-    rows = [list(vars(question).values()) for question in questions.numbers]
+    found: list[AskedQuestion] = list(questions.numbers)
+    if not is_paper_study(origins):
+        found = [replace(question, inside_shq=None) for question in found]
+    rows = [list(vars(question).values()) for question in found]
     fields = list(AskedQuestion.__dataclass_fields__)
     whole = {"format": 1, "cells": listed, "fields": fields, "questions": rows}
     _write_call(folder / QUESTIONS_FILE, "frontload_questions", whole)
-    return list(questions.numbers)
+    return found
 
 
 def _cell_data(

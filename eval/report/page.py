@@ -9,13 +9,33 @@ from typing import Any
 from frontload.data_tools.disk.files import read_json
 from frontload.eval.results import GeneratedResult, read_results
 from frontload.eval.tables.build import label_of
-from frontload.eval.tables.text import TextBudget, models_of
-from frontload.eval.tables.verdict_rows import Card, VerdictGroup, verdict_groups
+from frontload.eval.tables.ledger import ledger_entry
+from frontload.eval.tables.text import ledger_row, models_of
+from frontload.eval.tables.verdict_rows import Card, VerdictGroup, own_cards, verdict_groups
 from frontload.eval.tables.verdict_rows import cards as cards_of
-from frontload.eval.tables.verdict_text import MEASURES_TEXT
+from frontload.eval.tables.verdict_text import MEASURES_TEXT, decimals_of
 from frontload.recipes.artifact import item_results_file
 
 SAMPLE_CELLS = ("pt:base>sft:SHQ", "pt:LMQ>sft:SHQ", "pt:LMQ>sft:LDQ")
+
+
+PAPER_CAVEATS = (
+    "A small hybrid on procedural tasks is not an 8B model: only signs and orderings can be "
+    "compared with the paper, never sizes.",
+    "Every mix has the same reasoning budget in pretraining, so small sets repeat (ledger below); "
+    "diversity, size and repetition stay confounded, as in the paper.",
+)
+OWN_CAVEATS = (
+    "The answer holds for a model of this size, this data and this many tokens: compare the "
+    "models of this page with each other, and repeat the comparison at a second size before a "
+    "large run depends on it.",
+    "Models differ in what they read in pretraining and in SFT: the ledger below says how much. "
+    "Against twice the SFT, the other model has read about as much of the reasoning data.",
+)
+SUITES_CAVEAT = (
+    "Accuracies before and after SFT come from different suites; only the held-out loss is on the "
+    "same documents at both stages."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +64,8 @@ class Page:
     """Everything on the page that is computed from the tabulated files."""
 
     headline: str
-    budget: str
+    is_paper_study: bool  # else nothing of the paper stands on the page
+    ledger: tuple[Sequence[str], ...]  # rows of eval/tables/text.py LEDGER_HEAD
     rule: str
     cards: tuple[Card, ...]
     verdicts: tuple[VerdictGroup, ...]
@@ -74,22 +95,23 @@ def build_page(
     rows = verdicts["hypotheses"]
     cells = tabulated["cells"]
     num_seeds = max((len(m["seeds"]) for c in cells.values() for m in c.values()), default=0)
-    budget = TextBudget(
-        sft_tokens=tables["budget"]["sft_tokens"],
-        reasoning_pretraining_tokens=tables["budget"]["reasoning_pretraining_tokens"],
-    )
+    is_paper = tables["is_paper_study"]
+    entries = [ledger_entry(row) for row in tables["ledger"]]
     return Page(
-        headline=headline(rows, cells, gaps=tables["gap_by_stage"]),
-        budget=budget.sentence(),
+        headline=headline(rows, cells) if is_paper else own_headline(rows),
+        is_paper_study=is_paper,
+        ledger=tuple(ledger_row(entry) for entry in entries),
         rule=verdicts["rule"],
-        cards=tuple(cards_of(rows)),
+        cards=tuple(cards_of(rows) if is_paper else own_cards(rows)),
         verdicts=tuple(verdict_groups(rows)),
         counts=verdicts["counts"],
         tables=tuple(table for table in tables["tables"] if table["id"] not in OWN_TABLES),
         own_tables=tuple(table for table in tables["tables"] if table["id"] in OWN_TABLES),
         claims=tuple(verdicts["claims"]),
-        questions=tuple(sample_questions(evaluations)),
-        caveats=tuple(caveats(num_seeds, cells, tabulated=tabulated)),
+        questions=tuple(
+            sample_questions(evaluations, SAMPLE_CELLS if is_paper else own_samples(cells))
+        ),
+        caveats=tuple(caveats(num_seeds, cells, tabulated=tabulated, is_paper=is_paper)),
         num_seeds=num_seeds,
         compared={
             table["id"]: models_of(row["cell"] for row in table["rows"])
@@ -123,12 +145,7 @@ def one_seed_caveat(spread: float | None) -> str:
     )
 
 
-def headline(
-    rows: Sequence[Mapping[str, Any]],
-    cells: Mapping[str, Any],
-    *,
-    gaps: Sequence[Mapping[str, Any]],
-) -> str:
+def headline(rows: Sequence[Mapping[str, Any]], cells: Mapping[str, Any]) -> str:
     """The answer in a sentence or two, made from the verdicts and the best cell."""
     best = best_cell(cells)
     if best is None:
@@ -146,19 +163,32 @@ def headline(
             f"{abs(effect['value']):.1f} +- {effect['se']:.1f} points {side} the one that did not "
             f"({durable['verdict']})."
         )
-    else:
-        parts += [_heldout_sentence(gap) for gap in gaps if gap["measure"] == "heldout"]
     return " ".join(parts)
 
 
-def _heldout_sentence(gap: Mapping[str, Any]) -> str:
-    """What a study without the paper's grid can say: the loss on held-out worked answers."""
-    when = f"after {label_of(gap['sft'][1:])}" if gap["sft"] else "after pretraining"
-    side = "below" if gap["value"] >= 0 else "above"
+def own_headline(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The answers to the first two questions of a study of other data, in their own measures."""
+    if not rows:
+        return "No two models of this study can be compared, so the question is open here."
+    return " ".join(_answer_sentence(row) for row in rows[:2])
+
+
+def _answer_sentence(row: Mapping[str, Any]) -> str:
+    """`M_OWN + SFT[OWN] has a lower loss ...: by 0.345 +- 0.012 nats per token (supported).`"""
+    effect, measure = row["effect"], row["measure"]
+    if effect is None:
+        return f"{row['statement']}: {row['detail']}."
+    digits = decimals_of(measure)
+    unit = measure.partition(", ")[2] if digits > 2 else f"points, {measure}"
     return (
-        f"On held-out worked answers {when}, M_{gap['mix']} stands {abs(gap['value']):.3f} +- "
-        f"{gap['se']:.3f} nats a token {side} M_base."
+        f"{row['statement']}: by {effect['value']:+.{digits}f} +- {effect['se']:.{digits}f} {unit} "
+        f"({row['verdict']})."
     )
+
+
+def own_samples(cells: Mapping[str, Any]) -> tuple[str, ...]:
+    """The models of a study of other data whose answers stand side by side: M_base's first."""
+    return tuple(cell for cell in cells if cell.count(">") == 1 and "*" not in cell)[:3]
 
 
 def best_cell(cells: Mapping[str, Any]) -> str | None:
@@ -167,7 +197,9 @@ def best_cell(cells: Mapping[str, Any]) -> str | None:
     return max(scored, key=lambda cell: scored[cell]) if scored else None
 
 
-def caveats(num_seeds: int, cells: Mapping[str, Any], *, tabulated: Mapping[str, Any]) -> list[str]:
+def caveats(
+    num_seeds: int, cells: Mapping[str, Any], *, tabulated: Mapping[str, Any], is_paper: bool
+) -> list[str]:
     """What a reader must know before quoting a number."""
     guessing = tabulated["floors"].get("sft", {}).get("sft.avg")
     floor = [
@@ -177,14 +209,7 @@ def caveats(num_seeds: int, cells: Mapping[str, Any], *, tabulated: Mapping[str,
         for found in [metrics["sft.avg"]]
         if found["value"] - guessing <= 2 * found["se"]
     ]
-    said = [
-        "A small hybrid on procedural tasks is not an 8B model: only signs and orderings can be "
-        "compared with the paper, never sizes.",
-        "Every mix has the same reasoning budget in pretraining, so small sets repeat (ledger "
-        "below); diversity, size and repetition stay confounded, as in the paper.",
-        "Accuracies before and after SFT come from different suites; only the held-out loss is on "
-        "the same documents at both stages.",
-    ]
+    said = [*(PAPER_CAVEATS if is_paper else OWN_CAVEATS), SUITES_CAVEAT]
     if num_seeds == 1:
         said.insert(0, one_seed_caveat(tabulated["stated_spreads"].get("sft/sft.avg")))
     elif num_seeds < 5:
@@ -197,7 +222,9 @@ def caveats(num_seeds: int, cells: Mapping[str, Any], *, tabulated: Mapping[str,
     return said
 
 
-def sample_questions(evaluations: Mapping[str, Sequence[Path]]) -> list[ReportQuestion]:
+def sample_questions(
+    evaluations: Mapping[str, Sequence[Path]], shown: Sequence[str]
+) -> list[ReportQuestion]:
     """A question inside and one outside SHQ's families on which the shown cells differ, if any."""
     found = {
         cell: {
@@ -205,7 +232,7 @@ def sample_questions(evaluations: Mapping[str, Sequence[Path]]) -> list[ReportQu
             for result in read_results(item_results_file(evaluations[cell][0])).results
             if isinstance(result, GeneratedResult)
         }
-        for cell in SAMPLE_CELLS
+        for cell in shown
         if evaluations.get(cell)
     }
     if not found:

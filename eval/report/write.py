@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.corpus.own_counts import COUNTS, own_counts_lines
 from frontload.data_tools.disk.files import read_json, replacing
 from frontload.eval.report import cell_figures, figures, rl_curves, training_logs
 from frontload.eval.report import page as report_page
@@ -18,7 +19,11 @@ from frontload.eval.report.origins import ReportOrigin, origins_json, slugs
 from frontload.eval.report.seed_values import seed_values
 from frontload.eval.report.templates import resource, template
 from frontload.eval.tables.build import label_of
+from frontload.eval.tables.text import LEDGER_HEAD, LEDGER_TEXT
+from frontload.eval.tables.verdict_text import decimals_of
 
+OWN_FILES = "own_files.txt"
+"""In the report of a user's own data: what became of the rows of their files."""
 TABULATED = ("cells.json", "tables.json", "tables.md", "verdicts.json")
 
 
@@ -65,6 +70,10 @@ def write_report(request: ReportRequest) -> Path:
     page = report_page.build_page(
         tables=tables, verdicts=verdicts, tabulated=tabulated, evaluations=request.evaluations
     )
+    own_files = own_files_lines(request)
+    if own_files:
+        with replacing(out / OWN_FILES, "w") as stream:
+            stream.write("\n".join(own_files) + "\n")
     ledger = report_page.ledger_rows(request.blends)
     packs = report_page.pack_rows(request.packs)
     names = slugs(request.origins)
@@ -85,7 +94,11 @@ def write_report(request: ReportRequest) -> Path:
         heat_maps=heat_maps(cells, questions, floors=tabulated["floors"]),
         seed_averages=_seed_averages(cells),
         label_of=label_of,
+        decimals_of=decimals_of,
+        ledger_head=LEDGER_HEAD,
+        ledger_text=LEDGER_TEXT,
         page=page,
+        own_files=own_files,
         figures=drawn,
         ledger=ledger,
         packs=packs,
@@ -95,6 +108,14 @@ def write_report(request: ReportRequest) -> Path:
     with replacing(out / "report.html", "w") as stream:
         stream.write(text)
     return out / "report.html"
+
+
+def own_files_lines(request: ReportRequest) -> list[str]:
+    """What became of a user's own rows; nothing for a corpus that was made."""
+    corpora = dict.fromkeys(one.corpus for asked in request.origins.values() for one in asked)
+    counts = [read_json(corpus / COUNTS) for corpus in corpora if (corpus / COUNTS).is_file()]
+    own = [one for one in counts if "distinct_questions" in one]
+    return own_counts_lines(own[0]) if own else []
 
 
 def _seed_averages(cells: Mapping[str, Any]) -> dict[str, dict[int, float]]:
@@ -131,7 +152,8 @@ def draw_figures(
     if any("pt.avg" in metrics or "sft.avg" in metrics for metrics in cells.values()):
         made["averages"] = cell_figures.averages(cells)
     if any("heldout.loss.inside" in metrics for metrics in cells.values()):
-        made["heldout_loss"] = cell_figures.heldout_losses(cells)
+        by_family = tables["is_paper_study"]
+        made["heldout_loss"] = cell_figures.heldout_losses(cells, by_family=by_family)
     runs = training_logs.read_runs(request.checkpoints)
     for name, panels in (
         ("loss_pretraining", training_logs.pretraining_panel(runs)),

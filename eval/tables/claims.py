@@ -32,9 +32,10 @@ from frontload.eval.tables.verdicts import (
 )
 
 
-def judge(cells: Cells, *, min_effect: float) -> list[Verdict]:
-    """A verdict for every hypothesis of claims.json, in its order."""
-    hypotheses = paper_claims()["hypotheses"]
+def judge(
+    cells: Cells, hypotheses: Sequence[Mapping[str, Any]], *, min_effect: float
+) -> list[Verdict]:
+    """A verdict for every hypothesis in the form of claims.json, in their order."""
     first = [_judge(cells, row, min_effect) for row in hypotheses]
     tested = sum(verdict.effect is not None for verdict in first)
     return [_with_bonferroni(verdict, tested) for verdict in first]

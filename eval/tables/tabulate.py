@@ -12,8 +12,12 @@ from frontload.eval.statistics.score import AVERAGING_RULES, score
 from frontload.eval.statistics.spread import seed_spreads, stated_spreads
 from frontload.eval.tables.build import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.tables.claims import judge, recompute, verdicts_json
+from frontload.eval.tables.ledger import ledger
+from frontload.eval.tables.own import own_tables
+from frontload.eval.tables.paper import paper_claims
+from frontload.eval.tables.questions import is_paper_study, own_hypotheses
 from frontload.eval.tables.rl import rl_table
-from frontload.eval.tables.text import TextBudget, tables_markdown
+from frontload.eval.tables.text import TextTables, tables_markdown
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Tabulate
@@ -28,20 +32,21 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
     cells = Cells(
         files=read_cells(recipe, inputs), stated_spreads=stated_spreads(recipe.seed_spreads)
     )
-    tables = build_tables(cells) + [table for table in [rl_table(cells)] if table.rows]
-    verdicts = judge(cells, min_effect=recipe.min_effect)
-    claims = recompute(cells)
-    budget = TextBudget(
-        sft_tokens=recipe.sft_tokens,
-        reasoning_pretraining_tokens=recipe.reasoning_pretraining_tokens,
-    )
+    is_paper = is_paper_study(cells.names)
+    tables = build_tables(cells) if is_paper else own_tables(cells)
+    tables += [table for table in [rl_table(cells)] if table.rows]
+    hypotheses = paper_claims()["hypotheses"] if is_paper else own_hypotheses(cells)
+    verdicts = judge(cells, hypotheses, min_effect=recipe.min_effect)
+    claims = recompute(cells) if is_paper else []
+    read = ledger(recipe, inputs)
     write_json(out / "cells.json", _cells_json(cells, stated=recipe.seed_spreads))
     write_json(
         out / "tables.json",
         {
-            "format": 1,
+            "format": 2,
+            "is_paper_study": is_paper,
             "averaging_rules": AVERAGING_RULES,
-            "budget": asdict(budget) | {"sft_over_reasoning": budget.ratio},
+            "ledger": [asdict(entry) for entry in read],
             "tables": [asdict(table) for table in tables],
             "figure2": figure2(cells),
             "gap_by_stage": stage_gaps(cells),
@@ -50,7 +55,17 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
     verdicts_form = verdicts_json(verdicts, claims, min_effect=recipe.min_effect)
     write_json(out / "verdicts.json", verdicts_form)
     with replacing(out / "tables.md", "w") as stream:
-        stream.write(tables_markdown(tables, verdicts, budget=budget, rule=verdicts_form["rule"]))
+        stream.write(
+            tables_markdown(
+                TextTables(
+                    tables=tables,
+                    verdicts=verdicts,
+                    ledger=read,
+                    rule=verdicts_form["rule"],
+                    with_paper=is_paper,
+                )
+            )
+        )
 
 
 def read_cells(recipe: Tabulate, inputs: Inputs) -> dict[str, list[ResultFile]]:

@@ -5,57 +5,94 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from frontload.eval.tables.build import Number, Table, label_of
-from frontload.eval.tables.verdict_text import MEASURES_TEXT
+from frontload.eval.tables.ledger import LedgerEntry
+from frontload.eval.tables.verdict_text import MEASURES_TEXT, decimals_of
 from frontload.eval.tables.verdicts import Shown, Verdict, VerdictPart
 
 NOTHING = "-"
 MEASURED_IN = f"`in` names the number that an effect is a difference of. {MEASURES_TEXT}"
 
 
+LEDGER_TEXT = (
+    "Tokens that each cell has read at its first seed: reasoning data in pretraining, and SFT. "
+    "Read: tokens, each as often as it was read, padding left out. Loss: the answer tokens among "
+    "them. Distinct: each token once. Epochs: passes over the set. FLOPs: of pretraining and SFT, "
+    "padding included; RL is not counted."
+)
+LEDGER_HEAD = (
+    "",
+    "pretraining",
+    "reasoning in it",
+    "distinct",
+    "epochs",
+    "SFT read",
+    "with loss",
+    "distinct",
+    "epochs",
+    "padding",
+    "FLOPs",
+)
+
+
 @dataclass(frozen=True, kw_only=True)
-class TextBudget:
-    """How much SFT the study does for its pretraining reasoning data."""
+class TextTables:
+    """What stands on a page of tables."""
 
-    sft_tokens: int
-    reasoning_pretraining_tokens: int
-
-    @property
-    def ratio(self) -> float | None:
-        """SFT tokens for each pretraining reasoning token; None without the latter."""
-        if not self.reasoning_pretraining_tokens:
-            return None
-        return self.sft_tokens / self.reasoning_pretraining_tokens
-
-    def sentence(self) -> str:
-        """The ratio in words, with the paper's own for scale."""
-        if self.ratio is None:
-            return f"{self.sft_tokens:,} SFT tokens, no reasoning tokens in pretraining."
-        return (
-            f"{self.sft_tokens:,} SFT tokens for {self.reasoning_pretraining_tokens:,} pretraining "
-            f"reasoning tokens: {self.ratio:.2f} to 1. The paper: about 48B (SHQ) or 6B (LDQ) for "
-            "80B, 0.60 or 0.08 to 1. This ratio decides much of the answer."
-        )
+    tables: Sequence[Table]
+    verdicts: Sequence[Verdict]
+    ledger: Sequence[LedgerEntry]
+    rule: str
+    with_paper: bool  # a study of the paper's sets: its numbers stand beside ours
 
 
-def tables_markdown(
-    tables: Sequence[Table], verdicts: Sequence[Verdict], *, budget: TextBudget, rule: str
-) -> str:
-    """All tables, then the verdicts."""
-    parts = ["# Tables and verdicts", budget.sentence()]
-    seeds = max((n.num_seeds for t in tables for row in t.rows for n in row.ours if n), default=0)
+def tables_markdown(found: TextTables) -> str:
+    """The ledger, all tables, then the verdicts."""
+    parts = ["# Tables and verdicts"]
+    if found.ledger:
+        parts += ["## Ledger", textwrap.fill(LEDGER_TEXT, 100), ledger_text(found.ledger)]
+    numbers = (n for table in found.tables for row in table.rows for n in row.ours if n)
+    seeds = max((number.num_seeds for number in numbers), default=0)
     error = (
         "with one training seed the error holds questions only"
         if seeds == 1
         else "the error joins training seeds and questions"
     )
+    form = "`ours +- standard error (paper)`" if found.with_paper else "`value +- standard error`"
     parts.append(
-        f"Numbers are accuracies in % as `ours +- standard error (paper)`; {error}. "
+        f"Numbers are accuracies in % as {form}; {error}. "
         "`no answer %`: generations without a final answer."
     )
-    parts += [table_text(table) for table in tables]
-    parts += ["## Verdicts", textwrap.fill(rule, 100)]
-    parts += [textwrap.fill(MEASURED_IN, 100), verdicts_text(verdicts)]
+    parts += [table_text(table) for table in found.tables]
+    parts += ["## Verdicts", textwrap.fill(found.rule, 100)]
+    if found.with_paper:
+        parts.append(textwrap.fill(MEASURED_IN, 100))
+    parts.append(verdicts_text(found.verdicts, with_paper=found.with_paper))
     return "\n\n".join(parts) + "\n"
+
+
+def ledger_text(entries: Sequence[LedgerEntry]) -> str:
+    """A line a cell."""
+    return grid_text(LEDGER_HEAD, [ledger_row(entry) for entry in entries])
+
+
+def ledger_row(entry: LedgerEntry) -> list[str]:
+    """The numbers of a cell in the order of LEDGER_HEAD."""
+    sources, sft = entry.reasoning, entry.sft
+    distinct = sum(one.distinct_tokens for one in sources)
+    epochs = ", ".join(f"{one.source} {one.epochs:.2f}" for one in sources)
+    pretraining = [f"{entry.reasoning_tokens:,}", f"{distinct:,}", epochs]
+    tuned = [NOTHING] * 5
+    if sft is not None:
+        counts = (sft.tokens, sft.loss_tokens, sft.distinct_tokens)
+        tuned = [f"{count:,}" for count in counts]
+        tuned += [f"{sft.epochs:.2f}", f"{100 * sft.padding_share:.1f}%"]
+    return [
+        entry.label,
+        f"{entry.pretraining_tokens:,}",
+        *(pretraining if sources else [NOTHING] * 3),
+        *tuned,
+        f"{entry.training_flops:.3g}",
+    ]
 
 
 def table_text(table: Table) -> str:
@@ -100,10 +137,14 @@ def cell_text(ours: Number | None, paper: float | None, *, decimals: int) -> str
     return text if paper is None else f"{text} ({paper:.2f})"
 
 
-def verdicts_text(verdicts: Sequence[Verdict]) -> str:
+def verdicts_text(verdicts: Sequence[Verdict], *, with_paper: bool = True) -> str:
     """A line a hypothesis, one more a part where it has several; then what is said of each."""
     head = ["", "hypothesis", "effect, points", "in", "t", "needed", "n", "paper", "verdict"]
-    grid = grid_text(head, [row for verdict in verdicts for row in _verdict_rows(verdict)])
+    rows = [row for verdict in verdicts for row in _verdict_rows(verdict)]
+    if not with_paper:
+        head[2], place = "effect", head.index("paper")
+        head, *rows = [row[:place] + row[place + 1 :] for row in [head, *rows]]
+    grid = grid_text(head, rows)
     said = [
         textwrap.fill(f"- {name_of(verdict)} {verdict.verdict}: {verdict.detail}.", 100)
         for verdict in verdicts
@@ -122,7 +163,7 @@ def _verdict_rows(verdict: Verdict) -> list[list[str]]:
     name = name_of(verdict)
     effect = verdict.effect
     paper = NOTHING if verdict.paper_effect is None else f"{verdict.paper_effect:+.2f}"
-    number = [effect_text(effect), verdict.measure]
+    number = [effect_text(effect, verdict.measure), verdict.measure]
     counted = [counted_text(verdict) if effect else NOTHING, paper]
     if len(verdict.parts) < 2:
         judged = _judged(verdict.parts[0]) if verdict.parts else ["", ""]
@@ -135,7 +176,7 @@ def _verdict_rows(verdict: Verdict) -> list[list[str]]:
             [f"{name} effect", "as the paper measures it", *number, "", "", *counted, ""],
         ]
     for place, part in enumerate(verdict.parts, start=1):
-        value = [effect_text(part.value), part.measure, *_judged(part), "", ""]
+        value = [effect_text(part.value, part.measure), part.measure, *_judged(part), "", ""]
         said = "" if verdict.decided_by is None else part.verdict
         label = f"{part.label} > {part.threshold:g}"
         rows.append([f"{name} {place}/{len(verdict.parts)}", label, *value, said])
@@ -149,9 +190,12 @@ def _judged(part: VerdictPart) -> list[str]:
     return [f"{part.t:+.1f}", f"{needed:.2f}"]
 
 
-def effect_text(effect: Shown | None) -> str:
-    """`+12.30 +-4.56`."""
-    return NOTHING if effect is None else f"{effect.value:+.2f} +-{effect.se:.2f}"
+def effect_text(effect: Shown | None, measure: str = "") -> str:
+    """`+12.30 +-4.56`; a loss has a digit more."""
+    if effect is None:
+        return NOTHING
+    digits = decimals_of(measure)
+    return f"{effect.value:+.{digits}f} +-{effect.se:.{digits}f}"
 
 
 def counted_text(verdict: Verdict) -> str:

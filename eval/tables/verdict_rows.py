@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from frontload.eval.tables.verdict_text import decimals_of
 from frontload.eval.tables.verdicts import (
     CONTRADICTED,
     NOT_TESTABLE,
@@ -65,8 +66,14 @@ class VerdictGroup:
     """The hypotheses whose effects are differences of one measure, and the reach of their axis."""
 
     measure: str
-    reach: float  # points from 0 to either end
+    reach: float  # from 0 to either end, in the measure's unit
     rows: tuple[VerdictRow, ...]
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What stands at the two ends of the axis: `-12` and `+12 points`."""
+        unit, form = ("nats", ".2f") if decimals_of(self.measure) > 2 else ("points", ".0f")
+        return f"{-self.reach:{form}}", f"{self.reach:+{form}} {unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,32 +98,45 @@ def verdict_groups(rows: Sequence[Mapping[str, Any]]) -> list[VerdictGroup]:
 
 def cards(rows: Sequence[Mapping[str, Any]]) -> list[Card]:
     """The four statements at the top, each beside the number that its verdict judges."""
-    made = []
-    for number, statement in CARD_HYPOTHESES:
-        row = next((row for row in rows if row["id"].startswith(number)), None)
-        if row is None:
-            continue
-        value, named = _card_number(row)
-        made.append(
-            Card(
-                statement=statement,
-                answer=row["detail"],
-                number="-" if value is None else f"{value['value']:+.1f} +- {value['se']:.1f}",
-                named=named,
-                verdict=row["verdict"],
-                tone=TONES[row["verdict"]],
-            )
-        )
-    return made
+    by_number = {row["id"].partition("_")[0]: row for row in rows}
+    return [
+        _card(statement, by_number[number], digits=1)
+        for number, statement in CARD_HYPOTHESES
+        if number in by_number
+    ]
+
+
+def own_cards(rows: Sequence[Mapping[str, Any]]) -> list[Card]:
+    """The questions of a study of other data, the first four."""
+    return [_card(row["statement"], row, digits=decimals_of(row["measure"])) for row in rows[:4]]
+
+
+def _card(statement: str, row: Mapping[str, Any], *, digits: int) -> Card:
+    value, named = _card_number(row)
+    return Card(
+        statement=statement,
+        answer=row["detail"],
+        number="-"
+        if value is None
+        else f"{value['value']:+.{digits}f} +- {value['se']:.{digits}f}",
+        named=named,
+        verdict=row["verdict"],
+        tone=TONES[row["verdict"]],
+    )
 
 
 def _card_number(row: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
     if row["effect"] is None:
         return None, ""
     if row["judges_effect"] or row["decided_by"] is None:
-        return row["effect"], f"points of {row['measure']}"
+        return row["effect"], _unit(row["measure"])
     part = row["parts"][row["decided_by"]]
-    return part["value"], f"points of {part['measure']}, {part['label']}"
+    return part["value"], f"{_unit(part['measure'])}, {part['label']}"
+
+
+def _unit(measure: str) -> str:
+    """A loss has its unit in its name."""
+    return measure if decimals_of(measure) > 2 else f"points of {measure}"
 
 
 def _group(measure: str, rows: Sequence[Mapping[str, Any]]) -> VerdictGroup:

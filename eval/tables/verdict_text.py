@@ -14,6 +14,7 @@ MEASURES = {
     "rl.avg": "flat 8",
     "flat8.avg": "flat 8",
     "flat9.avg": "flat 9",
+    "heldout.loss": "held-out loss, nats per token",
 }
 """Metric -> its name as a measure; others are named by their column and suite."""
 
@@ -36,6 +37,11 @@ def measure_name(metric: str) -> str:
     prefix, _, column = metric.partition(".")
     named = f"{column}, {SUITES[prefix]}" if prefix in SUITES else metric
     return MEASURES.get(metric, named)
+
+
+def decimals_of(measure: str) -> int:
+    """Digits behind the point of an effect in a measure: points of accuracy, or nats."""
+    return 3 if measure == MEASURES["heldout.loss"] else 2
 
 
 def contrast_label(contrast: Contrast) -> str:

@@ -85,7 +85,7 @@ class Verdict:
     parts: tuple[VerdictPart, ...]
     decided_by: int | None  # the part that decides the verdict
     seeds_needed: int | None  # to find an effect of the paper's size in 8 of 10 studies
-    paper_result: bool
+    paper_result: bool | None  # None where the paper has no such statement
     paper_effect: float | None
     paper_caveat: str
     predicate: str

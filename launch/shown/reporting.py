@@ -64,8 +64,10 @@ def is_current(study: Study, out: Path) -> bool:
 
 
 def printed(out: Path) -> str:
-    """What is printed at the end of a run: the tables, then one line a verdict."""
-    return (out / "tables.md").read_text(encoding="utf-8").rstrip()
+    """What is printed at the end of a run: the rows of a user's files, the tables, the verdicts."""
+    own_files = out / importlib.import_module("frontload.eval.report.write").OWN_FILES
+    rows = f"{own_files.read_text(encoding='utf-8')}\n" if own_files.is_file() else ""
+    return rows + (out / "tables.md").read_text(encoding="utf-8").rstrip()
 
 
 def recipe_text(study: Study) -> str:

@@ -15,7 +15,8 @@ from frontload.recipes.stage import Stage
 from frontload.recipes.study.checks import MOST_SEEDS, check_study
 from frontload.recipes.study.data import study_data
 from frontload.recipes.study.graph import StudyGraph
-from frontload.recipes.study.points import Point, cell_of, grid_reasoning_tokens, study_points
+from frontload.recipes.study.points import Point, cell_of, study_points
+from frontload.recipes.study.reading import reading_of, role_of
 from frontload.recipes.study.schema import StudyRecipe
 
 
@@ -67,11 +68,16 @@ def expand_points(name: str, recipe: StudyRecipe, points: Sequence[Point]) -> St
     """The graph of some points of a checked recipe, with the tables of their cells."""
     graph = StudyGraph(recipe, study_data(recipe), points)
     cells: dict[str, list[str]] = {}
-    evaluations: dict[str, Stage] = {}
+    inputs: dict[str, Stage] = {}
+    ledger: dict[str, schema.CellReading] = {}
     for point in points:
-        found = graph.evaluations(point)
-        cells.setdefault(cell_of(point, recipe.sft), []).extend(found)
-        evaluations |= found
+        cell, found = cell_of(point, recipe.sft), graph.evaluations(point)
+        cells.setdefault(cell, []).extend(found)
+        inputs |= found
+        if cell not in ledger:
+            reading = reading_of(graph.model(point))
+            inputs |= {role_of(stage): stage for stage in reading.stages}
+            ledger[cell] = reading.of_cell()
     tabulate = Stage(
         kind="tabulate",
         label=name,
@@ -79,10 +85,9 @@ def expand_points(name: str, recipe: StudyRecipe, points: Sequence[Point]) -> St
             cells={cell: tuple(roles) for cell, roles in cells.items()},
             min_effect=recipe.evaluation.min_effect,
             seed_spreads=recipe.evaluation.seed_spreads,
-            sft_tokens=recipe.sft.tokens,
-            reasoning_pretraining_tokens=grid_reasoning_tokens(recipe.pretraining),
+            ledger=ledger,
         ),
-        inputs=evaluations,
+        inputs=inputs,
     )
     return Study(
         name=name,

@@ -4,6 +4,7 @@ Losses are compared with smoke_losses.csv; `make golden` writes it again, the co
 """
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -13,11 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from frontload.eval.statistics.score import rescore
 from frontload.launch.machine_kind import machine_kind
 from frontload.recipes.study.expand import load_study
+from frontload.recipes.study.points import grid_reasoning_tokens, mix_title, mixed_tokens
 
 GOLDEN = Path(__file__).with_name("smoke_losses.csv")
 LOSS_TOLERANCE = 1e-4  # fp32 sums in another order, over a hundred steps
@@ -48,6 +51,7 @@ def test_the_smoke_study_from_end_to_end(tmp_path: Path) -> None:
     assert f"made {len(stages)} stages" in printed
     assert "% of" in printed.splitlines()[-1], "the last line says how busy the cores were"
     check_report(tmp_path / "results" / "smoke", printed)
+    check_ledger(tmp_path / "store", tmp_path / "results" / "smoke")
     check_second_run(tmp_path, len(stages))
     check_machine(tmp_path)
     check_data(tmp_path)
@@ -90,6 +94,42 @@ def check_report(out: Path, printed: str) -> None:
     assert not re.search(r"url\(\s*[\"']?\s*(https?:)?//|@import|<link|<iframe", page)
     for wanted in ("T1", "T7", "H18", "epochs", "learning_rate", "pretrain/trunk-seed1"):
         assert wanted in page, wanted
+
+
+def check_ledger(store: Path, out: Path) -> None:
+    """What each cell has read, counted here from the masks, lengths and order that trained it."""
+    study = load_study("smoke")
+    entries = {row["cell"]: row for row in json.loads((out / "tables.json").read_text())["ledger"]}
+    assert set(entries) == set(study.tabulate.recipe.cells)
+    for stage in study.stages:
+        if stage.kind != "pack":
+            continue
+        folder = store / stage.folder
+        raw = (folder / "tokens.idx").read_bytes()
+        num_sequences, num_documents = (int(n) for n in np.frombuffer(raw[18:34], "<i8"))
+        lengths = np.frombuffer(raw, "<i4", num_sequences, 34)
+        ends = np.frombuffer(raw, "<i8", num_documents, 34 + 12 * num_sequences)
+        rows = [lengths[a:b].sum() for a, b in itertools.pairwise(ends)]
+        mask = np.fromfile(folder / "loss_mask.bin", np.uint8)
+        losses = [part.sum() for part in np.split(mask, np.cumsum(rows)[:-1])]
+        order = np.load(folder / "order.npy").tolist()
+        mix, times = stage.label.removesuffix("-seed1").split("-x")
+        name = mix_title(mix) + (f"*{times}" if times != "1" else "")
+        found = [row for cell, row in entries.items() if cell.endswith(f">sft:{name}")]
+        assert found, stage.label
+        for row in found:
+            sft = row["sft"]
+            assert sft["tokens"] == sum(rows[n] for n in order)
+            assert sft["loss_tokens"] == sum(losses[n] for n in order)
+            assert sft["distinct_tokens"] == sum(rows[n] for n in set(order))
+            positions = len(order) * (study.recipe.sft.sequence_tokens + 1)
+            assert sft["padding_share"] == 1 - sft["tokens"] / positions
+    knobs = study.recipe.pretraining
+    assert {row["pretraining_tokens"] for row in entries.values()} == {knobs.tokens}
+    read = {cell: sum(one["tokens"] for one in row["reasoning"]) for cell, row in entries.items()}
+    assert read.pop("pt:LMQ@60-40", mixed_tokens(knobs, 0.6)) == mixed_tokens(knobs, 0.6)
+    for cell, tokens in read.items():
+        assert tokens == (0 if cell.startswith("pt:base") else grid_reasoning_tokens(knobs)), cell
 
 
 def check_second_run(folder: Path, num_stages: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from frontload.eval.tables.claims import judge, verdicts_json
+from frontload.eval.tables.paper import paper_claims
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.pages import __main__ as command
 from tests.pages import render
@@ -140,7 +141,9 @@ def artifact(tmp_path: Path) -> Path:
     """A tabulate artifact of a simulated study, as the stage writes its verdicts."""
     world = with_effect(WORLDS["seeds as seen"], "pt:LDQ>sft:ALF", 1.5)
     cells = simulated_cells(world, np.random.default_rng(3), seeds=3, draws=200)
-    form = verdicts_json(judge(cells, min_effect=1.0), [], min_effect=1.0)
+    form = verdicts_json(
+        judge(cells, paper_claims()["hypotheses"], min_effect=1.0), [], min_effect=1.0
+    )
     folder = tmp_path / "simulated-0123456789ab"
     folder.mkdir()
     (folder / "verdicts.json").write_text(json.dumps(form))

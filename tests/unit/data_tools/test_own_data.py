@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from frontload.data_tools.corpus.own_counts import own_counts_lines
 from frontload.data_tools.corpus.own_data import list_own_files, write_own_corpus
 from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.raw.manifest import read_manifest, sizes_of
-from frontload.data_tools.text.words import normalise_question
+from frontload.data_tools.text.words import normalise_question, question_key
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import OwnData, Pack, Tokenizer
 from tests.unit.data_tools.room import Room, write_jsonl
@@ -124,30 +125,59 @@ def test_held_out_rows_do_not_move_when_rows_are_added_behind(own: OwnData, tmp_
 def test_items_are_readable_by_the_evaluation(own: OwnData, tmp_path: Path) -> None:
     suites = pytest.importorskip("frontload.eval.suites")
     items = suites.read_items(write(own, tmp_path) / "items.jsonl")
-    assert len(items) == 18
+    assert len(items) == 12
     for item in items:
-        if isinstance(item, suites.ChoiceItem):
-            assert len(set(item.options)) == 4
-            number = int(item.context.split("Ann has ")[1].split()[0])
-            assert item.options[item.gold] == str(2 * number + 2)
+        assert not isinstance(item, suites.ChoiceItem), "a made-up option scores below chance"
     assert len(suites.read_heldout(tmp_path / "corpus" / "heldout.jsonl")) == 6
 
 
-def test_an_option_is_never_the_answer_spelt_otherwise() -> None:
-    from frontload.data_tools.corpus.own_items import _choice
-    from frontload.data_tools.text.document import Conversation
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("How many are left?", "how many are left ?", True),
+        ("How many -- in all -- are left?", "How many in all are left", True),
+        ("It costs $2,000; what is left?", "It costs $2000, what is left?", True),
+        ("What is 2 - 3?", "What is 2 + 3?", False),
+        ("What is 2 * 3?", "What is 2 / 3?", False),
+        ("What is -3 plus 1?", "What is 3 plus 1?", False),
+        ("What is 2.5 doubled?", "What is 25 doubled?", False),
+        ("At 3:30 how many?", "At 330 how many?", False),
+        ("A ten-year plan", "A ten year plan", True),
+    ],
+)
+def test_questions_that_differ_in_punctuation_ask_the_same(
+    one: str, other: str, is_same: bool
+) -> None:
+    assert (question_key(one) == question_key(other)) is is_same
 
-    row = Conversation(
-        id="a",
-        question="Half of 4,000.0 plus 7 and 9?",
-        trace="It is 2,000 then 2000.0.",
-        answer="2000",
-        family="own",
-        domain="math",
-    )
-    item = _choice(row, [row], number=0, seed=1)
-    assert item is not None
-    assert sorted(item["options"]) == ["2000", "4,000.0", "7", "9"]
+
+def test_short_test_questions_spelt_otherwise_never_train(own: OwnData, tmp_path: Path) -> None:
+    ask = [{"question": "2 pears, and 3?", "answer": "2 + 3 = 5.\n#### 5"}]
+    leaked = [{"question": "2 pears and 3 ?", "answer": "#### 5"}]
+    write_jsonl(tmp_path / "test.jsonl", ask)
+    write_jsonl(tmp_path / "train.jsonl", leaked + [question(n) for n in range(9)])
+    corpus = write(own, tmp_path, heldout_rows=1)
+    assert len(rows(corpus / "own.jsonl")) == 9
+    assert read_json(corpus / "counts.json")["dropped"] == {"own: its question is held out": 1}
+
+
+def test_line_ends_of_windows_do_not_reach_training(own: OwnData, tmp_path: Path) -> None:
+    steps = {"question": "Two\r\nlines?", "answer": "First.\r\nSecond.\r\n#### 2"}
+    write_jsonl(tmp_path / "train.jsonl", [steps])
+    (row,) = rows(write(own, tmp_path) / "own.jsonl")
+    assert (row["question"], row["trace"]) == ("Two\nlines?", "First.\nSecond.")
+
+
+def test_what_became_of_the_rows_is_said_in_words(own: OwnData, tmp_path: Path) -> None:
+    train = [question(n) for n in (1, 1, 2, 100)] + [{"question": "Why?", "answer": "So."}] * 3
+    write_jsonl(tmp_path / "train.jsonl", train)
+    counts = read_json(write(own, tmp_path) / "counts.json")
+    assert own_counts_lines(counts) == [
+        "3 worked answers to train on, 6 held out, 2 documents of base text.",
+        "1 of the worked answers repeat a question: 2 distinct ones.",
+        "Left out: 3 (reasoning_files: no final answer after ####).",
+        "Left out: 1 (own: its question is held out).",
+    ]
 
 
 def test_the_first_reader_fills_in_the_digests(own: OwnData, tmp_path: Path) -> None:

@@ -65,10 +65,7 @@ def tabulate_recipe(found: dict[str, list[Path]]) -> tuple[Tabulate, dict[str, P
     """The recipe and the inputs of the stage `tabulate` for these evaluations."""
     cells = {cell: tuple(f"{cell}#{n}" for n in range(len(found[cell]))) for cell in found}
     inputs = {role: found[cell][n] for cell in cells for n, role in enumerate(cells[cell])}
-    recipe = Tabulate(
-        cells=cells, min_effect=0.5, sft_tokens=120_000, reasoning_pretraining_tokens=320_000
-    )
-    return recipe, inputs
+    return Tabulate(cells=cells, min_effect=0.5, ledger={}), inputs
 
 
 def read(path: Path) -> dict:

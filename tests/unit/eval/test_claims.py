@@ -15,6 +15,8 @@ from frontload.eval.tables.verdict_text import contrast_label, measure_of
 from frontload.eval.tables.verdicts import Verdict
 from tests.unit.eval.graded import exact, one_file, study
 
+HYPOTHESES = paper_claims()["hypotheses"]
+
 
 class PaperCells(Cells):
     """The paper's printed cells: one seed and no error."""
@@ -33,7 +35,7 @@ def of(found: Sequence, name: str):
 
 @pytest.mark.parametrize("row", paper_claims()["hypotheses"], ids=lambda row: row["id"])
 def test_the_papers_numbers_give_the_papers_effects_and_results(row: dict) -> None:
-    verdict = of(judge(PaperCells(files={}), min_effect=0.0), row["id"])
+    verdict = of(judge(PaperCells(files={}), HYPOTHESES, min_effect=0.0), row["id"])
     assert verdict.effect is not None
     assert verdict.effect.value == pytest.approx(row["paper_effect"], abs=0.006)
     assert verdict.holds == row["paper_result"]
@@ -64,7 +66,7 @@ LDQ, ALF = "pt:LDQ>sft:LDQ", "pt:LDQ>sft:ALF"
 
 def depth(alf: list[float], ldq: list[float], *, min_effect: float = 1.0) -> Verdict:
     """H10, one comparison: ALF over LDQ in SFT."""
-    return of(judge(study({ALF: alf, LDQ: ldq}), min_effect=min_effect), "H10")
+    return of(judge(study({ALF: alf, LDQ: ldq}), HYPOTHESES, min_effect=min_effect), "H10")
 
 
 def test_a_clear_effect_over_three_seeds_is_supported() -> None:
@@ -84,11 +86,11 @@ def test_bonferroni_asks_for_a_p_value_as_many_times_smaller() -> None:
     """Two hypotheses are tested, and the weaker of them is at 3%."""
     strong = {f"pt:{arm}>sft:LDQ": [70.0, 71.0, 72.0] for arm in ("SHQ", "LMQ")}
     cells = exact(strong | {LDQ: [40.0, 40.0, 40.0], ALF: [47.0, 46.0, 43.0]})
-    verdict = of(judge(cells, min_effect=1.0), "H10")
+    verdict = of(judge(cells, HYPOTHESES, min_effect=1.0), "H10")
     (part,) = verdict.parts
     assert verdict.verdict == "supported"
     assert part.p_value < 0.05
-    tested = [one for one in judge(cells, min_effect=1.0) if one.effect]
+    tested = [one for one in judge(cells, HYPOTHESES, min_effect=1.0) if one.effect]
     assert verdict.survives_bonferroni == (part.p_value < 0.05 / len(tested))
 
 
@@ -109,14 +111,14 @@ def test_one_seed_says_how_many_the_papers_effect_would_need() -> None:
     cells = replace(
         study({ALF: [0.5], LDQ: [0.5]}), stated_spreads=stated_spreads({"sft/sft.avg": 4.0})
     )
-    verdict = of(judge(cells, min_effect=1.0), "H10")
+    verdict = of(judge(cells, HYPOTHESES, min_effect=1.0), "H10")
     assert verdict.seeds_needed is not None
     assert verdict.seeds_needed >= 3
     assert verdict.detail.endswith(
         f"as large as the paper's +9.82 in 80% of studies takes {verdict.seeds_needed} seeds here"
     )
     wider = replace(cells, stated_spreads=stated_spreads({"sft/sft.avg": 8.0}))
-    assert of(judge(wider, min_effect=1.0), "H10").seeds_needed > verdict.seeds_needed
+    assert of(judge(wider, HYPOTHESES, min_effect=1.0), "H10").seeds_needed > verdict.seeds_needed
 
 
 def test_the_opposite_effect_contradicts() -> None:
@@ -147,7 +149,7 @@ def test_an_effect_below_the_smallest_that_matters_is_not_supported() -> None:
 
 
 def test_cells_that_answer_alike_decide_nothing() -> None:
-    verdict = of(judge(exact({ALF: [5.0] * 3, LDQ: [5.0] * 3}), min_effect=1.0), "H10")
+    verdict = of(judge(exact({ALF: [5.0] * 3, LDQ: [5.0] * 3}), HYPOTHESES, min_effect=1.0), "H10")
     assert verdict.verdict == "undecided"
     assert verdict.detail == "the cells answer alike (floor or ceiling)"
 
@@ -158,12 +160,12 @@ def test_a_comparison_of_cells_that_only_guess_is_called_a_floor() -> None:
         cell: [one_file(golds | {f"q{n}": 1.0}, gold="7", seed=s) for s, n in enumerate((7, 8, 9))]
         for cell in (ALF, LDQ)
     }
-    verdict = of(judge(Cells(files=files), min_effect=1.0), "H10")
+    verdict = of(judge(Cells(files=files), HYPOTHESES, min_effect=1.0), "H10")
     assert verdict.parts[0].at_floor, "every gold answer is 7, so guessing 7 gets 100%"
     assert not depth([0.9, 0.3, 0.6], [0.40, 0.42, 0.41]).parts[0].at_floor
     moved = {cell: [one_file(golds, gold="7", seed=s) for s in (1, 2)] for cell in (ALF, LDQ)}
     moved[ALF][0] = one_file(golds | {"q9": 1.0, "q10": 1.0}, gold="7", seed=1)
-    verdict = of(judge(Cells(files=moved), min_effect=1.0), "H10")
+    verdict = of(judge(Cells(files=moved), HYPOTHESES, min_effect=1.0), "H10")
     assert verdict.detail == "both sides are at what guessing gets (floor)"
 
 
@@ -177,7 +179,7 @@ EQUAL_ARMS = {
 
 def test_the_weakest_of_three_equal_arms_is_their_mean_whatever_their_order_in_a_seed() -> None:
     """H03 on arms of mean 36 against 34: +2, not the -4 that the least of each seed gives."""
-    verdict = of(judge(exact(EQUAL_ARMS), min_effect=1.0), "H03")
+    verdict = of(judge(exact(EQUAL_ARMS), HYPOTHESES, min_effect=1.0), "H03")
     assert verdict.effect.value == pytest.approx(2.0)
     assert verdict.holds
     assert verdict.verdict == "undecided"
@@ -191,7 +193,7 @@ def test_equal_arms_are_within_a_point_whatever_their_seeds_do() -> None:
     base = exact(levels, metric="pt.avg").metrics
     tuned = exact({"pt:LMQ>sft:SHQ": [60.0, 62.0, 61.0], "pt:LDQ>sft:SHQ": [40.0, 41.0, 42.0]})
     known = {cell: base(cell) for cell in levels} | {c: tuned.metrics(c) for c in tuned.names}
-    verdict = of(judge(Cells.of_metrics(known), min_effect=1.0), "H08")
+    verdict = of(judge(Cells.of_metrics(known), HYPOTHESES, min_effect=1.0), "H08")
     assert verdict.holds
     low, high, later = verdict.parts
     assert (low.threshold, high.threshold, later.threshold) == (-1.0, -1.0, 1.0)
@@ -226,7 +228,7 @@ LEVELS = {"avg": 30.0, "math": 40.0, "science": 30.0, "code": 20.0, "ins": 30.0}
 
 def test_a_contradicted_part_is_named_and_the_effect_does_not_carry_its_verdict() -> None:
     better = {name: level + 20 for name, level in LEVELS.items()} | {"code": 5.0}
-    verdict = of(judge(categories(LEVELS, better), min_effect=1.0), "H12")
+    verdict = of(judge(categories(LEVELS, better), HYPOTHESES, min_effect=1.0), "H12")
     assert verdict.verdict == "contradicted"
     assert verdict.effect.value == pytest.approx(20, abs=1.5)
     assert not verdict.judges_effect
@@ -241,7 +243,7 @@ def test_a_contradicted_part_is_named_and_the_effect_does_not_carry_its_verdict(
 
 def test_all_parts_must_be_shown_and_the_weakest_is_named() -> None:
     better = {name: level + 20 for name, level in LEVELS.items()} | {"science": 37.0}
-    verdict = of(judge(categories(LEVELS, better), min_effect=1.0), "H12")
+    verdict = of(judge(categories(LEVELS, better), HYPOTHESES, min_effect=1.0), "H12")
     assert verdict.verdict == "supported"
     assert verdict.decided_by == 1
     assert verdict.detail == (
@@ -251,14 +253,18 @@ def test_all_parts_must_be_shown_and_the_weakest_is_named() -> None:
 
 
 def test_four_parts_contradict_at_a_quarter_of_the_level() -> None:
-    verdict = of(judge(categories(LEVELS, LEVELS), min_effect=1.0), "H12")
+    verdict = of(judge(categories(LEVELS, LEVELS), HYPOTHESES, min_effect=1.0), "H12")
     for part in verdict.parts:
         assert part.critical_of_opposite > part.critical
     between = [
         part
         for shift in np.arange(0.5, 6, 0.1)
         for part in of(
-            judge(categories(LEVELS, {n: v - shift for n, v in LEVELS.items()}), min_effect=1.0),
+            judge(
+                categories(LEVELS, {n: v - shift for n, v in LEVELS.items()}),
+                HYPOTHESES,
+                min_effect=1.0,
+            ),
             "H12",
         ).parts
         if part.critical < -part.t < part.critical_of_opposite
@@ -268,7 +274,7 @@ def test_four_parts_contradict_at_a_quarter_of_the_level() -> None:
 
 
 def test_missing_cells_are_not_testable() -> None:
-    verdicts = judge(study({ALF: [0.5]}), min_effect=1.0)
+    verdicts = judge(study({ALF: [0.5]}), HYPOTHESES, min_effect=1.0)
     assert of(verdicts, "H13").verdict == of(verdicts, "H14").verdict == "not testable here"
     assert of(verdicts, "H13").detail == "no flat 8 of M_LMQ + SFT[SHQ] + RL[CrossThink]"
     assert of(verdicts, "H10").verdict == "not testable here"
@@ -282,14 +288,14 @@ def test_missing_cells_are_not_testable() -> None:
 
 def test_seeds_without_a_partner_are_left_out_and_counted() -> None:
     cells = exact({ALF: [60.0, 61.0, 62.0], LDQ: [40.0, 41.0]}, seeds={LDQ: (2, 3)})
-    verdict = of(judge(cells, min_effect=1.0), "H10")
+    verdict = of(judge(cells, HYPOTHESES, min_effect=1.0), "H10")
     assert (verdict.num_seeds, verdict.num_unpaired) == (2, 1)
     assert verdict.effect.seeds == (21.0, 21.0)
 
 
 def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
     cells = study({ALF: [0.7] * 3, LDQ: [0.4] * 3})
-    verdicts = judge(cells, min_effect=1.0)
+    verdicts = judge(cells, HYPOTHESES, min_effect=1.0)
     form = verdicts_json(verdicts, recompute(cells), min_effect=1.0)
     assert form["format"] == 2
     assert (form["num_hypotheses"], form["num_tested"]) == (18, 1)
@@ -299,13 +305,13 @@ def test_the_file_counts_what_was_tested_and_what_chance_would_give() -> None:
     assert "1 hypothesis was tested" in form["rule"]
     assert "about 0.025 would still read supported" in form["rule"]
     assert "above 1 point and" in form["rule"]
-    none = verdicts_json(judge(study({}), min_effect=2.0), [], min_effect=2.0)
+    none = verdicts_json(judge(study({}), HYPOTHESES, min_effect=2.0), [], min_effect=2.0)
     assert "none was tested" in none["rule"]
     assert "above 2 points and" in none["rule"]
 
 
 def test_a_verdict_says_which_number_of_the_tables_it_is_judged_on() -> None:
-    named = {one.id[:3]: one.measure for one in judge(study({}), min_effect=1.0)}
+    named = {one.id[:3]: one.measure for one in judge(study({}), HYPOTHESES, min_effect=1.0)}
     assert {named[name] for name in ("H13", "H14")} == {"flat 8"}, "not the Average of the figure"
     assert named["H01"] == named["H18"] == "Average, base suite"
     assert named["H02"] == named["H03"] == "Average, SFT suite"
@@ -320,7 +326,9 @@ def test_a_verdict_says_which_number_of_the_tables_it_is_judged_on() -> None:
 
 def test_the_effect_stands_beside_the_verdict_only_where_it_is_judged() -> None:
     judged = {
-        one.id[:3] for one in judge(PaperCells(files={}), min_effect=0.0) if one.judges_effect
+        one.id[:3]
+        for one in judge(PaperCells(files={}), HYPOTHESES, min_effect=0.0)
+        if one.judges_effect
     }
     every = {f"H{number:02}" for number in range(1, 19)}
     assert every - judged == {"H01", "H08", "H09", "H12"}
@@ -329,7 +337,7 @@ def test_the_effect_stands_beside_the_verdict_only_where_it_is_judged() -> None:
 def test_a_comparison_is_named_by_its_cells() -> None:
     label = {
         one.id[:3]: [part.label for part in one.parts]
-        for one in judge(PaperCells(files={}), min_effect=0.0)
+        for one in judge(PaperCells(files={}), HYPOTHESES, min_effect=0.0)
     }
     assert label["H02"] == ["M_res + SFT[SHQ] over M_base + SFT[SHQ]"]
     assert label["H09"][0] == "M_LDQ + SFT[LDQ] over M_LDQ + SFT[2 x LDQ]"

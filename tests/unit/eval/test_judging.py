@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from frontload.eval.statistics.cells import Cells
-from frontload.eval.tables import claims
+from frontload.eval.tables.claims import judge
 from frontload.eval.tables.verdicts import Verdict
 from tests.unit.eval.graded import exact, one_file
 
@@ -18,15 +18,14 @@ AVERAGE, MATH = LEAD.format("pt.avg"), LEAD.format("pt.math")
 
 
 @pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
+def ask() -> Ask:
     """Judges cells by these statements; the effect of each is the lead in the average."""
 
     def asked(cells: Cells, *predicates: str, effect: str = AVERAGE) -> list[Verdict]:
         row = {"name": "", "statement": "", "effect": effect, "caveat": ""}
         row |= {"paper_result": True, "paper_effect": None}
         rows = [row | {"id": f"own-{text}", "predicate": text} for text in predicates]
-        monkeypatch.setattr(claims, "paper_claims", lambda: {"hypotheses": rows, "claims": []})
-        return claims.judge(cells, min_effect=1.0)
+        return judge(cells, rows, min_effect=1.0)
 
     return asked
 

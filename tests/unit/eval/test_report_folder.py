@@ -272,7 +272,7 @@ def test_figures_have_a_dot_a_seed(out: Path) -> None:
     for seed, value in gaps.items():
         assert f"M_LDQ, seed {seed}: {value:+.3g}" in figures["gap_by_stage"]
     for seed, value in seed_values(cells["pt:LMQ"]["heldout.loss.outside"]).items():
-        told = f"M_LMQ, other families, seed {seed}: {value:.3g} nats a token"
+        told = f"M_LMQ, other families, seed {seed}: {value:.3g} nats per token"
         assert told in figures["heldout_loss"]
 
 
@@ -286,7 +286,7 @@ def test_the_axis_of_losses_is_logarithmic_and_has_ticks() -> None:
             ("c", 8.0, ("inside", "outside")),
         )
     }
-    (ax,) = heldout_losses(cells).axes
+    (ax,) = heldout_losses(cells, by_family=True).axes
     assert ax.get_xscale() == "log"
     ticks = [tick for tick in ax.get_xticks() if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]]
     assert len(ticks) >= 3

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,11 +66,10 @@ def test_m_res_is_the_mean_of_its_members_and_average_of_the_categories(tabulate
         assert row["ours"][0]["value"] == pytest.approx(sum(categories) / 4)
 
 
-def test_the_text_tables_say_what_the_study_lacks_and_the_budget(tabulated: Path) -> None:
+def test_the_text_tables_say_what_the_study_lacks(tabulated: Path) -> None:
     text = (tabulated / "tables.md").read_text()
     after_rl = "M_base + SFT[SHQ] + RL[CrossThink], M_LMQ + SFT[SHQ] + RL[CrossThink]"
     assert f"no cell of it in this study: {after_rl}." in text
-    assert "0.38 to 1" in text
     assert text.isascii()
     for line in text.splitlines():
         if line.startswith("|"):
@@ -139,7 +139,6 @@ def test_the_report_is_one_folder_that_needs_no_network(page: Path, tabulated: P
     assert "fake &lt;study&gt;" in text
     assert "a: &lt;b&gt; &amp; c" in text
     assert "0123456789ab" in text
-    assert "0.38 to 1" in text
     assert "None" not in re.sub(r"<pre>.*?</pre>", "", text, flags=re.S)
     for name in ("figure2", "gap_by_stage", "heldout_loss", "loss_pretraining"):
         for ending in ("svg", "png"):
@@ -220,13 +219,14 @@ def test_what_guessing_gets_stands_beside_the_lowest_and_highest_cell(tabulated:
 def test_a_cell_is_at_the_floor_when_it_is_not_above_guessing_beyond_its_error() -> None:
     levels = {"pt:base>sft:SHQ": 21.0, "pt:LDQ>sft:SHQ": 26.0, "pt:LMQ>sft:SHQ": 25.5}
     cells = {cell: {"sft.avg": {"value": v, "se": 3.0}} for cell, v in levels.items()}
-    said = caveats(3, cells, tabulated={"floors": {"sft": {"sft.avg": 20.0}}})[-1]
+    guessing = {"floors": {"sft": {"sft.avg": 20.0}}}
+    said = caveats(3, cells, tabulated=guessing, is_paper=True)[-1]
     assert said == (
         "At the floor (Average within two errors of the 20.0% that guessing gets): "
         "M_base + SFT[SHQ], M_LDQ + SFT[SHQ], M_LMQ + SFT[SHQ]."
     )
     above = {cell: {"sft.avg": {"value": 26.1, "se": 3.0}} for cell in cells}
-    assert "floor" not in caveats(3, above, tabulated={"floors": {"sft": {"sft.avg": 20.0}}})[-1]
+    assert "floor" not in caveats(3, above, tabulated=guessing, is_paper=True)[-1]
 
 
 def test_the_point_after_rl_stands_beside_the_number_that_is_judged() -> None:
@@ -290,25 +290,87 @@ def test_only_a_study_of_several_seeds_speaks_of_other_seeds(page: Path, tmp_pat
 def test_one_seed_tells_what_another_would_move() -> None:
     cells = {"pt:base>sft:SHQ": {"sft.avg": {"value": 30.0, "se": 1.0, "seeds": [30.0]}}}
     stated = {"floors": {}, "stated_spreads": {"sft/sft.avg": 3.84}}
-    assert "moves a tuned cell's Average by 3.8 points" in caveats(1, cells, tabulated=stated)[0]
+    assert (
+        "moves a tuned cell's Average by 3.8 points"
+        in caveats(1, cells, tabulated=stated, is_paper=True)[0]
+    )
     unknown = {"floors": {}, "stated_spreads": {}}
-    assert caveats(1, cells, tabulated=unknown)[0].endswith("and no verdict is given.")
-    assert caveats(3, cells, tabulated=unknown)[0].startswith("3 training seeds")
+    assert caveats(1, cells, tabulated=unknown, is_paper=True)[0].endswith(
+        "and no verdict is given."
+    )
+    assert caveats(3, cells, tabulated=unknown, is_paper=True)[0].startswith("3 training seeds")
 
 
-def test_a_study_of_own_data_says_what_the_held_out_loss_says(
-    tmp_path: Path,
-) -> None:
-    cells = {"pt:base": 0.3, "pt:OWN": 0.5, "pt:base>sft:OWN": 0.4, "pt:OWN>sft:OWN": 0.6}
-    found = evaluations(tmp_path / "study", seeds=1, per_family=2, cells=cells)
+OWN_CELLS = {
+    "pt:base": 0.3,
+    "pt:OWN": 0.5,
+    "pt:base>sft:OWN": 0.4,
+    "pt:OWN>sft:OWN": 0.6,
+    "pt:base>sft:OWN*2": 0.5,
+}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, list[Path]], Path]:
+    """A study of other data at two seeds, tabulated."""
+    folder = tmp_path_factory.mktemp("own")
+    found = evaluations(folder / "study", seeds=2, per_family=2, cells=OWN_CELLS)
     recipe, inputs = tabulate_recipe(found)
-    work = workspace(tmp_path / "tables")
+    work = workspace(folder / "tables")
     tabulate(recipe, inputs, work)
-    page = write_report(request(found, work.path, tmp_path / "out" / "out"))
-    text = page.read_text()
-    assert "On held-out worked answers after pretraining, M_OWN stands" in text
-    assert "after SFT[OWN]" in text
-    assert "not testable here" in text
+    return found, work.path
+
+
+def test_a_study_of_own_data_asks_its_own_questions(
+    own: tuple[dict[str, list[Path]], Path],
+) -> None:
+    verdicts = read(own[1] / "verdicts.json")
+    asked = {row["id"]: row["statement"] for row in verdicts["hypotheses"]}
+    tuned, base, twice = "M_OWN + SFT[OWN]", "M_base + SFT[OWN]", "M_base + SFT[2 x OWN]"
+    lower, more = "has a lower loss on held-out worked answers than", "answers more questions than"
+    assert asked == {
+        "Q1": f"{tuned} {lower} {base}",
+        "Q2": f"{tuned} {lower} {twice}",
+        "Q3": f"M_OWN {lower} M_base",
+        "Q4": f"{tuned} {more} {base}",
+        "Q5": f"{tuned} {more} {twice}",
+    }
+    assert verdicts["claims"] == []
+    cells = read(own[1] / "cells.json")["cells"]
+    losses = {cell: cells[cell]["heldout.loss"]["value"] for cell in OWN_CELLS}
+    (first, second, third, fourth, _) = verdicts["hypotheses"]
+    for row, (worse, better) in (
+        (first, ("pt:base>sft:OWN", "pt:OWN>sft:OWN")),
+        (second, ("pt:base>sft:OWN*2", "pt:OWN>sft:OWN")),
+        (third, ("pt:base", "pt:OWN")),
+    ):
+        assert row["effect"]["value"] == pytest.approx(losses[worse] - losses[better])
+        assert row["parts"][0]["threshold"] == 0.0
+        assert row["measure"] == "held-out loss, nats per token"
+    gain = [cells[f"pt:{name}>sft:OWN"]["sft.avg"]["value"] for name in ("OWN", "base")]
+    assert fourth["effect"]["value"] == pytest.approx(gain[0] - gain[1])
+    assert fourth["parts"][0]["threshold"] == 0.5, "min_effect of the recipe"
+
+
+def test_nothing_of_the_paper_stands_beside_own_data(
+    own: tuple[dict[str, list[Path]], Path], tmp_path: Path
+) -> None:
+    found, tabulated = own
+    tables = read(tabulated / "tables.json")
+    assert [table["id"] for table in tables["tables"]] == ["Cells", "Heldout", "Guessing"]
+    assert not any(
+        number for table in tables["tables"] for row in table["rows"] for number in row["paper"]
+    )
+    asked = replace(request(found, tabulated, tmp_path / "out" / "out"), checkpoints={})
+    page = write_report(asked).read_text()
+    text = (tabulated / "tables.md").read_text()
+    seen = re.sub(r"<style>.*?</style>|<script>.*?</script>|<[^>]*>", " ", page, flags=re.DOTALL)
+    for shown in (seen, text):
+        for word in ("paper", "SHQ", "LDQ", "Front-Loading", "not testable"):
+            assert word not in shown, shown[shown.index(word) - 200 :][:400]
+    assert "M_OWN + SFT[OWN] has a lower loss on held-out worked answers than" in page
+    assert "nats per token (" in page, "the headline gives the unit and the verdict"
+    assert "M_OWN + SFT[OWN] loss against M_base + SFT[OWN]" in text
 
 
 def test_rl_cells_fill_table_3_the_change_and_their_hypotheses(tmp_path: Path) -> None:

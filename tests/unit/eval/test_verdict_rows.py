@@ -24,7 +24,11 @@ LEVELS = {
 
 def rows(cells: Cells) -> list[dict]:
     """Verdicts as verdicts.json gives them."""
-    return json.loads(json.dumps([asdict(one) for one in judge(cells, min_effect=1.0)]))
+    return json.loads(
+        json.dumps(
+            [asdict(one) for one in judge(cells, paper_claims()["hypotheses"], min_effect=1.0)]
+        )
+    )
 
 
 def by_id(found: list[dict]) -> dict:

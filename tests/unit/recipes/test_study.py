@@ -11,6 +11,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import RECIPES
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.expand import Study, load_study
+from frontload.recipes.study.points import grid_reasoning_tokens
 
 LAPTOP = RECIPES / "studies" / "laptop.yaml"
 
@@ -53,7 +54,8 @@ def test_the_papers_matrix_is_there(laptop: Study) -> None:
     rl = {f"pt:{arm}>sft:SHQ>rl:CrossThink" for arm in ("base", "LMQ")}
     assert set(cells) == grid | off_grid | arms | rl
     roles = [role for of_cell in cells.values() for role in of_cell]
-    assert sorted(roles) == sorted(laptop.tabulate.inputs)
+    evaluations = [n for n, one in laptop.tabulate.inputs.items() if one.kind == "evaluate"]
+    assert sorted(roles) == sorted(evaluations)
 
 
 def test_one_trunk_is_branched_into_every_arm(laptop: Study) -> None:
@@ -79,7 +81,7 @@ def test_every_mix_reads_the_same_reasoning_budget_and_base_windows_touch(laptop
         reasoning[label] = sum(mixed.values())
         assert sum(window.tokens for window in windows.values()) * 6 == trunk.tokens * 4
         assert blend.inputs["before"].kind == "blend"
-    budget = laptop.tabulate.recipe.reasoning_pretraining_tokens
+    budget = grid_reasoning_tokens(laptop.recipe.pretraining)
     assert reasoning == {
         "base-seed1": 0,
         "shq-seed1": budget,
