@@ -12,6 +12,7 @@ from frontload.data_tools.disk.publish import check_place
 from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import progress_for
 from frontload.data_tools.preprocess.request import (
+    AS_TOKENIZER,
     EncoderChoice,
     PreprocessRequest,
     SpecialText,
@@ -51,6 +52,14 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
     )
     raw.add_argument("--append-eod", action="store_true", help="end every document with EOD")
     raw.add_argument("--eod-token", metavar="TOKEN", help="EOD, unless the tokenizer is ours")
+    raw.add_argument(
+        "--prepend-bos",
+        nargs="?",
+        const=AS_TOKENIZER,
+        metavar="TOKEN",
+        help="begin every document with TOKEN; without TOKEN put around it what the tokenizer's"
+        " post_processor does, as Megatron's own tool",
+    )
     _add_options(raw)
     raw.set_defaults(run=run_preprocess)
 
@@ -128,6 +137,7 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
         is_chat=arguments.chat,
         append_eod=arguments.append_eod,
         eod_token=arguments.eod_token,
+        prepend_bos=arguments.prepend_bos,
         workers=arguments.workers,
         encoder=EncoderChoice(arguments.encoder),
         special_text=SpecialText(arguments.special_text),
@@ -187,6 +197,13 @@ def describe(prefix: Path, manifest: dict[str, Any]) -> str:
         f"  encoder {made_by['encoder']}: {made_by['encoder_reason']}"
         f" ({made_by['documents_compared']:,} comparisons)",
     ]
+    if left_out := manifest.get("left_out_around"):
+        named = ", ".join([*left_out["before"], *left_out["behind"]])
+        lines.append(
+            f"  without {named}, which the tokenizer puts around a text: --prepend-bos writes it"
+        )
+    if ids_around := manifest.get("ids_around"):
+        lines.append(f"  ids before each document: {ids_around[0]}, behind it: {ids_around[1]}")
     if not manifest["append_eod"]:
         lines.append("  documents do not end with EOD: Megatron usually wants --append-eod")
     return "\n".join(lines)

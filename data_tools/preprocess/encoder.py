@@ -2,9 +2,8 @@
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from frontload.data_tools.preprocess.added import (
 )
 from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
 from frontload.data_tools.preprocess.vocabulary import Vocabulary, in_slices, load_vocabulary
+from frontload.data_tools.text.code_points import CodePoints
 
 GROWTH_BYTES = 256 << 20  # ours: two workers and the parent stay under 1 GiB
 PROBES = (  # ours: beginnings and ends that a tokenizer could take for a neighbour's
@@ -47,7 +47,8 @@ class Encoded:
     tokens: np.ndarray
     lengths: np.ndarray
     text_bytes: int  # of the texts in UTF-8
-    refused: tuple[int, ...] = ()  # the texts, counted from 0, that gave no document
+    refused: tuple[int, ...] = ()  # the texts, counted from 0, that spell what they may not
+    empty: tuple[int, ...] = ()  # and those without an id: neither gave a document
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class EncoderRecipe:
     choice: EncoderChoice
     special_text: SpecialText
     eod: tuple[str, int] | None  # the token that ends a document, and its id
+    around: tuple[tuple[int, ...], tuple[int, ...]] = ((), ())  # ids before and behind each text
+    keeps_empty: bool = False  # whether a text that gives no id is one of no tokens
     joins: bool = False  # a batch is one text with that token between: `Encoder.can_join` said so
 
 
@@ -70,6 +73,7 @@ class Encoder:
         self._end = np.array([recipe.eod[1]] if recipe.eod else [], dtype=self.vocabulary.dtype)
         self._refused = refused_spellings(self.vocabulary, recipe.special_text)
         self._doubtful = doubtful_spellings(self.vocabulary, recipe.special_text)
+        self._code_points = CodePoints(self.vocabulary.reference, self._all_fast)
         self._fast: Callable[..., np.ndarray] | None = None
         self._watch: Watch | None = None
         if recipe.choice is EncoderChoice.GIGATOKEN:
@@ -84,39 +88,75 @@ class Encoder:
         Raises: ParityError when gigatoken fails.
         """
         if self._watch and texts and (joined := self._encode_joined(texts, self._watch)):
-            return joined
+            return self._framed(joined)
+        return self._framed(self._encode_apart(texts))
+
+    def _encode_apart(self, texts: Sequence[str]) -> Encoded:
         refused = [number for number, text in enumerate(texts) if self._refused.found_in(text)]
+        kept = _without(range(len(texts)), refused)
         texts = _without(texts, refused)
         if self._fast is None:
             parts = _arrays(self.vocabulary, texts)
         else:
             parts = [self._encode_one(text, self._fast) for text in texts]
-        lengths = np.fromiter(map(len, parts), np.int32, len(parts)) + np.int32(len(self._end))
+        bare = [number for number, part in enumerate(parts) if not len(part)]
+        if bare and not self._recipe.keeps_empty:
+            parts, texts = _without(parts, bare), _without(texts, bare)
+        else:
+            bare = []
         if len(self._end):
-            parts = list(chain.from_iterable((part, self._end) for part in parts))
-        return self._end_to_end(parts, lengths, texts=texts, refused=refused)
+            parts = [np.concatenate([part, self._end]) for part in parts]
+        empty = [kept[number] for number in bare]
+        return self._end_to_end(parts, texts=texts, refused=refused, empty=empty)
 
     def _end_to_end(
         self,
         parts: Sequence[np.ndarray],
-        lengths: np.ndarray,
         *,
         texts: Sequence[str],
         refused: Sequence[int],
+        empty: Sequence[int],
     ) -> Encoded:
         dtype = self.vocabulary.dtype
         nothing = np.zeros(0, dtype)
         return Encoded(
             tokens=np.concatenate(parts or [nothing], dtype=dtype, casting="unsafe"),
-            lengths=lengths,
+            lengths=np.fromiter(map(len, parts), np.int32, len(parts)),
             text_bytes=sum(map(utf8_bytes, texts)),
             refused=tuple(refused),
+            empty=tuple(empty),
         )
 
+    def _framed(self, encoded: Encoded) -> Encoded:
+        """The documents with the ids that stand around each of them, the end of document last."""
+        before, behind = self._recipe.around
+        if not (before or behind):
+            return encoded
+        stops = np.cumsum(encoded.lengths, dtype=np.int64)
+        inner_stops = stops - len(self._end)
+        starts = stops - encoded.lengths
+        places = np.concatenate(
+            [np.repeat(inner_stops, len(behind)), np.repeat(starts, len(before))]
+        )
+        ids = np.concatenate([np.tile(behind, len(stops)), np.tile(before, len(stops))])
+        tokens = np.insert(encoded.tokens, places, ids.astype(encoded.tokens.dtype))
+        lengths = encoded.lengths + np.int32(len(before) + len(behind))
+        return replace(encoded, tokens=tokens, lengths=lengths)
+
     def _encode_one(self, text: str, encode: Callable[..., np.ndarray]) -> np.ndarray:
-        if self._doubtful.found_in(text):
+        if self._is_doubtful(text):
             return _arrays(self.vocabulary, [text])[0]
         return _guarded(encode, text)
+
+    def _is_doubtful(self, text: str) -> bool:
+        """Whether gigatoken is not asked: a token is spelled, or a character known otherwise."""
+        if self._doubtful.found_in(text):
+            return True
+        return not text.isascii() and bool(self._code_points.doubtful(text.encode()))
+
+    def _all_fast(self, texts: Sequence[str]) -> list[list[int]]:
+        assert self._fast is not None, "characters are tried with gigatoken"
+        return [_guarded(self._fast, text).tolist() for text in texts]
 
     def _encode_joined(self, texts: Sequence[str], watch: Watch) -> Encoded | None:
         """The texts as one, which costs a fifth less; None where they cannot be told apart again.
@@ -138,26 +178,29 @@ class Encoder:
             lengths=np.diff(ends, prepend=-1).astype(np.int32),
             text_bytes=len(joined) - len(texts) * len(end),
         )
-        if len(ends) == len(places):
-            return encoded
-        suspects = np.unique(np.searchsorted(ends, places[~is_end])).tolist()
-        return self._look_again(texts, encoded, suspects)
+        suspects = set(np.searchsorted(ends, places[~is_end]).tolist())
+        suspects.update(np.flatnonzero(encoded.lengths == len(self._end)).tolist())
+        if odd := self._code_points.doubtful(joined):
+            suspects.update(n for n, text in enumerate(texts) if not odd.isdisjoint(text))
+        return self._look_again(texts, encoded, sorted(suspects)) if suspects else encoded
 
     def _look_again(
         self, texts: Sequence[str], encoded: Encoded, suspects: Sequence[int]
     ) -> Encoded:
-        """Leaves out what is refused, and replaces what gigatoken is not trusted with."""
+        """Leaves out what is refused or empty, and replaces what gigatoken is not trusted with."""
         refused = [number for number in suspects if self._refused.found_in(texts[number])]
-        doubtful = [number for number in suspects if self._doubtful.found_in(texts[number])]
-        if not (refused or doubtful):
+        doubtful = [number for number in suspects if self._is_doubtful(texts[number])]
+        bare = encoded.lengths[suspects] == len(self._end)
+        if not (refused or doubtful or bare.any()):
             return encoded
         parts = np.split(encoded.tokens, np.cumsum(encoded.lengths)[:-1])
         for number in doubtful:
             ids = _arrays(self.vocabulary, [texts[number]])[0]
             parts[number] = np.concatenate([ids, self._end])
-        parts, texts = _without(parts, refused), _without(texts, refused)
-        lengths = np.fromiter(map(len, parts), np.int32, len(parts))
-        return self._end_to_end(parts, lengths, texts=texts, refused=refused)
+        is_bare = (n for n in suspects if len(parts[n]) == len(self._end) and n not in refused)
+        empty = [] if self._recipe.keeps_empty else list(is_bare)
+        parts, texts = _without(parts, [*refused, *empty]), _without(texts, [*refused, *empty])
+        return self._end_to_end(parts, texts=texts, refused=refused, empty=empty)
 
     def can_join(self, texts: Sequence[str]) -> bool:
         """Whether gigatoken gives these texts, and our probes, the same ids as one text.
@@ -172,13 +215,14 @@ class Encoder:
         try:
             watch = self._new_watch()
             joined = self._encode_joined(texts, watch) if watch else None
-            apart = self.encode(texts)
+            apart = self._encode_apart(texts)
         except ParityError:
             return False  # what the gate makes of it is its own
         return joined is not None and (
             np.array_equal(joined.tokens, apart.tokens)
             and np.array_equal(joined.lengths, apart.lengths)
             and joined.refused == apart.refused
+            and joined.empty == apart.empty
         )
 
     def _new_watch(self) -> Watch | None:
@@ -201,7 +245,7 @@ class Encoder:
         """
         if self._fast is None:
             return
-        texts = [text for text in texts if not self._doubtful.found_in(text)]
+        texts = [text for text in texts if not self._is_doubtful(text)]
         for some in in_slices(texts):
             for text, expected in zip(some, self.vocabulary.reference(some), strict=True):
                 self.compare(text, ids_digest(expected))
@@ -215,24 +259,26 @@ class Encoder:
         """
         if self._fast is None:
             return 0
-        texts = _without(texts, encoded.refused)
+        texts = _without(texts, [*encoded.refused, *encoded.empty])
+        before, behind = self._recipe.around
         for number in range(len(texts) - 1, -1, -1):
             text = texts[number]
-            if len(text) <= CHECKED_CHARACTERS and not self._doubtful.found_in(text):
-                stop = int(encoded.lengths[: number + 1].sum(dtype=np.int64)) - len(self._end)
-                start = stop - int(encoded.lengths[number]) + len(self._end)
+            if len(text) <= CHECKED_CHARACTERS and not self._is_doubtful(text):
+                stop = int(encoded.lengths[: number + 1].sum(dtype=np.int64))
+                start = stop - int(encoded.lengths[number])
                 [expected] = self.vocabulary.reference([text])
-                _require_same(text, encoded.tokens[start:stop], ids_digest(expected))
+                whole = [*before, *expected, *behind, *self._end]
+                _require_same(text, encoded.tokens[start:stop], ids_digest(whole))
                 return 1
         return 0
 
     def compare(self, text: str, digest: bytes) -> None:
-        """Compares gigatoken's ids of one text with the `ids_digest` of those of `tokenizers`.
+        """Compares the ids of one text with the `ids_digest` of those of `tokenizers`.
 
         Raises: ParityError when they differ.
         """
         assert self._fast is not None, "only gigatoken is compared"
-        _require_same(text, _guarded(self._fast, text), digest)
+        _require_same(text, self._encode_one(text, self._fast), digest)
 
     def renew(self) -> None:
         """Drops gigatoken's cache of words when the process has grown."""

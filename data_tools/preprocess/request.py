@@ -10,6 +10,9 @@ from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, check_bad_rate
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 from frontload.recipes.errors import RecipeError
 
+AS_TOKENIZER = ""
+"""Of `prepend_bos`: the ids that the tokenizer's own post-processor puts around a text."""
+
 
 class EncoderChoice(StrEnum):
     """Which library encodes: `auto` takes gigatoken when its ids are those of `tokenizers`."""
@@ -49,6 +52,9 @@ class PreprocessRequest:
     is_chat: bool = False  # instead of a field: conversations, by the tokenizer's chat template
     append_eod: bool = False
     eod_token: str | None = None
+    prepend_bos: str | None = (
+        None  # the token before each document; AS_TOKENIZER: what its file says
+    )
     workers: int = 1
     encoder: EncoderChoice = EncoderChoice.AUTO
     special_text: SpecialText = SpecialText.DROP

@@ -83,7 +83,15 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
     )
     vocabulary = load_vocabulary(request.tokenizer)
     eod = vocabulary.eod(request.eod_token) if request.append_eod else None
-    of_tokenizer = {"tokenizer_sha256": vocabulary.sha256, "eod_token": eod[0] if eod else None}
+    of_tokenizer: dict[str, Any] = {
+        "tokenizer_sha256": vocabulary.sha256,
+        "eod_token": eod[0] if eod else None,
+    }
+    around = vocabulary.around(request.prepend_bos)
+    if request.prepend_bos is not None:
+        of_tokenizer["ids_around"] = [list(ids) for ids in around]
+    elif left_out := vocabulary.tokens_around():
+        of_tokenizer["left_out_around"] = left_out
     if isinstance(text := row_text(text_rule(request, eod)), ChatText):
         of_tokenizer["template_sha256"] = text.template.sha256
     plan = make_plan(request, files, of_tokenizer, columns=text.columns)
@@ -188,6 +196,7 @@ class _Run:
             choice=choice,
             special_text=self._request.special_text,
             eod=eod,
+            around=self._vocabulary.around(self._request.prepend_bos),
         )
         missing = [unit for unit in self._plan.units if unit.number not in self._done]
         workers = min(self._request.workers, len(missing))

@@ -74,6 +74,8 @@ def _command(request: PreprocessRequest, prefix: Path) -> str:
     words += ["--workers", request.workers]
     if request.append_eod:
         words.append("--append-eod")
+    if request.prepend_bos is not None:
+        words += ["--prepend-bos", *filter(None, [request.prepend_bos])]
     optional = (
         ("--eod-token", request.eod_token, None),
         ("--encoder", request.encoder, EncoderChoice.AUTO),

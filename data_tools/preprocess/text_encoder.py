@@ -73,6 +73,10 @@ def choose_encoder(tokenizer: Path, sample: Sequence[str]) -> tuple[EncoderChoic
 
 def _encoder(tokenizer: Path, choice: EncoderChoice) -> Encoder:
     recipe = EncoderRecipe(
-        tokenizer=tokenizer, choice=choice, special_text=SpecialText.ENCODE, eod=None
+        tokenizer=tokenizer,
+        choice=choice,
+        special_text=SpecialText.ENCODE,
+        eod=None,
+        keeps_empty=True,
     )
     return Encoder(recipe)

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -83,12 +83,14 @@ class Batch:
     raw: Callable[[int], bytes]
     """The bytes of the row with that number."""
 
-    def all_dropped(self, refused: Iterable[int]) -> list[Dropped]:
-        """The drops in order, with those texts, counted from 0, that spell a special token."""
+    def all_dropped(self, encoded: Encoded) -> list[Dropped]:
+        """The drops in order, with the texts that the encoder made no document of."""
+        reasons = dict.fromkeys(encoded.refused, RejectReason.SPECIAL_TOKEN)
+        reasons |= dict.fromkeys(encoded.empty, RejectReason.NO_TOKEN)
         found = list(self.dropped)
-        for number in (self.numbers[at] for at in refused):
-            raw = self.raw(number)
-            found.append(Dropped(number, RejectReason.SPECIAL_TOKEN, raw, len(raw)))
+        for at, reason in reasons.items():
+            raw = self.raw(self.numbers[at])
+            found.append(Dropped(self.numbers[at], reason, raw, len(raw)))
         return sorted(found, key=lambda row: row.number)
 
 
@@ -140,7 +142,7 @@ def encode_unit(
             encoded = encoder.encode(batch.texts)
             if not receipt.checked:
                 receipt.checked += encoder.check_encoded(batch.texts, encoded)
-            writer.write(encoded, batch.all_dropped(encoded.refused))
+            writer.write(encoded, batch.all_dropped(encoded))
     return receipt
 
 

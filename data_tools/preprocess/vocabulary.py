@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools.disk.indexed import MOST_TOKENS, token_dtype
+from frontload.data_tools.preprocess.request import AS_TOKENIZER
 from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.text.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.artifact import tokenizer_file
@@ -96,11 +97,10 @@ class Vocabulary:
         """
         if named is None and self.loaded.is_ours:
             return SPECIAL_TOKENS[END], END
-        present = ", ".join(self.special[:8]) or "none"
         if named is None:
             raise RecipeError(
                 "--append-eod",
-                found=f"a tokenizer of another origin, with special tokens {present}",
+                found=f"a tokenizer of another origin, with special tokens {self._present}",
                 rule="only the token that its models end documents with is right",
                 do="name it with --eod-token TOKEN",
             )
@@ -108,11 +108,53 @@ class Vocabulary:
         if number is None:
             raise RecipeError(
                 f"--eod-token {named}",
-                found=f"special tokens {present}{nearest_name(named, self.special)}",
+                found=f"special tokens {self._present}{nearest_name(named, self.special)}",
                 rule="the token is one of the tokenizer's",
                 do="name it as it is in tokenizer.json",
             )
         return named, number
+
+    def around(self, bos: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids before each document and behind it that `--prepend-bos` asks for.
+
+        Raises: RecipeError when the token does not exist, or the tokenizer's file names none.
+        """
+        if bos is None:
+            return (), ()
+        if bos != AS_TOKENIZER:
+            number = self.loaded.token_id(bos)
+            if number is not None:
+                return (number,), ()
+            raise RecipeError(
+                f"--prepend-bos {bos}",
+                found=f"special tokens {self._present}{nearest_name(bos, self.special)}",
+                rule="the token is one of the tokenizer's",
+                do="name it as it is in tokenizer.json",
+            )
+        around = self.loaded.added_around
+        if not around[0]:
+            raise RecipeError(
+                "--prepend-bos",
+                found=f"a tokenizer whose post_processor puts nothing before a text: {self.file}",
+                rule="without a TOKEN the documents begin as the tokenizer's file says",
+                do="name the token, or leave --prepend-bos out",
+            )
+        return around
+
+    @property
+    def _present(self) -> str:
+        return ", ".join(self.special[:8]) or "none"
+
+    def tokens_around(self) -> dict[str, list[str]]:
+        """What the file's post-processor puts before a text and behind it; {} if nothing."""
+        try:
+            before, behind = self.loaded.added_around
+        except RecipeError:
+            return {}  # it is told where --prepend-bos asks for it
+        if not (before or behind):
+            return {}
+        name = self.loaded.library.id_to_token
+        return {"before": [*map(name, before)], "behind": [*map(name, behind)]}
 
 
 def load_vocabulary(path: Path) -> Vocabulary:

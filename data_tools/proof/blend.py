@@ -108,26 +108,31 @@ def _verify_documents(
     )
     if not is_as_long:
         return checks
-    epochs = (expected[:-1] + source["stream_start"]) // one_epoch
-    return [*checks, *_verify_shuffles(blend, source, lengths=lengths, epochs=epochs)]
+    return [*checks, *_verify_shuffles(blend, source, lengths=lengths)]
 
 
 def _verify_shuffles(
-    blend: BlendFiles, source: Mapping[str, Any], *, lengths: np.ndarray, epochs: np.ndarray
+    blend: BlendFiles, source: Mapping[str, Any], *, lengths: np.ndarray
 ) -> list[Check]:
     """Each epoch lists the documents of its seeded shuffle, drawn again.
 
-    Shapes: epochs int64 [listed documents], rising: in which epoch each of them begins.
+    Documents are counted, not placed by their tokens: one without tokens begins where the next
+    does, and that one may be of the next epoch.
     """
     name, one_epoch = source["name"], int(lengths.sum())
     order, order_file = blend.order[name], blend.file(f"{name}.order")
     checks: list[Check] = []
-    for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-        first, end = np.searchsorted(epochs, [epoch, epoch + 1])
-        listed = order[first:end]
+    epoch, skipped_tokens = divmod(source["stream_start"], one_epoch)
+    end = 0
+    while end < len(order):
+        first = end
         shuffled = permutation(len(lengths), blend.plan["seed"], "blend", name, epoch)
-        skipped_tokens = max(0, source["stream_start"] - epoch * one_epoch)
-        skipped = int(np.searchsorted(np.cumsum(lengths[shuffled]), skipped_tokens, side="right"))
+        skipped = 0
+        if not first:
+            ends = np.cumsum(lengths[shuffled])
+            skipped = int(np.searchsorted(ends, skipped_tokens, side="right"))
+        end = min(first + len(lengths) - skipped, len(order))
+        listed = order[first:end]
         expected = shuffled[skipped : skipped + len(listed)]
         is_off = np.ones(len(listed), dtype=bool)
         is_off[: len(expected)] = listed[: len(expected)] != expected
@@ -145,6 +150,7 @@ def _verify_shuffles(
                 where=where,
             )
         )
+        epoch += 1
     return checks
 
 

@@ -29,6 +29,7 @@ class RejectReason(StrEnum):
     OVER_SIZE = "over size"
     EMPTY = "empty text"
     SPECIAL_TOKEN = "spells a special token"
+    NO_TOKEN = "gives no token"
     NO_CONVERSATION = "no conversation that the chat template writes"
 
 

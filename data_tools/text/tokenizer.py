@@ -13,6 +13,7 @@ from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 PAD, END, USER, ASSISTANT, ANSWER, UNKNOWN = range(6)
+PROBE = "a"  # ours: a text that every tokenizer has an id for
 SPECIAL_TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|answer|>", "<|unk|>")
 
 
@@ -47,6 +48,24 @@ class TextTokenizer:
     def token_id(self, token: str) -> int | None:
         """The id of a token, None when it is not in the vocabulary."""
         return self.library.token_to_id(token)
+
+    @cached_property
+    def added_around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids that the file's post-processor puts before a text, and those behind it.
+
+        Raises: RecipeError when it does something else to a text.
+        """
+        plain = self._library_ids([PROBE])[0]
+        whole = self.library.encode(PROBE).ids
+        for at in range(len(whole) - len(plain) + 1):
+            if plain and whole[at : at + len(plain)] == plain:
+                return tuple(whole[:at]), tuple(whole[at + len(plain) :])
+        raise RecipeError(
+            f"--tokenizer {self.file}",
+            found=f"a post_processor that makes ids {whole[:8]} of {plain[:8]}",
+            rule="one puts ids before a text or behind it",
+            do="name the token that begins a document, or leave --prepend-bos out",
+        )
 
     @classmethod
     def load(cls, path: Path) -> "TextTokenizer":

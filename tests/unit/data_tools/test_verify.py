@@ -19,6 +19,7 @@ from frontload.data_tools.shown.explain import SourceFolders, explain_sample
 from frontload.recipes.artifact import index_prefix, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Blend, Pack, Window
+from tests.unit.data_command import run_data_command
 from tests.unit.data_tools.room import Room
 
 S = 64
@@ -288,3 +289,25 @@ def test_a_sample_that_does_not_exist_is_refused(
 ) -> None:
     with pytest.raises(RecipeError, match="60 samples; .*; ask for 0 to 59"):
         explain_sample(phases[0], sources(built_room), number=60)
+
+
+def test_a_blend_of_an_index_with_empty_documents_holds(tmp_path: Path) -> None:
+    """An empty document at the end of an epoch begins where the next epoch does."""
+    with IndexedWriter(tmp_path / "a", np.dtype(np.uint16)) as writer:
+        for number in range(20):
+            writer.add_document(np.arange(3 + number % 5) + 6)
+            writer.add_document(np.zeros(0, dtype=np.uint16))
+    (tmp_path / "b.yaml").write_text(
+        "seed: 7\nsequence_tokens: 16\nglobal_batch_sequences: 2\nmixes: {}\n"
+        "sources:\n  a: {reading: repeatable, max_epochs: 40, declared_tokens: 0,"
+        " declared_samples: 0}\n"
+        "phases:\n  first: {tokens: 960, shares: {a: 1}}\n  second: {tokens: 800, shares: {a: 1}}\n"
+    )
+    prefix, made = tmp_path / "a", tmp_path / "B"
+    run_data_command("blend", tmp_path / "b.yaml", "--index", f"a={prefix}", "--out", made)
+    assert run_data_command("verify", made, prefix) == 0
+    folder = made / "second"
+    order = np.load(folder / "a.order.npy")
+    order[1], order[2] = order[2], order[1]
+    np.save(folder / "a.order.npy", order)
+    assert run_data_command("verify", made, prefix) == 1
