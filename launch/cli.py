@@ -106,6 +106,10 @@ COMMANDS: Mapping[str, Command] = {
         text="checkpoints to Hugging Face folders and back",
         below="frontload.launch.convert:COMMANDS",
     ),
+    "serve": Command(
+        text="a checkpoint behind the OpenAI protocol: completions and chats",
+        adds="frontload.launch.serve:add_arguments",
+    ),
     "doctor": Command(
         text="what this machine has and lacks; with --nodes, which nodes of a job are slow",
         adds="frontload.launch.doctor.command:add_arguments",

@@ -13,6 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from frontload.megatron_ext.inference.draws import Sampling, choose_tokens, uniform_draws
+from frontload.megatron_ext.inference.states import (
+    AttentionState,
+    MambaState,
+    MlpState,
+    State,
+)
 from frontload.megatron_ext.model.ssd import (
     ScanInputs,
     causal_conv,
@@ -36,54 +42,6 @@ class Response:
 
     tokens: list[int]
     log_probabilities: list[float]
-
-
-class MambaState:
-    """Inputs still inside the convolution, oldest first, and the state of the recurrence."""
-
-    def __init__(self, taps: list[Tensor], ssm_BGNC: Tensor) -> None:
-        self.taps = taps
-        self.ssm_BGNC = ssm_BGNC
-
-    def take(self, rows: Tensor) -> None:
-        """Keeps `rows`, in that order, with repeats."""
-        self.taps = [tap.index_select(0, rows) for tap in self.taps]
-        self.ssm_BGNC = self.ssm_BGNC.index_select(0, rows)
-
-
-class AttentionState:
-    """Keys and values: prompt slots first (padded), then one slot a generated token for all rows.
-
-    Without position embeddings the order of slots does not matter; padded slots have bias -inf.
-    """
-
-    def __init__(self, keys_BKSE: Tensor, values_BKSE: Tensor, bias_BKS: Tensor) -> None:
-        self.keys_BKSE = keys_BKSE
-        self.values_BKSE = values_BKSE
-        self.bias_BKS = bias_BKS
-        self.num_slots = keys_BKSE.shape[2]
-
-    def take(self, rows: Tensor) -> None:
-        """Keeps `rows`, in that order, with repeats."""
-        self.keys_BKSE = self.keys_BKSE.index_select(0, rows)
-        self.values_BKSE = self.values_BKSE.index_select(0, rows)
-        self.bias_BKS = self.bias_BKS.index_select(0, rows)
-
-    def reserve(self, num_tokens: int) -> None:
-        """Makes room for `num_tokens` more slots."""
-        self.keys_BKSE = F.pad(self.keys_BKSE, (0, 0, 0, num_tokens))
-        self.values_BKSE = F.pad(self.values_BKSE, (0, 0, 0, num_tokens))
-        self.bias_BKS = F.pad(self.bias_BKS, (0, num_tokens))
-
-
-class MlpState:
-    """An MLP remembers nothing."""
-
-    def take(self, rows: Tensor) -> None:
-        """Nothing to keep."""
-
-
-State = MambaState | AttentionState | MlpState
 
 
 class MlpLayer:
@@ -320,8 +278,7 @@ def _generate_batch(
     logits_BV = logits_BV.index_select(0, copies)
     for state in states:
         state.take(copies)
-        if isinstance(state, AttentionState):
-            state.reserve(sampling.max_new_tokens)
+        state.reserve(sampling.max_new_tokens)
 
     draws_BS = torch.from_numpy(uniform_draws(indices, sampling)).to(device)
     new_BS = torch.zeros(len(copies), sampling.max_new_tokens, dtype=torch.long, device=device)

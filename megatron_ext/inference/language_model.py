@@ -15,6 +15,7 @@ from frontload.megatron_ext.checkpoints.files import METADATA, WEIGHTS, first_li
 from frontload.megatron_ext.checkpoints.table import CheckpointReader, check_whole
 from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.generate import Decoder, Weights, generate, pad_rows
+from frontload.megatron_ext.inference.running import NEXT, Ranked, RunningBatch, rank_logits
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.facts.census import count_parameters
 from frontload.recipes.schema import Model
@@ -135,6 +136,28 @@ class LanguageModel:
             num_samples=num_samples,
         )
         return generate(self._decoder, prompts, sampling)
+
+    def open_batch(self) -> RunningBatch:
+        """A batch that rows join and leave at any token."""
+        return RunningBatch(self._decoder)
+
+    @torch.inference_mode()
+    def ranked_scores(self, sequences: list[list[int]], *, num_top: int) -> list[list[Ranked]]:
+        """Every token but the first, and at the end the likeliest next one, with the likeliest
+        tokens of its place: one pass over all sequences, side by side."""
+        tokens_BS, lengths_B = pad_rows(sequences, self._decoder.table_VD.device)
+        hidden_BSD, _ = self._decoder.full(tokens_BS, lengths_B)
+        is_real_BS = torch.arange(tokens_BS.shape[1], device=lengths_B.device) < lengths_B[:, None]
+        hidden_TD = hidden_BSD[is_real_BS]
+        targets = [token for row in sequences for token in (*row[1:], NEXT)]
+        targets_T = torch.tensor(targets, device=lengths_B.device)
+        size = max(1, MAX_LOGITS // self.vocab_size)
+        ranked: list[Ranked] = []
+        for start in range(0, len(targets), size):
+            logits_TV = self._decoder.logits(hidden_TD[start : start + size])
+            ranked += rank_logits(logits_TV, targets_T[start : start + size], num_top=num_top)
+        ends = np.cumsum([len(row) for row in sequences]).tolist()
+        return [ranked[end - len(row) : end] for end, row in zip(ends, sequences, strict=True)]
 
     def _score_rows(self, rows: list[list[int]]) -> list[TokenScores]:
         tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from frontload.megatron_ext.inference.draws import Sampling, choose_tokens, uniform_draws
-from frontload.megatron_ext.inference.generate import AttentionState, Decoder, generate
+from frontload.megatron_ext.inference.generate import Decoder, generate
+from frontload.megatron_ext.inference.states import AttentionState
 from tests.parity.reference_model import draw_weights
 from tests.training_inputs import tiny_model
 
