@@ -1,8 +1,9 @@
 """The stage functions of the data room: wiring from recipe and inputs to files."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from itertools import batched
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,23 @@ def blend(recipe: Blend, inputs: Inputs, work: Workspace) -> None:
     write_phases([PhaseFolder(recipe=recipe, folder=work.path)], sources, earlier=earlier)
 
 
+def _check_epochs(recipe: Pack, packed: Mapping[str, Any]) -> None:
+    """Refuses a budget that reads a set more often than the recipe allows.
+
+    Raises: RecipeError with the rows of the set and the largest budget.
+    """
+    epochs = Fraction(packed["epochs"])
+    if recipe.max_epochs and epochs > recipe.max_epochs:
+        most = int(recipe.max_epochs * packed["rows"]) * recipe.sequence_tokens
+        raise RecipeError(
+            "sft.max_epochs",
+            found=f"{recipe.tokens:_} tokens of a set of {packed['rows']:_} rows of "
+            f"{recipe.sequence_tokens} are {float(epochs):.2f} passes",
+            rule=f"at most {recipe.max_epochs:g} are allowed",
+            do=f"lower sft.tokens to at most {most:_}, raise sft.max_epochs, or enlarge the set",
+        )
+
+
 def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
     """Writes packed SFT rows: a sequence is a conversation, a document is a row."""
     made, documents = work.scratch / "pack", inputs["documents"]
@@ -237,7 +255,7 @@ def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
         files = (
             set_files(documents, recipe.source) if recipe.source else [documents_file(documents)]
         )
-        build_pack(
+        packed = build_pack(
             PackRequest(
                 inputs=tuple(map(str, files)),
                 tokenizer=inputs["tokenizer"],
@@ -254,5 +272,6 @@ def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
                 buffer_conversations=0 if recipe.source else BUFFER_CONVERSATIONS,
             )
         )
+        _check_epochs(recipe, packed)
     names = (PACKED, *PACK_FILES)
     _move([made / name for name in names], [work.path / name for name in names])

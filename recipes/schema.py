@@ -132,6 +132,7 @@ class Pack:
     over_long: str  # "drop" (counted), or "split_at_turn": dialogues are cut before a user's turn
     seed: int
     source: str = field(default="", metadata={"neutral": ""})  # set of a curation
+    max_epochs: float = field(default=0.0, metadata={"neutral": 0.0})  # most passes; 0 = any number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from frontload.data_tools.corpus.leaks import LeakFilter
 from frontload.data_tools.corpus.own_counts import COUNTS
 from frontload.data_tools.corpus.own_items import write_heldout, write_items
-from frontload.data_tools.curation.adapters import ADAPTERS, ROWS, WORKED, Rules
+from frontload.data_tools.curation.adapters import ADAPTERS, ROWS, WORKED, Adapter, Rules
 from frontload.data_tools.curation.filters import first_drop
 from frontload.data_tools.curation.inputs import check_fields, columns_to_read, first_fields
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
@@ -144,12 +144,8 @@ def _examples(
 
     Raises: RecipeError when the file lacks the fields, or has too many rows that cannot be read.
     """
-    rules, label = _rules(recipe, file), "base" if field == "base_files" else field
-    name = "plain_text" if field == "base_files" else WORKED
-    if field != "base_files" and "messages" in (first_fields(file) or ()):
-        name = ROWS
-    adapter = ADAPTERS[name]
-    check_fields(file, adapter, rules, asked=f"own.{field}")
+    label = "base" if field == "base_files" else field
+    adapter, rules = _reader(recipe, file, field=field)
     num_rows, bad = 0, []
     for row in read_rows(file, columns=columns_to_read(file, adapter, rules)):
         num_rows += 1
@@ -170,6 +166,26 @@ def _examples(
             rule=f"at most {MAX_BAD_RATE:.0%} of the rows of a file cannot be read",
             do="mend or delete these rows",
         )
+
+
+def check_first_rows(recipe: OwnData) -> None:
+    """Reads the first row of every file.
+
+    Raises: RecipeError for a file that cannot be read, or whose first row lacks a field.
+    """
+    for field in FILE_FIELDS:
+        for file in list_files(getattr(recipe, field), revision="", asked_by=f"own.{field}"):
+            _reader(recipe, file.path, field=field)
+
+
+def _reader(recipe: OwnData, file: Path, *, field: str) -> tuple[Adapter, Rules]:
+    """How the rows of a file are read, after a look at its first one."""
+    rules = _rules(recipe, file)
+    name = "plain_text" if field == "base_files" else WORKED
+    if field != "base_files" and "messages" in (first_fields(file) or ()):
+        name = ROWS
+    check_fields(file, ADAPTERS[name], rules, asked=f"own.{field}")
+    return ADAPTERS[name], rules
 
 
 def _worked_text(question: Question) -> str:

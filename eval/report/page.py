@@ -10,6 +10,7 @@ from frontload.data_tools.disk.files import read_json
 from frontload.eval.results import GeneratedResult, read_results
 from frontload.eval.tables.build import label_of
 from frontload.eval.tables.ledger import ledger_entry
+from frontload.eval.tables.questions import FEWER, HIGHER, LOWER, MORE
 from frontload.eval.tables.text import ledger_row, models_of
 from frontload.eval.tables.verdict_rows import Card, VerdictGroup, own_cards, verdict_groups
 from frontload.eval.tables.verdict_rows import cards as cards_of
@@ -29,8 +30,8 @@ OWN_CAVEATS = (
     "The answer holds for a model of this size, this data and this many tokens: compare the "
     "models of this page with each other, and repeat the comparison at a second size before a "
     "large run depends on it.",
-    "Models differ in what they read in pretraining and in SFT: the ledger below says how much. "
-    "Against twice the SFT, the other model has read about as much of the reasoning data.",
+    "Models differ in what they have read in pretraining and in SFT, the one with twice the SFT "
+    "too: the ledger below says how much.",
 )
 SUITES_CAVEAT = (
     "Accuracies before and after SFT come from different suites; only the held-out loss is on the "
@@ -174,15 +175,18 @@ def own_headline(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _answer_sentence(row: Mapping[str, Any]) -> str:
-    """`M_OWN + SFT[OWN] has a lower loss ...: by 0.345 +- 0.012 nats per token (supported).`"""
+    """`M_OWN + SFT[OWN] has a lower loss on ... than M_base, by 0.345 +- 0.012 nats per token`."""
     effect, measure = row["effect"], row["measure"]
     if effect is None:
         return f"{row['statement']}: {row['detail']}."
     digits = decimals_of(measure)
     unit = measure.partition(", ")[2] if digits > 2 else f"points, {measure}"
+    statement = row["statement"]
+    if effect["value"] < 0:
+        statement = statement.replace(LOWER, HIGHER).replace(MORE, FEWER)
     return (
-        f"{row['statement']}: by {effect['value']:+.{digits}f} +- {effect['se']:.{digits}f} {unit} "
-        f"({row['verdict']})."
+        f"{statement}, by {abs(effect['value']):.{digits}f} +- {effect['se']:.{digits}f} {unit} "
+        f"(that it {LOWER if LOWER in row['statement'] else MORE} is {row['verdict']})."
     )
 
 

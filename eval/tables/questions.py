@@ -8,6 +8,9 @@ from frontload.eval.tables.build import label_of, study_mixes
 
 PAPER_MIXES = ("SHQ", "LDQ", "LMQ")
 HELDOUT, ACCURACY = "heldout.loss", "sft.avg"
+LOWER, HIGHER = "has a lower loss", "has a higher loss"
+MORE, FEWER = "answers more", "answers fewer"
+"""What a statement claims, and what it would say of the opposite sign."""
 
 
 def is_paper_study(cells: Iterable[str]) -> bool:
@@ -47,9 +50,9 @@ def _hypothesis(ours: str, other: str, *, metric: str) -> Mapping[str, Any]:
     first, second = (other, ours) if metric == HELDOUT else (ours, other)
     effect = f'c("{first}", "{metric}") - c("{second}", "{metric}")'
     if metric == HELDOUT:
-        said = "has a lower loss on held-out worked answers than"
+        said = f"{LOWER} on held-out worked answers than"
     else:
-        said = "answers more questions than"
+        said = f"{MORE} questions than"
     return {
         "name": f"{label_of(ours)} {'loss' if metric == HELDOUT else 'accuracy'} "
         f"against {label_of(other)}",

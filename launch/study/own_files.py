@@ -1,27 +1,64 @@
 """Pins names and sizes of a user's own files into the recipe, so that other files move its keys."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.study.points import BASE, grid_arms
 from frontload.recipes.study.schema import StudyRecipe
+
+PLAIN_FILES = (".jsonl", ".txt")  # of the formats that are read: what lies on the disk is the text
 
 
 def pin_own_files(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
-    """The same study with its files by name and size; no file is opened.
+    """The same study with its files by name and size; of each the first row is read.
 
-    Raises: RecipeError naming file, line and pattern if a pattern names no file.
+    Raises: RecipeError naming file, line and pattern if a pattern names no file, a first row lacks
+            a field, or the files are too small for the budget.
     """
     own = loaded.value.own
     if own is None:
         return loaded
-    from frontload.data_tools.corpus.own_data import list_own_files
+    from frontload.data_tools.corpus.own_data import check_first_rows, list_own_files
     from frontload.data_tools.raw.manifest import sizes_of
 
     try:
         files = sizes_of(list_own_files(own))
+        check_first_rows(own)
     except RecipeError as error:
         field, _, pattern = error.asked.partition(" ")
         found = f"{pattern}: {error.found}" if pattern else error.found
         raise loaded.refuse(field, found=found, rule=error.rule, do=error.do) from error
+    _refuse_too_small(loaded, dict(files))
     return replace(loaded, value=replace(loaded.value, own=replace(own, files=files)))
+
+
+def _refuse_too_small(loaded: Loaded[StudyRecipe], sizes: Mapping[str, int]) -> None:
+    """Refuses files that cannot hold the tokens that pretraining reads of them.
+
+    A token of a byte-level tokenizer is at least one byte, so the bytes of plain files are a bound;
+    what a compressed file holds is not known.
+    """
+    from frontload.data_tools.raw.manifest import list_files
+
+    recipe = loaded.value
+    own, knobs = recipe.own, recipe.pretraining
+    assert own is not None, "of a user's own files"
+    largest = max(arm.reasoning_tokens for arm in grid_arms(recipe).values())
+    for field, mix, tokens in (
+        ("base_files", BASE, knobs.tokens - largest),
+        ("reasoning_files", "own", largest),
+    ):
+        names = [file.name for file in list_files(getattr(own, field), revision="")]
+        if not all(name.endswith(PLAIN_FILES) for name in names) or mix not in knobs.max_epochs:
+            continue
+        size, passes = sum(sizes[name] for name in names), knobs.max_epochs[mix]
+        if tokens > size * passes:
+            raise loaded.refuse(
+                f"own.{field}",
+                found=f"{size:_} bytes, at most as many tokens, for {tokens:_} tokens of "
+                f"pretraining in at most {passes:g} passes",
+                rule="a set is read at most pretraining.max_epochs times",
+                do="name more files, or lower pretraining.tokens",
+            )

@@ -224,11 +224,15 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
     """No source is asked for more passes than allowed, where its size is known beforehand."""
     recipe, knobs = loaded.value, loaded.value.pretraining
     names = set_names(recipe)
-    for mix, allowed in knobs.max_epochs.items():
-        require_choice(loaded, f"pretraining.max_epochs.{mix}", value=mix, names=names)
+    stated = {f"pretraining.max_epochs.{mix}": mix for mix in knobs.max_epochs}
+    stated |= {f"sft.max_epochs.{mix}": mix for mix in recipe.sft.max_epochs}
+    for path, mix in stated.items():
+        require_choice(loaded, path, value=mix, names=names)
+        section = recipe.sft if path.startswith("sft.") else knobs
+        allowed = section.max_epochs[mix]
         if allowed <= 0.0:
             raise loaded.refuse(
-                f"pretraining.max_epochs.{mix}",
+                path,
                 found=f"is {allowed:g}",
                 rule="a mix may be read for more than 0 epochs",
                 do="write 1.0, or more to let it be repeated",

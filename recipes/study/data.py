@@ -10,9 +10,9 @@ from dataclasses import replace
 from frontload.recipes import schema
 from frontload.recipes.artifact import HELDOUT, ITEMS, PROMPTS
 from frontload.recipes.stage import Stage
-from frontload.recipes.study.points import BASE
+from frontload.recipes.study.points import BASE, Tuning
 from frontload.recipes.study.reinforcement import prompts_stage
-from frontload.recipes.study.schema import MixKnobs, RawKnobs, StudyRecipe
+from frontload.recipes.study.schema import MixKnobs, RawKnobs, SftKnobs, StudyRecipe
 
 DROP = "drop"
 
@@ -41,7 +41,7 @@ class StudyData(ABC):
         return self._prompts
 
     @abstractmethod
-    def pack(self, mix: str, *, label: str, tokens: int, sequence_tokens: int, seed: int) -> Stage:
+    def pack(self, tuning: Tuning, knobs: SftKnobs, *, label: str, seed: int) -> Stage:
         """Conversations of a set as rows for SFT."""
 
     @abstractmethod
@@ -54,6 +54,17 @@ class StudyData(ABC):
 def study_data(recipe: StudyRecipe) -> StudyData:
     """The data of a checked recipe."""
     return RawData(recipe, recipe.raw) if recipe.raw is not None else CorpusData(recipe)
+
+
+def pack_recipe(tuning: Tuning, knobs: SftKnobs, *, over_long: str, seed: int) -> schema.Pack:
+    """The hashed pack of one SFT set at one budget."""
+    return schema.Pack(
+        sequence_tokens=knobs.sequence_tokens,
+        tokens=tuning.tokens,
+        over_long=over_long,
+        seed=seed,
+        max_epochs=knobs.max_epochs.get(tuning.mix, 0.0),
+    )
 
 
 class CorpusData(StudyData):
@@ -96,11 +107,9 @@ class CorpusData(StudyData):
         recipe = schema.Index(append_eod=True)
         return Stage(kind="index", label=name, recipe=recipe, inputs=inputs)
 
-    def pack(self, mix: str, *, label: str, tokens: int, sequence_tokens: int, seed: int) -> Stage:
-        recipe = schema.Pack(
-            sequence_tokens=sequence_tokens, tokens=tokens, over_long=DROP, seed=seed
-        )
-        inputs = {"documents": self.documents[mix], "tokenizer": self.tokenizer}
+    def pack(self, tuning: Tuning, knobs: SftKnobs, *, label: str, seed: int) -> Stage:
+        recipe = pack_recipe(tuning, knobs, over_long=DROP, seed=seed)
+        inputs = {"documents": self.documents[tuning.mix], "tokenizer": self.tokenizer}
         return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
 
     def _make_prompts(self) -> Stage:
@@ -150,14 +159,9 @@ class RawData(StudyData):
         inputs = {"documents": documents, "tokenizer": self.tokenizer}
         return Stage(kind="index", label=name, recipe=recipe, inputs=inputs)
 
-    def pack(self, mix: str, *, label: str, tokens: int, sequence_tokens: int, seed: int) -> Stage:
-        recipe = schema.Pack(
-            sequence_tokens=sequence_tokens,
-            tokens=tokens,
-            over_long=self.raw.over_long,
-            seed=seed,
-            source=mix,
-        )
+    def pack(self, tuning: Tuning, knobs: SftKnobs, *, label: str, seed: int) -> Stage:
+        recipe = pack_recipe(tuning, knobs, over_long=self.raw.over_long, seed=seed)
+        recipe = replace(recipe, source=tuning.mix)
         inputs = {"documents": self.sets, "tokenizer": self.tokenizer}
         return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
 

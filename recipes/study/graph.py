@@ -120,13 +120,8 @@ class StudyGraph:
     def _pack(self, tuning: Tuning, seed: int) -> Stage:
         if (tuning, seed) not in self._packs:
             knobs = self.recipe.sft
-            self._packs[tuning, seed] = self.data.pack(
-                tuning.mix,
-                label=f"{tuning_name(tuning, knobs)}-seed{seed}",
-                tokens=tuning.tokens,
-                sequence_tokens=knobs.sequence_tokens,
-                seed=seed,
-            )
+            label = f"{tuning_name(tuning, knobs)}-seed{seed}"
+            self._packs[tuning, seed] = self.data.pack(tuning, knobs, label=label, seed=seed)
         return self._packs[tuning, seed]
 
     def _tune(self, arm: Arm, tuning: Tuning, seed: int) -> Stage:

@@ -93,6 +93,7 @@ class SftKnobs(TrainingKnobs):
 
     mixes: tuple[str, ...]
     cells: tuple[SftCell, ...]
+    max_epochs: dict[str, float] = field(default_factory=dict)  # mix -> most passes; absent = any
 
 
 @dataclass(frozen=True, kw_only=True)

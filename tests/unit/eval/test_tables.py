@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.eval.report.page import caveats, rl_lead
+from frontload.eval.report.page import caveats, own_headline, rl_lead
 from frontload.eval.report.write import ReportRequest, write_report
 from frontload.eval.stages import tabulate
 from frontload.eval.tables.build import cell_order, label_of
@@ -369,7 +369,7 @@ def test_nothing_of_the_paper_stands_beside_own_data(
         for word in ("paper", "SHQ", "LDQ", "Front-Loading", "not testable"):
             assert word not in shown, shown[shown.index(word) - 200 :][:400]
     assert "M_OWN + SFT[OWN] has a lower loss on held-out worked answers than" in page
-    assert "nats per token (" in page, "the headline gives the unit and the verdict"
+    assert re.search(r"by \d\.\d{3} &plusmn; \d\.\d{3} nats per token \(that it has a lower", page)
     assert "M_OWN + SFT[OWN] loss against M_base + SFT[OWN]" in text
 
 
@@ -405,3 +405,19 @@ def test_rl_cells_fill_table_3_the_change_and_their_hypotheses(tmp_path: Path) -
         assert verdicts[name]["num_seeds"] == 3
     gaps = read(work.path / "tables.json")["gap_by_stage"]
     assert {gap["stage"] for gap in gaps if gap["mix"] == "LMQ"} >= {1, 2}
+
+
+def test_the_headline_turns_a_statement_whose_number_has_the_other_sign() -> None:
+    row = {"statement": "M_A has a lower loss on held-out worked answers than M_base"}
+    row |= {"measure": "held-out loss, nats per token", "verdict": "contradicted"}
+    (worse,) = [own_headline([row | {"effect": {"value": -0.2394, "se": 0.015}}])]
+    assert worse == (
+        "M_A has a higher loss on held-out worked answers than M_base, by 0.239 +- 0.015 nats per "
+        "token (that it has a lower loss is contradicted)."
+    )
+    row |= {"statement": "M_A answers more questions than M_base", "measure": "Average, SFT suite"}
+    assert own_headline([row | {"effect": {"value": 2.5, "se": 1.0}}]) == (
+        "M_A answers more questions than M_base, by 2.50 +- 1.00 points, Average, SFT suite "
+        "(that it answers more is contradicted)."
+    )
+    assert "open here" in own_headline([])

@@ -22,7 +22,9 @@ from frontload.launch.study.plan import (
 )
 from frontload.launch.study.price import price_stages, read_measured, work_of
 from frontload.launch.study.provenance import write_provenance
+from frontload.launch.study.settle import settle
 from frontload.launch.words import show_count
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.stage import REVISION, Stage
@@ -319,3 +321,40 @@ def test_provenance_is_json_a_person_can_read(tmp_path: Path) -> None:
     write_provenance(store, Ticket.of(stage), end=end, placement=Placement(), work=3.0)
     found = json.loads(store.provenance_file(Ticket.of(stage)).read_text())
     assert (found["key"], found["work"], found["wall_seconds"]) == (stage.key, 3.0, 2.0)
+
+
+OWN_ROW = {"question": "How many are 2 and 3?", "answer": "2 + 3 = 5.\n#### 5"}
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that recipes/studies/own_data.yaml names, large enough for its budgets."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/base").mkdir(parents=True)
+    (tmp_path / "data/reasoning").mkdir()
+    (tmp_path / "data/base/a.txt").write_text("some words\n" * 20_000)
+    for name, rows in (("train", 2_000), ("test", 300)):
+        lines = [
+            json.dumps(OWN_ROW | {"question": f"How many are {n} and 3?"}) for n in range(rows)
+        ]
+        (tmp_path / f"data/reasoning/{name}.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_own_files_that_suffice_are_planned() -> None:
+    assert len(load_study("own_data", settle=settle).stages) > 20
+
+
+def test_a_wrong_field_is_refused_by_plan(own_folder: Path) -> None:
+    with pytest.raises(RecipeError, match="prompt"):
+        load_study("own_data", overrides=["own.question_field=prompt"], settle=settle)
+
+
+@pytest.mark.parametrize("field", ["reasoning_files", "base_files"])
+def test_files_too_small_for_the_budget_are_refused_by_plan(own_folder: Path, field: str) -> None:
+    small = {"reasoning_files": "reasoning/train.jsonl", "base_files": "base/a.txt"}[field]
+    path = own_folder / "data" / small
+    path.write_text(json.dumps(OWN_ROW) if path.suffix == ".jsonl" else "few words")
+    with pytest.raises(RecipeError, match=rf"own_data.yaml:\d+: own.{field}: \d+ bytes, at most"):
+        load_study("own_data", settle=settle)

@@ -154,6 +154,7 @@ def test_own_data_has_no_synthetic_stage() -> None:
         "pt:base",
         "pt:OWN",
         "pt:base>sft:OWN",
+        "pt:base>sft:OWN*2",
         "pt:OWN>sft:OWN",
     }
 
