@@ -45,10 +45,9 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 def test_a_run_leaves_a_checkpoint_of_each_phase_and_a_record(whole: Path) -> None:
-    names = {path.name for path in whole.iterdir()} - {".locks"}
-    assert names == {"first", "second", "finished", "logs", "run.json", "starts", "tensorboard"} | (
-        {"work"} if (whole / "work").exists() else set()
-    )
+    names = {path.name for path in whole.iterdir()} - {".locks", "work"}
+    files = {"finished", "logs", "provenance", "run.json", "starts", "tensorboard"}
+    assert names == {"first", "second"} | files
     for name, samples in (("first", 24), ("second", 40)):
         state = json.loads((whole / name / "training_state.json").read_text())
         assert (state["samples"], state["has_optimizer"]) == (samples, True)
