@@ -170,8 +170,8 @@ def test_a_failure_that_would_come_again_is_not_tried_again(
     data: TinyData, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    words = [*TINY, *data.flags(), "--out", str(tmp_path), "optimizer.learning_rate=1.0e+30"]
-    words += ["optimizer.clip_grad=0.0"]
+    words = [*TINY, *data.flags(), "--out", str(tmp_path), "learning_rate=1.0e+30"]
+    words += ["clip_grad=0.0"]
     assert cli.main(words) == 1
     first = capsys.readouterr().err
     assert "loss and gradient are finite numbers" in first
