@@ -111,7 +111,7 @@ def test_two_ranks_make_a_stage_and_its_record_counts_both(folder: RunFolder) ->
     assert burnt, "the second rank has seen what the first one published"
     made = folder.find_made(job.ticket)
     assert made == folder.root / "first"
-    check_content(made)
+    check_content(folder.root / "first")
     told = json.loads(folder.provenance_file(job.ticket).read_text())
     assert told["key"] == job.ticket.key
     assert (70.5 <= told["cpu_seconds"] < 80.0, told["uncounted_ranks"]) == (True, 0)
