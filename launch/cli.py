@@ -23,7 +23,7 @@ FULL, REFUSED = (
 )
 ARGUMENTS = "frontload.launch.arguments"
 STUDY_OVERRIDES = "sft.learning_rate=1.0e-5 evaluation.min_effect=2.0 placement.workers=2"
-TRAINING_OVERRIDES = "optimizer.learning_rate=1.0e-4 placement.num_nodes=8"
+TRAINING_OVERRIDES = "learning_rate=1.0e-4 placement.num_nodes=8"
 
 COMMANDS: Mapping[str, Command] = {
     "list": Command(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch.machine_kind import UNKNOWN, MachineKind
-from frontload.launch.store import Ticket
+from frontload.launch.store import Store, Ticket
 from frontload.recipes.errors import FrontloadError
 from frontload.recipes.machines.placement import Placement
 
@@ -29,7 +29,7 @@ class Job:
     recipe: Any
     inputs: Mapping[str, Path]
     placement: Placement
-    store: Path
+    store: Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,7 @@ class Finished:
     wall_seconds: float
     error: FrontloadError | None
     made_on: MachineKind = UNKNOWN
+    uncounted_ranks: int = 0  # whose CPU seconds are not known
 
 
 def load_function(name: str) -> Any:

@@ -5,6 +5,7 @@ code by the CPU, and each choice sums in another order. Kept in the provenance, 
 """
 
 import json
+import os
 import platform
 import re
 import sys
@@ -61,6 +62,11 @@ def machine_kind() -> MachineKind:
         blas=_blas(),
         numpy=_installed("numpy"),
     )
+
+
+def num_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_model(file: Path) -> str:

@@ -7,6 +7,7 @@ store/provenance/<kind>/<label>-<key>.json   when, where, how long: what bytes m
 store/telemetry/<kind>/<label>-<key>.*       clock-bound metrics and the stage's own output
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.recipes.artifact import sync_path, write_json
-from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.errors import ArtifactError, FrontloadError, RecipeError
 from frontload.recipes.stage import Stage
 
 MANIFEST = "manifest.json"
@@ -65,13 +66,16 @@ class Store:
     Raises: RecipeError if `root` is there and is no folder.
     """
 
+    flag = "--store"
+    """The option that names it."""
+
     def __init__(self, root: Path) -> None:
         if root.exists() and not root.is_dir():
             raise RecipeError(
                 f"store {root}",
                 found="it is not a folder",
                 rule="a store is a folder of artifacts, which a run makes if it is missing",
-                do="name another with --store",
+                do=f"name another with {self.flag}",
             )
         self.root = root
 
@@ -84,6 +88,13 @@ class Store:
             check_sizes(folder, key)
             return folder
         return None
+
+    def find_made(self, ticket: Ticket) -> Path | None:
+        """The finished folder of a stage.
+
+        Raises: ArtifactError as `find`.
+        """
+        return self.find(ticket.kind, ticket.key)
 
     def find_all(self, stages: Iterable[Stage]) -> dict[str, Path]:
         """Key -> finished folder of those that are built; looks into each kind's folder once.
@@ -131,7 +142,7 @@ class Store:
             end = time.monotonic() + wait_seconds
             while not _try_lock(file.fileno(), root=self.root):
                 if time.monotonic() >= end:
-                    raise _held(self.root, name, path)
+                    raise self._held(name, path)
                 time.sleep(0.05)
             file.truncate(0)
             file.write(f"{os.getpid()} on {socket.gethostname()}\n")
@@ -146,14 +157,31 @@ class Store:
         with open(path, encoding="utf-8") as file:
             return not _try_lock(file.fileno(), fcntl.LOCK_SH, root=self.root)
 
+    def check_input(self, path: Path) -> None:
+        """Compares what a stage is about to read with its checksums; above 64 GiB, with its size.
+
+        Raises: ArtifactError naming the file that differs.
+        """
+        check_content(path, largest_bytes=LARGEST_INPUT_BYTES)
+
     def error_file(self, ticket: Ticket) -> Path:
         """The message of the last failed attempt, until the next one begins."""
         return self.workspace(ticket) / "error.txt"
 
+    def note_failure(self, ticket: Ticket, error: FrontloadError) -> None:
+        """Keeps the message for `frontload status`; a full disk must not hide it from the run."""
+        path = self.error_file(ticket)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{error}\n", encoding="utf-8")
+
+    def forget(self, ticket: Ticket) -> None:
+        """Removes what a stage leaves in the making."""
+        shutil.rmtree(self.workspace(ticket), ignore_errors=True)
+
     def publish(self, ticket: Ticket) -> Path:
         """Turns the workspace's `path` into the artifact: manifest last, then one rename."""
-        work = self.workspace(ticket)
-        path, target = work / "path", self.root / ticket.folder
+        path, target = self.workspace(ticket) / "path", self.root / ticket.folder
         files = describe_files(path)
         manifest = {"format": FORMAT, "key": ticket.key, "files": files, **ticket.payload}
         write_json(path / MANIFEST, manifest, is_synced=True)
@@ -164,13 +192,23 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         os.rename(path, target)
         sync_path(target.parent)
-        shutil.rmtree(work, ignore_errors=True)
+        self.forget(ticket)
         return target
 
     def manifests(self, kind: str) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         """Every finished folder of a kind with its manifest."""
         for path in sorted((self.root / kind).glob(f"*/{MANIFEST}")):
             yield path.parent, read_manifest(path.parent)
+
+    def _held(self, name: str, path: Path) -> RecipeError:
+        holder = path.read_text(encoding="utf-8").strip() or "unknown"
+        what = "another run" if name == "run" else f"the making of {name}"
+        return RecipeError(
+            f"{self.flag} {self.root}",
+            found=f"{what} holds it (process {holder})",
+            rule="one run at a time writes to a folder",
+            do=f"wait for it, stop it, or name another folder with {self.flag}",
+        )
 
 
 def read_manifest(folder: Path) -> Mapping[str, Any]:
@@ -223,10 +261,11 @@ def check_content(folder: Path, *, largest_bytes: int | None = None) -> None:
             raise _torn(folder, f"the bytes of {name} are not those that were published")
 
 
-def check_given(folder: Path) -> None:
+def check_given(folder: Path, *, largest_bytes: int | None = None) -> None:
     """A folder that a user names: its files are those of its manifest, if it has one.
 
-    A folder of another maker may state sizes only, or nothing.
+    A folder of another maker may state sizes only, or nothing; `largest_bytes` as in
+    `check_content`.
 
     Raises: ArtifactError naming the file.
     """
@@ -238,7 +277,8 @@ def check_given(folder: Path) -> None:
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
         is_same = size == entry.get("size_bytes", size)
-        if not is_same or "sha256" in entry and digest_file(path) != entry["sha256"]:
+        is_read = "sha256" in entry and (largest_bytes is None or (size or 0) <= largest_bytes)
+        if not is_same or is_read and digest_file(path) != entry["sha256"]:
             raise ArtifactError(
                 f"folder {folder}",
                 found=f"{name} is not the file that its {MANIFEST} states",
@@ -293,17 +333,6 @@ def _try_lock(handle: int, kind: int = fcntl.LOCK_EX, *, root: Path) -> bool:
             "version 4), or name a folder on another file system",
         ) from error
     return True
-
-
-def _held(root: Path, name: str, path: Path) -> RecipeError:
-    holder = path.read_text(encoding="utf-8").strip() or "unknown"
-    what = "another run" if name == "run" else f"the making of {name}"
-    return RecipeError(
-        f"store {root}",
-        found=f"{what} holds it (process {holder})",
-        rule="one run at a time writes to a store",
-        do="wait for it, stop it, or give another folder with --store",
-    )
 
 
 def _unwritable(root: Path, error: OSError) -> RecipeError:

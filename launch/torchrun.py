@@ -15,13 +15,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from frontload.launch.jobs import Job, die_with_parent, load_function
+from frontload.launch.jobs import Job, die_with_parent
 from frontload.launch.ranks.beats import FOLDER, start_beats
 from frontload.launch.ranks.hangs import watch_ranks
+from frontload.launch.ranks.rank_run import ended
 from frontload.launch.ranks.seat import take_seat
-from frontload.launch.store import Store
-from frontload.launch.workspace import LiveWorkspace
-from frontload.recipes.artifact import Part
+from frontload.launch.stage.as_rank import Rank, run_function
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError, Stopped
 
 JOB_FILE = "job.pickle"
@@ -76,7 +75,7 @@ def run_on_ranks(job: Job, scratch: Path) -> None:
         for path in errors:
             if path.is_file():
                 raise pickle.loads(path.read_bytes())
-        log = Store(job.store).telemetry_file(job.ticket, "log")
+        log = job.store.telemetry_file(job.ticket, "log")
         raise StageError(
             f"stage {job.ticket.folder} on {job.placement.world_size} ranks",
             found=f"torchrun ended with status {done.returncode}",
@@ -156,23 +155,16 @@ def run_rank(job_file: Path) -> None:
     """What one rank runs: the stage function on the shared workspace, without publishing."""
     die_with_parent()
     job: Job = pickle.loads(job_file.read_bytes())
-    seat = take_seat(os.environ)
-    rank, upkeep = seat.rank, job.placement.upkeep
-    beats = start_beats(os.environ.get(FOLDER, ""), seat, upkeep=upkeep, log=None)
-    work = LiveWorkspace(
-        Store(job.store), job.ticket, placement=job.placement, report=lambda *_: None, rank=rank
-    )
-    work.beats = beats
+    seat, folder = take_seat(os.environ), os.environ.get(FOLDER, "")
+    beats = start_beats(folder, seat, upkeep=job.placement.upkeep, log=None)
     try:
-        load_function(job.function)(job.recipe, job.inputs, work)
+        with ended(beats):
+            run_function(job, Rank(seat=seat, stop=[], beats=beats, logs=None))
     except FrontloadError as error:
-        aside = job_file.with_name(f"{RANK_ERROR.format(rank=rank)}.tmp")
+        aside = job_file.with_name(f"{RANK_ERROR.format(rank=seat.rank)}.tmp")
         aside.write_bytes(pickle.dumps(error))
         aside.replace(aside.with_suffix(""))
         raise
-    finally:
-        work.mark(Part.END)
-        work.close()
 
 
 if __name__ == "__main__":

@@ -87,6 +87,22 @@ def canonical(value: Any, where: str = "recipe") -> Any:
     raise TypeError(f"{where} is a {type(value).__name__}, which has no stable form to hash")
 
 
+def payload_of(kind: str, recipe: Any, keys: Mapping[str, str]) -> dict[str, Any]:
+    """What the key of a stage is made of; `keys` are those of its inputs by role."""
+    return {
+        "kind": kind,
+        "revision": revision_of(kind, recipe),
+        "recipe": canonical(recipe),
+        "inputs": {role: keys[role] for role in sorted(keys)},
+    }
+
+
+def key_of(payload: Mapping[str, Any]) -> str:
+    """The first 12 hexadecimal digits of the sha256 of a canonical payload."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One node of a study: what to make (recipe) from what (inputs).
@@ -101,20 +117,15 @@ class Stage:
 
     def payload(self) -> dict[str, Any]:
         """What is hashed: kind, revision, recipe and the keys of the inputs by role."""
-        return {
-            "kind": self.kind,
-            "revision": revision_of(self.kind, self.recipe),
-            "recipe": canonical(self.recipe),
-            "inputs": {role: self.inputs[role].key for role in sorted(self.inputs)},
-        }
+        keys = {role: below.key for role, below in self.inputs.items()}
+        return payload_of(self.kind, self.recipe, keys)
 
     @property
     def key(self) -> str:
-        """The first 12 hexadecimal digits of the sha256 of the canonical payload."""
+        """The key of its payload."""
         cached = self.__dict__.get("_key")
         if cached is None:
-            text = json.dumps(self.payload(), sort_keys=True, separators=(",", ":"))
-            cached = hashlib.sha256(text.encode()).hexdigest()[:12]
+            cached = key_of(self.payload())
             object.__setattr__(self, "_key", cached)
         return cached
 

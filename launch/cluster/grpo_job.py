@@ -1,12 +1,17 @@
 """A GRPO recipe as a job: Ray and veRL's trainer on a Slurm placement, or `frontload rl` here."""
 
 import argparse
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
+from frontload.launch.cluster.rendered import (
+    CLI,
+    Rendered,
+    absolute,
+    local_script,
+    run_folder_name,
+    whole_path,
+)
 from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script, slurm_of
 from frontload.launch.cluster.slurm_bodies import ray_body
 from frontload.launch.store import Store, Ticket
@@ -14,12 +19,11 @@ from frontload.recipes.artifact import exported_model, train_prompts, validation
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe
-from frontload.recipes.stage import Stage, canonical
+from frontload.recipes.stage import Stage
 from frontload.rl.cluster.files import RUN, run_files
 from frontload.rl.cluster.need import Need, arguments_of
 from frontload.rl.trainer.settings import RunFiles, verl_settings
 
-KEY_DIGITS = 12
 FLAGS = "--model, --prompts and --validation"
 
 
@@ -36,8 +40,8 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
     model, prompts, validation = needs = tuple(
         whole_path(path, placement) for path in (model, prompts, validation)
     )
-    folder = options.out or root / "runs" / f"{name}-{run_key(recipe, needs)}"
-    folder = whole_path(folder, placement)
+    named = run_folder_name(name, "grpo", {"grpo": recipe}, needs)
+    folder = whole_path(options.out or root / "runs" / named, placement)
     files = run_files(folder, model=model, train_prompts=prompts, validation_prompts=validation)
     if placement.slurm is None:
         verl_settings(recipe, placement, files)  # refuses now what the command would refuse
@@ -151,15 +155,8 @@ def _local_command(
     """`frontload rl` on what was found for the job."""
     named = zip(("--model", "--prompts", "--validation"), map(str, needs), strict=True)
     return (
-        *("python", "-m", "frontload.launch.cli", "rl", absolute(options.recipe)),
+        *(*CLI, "rl", absolute(options.recipe)),
         *("--placement", absolute(options.placement)),
         *(word for pair in named for word in pair),
         *("--out", str(folder), *options.overrides),
     )
-
-
-def run_key(recipe: GrpoRecipe, needs: Sequence[Path]) -> str:
-    """Digits of a run's folder: another recipe, model or prompts never resume its checkpoints."""
-    payload = {"recipe": canonical(recipe), "inputs": [str(path) for path in needs]}
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]

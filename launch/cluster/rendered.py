@@ -1,11 +1,13 @@
-"""A training recipe rendered as a job: the script that is printed, and what runs it."""
+"""A recipe rendered as a job: the script that is printed, what runs it, the run's folder."""
 
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from frontload.recipes.machines.placement import Placement
+from frontload.recipes.stage import key_of, payload_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +20,19 @@ class Rendered:
     folder: Path  # of the run
     needs: tuple[Path, ...]  # what must be there before it starts
     flags: str  # the options that name what it needs
+
+
+CLI = ("python", "-m", "frontload.launch.cli")
+
+
+def run_folder_name(name: str, kind: str, stages: Mapping[str, Any], needs: Sequence[Path]) -> str:
+    """The name of a run's folder, where the user gives none.
+
+    Its key is made of the stages and the paths that they read, which need not be there yet: a run
+    of another recipe, model or data never goes on in this folder.
+    """
+    payloads = {stage: payload_of(kind, recipe, {}) for stage, recipe in stages.items()}
+    return f"{name}-{key_of({'stages': payloads, 'inputs': [str(path) for path in needs]})}"
 
 
 def local_script(command: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -6,8 +6,6 @@ from pathlib import Path
 
 from frontload.launch.cluster.slurm import bash_array
 
-MAX_RESTARTS = 3  # of the ranks inside one job; ours
-
 
 def ray_body(
     trainer: Sequence[str], checks: Sequence[str], *, keeper: Sequence[str], max_failures: int

@@ -16,8 +16,10 @@ from pathlib import Path
 from frontload.launch.cluster import queue
 from frontload.launch.cluster.grpo_job import run_folder, stage_job
 from frontload.launch.cluster.job_state import JobState
+from frontload.launch.cluster.ranks_job import ranks_job, stage_environment
+from frontload.launch.cluster.rendered import CLI
 from frontload.launch.cluster.slurm import ClusterJob, job_script
-from frontload.launch.cluster.slurm_bodies import MAX_RESTARTS, command_body, torchrun_body
+from frontload.launch.cluster.slurm_bodies import command_body
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import GPU_KINDS, RANKED, TORCHRUN_KINDS
 from frontload.launch.study.plan import Entry, Plan
@@ -27,7 +29,6 @@ from frontload.recipes.stage import Stage
 from frontload.recipes.stage_file import StageFile, to_json
 from frontload.rl.cluster.files import read_steps
 
-CLI = ("python", "-m", "frontload.launch.cli")
 STAGE_FILE, JOB, SCRIPT = "stage.json", "job", "job.sh"
 
 
@@ -190,31 +191,17 @@ def _script(plan: Plan, store: Store, entry: Entry) -> str:
     stage, placement = entry.stage, placed(plan, entry.stage)
     root, folder = store.root.absolute(), job_folder(store, stage)
     words = ("stage", str(folder / STAGE_FILE))
-    environment = {
-        "OMP_NUM_THREADS": str(placement.threads_per_rank),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONHASHSEED": "0",
-    }
-    assert placement.slurm is not None
+    name = f"{stage.kind}-{stage.key}"
     if stage.kind in TORCHRUN_KINDS:
-        environment["CUDA_DEVICE_MAX_CONNECTIONS"] = "1"  # Megatron: orders its kernels by it
-        gpus = placement.ranks_per_node if placement.gpus else 0
-        checks = (*CLI, "doctor", "--brief", *("--gpus", str(gpus)), *("--disk", str(root)))
-        body = torchrun_body(
-            ("--module", "--", "frontload.launch.cli", *words),
-            checks,
-            max_restarts=MAX_RESTARTS,
-            max_failures=placement.slurm.max_failures,
-        )
+        job = ranks_job(words, placement, name=name, folder=folder, disk=root)
     else:
-        body = command_body((*CLI, *words), made=root / stage.folder)
-    job = ClusterJob(
-        name=f"{stage.kind}-{stage.key}",
-        folder=folder,
-        environment=environment,
-        body=body,
-        needs_gpus=stage.kind in GPU_KINDS,
-    )
+        job = ClusterJob(
+            name=name,
+            folder=folder,
+            environment=stage_environment(placement),
+            body=command_body((*CLI, *words), made=root / stage.folder),
+            needs_gpus=stage.kind in GPU_KINDS,
+        )
     return job_script(job, placement)
 
 

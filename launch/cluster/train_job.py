@@ -1,14 +1,24 @@
 """A training recipe as a job: torchrun on the nodes of a Slurm placement, or on this machine."""
 
 import argparse
-import hashlib
-import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from frontload.launch.cluster.rendered import Rendered, absolute, local_script, whole_path
-from frontload.launch.cluster.slurm import ClusterJob, check_gpus, job_script
-from frontload.launch.cluster.slurm_bodies import MAX_RESTARTS, torchrun_body
+from frontload.launch.cluster.ranks_job import (
+    MAX_RESTARTS,
+    rank_command,
+    ranks_environment,
+    ranks_job,
+)
+from frontload.launch.cluster.rendered import (
+    Rendered,
+    absolute,
+    local_script,
+    run_folder_name,
+    whole_path,
+)
+from frontload.launch.cluster.slurm import check_gpus, job_script
 from frontload.launch.run.inputs import Given, check_blends, phases_to_train
 from frontload.megatron_ext.sizing.memory import GIB
 from frontload.megatron_ext.sizing.search import estimate_layout
@@ -18,11 +28,9 @@ from frontload.recipes.machines.gpus import find_gpu
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
-from frontload.recipes.stage import canonical
 
 LOCAL_SHUTDOWN_SECONDS = 600  # to save after SIGTERM, on this machine
 MEMORY_ERROR = 0.15  # of the estimate; how it was found: launch/estimate/README.md
-KEY_DIGITS = 12
 FLAGS = "--blend or --pack, --start and --index"
 
 
@@ -40,45 +48,24 @@ def render_train(
     found = _inputs(recipe, options, root=root, name=name)
     inputs = {flag: _whole(paths, placement) for flag, paths in found.items()}
     needs = tuple(Path(path) for paths in inputs.values() for path in paths)
-    key = run_key(recipe, needs)
-    folder = whole_path(options.out or root / "runs" / f"{name}-{key}", placement)
+    kind = "sft" if isinstance(recipe, SftRecipe) else "pretrain"
+    named = run_folder_name(name, kind, recipe.stages(), needs)
+    folder = whole_path(options.out or root / "runs" / named, placement)
     words = ["train", absolute(options.recipe), "--placement", absolute(options.placement)]
     for flag, paths in inputs.items():
         words += [flag, *paths]
     words += ["--until", options.until] if options.until else []
     words += ["--out", str(folder), *options.overrides]
-    environment = {
-        "OMP_NUM_THREADS": str(placement.threads_per_rank),
-        "CUDA_DEVICE_MAX_CONNECTIONS": "1",  # Megatron: orders its kernels by it
-    }
-    worker = ("--module", "--", "frontload.launch.cli", *words)  # torchrun takes none of its flags
     if placement.slurm is not None:
-        doctor = ("python", "-m", "frontload.launch.cli", "doctor", "--brief")
-        gpus = placement.ranks_per_node if placement.gpus else 0
-        checks = (*doctor, "--gpus", str(gpus), "--disk", str(root))
-        job = ClusterJob(
-            name=name,
-            folder=folder,
-            environment=environment,
-            body=torchrun_body(
-                worker,
-                checks,
-                max_restarts=MAX_RESTARTS,
-                max_failures=placement.slurm.max_failures,
-            ),
-            is_chained=options.chain > 1,
-        )
-        return Rendered(
-            script=job_script(job, placement),
-            command=(),
-            environment=environment,
-            folder=folder,
-            needs=needs,
-            flags=FLAGS,
-        )
-    command = (*local_torchrun(placement), *worker)
+        job = ranks_job(words, placement, name=name, folder=folder, disk=root)
+        job = replace(job, is_chained=options.chain > 1)
+        script, command, environment = job_script(job, placement), (), job.environment
+    else:
+        environment = ranks_environment(placement)
+        command = (*local_torchrun(placement), *rank_command(words))
+        script = local_script(command, environment)
     return Rendered(
-        script=local_script(command, environment),
+        script=script,
         command=command,
         environment=environment,
         folder=folder,
@@ -145,11 +132,3 @@ def _inputs(
 
 def _whole(paths: Sequence[str], placement: Placement) -> list[str]:
     return [str(whole_path(Path(one), placement)) for one in paths]
-
-
-def run_key(recipe: PretrainRecipe | SftRecipe, needs: Sequence[Path]) -> str:
-    """Digits of a run's folder: what its stages are and the folders that it reads."""
-    stages = {name: canonical(stage) for name, stage in recipe.stages().items()}
-    payload = {"stages": stages, "inputs": [str(path) for path in needs]}
-    text = json.dumps(payload, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]

@@ -1,149 +1,143 @@
-"""The folder --out of one run outside a store: whose it is, its starts, its finished stages.
+"""The folder --out of one run: a store laid out for people, with a record of what it is.
 
-run.json                   what the run is; another recipe or other inputs are refused
+run.json                   what its stages are made of; another recipe or other inputs are refused
 starts/NNNN.json           of each start: host, versions, environment, layout
 work/STAGE/path, scratch   a stage in the making, with its checkpoints
-STAGE/                     a finished stage: a checkpoint artifact
+STAGE/                     a finished stage: an artifact as any store has it
+provenance/STAGE.json      when and where it was made, and what that took
 finished                   every stage that was asked for is there
 error.json                 a failure that would come again
 """
 
-import contextlib
 import json
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from frontload.launch.jobs import Job
 from frontload.launch.ranks.seat import Seat, describe_start
+from frontload.launch.run.inputs import digest_input
 from frontload.launch.run.out_folder import check_out
-from frontload.launch.store import MANIFEST, Store, describe_files
+from frontload.launch.stage.registry import STAGES
+from frontload.launch.store import (
+    LARGEST_INPUT_BYTES,
+    MANIFEST,
+    Store,
+    Ticket,
+    check_given,
+    check_sizes,
+)
 from frontload.recipes.artifact import write_json
-from frontload.recipes.errors import ArtifactError, RecipeError, Stopped
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
+from frontload.recipes.stage import key_of, payload_of
 
-RUN, FINISHED, ERROR = "run.json", "finished", "error.json"
-SEEN_SECONDS = 300.0  # most time for a folder that rank 0 published to appear on other nodes
-ASKED_SECONDS = 5.0  # the same once the rank was asked to stop: rank 0 may have died
+RUN, FINISHED = "run.json", "finished"
+LOCK_SECONDS = 5.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFolder:
-    """The folder of a run as one rank sees it; rank 0 alone writes what one rank writes."""
+class RunFolder(Store):
+    """The stages of one run by name: a graph whose inputs are paths that a user gave.
 
-    command: str  # train or rl
-    name: str  # of the recipe
-    out: Path
-    seat: Seat
+    Raises: RecipeError when the folder is none, or can't be made.
+    """
 
-    def work(self, stage: str) -> Path:
-        """Where a stage is in the making."""
-        return self.out / "work" / stage
+    flag = "--out"
 
-    def has(self, stage: str) -> bool:
-        """Whether a stage is finished."""
-        return (self.out / stage / MANIFEST).is_file()
+    def __init__(self, root: Path, *, command: str, name: str) -> None:
+        super().__init__(check_out(root, what="a run"))
+        self.command, self.name = command, name  # train or rl; of the recipe
+
+    def find_made(self, ticket: Ticket) -> Path | None:
+        folder = self.root / ticket.folder
+        if not (folder / MANIFEST).is_file():
+            return None
+        check_sizes(folder, ticket.key)
+        return folder
+
+    def workspace(self, ticket: Ticket) -> Path:
+        return self.root / "work" / ticket.folder
+
+    def telemetry_file(self, ticket: Ticket, suffix: str) -> Path:
+        """One file of all stages."""
+        return self.root / "logs" / f"telemetry.{suffix}"
+
+    def check_input(self, path: Path) -> None:
+        """As a store does, as far as the folder's maker states what is in it."""
+        check_given(path, largest_bytes=LARGEST_INPUT_BYTES)
+
+    def job(
+        self,
+        stage: str,
+        *,
+        kind: str,
+        recipe: Any,
+        inputs: Mapping[str, Path],
+        before: Job | None,
+        placement: Placement,
+    ) -> Job:
+        """The making of one stage; it goes on from `before`, a stage of this run, if there is one.
+
+        An input's part of the key is the digest of the small file that names its bytes.
+        """
+        keys = {role: digest_input(role, path) for role, path in inputs.items()}
+        paths = dict(inputs)
+        if before is not None:
+            keys["start"] = before.ticket.key
+            paths["start"] = self.root / before.ticket.folder
+        payload = payload_of(kind, recipe, keys)
+        return Job(
+            ticket=Ticket(
+                kind=kind, label=stage, key=key_of(payload), folder=stage, payload=payload
+            ),
+            function=STAGES[kind],
+            recipe=recipe,
+            inputs=paths,
+            placement=placement,
+            store=self,
+        )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Rank 0 holds the folder, so that no second run writes into it.
+    def opened(self, jobs: Sequence[Job], seat: Seat) -> Iterator[None]:
+        """Rank 0 holds the folder, so that no second run writes into it, and records this start.
 
-        Raises: RecipeError when the folder is none, can't be made, or another run holds it.
+        Raises: RecipeError if another run holds the folder, or if it is of other stages.
         """
-        if not self.seat.is_leader:
+        if not seat.is_leader:
             yield
             return
-        check_out(self.out, what="a run")
-        with Store(self.out).lock("run", wait_seconds=5.0):
+        with self.lock("run", wait_seconds=LOCK_SECONDS):
+            self._record(jobs, seat)
             yield
+            (self.root / FINISHED).touch()
+            self.say(f"finished: {self.root}")
 
-    def open(self, identity: Mapping[str, Any], placement: Placement) -> None:
-        """Writes what the run is, or compares it with what is there; records this start.
-
-        For rank 0. `identity` holds, of each stage, its recipe and the digests of its inputs, in
-        JSON's types.
-
-        Raises: RecipeError if the folder holds another run.
-        """
-        (self.out / FINISHED).unlink(missing_ok=True)
-        path = self.out / RUN
+    def _record(self, jobs: Sequence[Job], seat: Seat) -> None:
+        (self.root / FINISHED).unlink(missing_ok=True)
+        asked = {job.ticket.label: json.loads(json.dumps(job.ticket.payload)) for job in jobs}
+        path = self.root / RUN
         found: dict[str, Any] = {}
         if path.is_file():
             found = json.loads(path.read_text(encoding="utf-8"))
-            moved = _first_difference(found, identity)
+            moved = _first_difference(found, asked)
             if moved:
                 raise RecipeError(
-                    f"{self.command} --out {self.out}",
+                    f"{self.command} --out {self.root}",
                     found=f"it holds another run: {moved} differs",
                     rule="a run goes on with the recipe and the data that it began with",
                     do="name another folder, or undo the change",
                 )
-        starts = self.out / "starts"
+        starts = self.root / "starts"
         starts.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**found, **identity}, is_synced=True)
+        write_json(path, {**found, **asked}, is_synced=True)
         number = len(list(starts.glob("*.json")))
-        start = describe_start(self.seat, placement)
+        start = describe_start(seat, jobs[0].placement)
         write_json(starts / f"{number:04d}.json", start, is_synced=True)
 
-    def publish(self, stage: str, *, stop_asked: Callable[[], bool] = lambda: False) -> None:
-        """Rank 0 turns the work into the artifact by one rename; the others wait until they see it.
-
-        Raises: ArtifactError when the folder does not appear on a node in time, Stopped when the
-            rank was asked to stop before it did.
-        """
-        work, folder = self.work(stage), self.out / stage
-        if self.seat.is_leader:
-            path = work / "path"
-            files = describe_files(path)
-            identity = json.loads((self.out / RUN).read_text(encoding="utf-8"))[stage]
-            write_json(path / MANIFEST, {"files": files, **identity}, is_synced=True)
-            path.rename(folder)
-            self.forget(stage)
-            return
-        self._wait_for(stage, stop_asked)
-
-    def _wait_for(self, stage: str, stop_asked: Callable[[], bool]) -> None:
-        began, asked_at = time.monotonic(), float("inf")
-        while not self.has(stage):
-            now = time.monotonic()
-            asked_at = min(asked_at, now) if stop_asked() else asked_at
-            if now - asked_at > ASKED_SECONDS:
-                raise Stopped(
-                    f"rank {self.seat.rank}: {self.out / stage}",
-                    found="was asked to stop before rank 0 had published it",
-                    rule="a run that is asked to stop goes on from its newest checkpoint",
-                    do="start it again",
-                )
-            if now - began > SEEN_SECONDS:
-                raise ArtifactError(
-                    f"rank {self.seat.rank}: {self.out / stage}",
-                    found=f"not seen after {SEEN_SECONDS:.0f} seconds",
-                    rule="every node sees the folder of the run",
-                    do="put --out on a file system that all nodes share",
-                )
-            time.sleep(0.02)
-            with contextlib.suppress(OSError):
-                os.listdir(self.out)  # a network file system looks again
-
-    def forget(self, stage: str) -> None:
-        """Rank 0 removes what a stage leaves in the making."""
-        if self.seat.is_leader:
-            shutil.rmtree(self.work(stage), ignore_errors=True)
-
-    def finish(self) -> None:
-        """Rank 0 marks that every stage that was asked for is there, and says it."""
-        if self.seat.is_leader:
-            (self.out / FINISHED).touch()
-        self.say(f"finished: {self.out}")
-
     def say(self, text: str) -> None:
-        """Rank 0 prints a line."""
-        if self.seat.is_leader:
-            print(f"{self.name}: {text}", flush=True)
+        """Prints a line of this run."""
+        print(f"{self.name}: {text}", flush=True)
 
 
 def _first_difference(found: Any, asked: Any, path: str = "") -> str:

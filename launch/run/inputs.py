@@ -14,7 +14,13 @@ from frontload.recipes.runs.training_checks import check_phase_plan
 
 PLAN = "plan.json"
 STATE = "training_state.json"
-TABLE = "weights/.metadata"
+NAMING_FILES = {
+    "blend": (PLAN,),
+    "pack": ("pack.json",),
+    "start": ("weights/.metadata", "model.safetensors.index.json", "model.safetensors"),
+    "tokenizer": ("tokenizer.json",),
+}
+"""Role -> the small file that names the bytes of such a folder, or the file itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +34,12 @@ class Given:
     until: str = ""  # last phase to train; "" = all
 
 
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """Stage name -> role -> folder, for the stages to train; the first begins at `start`."""
-
-    stages: Mapping[str, Mapping[str, Path]]
-    start: Path | None
+Roles = dict[str, Path]
+"""Role -> the folder that a user named for it."""
 
 
-def check_inputs(recipe: PretrainRecipe | SftRecipe, given: Given) -> Inputs:
-    """Finds and checks everything that a run reads before it trains.
+def check_inputs(recipe: PretrainRecipe | SftRecipe, given: Given) -> dict[str, Roles]:
+    """Stage -> what it reads, for the stages to train: found and checked before the first begins.
 
     Raises: RecipeError for what is missing, too much, or not this recipe's; ArtifactError for a
         folder that is not what it should be.
@@ -48,15 +50,17 @@ def check_inputs(recipe: PretrainRecipe | SftRecipe, given: Given) -> Inputs:
     if given.pack is not None:
         raise _unused("--pack", "pretraining reads blends", "give --blend FOLDER... in its place")
     check_blends(given.blends, phases)
-    stages: dict[str, dict[str, Path]] = {}
+    stages: dict[str, Roles] = {}
     for name, blend in zip(phases, given.blends, strict=True):
         plan = read_json(blend / PLAN, "blend")
         check_phase_plan(recipe, name, plan)
         stages[name] = {"blend": blend, **find_indexes(blend, plan, given.indexes)}
-    return Inputs(stages=stages, start=given.start)
+    if given.start is not None:
+        stages[phases[0]]["start"] = given.start
+    return stages
 
 
-def _of_sft(recipe: SftRecipe, given: Given) -> Inputs:
+def _of_sft(recipe: SftRecipe, given: Given) -> dict[str, Roles]:
     if given.blends or given.until:
         asked = "--blend" if given.blends else "--until"
         raise _unused(asked, "fine-tuning reads one pack", "give --pack FOLDER in its place")
@@ -77,7 +81,7 @@ def _of_sft(recipe: SftRecipe, given: Given) -> Inputs:
             rule=f"the recipe's sequence_tokens is {recipe.sequence_tokens}",
             do="make the pack with the recipe's sequence_tokens",
         )
-    return Inputs(stages={SFT_STAGE: {"pack": given.pack}}, start=given.start)
+    return {SFT_STAGE: {"pack": given.pack, "start": given.start}}
 
 
 def check_blends(blends: Sequence[object], phases: Sequence[str]) -> None:
@@ -158,14 +162,27 @@ def _digests(folders: Sequence[Path]) -> Iterator[tuple[Path, str]]:
                 yield folder, hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_input(role: str, folder: Path) -> str:
-    """What tells one input from another: the digest of the small file that names its bytes."""
-    name = {"blend": PLAN, "pack": "pack.json", "start": TABLE}.get(role, "documents.idx")
-    try:
-        with open(folder / name, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise _torn(role, folder, name) from error
+def digest_input(role: str, path: Path) -> str:
+    """What tells one input from another: the digest of the small file that names its bytes.
+
+    An input that is a file is its own.
+
+    Raises: ArtifactError if the folder has none.
+    """
+    names = NAMING_FILES.get(role, ("documents.idx",))
+    files = [path] if path.is_file() else [path / name for name in names]
+    for file in files:
+        if file.is_file():
+            with open(file, "rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+    raise ArtifactError(
+        f"{role} {path}",
+        found="no " + " or ".join(names),
+        rule="a model is a checkpoint or a Hugging Face folder"
+        if role == "start"
+        else f"a folder for {role} has one",
+        do="correct the path, or make it again",
+    )
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:

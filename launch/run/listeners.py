@@ -16,7 +16,9 @@ ID_DIGITS = 16
 class Teller:
     """Prints a line now and then, and the last: loss, pace, utilisation, the slowest rank."""
 
-    def __init__(self, name: str, *, num_steps: int, every_seconds: float) -> None:
+    def __init__(
+        self, name: str, *, num_steps: int, every_seconds: float = SAID_EVERY_SECONDS
+    ) -> None:
         self._name, self._num_steps, self._every = name, num_steps, every_seconds
         self._said_at = float("-inf")
         self._known: dict[str, float] = {}
@@ -47,6 +49,21 @@ class Teller:
             ratio = known["system/slowest_rank_seconds"] / known["system/median_rank_seconds"]
             parts.append(f"slowest rank {known['system/slowest_rank']:.0f} ({ratio:.2f}x median)")
         return ", ".join(parts)
+
+
+class ProgressTeller:
+    """Prints how far a stage is, now and then, and its end."""
+
+    def __init__(self, name: str, *, every_seconds: float = SAID_EVERY_SECONDS) -> None:
+        self._name, self._every = name, every_seconds
+        self._said_at = float("-inf")
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        """Hears where the stage is."""
+        now = time.monotonic()
+        if done == total or now - self._said_at >= self._every:
+            self._said_at = now
+            print(f"{self._name} {done} of {total}" + (f", {note}" if note else ""), flush=True)
 
 
 def tensorboard_listener(folder: Path, *, first_step: int) -> Listener:

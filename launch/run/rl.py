@@ -5,32 +5,25 @@ logs/telemetry.jsonl, veRL's own lines on the terminal.
 """
 
 import argparse
-import hashlib
-import json
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from frontload.launch.convert import find_checkpoint, find_tokenizer
-from frontload.launch.jobs import load_function
+from frontload.launch.jobs import Job
+from frontload.launch.provenance import write_provenance
 from frontload.launch.ranks.seat import Seat
 from frontload.launch.run.folder import RunFolder
+from frontload.launch.run.listeners import ProgressTeller
+from frontload.launch.stage.alone import Meter, make_alone
 from frontload.launch.store import Store
-from frontload.launch.workspace import FolderWorkspace
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.recipes.runs.load import load_placement, load_training, split_overrides, with_place
-from frontload.recipes.stage import canonical, revision_of
 from frontload.rl.trainer.guards import check_parts
 
 STAGE = "grpo"
-FUNCTION = "frontload.rl.stages:grpo"
-NAMING_FILES = ("weights/.metadata", "model.safetensors.index.json", "model.safetensors")
-"""The small file of a model folder that names its bytes, or the file itself."""
 
 
 def reinforce(options: argparse.Namespace) -> int:
@@ -40,18 +33,21 @@ def reinforce(options: argparse.Namespace) -> int:
     placement = load_placement(options.placement, placements)
     check_here(options.recipe, recipe, placement)
     inputs = find_inputs(options)
-    identity = _identity(recipe.value, inputs)
-    name = Path(options.recipe).stem
-    folder = RunFolder(command="rl", name=name, out=options.out, seat=Seat())
-    with folder.held():
-        folder.open(identity, placement.value)
-        if folder.has(STAGE):
+    folder = RunFolder(options.out, command="rl", name=Path(options.recipe).stem)
+    job = folder.job(
+        STAGE,
+        kind=STAGE,
+        recipe=recipe.value,
+        inputs=inputs,
+        before=None,
+        placement=placement.value,
+    )
+    with folder.opened([job], Seat()):
+        if folder.find_made(job.ticket) is not None:
             folder.say(f"stage {STAGE} is there")
-            folder.forget(STAGE)
+            folder.forget(job.ticket)
         else:
-            _make(folder, recipe.value, inputs, placement.value, say_every=options.say_every)
-            folder.publish(STAGE)
-        folder.finish()
+            _make(job, folder, every_seconds=options.say_every)
     return 0
 
 
@@ -106,67 +102,9 @@ def _only_grpo(loaded: Loaded[Any], name: str) -> Loaded[GrpoRecipe]:
     return loaded
 
 
-def _identity(recipe: GrpoRecipe, inputs: Mapping[str, Path]) -> dict[str, Any]:
-    """The stage, its recipe and the digests of its inputs; in JSON's own types."""
-    digests = {role: _digest(path) for role, path in inputs.items()}
-    found = {
-        "kind": STAGE,
-        "revision": revision_of(STAGE, recipe),
-        "recipe": canonical(recipe),
-        "inputs": digests,
-    }
-    return json.loads(json.dumps({STAGE: found}))
-
-
-def _digest(path: Path) -> str:
-    """What tells one input from another: the sha256 of a file, or of what names a folder's."""
-    names = (*NAMING_FILES, "tokenizer.json")
-    named = [path] if path.is_file() else [path / name for name in names]
-    for file in named:
-        if file.is_file():
-            with open(file, "rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
-    raise RecipeError(
-        f"rl: {path}",
-        found="none of " + ", ".join(names),
-        rule="a model is a checkpoint or a Hugging Face folder",
-        do="correct the path",
-    )
-
-
-@dataclass
-class _Teller:
-    """Prints the stage's progress now and then, and its end."""
-
-    folder: RunFolder
-    every_seconds: float
-    said_at: float = field(default=float("-inf"))
-
-    def __call__(self, done: int, total: int, note: str) -> None:
-        now = time.monotonic()
-        if done == total or now - self.said_at >= self.every_seconds:
-            self.said_at = now
-            self.folder.say(f"step {done} of {total}" + (f", {note}" if note else ""))
-
-
-def _make(
-    folder: RunFolder,
-    recipe: GrpoRecipe,
-    inputs: Mapping[str, Path],
-    placement: Placement,
-    *,
-    say_every: float,
-) -> None:
+def _make(job: Job, folder: RunFolder, *, every_seconds: float) -> None:
+    recipe, meter = job.recipe, Meter()
     responses = recipe.batch_prompts * recipe.grpo.rollouts_per_prompt
     folder.say(f"stage {STAGE}: {recipe.steps} steps of {responses} responses; veRL starts")
-    work = FolderWorkspace(
-        folder.work(STAGE),
-        telemetry=folder.out / "logs" / "telemetry.jsonl",
-        placement=placement,
-        key=f"{folder.name}/{STAGE}",
-        report=_Teller(folder, say_every),
-    )
-    try:
-        load_function(FUNCTION)(recipe, inputs, work)
-    finally:
-        work.close()
+    make_alone(job, ProgressTeller(f"{folder.name}: step", every_seconds=every_seconds))
+    write_provenance(folder, job.ticket, end=meter.end(), placement=job.placement, work=0.0)

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 
+from frontload.launch.machine_kind import num_cores
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 
@@ -28,11 +29,6 @@ class Crew:
 
     workers: int  # without a GPU; they run every stage if `gpus` is empty
     gpus: tuple[str, ...] = ()  # one more worker each: the devices it sees
-
-
-def num_cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def find_crew(placement: Placement, asked: int = 0) -> Crew:

@@ -1,6 +1,5 @@
 """Runs the stages of a study on warm worker processes of this machine."""
 
-import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from frontload.launch.jobs import Finished, Job, Tick
+from frontload.launch.machine_kind import num_cores
+from frontload.launch.provenance import write_provenance
+from frontload.launch.stage.registry import STAGES
 from frontload.launch.store import Store, Ticket
-from frontload.launch.study.crew import GPU_KINDS, NO_GPU, TORCHRUN_KINDS, num_cores
+from frontload.launch.study.crew import GPU_KINDS, NO_GPU, TORCHRUN_KINDS
 from frontload.launch.study.order import Waiting, critical_seconds
 from frontload.launch.study.price import Price
-from frontload.launch.study.provenance import write_provenance
-from frontload.launch.study.registry import STAGES
 from frontload.launch.study.workers import Worker
 from frontload.recipes.errors import DiskFull, FrontloadError, StageError
 from frontload.recipes.machines.placement import Placement, Placements
@@ -207,7 +207,7 @@ class _Run:
             recipe=stage.recipe,
             inputs={role: self.built[below.key] for role, below in stage.inputs.items()},
             placement=placement,
-            store=self.store.root,
+            store=self.store,
         )
 
     def _listen(self) -> None:
@@ -246,7 +246,7 @@ class _Run:
         if end.error is not None:
             self.failed[stage.key] = end.error
             self.is_disk_full |= isinstance(end.error, DiskFull)
-            self._note_failure(stage, end.error)
+            self.store.note_failure(Ticket.of(stage), end.error)
             self._block(stage)
         else:
             path = self.store.find(stage.kind, stage.key)
@@ -268,10 +268,3 @@ class _Run:
         """What needs a stage that failed is not run."""
         known = {one.key for one in self.blocked}
         self.blocked += [one for one in self.graph.behind(stage.key) if one.key not in known]
-
-    def _note_failure(self, stage: Stage, error: FrontloadError) -> None:
-        """Keeps the message for `frontload status`; a full disk must not hide it from the run."""
-        path = self.store.error_file(Ticket.of(stage))
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{error}\n", encoding="utf-8")

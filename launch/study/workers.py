@@ -9,7 +9,6 @@ import contextlib
 import faulthandler
 import importlib
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -23,15 +22,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from frontload.launch import torchrun
-from frontload.launch.jobs import Finished, Job, Tick, die_with_parent, load_function
-from frontload.launch.machine_kind import machine_kind
-from frontload.launch.store import FULL_DISK, LARGEST_INPUT_BYTES, Store, Ticket, check_content
+from frontload.launch.jobs import Finished, Job, Tick, die_with_parent
+from frontload.launch.stage.alone import Meter, make_alone
+from frontload.launch.store import FULL_DISK, Store, Ticket
 from frontload.launch.study.crew import NO_GPU, VISIBLE
-from frontload.launch.workspace import LiveWorkspace, Report
+from frontload.launch.workspace import Report
 from frontload.recipes.errors import DiskFull, FrontloadError, StageError
 
 STOPPED = "T"  # state of a process, proc(5)
-LOCK_WAIT_SECONDS = 20.0  # a killed run's children may need a moment to leave
 STOP_SECONDS = 5.0
 STOPPED_SECONDS = 60.0  # ours: a process that a signal stopped for so long is ended
 LOOK_SECONDS = 5.0  # between two looks for one
@@ -173,25 +171,19 @@ def serve(handle: int, preload: Sequence[str]) -> None:
 
 def run_job(job: Job, report: Report) -> Finished:
     """Makes one stage and publishes it. Errors come back as values, in four parts."""
-    cpu, wall = cpu_seconds(), time.monotonic()
+    meter, store = Meter(), job.store
     error: FrontloadError | None = None
-    store = Store(job.store)
+    instead = torchrun.run_on_ranks if job.placement.world_size > 1 else None
     try:
         with _own_output(store.telemetry_file(job.ticket, "log")):
             try:
-                with store.lock(job.ticket.key, wait_seconds=LOCK_WAIT_SECONDS):
-                    _make(job, store, report)
+                make_alone(job, report, instead=instead)
             except Exception as caught:
                 error = explain_failure(job.ticket, caught, store=store)
                 traceback.print_exc()
     except OSError as caught:  # the log cannot be written: what failed before it is the reason
         error = error or explain_failure(job.ticket, caught, store=store)
-    return Finished(
-        cpu_seconds=cpu_seconds() - cpu,
-        wall_seconds=time.monotonic() - wall,
-        error=error,
-        made_on=machine_kind(),
-    )
+    return meter.end(error)
 
 
 def explain_failure(ticket: Ticket, error: Exception, *, store: Store) -> FrontloadError:
@@ -215,33 +207,6 @@ def explain_failure(ticket: Ticket, error: Exception, *, store: Store) -> Frontl
         rule="a stage ends without an error",
         do=f"read {store.telemetry_file(ticket, 'log')}, mend the cause and run again",
     )
-
-
-def _make(job: Job, store: Store, report: Report) -> None:
-    if store.find(job.ticket.kind, job.ticket.key) is not None:
-        return
-    store.error_file(job.ticket).unlink(missing_ok=True)
-    for folder in job.inputs.values():
-        _check_once(folder)
-    work = LiveWorkspace(store, job.ticket, placement=job.placement, report=report)
-    try:
-        if job.placement.world_size > 1:
-            torchrun.run_on_ranks(job, work.scratch)
-        else:
-            load_function(job.function)(job.recipe, job.inputs, work)
-    finally:
-        work.close()
-    store.publish(job.ticket)
-
-
-_CHECKED: set[Path] = set()
-
-
-def _check_once(folder: Path) -> None:
-    """Every input is read and compared with its checksums once a process."""
-    if folder not in _CHECKED:
-        check_content(folder, largest_bytes=LARGEST_INPUT_BYTES)
-        _CHECKED.add(folder)
 
 
 @contextmanager
@@ -271,15 +236,6 @@ def _redirected(target: int, *numbers: int) -> Iterator[None]:
 
 def _tick(connection: Connection, done: int, total: int, note: str) -> None:
     connection.send(Tick(done=done, total=total, note=note))
-
-
-def cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
-    found = 0.0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        usage = resource.getrusage(who)
-        found += usage.ru_utime + usage.ru_stime
-    return found
 
 
 def _import_quietly(name: str) -> None:

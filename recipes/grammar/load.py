@@ -117,7 +117,8 @@ def read_tree(path: Path, kind: Any, *, seen: tuple[Path, ...]) -> Tree:
         )
     entries = dict(tree.value)
     parent = entries.pop("extends", None)
-    tree = _expand(Tree(value=entries, place=tree.place), kind, path)
+    tree = _with_parents(Tree(value=entries, place=tree.place), kind, path)
+    tree = _expand(tree, kind, path)
     if parent is None:
         return tree
     above = _find_parent(path, parent, kind)
@@ -260,6 +261,33 @@ def _expand(tree: Tree, kind: Any, path: Path) -> Tree:
                 for key, one in value.value.items()
             }
             entries[item.name] = dataclasses.replace(value, value=named)
+    return dataclasses.replace(tree, value=entries)
+
+
+def _with_parents(tree: Tree, kind: Any, path: Path) -> Tree:
+    """Merges the sections that name a recipe as their parent over what it states for them.
+
+    Such a field names the folder of its parents, and which of their keys are stated elsewhere.
+    """
+    if not isinstance(tree.value, dict) or not _fields(kind):
+        return tree
+    kinds, entries = _fields(kind), dict(tree.value)
+    for item in dataclasses.fields(kind):
+        folder, section = item.metadata.get("parents"), entries.get(item.name)
+        if folder is None or section is None or not isinstance(section.value, dict):
+            continue
+        own = dict(section.value)
+        parent = own.pop("extends", None)
+        if parent is None:
+            continue
+        plain = _strip_optional(kinds[item.name])
+        key = f"{item.name}.extends"
+        above = _named_file(parent, plain, path=path, folder=folder, key=key)
+        left_out = item.metadata["stated_elsewhere"]
+        assert isinstance(above.value, dict), "read_tree refuses any other file"
+        shared = {name: one for name, one in above.value.items() if name not in left_out}
+        section = dataclasses.replace(section, value=own)
+        entries[item.name] = _merge(dataclasses.replace(above, value=shared), section, plain)
     return dataclasses.replace(tree, value=entries)
 
 

@@ -63,10 +63,9 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GrpoRecipe:
-    """Stage `grpo`: reinforcement learning of the checkpoint input `start` through veRL."""
+class GrpoKnobs:
+    """How GRPO runs, as a recipe of one run and the section `rl` of a study state it alike."""
 
-    model: Model = field(metadata={"folder": "models"})
     batch_prompts: int  # prompts a step
     mini_batch_prompts: int  # prompts an update; equal to batch_prompts = on-policy
     steps: int
@@ -80,8 +79,15 @@ class GrpoRecipe:
     rollout: str  # what generates: "frontload" (own plug-in, CPU) or "vllm"
     validate_every_steps: int  # between start and end, which are always validated; 0 = only those
     checkpoint_every_steps: int  # the last step is always kept
-    seed: int  # of the prompt order and the sampling
     reward_layout: str = field(default=MARKS, metadata={"neutral": MARKS})  # of REWARD_LAYOUTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoRecipe(GrpoKnobs):
+    """Stage `grpo`: reinforcement learning of the checkpoint input `start` through veRL."""
+
+    model: Model = field(metadata={"folder": "models"})
+    seed: int  # of the prompt order and the sampling
 
     @property
     def context_tokens(self) -> int:

@@ -13,12 +13,58 @@ SFT_STAGE = "sft"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleShape:
-    """The learning rate over the whole run; its length follows from the budgets."""
+class TrainingKnobs:
+    """How a model is trained, as a recipe of one run and the sections of a study state it alike."""
 
-    kind: str  # cosine, wsd or constant
+    sequence_tokens: int
+    global_batch_sequences: int
+    learning_rate: float  # peak
+    final_learning_rate_share: float  # the schedule ends at this share of the peak
+    schedule: str  # cosine, wsd or constant; its length follows from the budgets
     warmup_share: float
     decay_share: float  # wsd only; else 0.0
+    adam_beta1: float
+    adam_beta2: float
+    adam_epsilon: float
+    weight_decay: float
+    clip_grad: float
+    precision: str
+    reset_at_document_boundaries: bool
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one step."""
+        return self.sequence_tokens * self.global_batch_sequences
+
+    def training_of(self, *, total_samples: int, seed: int) -> Training:
+        """What the stages of a run hash, for a run of `total_samples` under one schedule."""
+        return Training(
+            sequence_tokens=self.sequence_tokens,
+            global_batch_sequences=self.global_batch_sequences,
+            optimizer=Optimizer(
+                learning_rate=self.learning_rate,
+                min_learning_rate=_product(self.learning_rate, self.final_learning_rate_share),
+                adam_beta1=self.adam_beta1,
+                adam_beta2=self.adam_beta2,
+                adam_epsilon=self.adam_epsilon,
+                weight_decay=self.weight_decay,
+                clip_grad=self.clip_grad,
+            ),
+            schedule=Schedule(
+                kind=self.schedule,
+                warmup_share=self.warmup_share,
+                decay_share=self.decay_share,
+                total_samples=total_samples,
+            ),
+            precision=self.precision,
+            reset_at_document_boundaries=self.reset_at_document_boundaries,
+            seed=seed,
+        )
+
+
+def _product(rate: float, share: float) -> float:
+    """Rounded to 12 digits, so that 1.0e-5 x 0.1 is 1e-06 in keys and messages."""
+    return float(f"{rate * share:.12g}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,23 +77,12 @@ class Phase:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainKnobs(ABC):
-    """What pretraining and SFT state alike."""
+class RunRecipe(TrainingKnobs, ABC):
+    """What a recipe of one run states beside it; a study states these once for all of its runs."""
 
     model: Model = field(metadata={"folder": "models"})
-    sequence_tokens: int
-    global_batch_sequences: int
-    optimizer: Optimizer
-    schedule: ScheduleShape
-    precision: str
-    reset_at_document_boundaries: bool
     seed: int  # of the initial weights; the order of samples is data
     upkeep: Upkeep = field(default_factory=Upkeep)
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens of one step."""
-        return self.sequence_tokens * self.global_batch_sequences
 
     @property
     @abstractmethod
@@ -56,25 +91,12 @@ class TrainKnobs(ABC):
 
     def training(self) -> Training:
         """The part that every stage of the run shares."""
-        shape = self.schedule
-        return Training(
-            sequence_tokens=self.sequence_tokens,
-            global_batch_sequences=self.global_batch_sequences,
-            optimizer=self.optimizer,
-            schedule=Schedule(
-                kind=shape.kind,
-                warmup_share=shape.warmup_share,
-                decay_share=shape.decay_share,
-                total_samples=self.total_tokens // self.sequence_tokens,
-            ),
-            precision=self.precision,
-            reset_at_document_boundaries=self.reset_at_document_boundaries,
-            seed=self.seed,
-        )
+        samples = self.total_tokens // self.sequence_tokens
+        return self.training_of(total_samples=samples, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainRecipe(TrainKnobs):
+class PretrainRecipe(RunRecipe):
     """Pretraining: phases that follow each other under one schedule and one optimizer."""
 
     phases: tuple[Phase, ...]
@@ -101,7 +123,7 @@ class PretrainRecipe(TrainKnobs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRecipe(TrainKnobs):
+class SftRecipe(RunRecipe):
     """Fine-tuning of one start model on one pack."""
 
     tokens: int  # rows x sequence_tokens, padding included; whole global batches
@@ -116,3 +138,7 @@ class SftRecipe(TrainKnobs):
         num_samples = self.tokens // self.sequence_tokens
         stage = Sft(model=self.model, training=self.training(), num_samples=num_samples)
         return {SFT_STAGE: stage}
+
+
+NOT_OF_A_STUDY = ("model", "seed", "upkeep", "phases")
+"""Fields of a training recipe that a study which goes on from it states elsewhere."""

@@ -1,6 +1,7 @@
 """What must hold between the numbers of a training recipe before it is launched or run."""
 
 from collections import Counter
+from typing import Any
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.limits import (
@@ -8,12 +9,14 @@ from frontload.recipes.grammar.limits import (
     require_at_least,
     require_choice,
     require_schedule,
+    require_share,
 )
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_upkeep
 from frontload.recipes.machines.precision import PRECISIONS
 from frontload.recipes.runs.adamw import adamw_problems
-from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
+from frontload.recipes.runs.training import PretrainRecipe, SftRecipe, TrainingKnobs
+from frontload.recipes.schema import Model
 
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
@@ -26,26 +29,8 @@ def check_train(loaded: Train) -> None:
     Raises: RecipeError with the place, the value, the rule and what would fit.
     """
     recipe = loaded.value
-    for knob, least in (("sequence_tokens", 1), ("global_batch_sequences", 1), ("seed", 0)):
-        require_at_least(loaded, knob, value=getattr(recipe, knob), least=least)
-    if recipe.sequence_tokens > recipe.model.max_sequence_tokens:
-        raise loaded.refuse(
-            "sequence_tokens",
-            found=f"is {recipe.sequence_tokens}",
-            rule=f"the model's max_sequence_tokens is {recipe.model.max_sequence_tokens}",
-            do="lower it, or raise model.max_sequence_tokens",
-        )
-    require_choice(loaded, "precision", value=recipe.precision, names=tuple(PRECISIONS))
-    _check_optimizer(loaded)
-    shape = recipe.schedule
-    require_schedule(
-        loaded,
-        kind_path="schedule.kind",
-        under="schedule.",
-        kind=shape.kind,
-        warmup=shape.warmup_share,
-        decay=shape.decay_share,
-    )
+    require_at_least(loaded, "seed", value=recipe.seed, least=0)
+    check_training(loaded, recipe, model=recipe.model, precisions=tuple(PRECISIONS))
     check_upkeep(loaded, recipe.upkeep, under="upkeep.")
     if isinstance(recipe, PretrainRecipe):
         _check_phases(loaded, recipe)
@@ -53,22 +38,42 @@ def check_train(loaded: Train) -> None:
         _whole_batches(loaded, "tokens", tokens=recipe.tokens)
 
 
-def _check_optimizer(loaded: Train) -> None:
-    optimizer = loaded.value.optimizer
-    # Megatron clips no gradient at clip_grad 0
-    for problem in adamw_problems(optimizer, "optimizer.", may_be_zero=("clip_grad",)):
-        raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
-    require_at_least(
-        loaded, "optimizer.min_learning_rate", value=optimizer.min_learning_rate, least=0
-    )
-    if optimizer.min_learning_rate > optimizer.learning_rate:
+def check_training(
+    loaded: Loaded[Any],
+    knobs: TrainingKnobs,
+    *,
+    model: Model,
+    precisions: tuple[str, ...],
+    under: str = "",
+) -> None:
+    """Refuses numbers of a training that no run can have; `under` stands before their names.
+
+    Raises: RecipeError with the place, the value, the rule and what would fit.
+    """
+    for name in ("sequence_tokens", "global_batch_sequences"):
+        require_at_least(loaded, f"{under}{name}", value=getattr(knobs, name), least=1)
+    if knobs.sequence_tokens > model.max_sequence_tokens:
         raise loaded.refuse(
-            "optimizer.learning_rate",
-            found=f"is {optimizer.learning_rate:g} with min_learning_rate"
-            f" {optimizer.min_learning_rate:g}",
-            rule="the peak is not below the end",
-            do="change one of them",
+            f"{under}sequence_tokens",
+            found=f"is {knobs.sequence_tokens}",
+            rule=f"a sequence fits the model, whose max_sequence_tokens is "
+            f"{model.max_sequence_tokens}",
+            do=f"write at most {model.max_sequence_tokens}, or raise model.max_sequence_tokens",
         )
+    require_choice(loaded, f"{under}precision", value=knobs.precision, names=precisions)
+    share = f"{under}final_learning_rate_share"
+    require_share(loaded, share, value=knobs.final_learning_rate_share)
+    # Megatron clips no gradient at clip_grad 0
+    for problem in adamw_problems(knobs, under, may_be_zero=("clip_grad",)):
+        raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
+    require_schedule(
+        loaded,
+        kind_path=f"{under}schedule",
+        under=under,
+        kind=knobs.schedule,
+        warmup=knobs.warmup_share,
+        decay=knobs.decay_share,
+    )
 
 
 def _check_phases(loaded: Train, recipe: PretrainRecipe) -> None:

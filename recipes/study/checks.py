@@ -7,12 +7,10 @@ from frontload.recipes.grammar.limits import (
     require_at_most,
     require_choice,
     require_distinct,
-    require_schedule,
-    require_share,
 )
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_placement
-from frontload.recipes.runs.adamw import adamw_problems
+from frontload.recipes.runs.training_checks import check_training
 from frontload.recipes.stage import REVISION
 from frontload.recipes.study.corpus_checks import check_corpus, check_mixes
 from frontload.recipes.study.ends import check_floors
@@ -26,13 +24,10 @@ from frontload.recipes.study.points import (
 )
 from frontload.recipes.study.raw_checks import set_names
 from frontload.recipes.study.reinforcement import check_rl
-from frontload.recipes.study.schema import MixKnobs, StudyRecipe, TrainingKnobs
+from frontload.recipes.study.schema import MixKnobs, StudyRecipe
 
 PRECISIONS = ("fp32", "bf16")
 TOKENIZERS = ("word", "byte_bpe")
-USUAL = {  # what a message proposes
-    "sequence_tokens": "256", "global_batch_sequences": "8", "tokens": "100_000",
-}  # fmt: skip
 LARGEST_SEED = 2**31 - 1  # veRL and numpy take no larger one
 MOST_SEEDS = 100  # each is the whole study again; the plan of 100,000 filled the memory
 
@@ -52,8 +47,10 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     check_corpus(loaded)
     check_mixes(loaded)
     _check_model(loaded)
-    for section in ("pretraining", "sft"):
-        _check_training(loaded, section)
+    for section, knobs in (("pretraining", recipe.pretraining), ("sft", recipe.sft)):
+        under = f"{section}."
+        require_at_least(loaded, f"{under}tokens", value=knobs.tokens, least=1)
+        check_training(loaded, knobs, model=recipe.model, precisions=PRECISIONS, under=under)
     _check_phases(loaded)
     _check_sft(loaded)
     check_points(loaded)
@@ -92,42 +89,6 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
             rule="the embedding has a row for every token",
             do=f"write at least {recipe.tokenizer.vocab_size}, or lower tokenizer.vocab_size",
         )
-    for section in ("pretraining", "sft"):
-        tokens = getattr(recipe, section).sequence_tokens
-        if tokens > model.max_sequence_tokens:
-            raise loaded.refuse(
-                f"{section}.sequence_tokens",
-                found=f"{tokens} is above model.max_sequence_tokens {model.max_sequence_tokens}",
-                rule="a sequence fits the model",
-                do=f"write at most {model.max_sequence_tokens}",
-            )
-
-
-def _check_training(loaded: Loaded[StudyRecipe], section: str) -> None:
-    knobs: TrainingKnobs = getattr(loaded.value, section)
-    require_schedule(
-        loaded,
-        kind_path=f"{section}.schedule",
-        under=f"{section}.",
-        kind=knobs.schedule,
-        warmup=knobs.warmup_share,
-        decay=knobs.decay_share,
-    )
-    require_choice(loaded, f"{section}.precision", value=knobs.precision, names=PRECISIONS)
-    path = f"{section}.final_learning_rate_share"
-    require_share(loaded, path, value=knobs.final_learning_rate_share)
-    # Megatron clips no gradient at clip_grad 0
-    for problem in adamw_problems(knobs, f"{section}.", may_be_zero=("clip_grad",)):
-        raise loaded.refuse(problem.path, found=problem.found, rule=problem.rule, do=problem.do)
-    for knob, usual in USUAL.items():
-        value = getattr(knobs, knob)
-        if value <= 0:
-            raise loaded.refuse(
-                f"{section}.{knob}",
-                found=f"is {value}",
-                rule="it is above 0",
-                do=f"write e.g. {usual}",
-            )
 
 
 def _refuse_budget(loaded: Loaded[StudyRecipe], path: str, *, unit: int, why: str) -> RecipeError:

@@ -8,7 +8,7 @@ from frontload.recipes.stage import Stage
 from frontload.recipes.study.data import StudyData
 from frontload.recipes.study.points import BASE, SFT_SUITE, Arm, Point, Tuning, cell_of, tuning_name
 from frontload.recipes.study.reinforcement import reinforce
-from frontload.recipes.study.schema import StudyRecipe, SuiteKnobs, TrainingKnobs
+from frontload.recipes.study.schema import StudyRecipe, SuiteKnobs
 
 PHASES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 WSD, PLATEAU = "wsd", "plateau"
@@ -100,9 +100,8 @@ class StudyGraph:
     def _pretrain(self, name: str, blend: Stage, *, start: Stage | None, end: int) -> Stage:
         knobs, seed = self.recipe.pretraining, blend.recipe.seed
         tokens = sum(window.tokens for window in blend.recipe.windows)
-        training = make_training(
-            knobs, total_samples=knobs.tokens // knobs.sequence_tokens, seed=seed
-        )
+        samples = knobs.tokens // knobs.sequence_tokens
+        training = knobs.training_of(total_samples=samples, seed=seed)
         recipe = schema.Pretrain(
             model=self.recipe.model,
             training=on_plateau(training, end_sample=end // knobs.sequence_tokens),
@@ -130,7 +129,7 @@ class StudyGraph:
             samples = tuning.tokens // knobs.sequence_tokens
             recipe = schema.Sft(
                 model=self.recipe.model,
-                training=make_training(knobs, total_samples=samples, seed=seed),
+                training=knobs.training_of(total_samples=samples, seed=seed),
                 num_samples=samples,
             )
             start = self._branch(arm, seed)
@@ -178,34 +177,3 @@ def on_plateau(training: schema.Training, *, end_sample: int) -> schema.Training
         warmup_samples=round(shape.warmup_share * shape.total_samples),
     )
     return replace(training, schedule=plateau)
-
-
-def make_training(knobs: TrainingKnobs, *, total_samples: int, seed: int) -> schema.Training:
-    """The hashed training of a stage, from what a study states of pretraining or of SFT."""
-    return schema.Training(
-        sequence_tokens=knobs.sequence_tokens,
-        global_batch_sequences=knobs.global_batch_sequences,
-        optimizer=schema.Optimizer(
-            learning_rate=knobs.learning_rate,
-            min_learning_rate=_product(knobs.learning_rate, knobs.final_learning_rate_share),
-            adam_beta1=knobs.adam_beta1,
-            adam_beta2=knobs.adam_beta2,
-            adam_epsilon=knobs.adam_epsilon,
-            weight_decay=knobs.weight_decay,
-            clip_grad=knobs.clip_grad,
-        ),
-        schedule=schema.Schedule(
-            kind=knobs.schedule,
-            warmup_share=knobs.warmup_share,
-            decay_share=knobs.decay_share,
-            total_samples=total_samples,
-        ),
-        precision=knobs.precision,
-        reset_at_document_boundaries=knobs.reset_at_document_boundaries,
-        seed=seed,
-    )
-
-
-def _product(rate: float, share: float) -> float:
-    """Rounded to 12 digits, so that 1.0e-5 x 0.1 is 1e-06 in keys and messages."""
-    return float(f"{rate * share:.12g}")

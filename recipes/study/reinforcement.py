@@ -5,7 +5,7 @@ from dataclasses import fields
 from frontload.recipes import schema
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.cluster import RlPlacement
-from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.recipes.runs.grpo import GrpoKnobs, GrpoRecipe
 from frontload.recipes.runs.grpo_checks import (
     MAX_VALIDATION_PROMPTS,
     grpo_problems,
@@ -16,8 +16,6 @@ from frontload.recipes.stage import Stage
 from frontload.recipes.study.schema import RlKnobs, StudyRecipe
 
 CPU_ROLLOUT, VLLM = "frontload", "vllm"
-NOT_SHARED = ("model", "seed")
-"""Fields of GrpoRecipe that a study states elsewhere."""
 
 
 def prompts_stage(knobs: RlKnobs, corpus: Stage, *, seed: int) -> Stage:
@@ -49,13 +47,9 @@ def reinforce(knobs: RlKnobs, tuned: Stage, *, prompts: Stage, seed: int) -> Sta
     return Stage(kind="grpo", label=f"{tuned.label}+rl", recipe=recipe, inputs=inputs)
 
 
-def grpo_recipe(knobs: RlKnobs, model: Model, *, seed: int) -> GrpoRecipe:
+def grpo_recipe(knobs: GrpoKnobs, model: Model, *, seed: int) -> GrpoRecipe:
     """The stage's recipe: what the study states for RL, its model, one seed."""
-    shared = {
-        field.name: getattr(knobs, field.name)
-        for field in fields(GrpoRecipe)
-        if field.name not in NOT_SHARED
-    }
+    shared = {field.name: getattr(knobs, field.name) for field in fields(GrpoKnobs)}
     return GrpoRecipe(model=model, seed=seed, **shared)
 
 

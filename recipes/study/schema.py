@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.curation import Curation
-from frontload.recipes.runs.grpo import MARKS, Grpo, RlOptimizer, Sampling
+from frontload.recipes.runs.grpo import GrpoKnobs
+from frontload.recipes.runs.training import NOT_OF_A_STUDY, TrainingKnobs
 from frontload.recipes.schema import Model, OwnData, Synthesis, Tokenizer
+
+PARENT = {"parents": "training", "stated_elsewhere": NOT_OF_A_STUDY}
+"""Of a section that may go on from a recipe of one run, e.g. `sft: {extends: sft_8b, ...}`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,30 +42,10 @@ class RawKnobs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingKnobs:
-    """What pretraining and SFT state alike. Batches in sequences, budgets in tokens."""
-
-    tokens: int  # budget of one model, or of one SFT cell at multiplier 1
-    sequence_tokens: int
-    global_batch_sequences: int
-    learning_rate: float  # peak
-    final_learning_rate_share: float  # the schedule ends at this share of the peak
-    schedule: str  # cosine, wsd or constant
-    warmup_share: float
-    decay_share: float  # wsd only; else 0.0
-    adam_beta1: float
-    adam_beta2: float
-    adam_epsilon: float
-    weight_decay: float
-    clip_grad: float
-    precision: str  # fp32 or bf16
-    reset_at_document_boundaries: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class PretrainingKnobs(TrainingKnobs):
     """Two phases: pure base (the shared trunk), then base and one reasoning mix (the branch)."""
 
+    tokens: int  # budget of one model
     first_phase_share: float  # share of the budget spent on pure base, to the nearest whole batch
     base_share: float  # share of base in the second phase; 1 - base_share is reasoning
     max_epochs: dict[str, float]  # mix -> most passes over it, all phases together
@@ -91,6 +75,7 @@ class SftCell:
 class SftKnobs(TrainingKnobs):
     """Every arm is tuned on every mix of `mixes`; `cells` lie off that grid."""
 
+    tokens: int  # budget of one cell at multiplier 1
     mixes: tuple[str, ...]
     cells: tuple[SftCell, ...]
     max_epochs: dict[str, float] = field(default_factory=dict)  # mix -> most passes; absent = any
@@ -160,25 +145,11 @@ class RlCell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RlKnobs:
-    """Stage 3: GRPO on top of some SFT cells, as `GrpoRecipe` states it."""
+class RlKnobs(GrpoKnobs):
+    """Stage 3: GRPO on top of some SFT cells."""
 
     prompts: RlPromptKnobs | None = None  # absent with `raw`, which names files
     cells: tuple[RlCell, ...]
-    batch_prompts: int
-    mini_batch_prompts: int
-    steps: int
-    prompt_tokens: int
-    response_tokens: int
-    grpo: Grpo
-    optimizer: RlOptimizer
-    sampling: Sampling
-    precision: str
-    actor: str
-    rollout: str
-    validate_every_steps: int
-    checkpoint_every_steps: int
-    reward_layout: str = MARKS  # the study's models write the template's marks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,12 +163,13 @@ class StudyRecipe:
     tokenizer: Tokenizer | None = None  # absent with `raw`, which names one
     mixes: dict[str, MixKnobs] = field(default_factory=dict)  # those of `raw` are its sets
     model: Model = field(metadata={"folder": "models"})
-    pretraining: PretrainingKnobs
+    pretraining: PretrainingKnobs = field(metadata=PARENT)
     arms: tuple[str, ...]  # mix of the second phase; `base` is the control
     ratio_arms: tuple[RatioArm, ...]
-    sft: SftKnobs
+    sft: SftKnobs = field(metadata=PARENT)
     points: tuple[PointKnobs, ...] = ()  # further models, one by one
-    rl: RlKnobs | None = None  # absent: Table 3 and the hypotheses about RL stay open
+    # absent: Table 3 and the hypotheses about RL stay open
+    rl: RlKnobs | None = field(default=None, metadata=PARENT)
     evaluation: EvaluationKnobs
     placement: Placement = field(metadata={"folder": "placements"})  # of all kinds of stage ...
     # ... but these: kind -> where its stages run

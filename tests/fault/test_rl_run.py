@@ -277,7 +277,7 @@ def check_command(still: CommandRun, folder: Path) -> None:
     assert last["train/filtered_groups"] > 0
     assert last["train/reward"] >= 1 / 8  # each of its groups has a right answer
     names = {path.name for path in still.out.iterdir()} - {".locks", ".work"}
-    assert names == {"grpo", "finished", "logs", "run.json", "starts", "work"}
+    assert names == {"grpo", "finished", "logs", "provenance", "run.json", "starts", "work"}
     assert len(list((still.out / "starts").iterdir())) == 2
     manifest = json.loads((still.made / "manifest.json").read_text())
     assert set(manifest["inputs"]) == {"start", "tokenizer", "prompts", "validation"}

@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from toy_stages import REGISTRY, toy
 
 from frontload.launch.jobs import Finished, Tick
+from frontload.launch.machine_kind import num_cores
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study import runner
-from frontload.launch.study.crew import num_cores
 from frontload.launch.study.order import critical_seconds
 from frontload.launch.study.price import Price
 from frontload.launch.study.runner import Settings, Summary, run_stages

@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.metadata import Metadata
 
 from frontload.launch import cli
 from frontload.launch.jobs import Job
-from frontload.launch.store import Ticket
+from frontload.launch.store import Store, Ticket
 from frontload.launch.study.workers import run_job
 from frontload.megatron_ext.checkpoints.table import check_whole, read_table
 from frontload.megatron_ext.hf.convert import export_hf, import_hf
@@ -87,7 +87,7 @@ def evaluate(start: Path, home: Path, data: TinyData, out: Path) -> int:
         recipe=recipe,
         inputs={"checkpoint": published(start)},
         placement=Placement(),
-        store=out,
+        store=Store(out),
     )
     end = run_job(job, lambda *_: None)
     assert end.error is not None

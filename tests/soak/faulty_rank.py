@@ -26,8 +26,8 @@ SAVE_PLACES = {  # a moment of a save: module, function
     "table": ("frontload.megatron_ext.checkpoints.save", "write_table"),
     "rename": ("frontload.megatron_ext.checkpoints.save", "write_json"),
     "drop": ("frontload.megatron_ext.checkpoints.saver", "_numbered"),
-    "publish": ("frontload.launch.run.folder", "RunFolder.publish"),
-    "published": ("frontload.launch.run.folder", "RunFolder.forget"),
+    "publish": ("frontload.launch.stage.as_rank", "publish_stage"),
+    "published": ("frontload.launch.store", "Store.forget"),
 }
 AT_THE_END = ("publish", "published")
 RENDEZVOUS_PLACES = {

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from frontload.launch.jobs import Finished
+from frontload.launch.provenance import write_provenance
 from frontload.launch.shown.show import print_plan
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
@@ -21,7 +22,6 @@ from frontload.launch.study.plan import (
     schedule_seconds,
 )
 from frontload.launch.study.price import price_stages, read_measured, work_of
-from frontload.launch.study.provenance import write_provenance
 from frontload.launch.study.settle import settle
 from frontload.launch.words import show_count
 from frontload.recipes.errors import RecipeError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
-from frontload.launch.cluster.grpo_job import ray_job, run_key
+from frontload.launch.cluster.grpo_job import ray_job
+from frontload.launch.cluster.rendered import run_folder_name
 from frontload.launch.cluster.slurm import job_script
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.load import load_placement, load_training
@@ -325,9 +326,11 @@ def test_a_users_own_files_are_found_by_path(
 
 def test_another_recipe_or_model_never_resumes_a_run() -> None:
     def key(*overrides: str, model: str = "a") -> str:
-        return run_key(load_training("grpo_8b", overrides).value, [Path(model)])
+        recipe = load_training("grpo_8b", overrides).value
+        return run_folder_name("mine", "grpo", {"grpo": recipe}, [Path(model)])
 
     assert key() == key()
+    assert key().startswith("mine-")
     assert len({key(), key("optimizer.learning_rate=2.0e-6"), key(model="b")}) == 3
 
 

@@ -117,8 +117,8 @@ def test_a_study_of_own_files_is_refused_by_its_plan(override: str, said: str) -
     ("name", "override", "said"),
     [
         ("pretrain_tiny", "seed=-1", "it is 0 or more"),
-        ("pretrain_tiny", "optimizer.adam_epsilon=-1.0", "it is above 0"),
-        ("sft_tiny", "optimizer.adam_epsilon=0.0", "it is above 0"),
+        ("pretrain_tiny", "adam_epsilon=-1.0", "it is above 0"),
+        ("sft_tiny", "adam_epsilon=0.0", "it is above 0"),
         ("sft_tiny", "upkeep.pause_seconds=1.0e+30", "it is 604800 or less"),
         ("grpo_tiny", "steps=9223372036854775808", "at most 9_223_372_036_854_775_807"),
         ("grpo_tiny", "model.hidden_size=0", "model.hidden_size: is 0; sizes of a model"),
@@ -183,7 +183,7 @@ def test_adamw_is_refused_in_the_same_words_by_a_study_a_training_and_grpo(
     inside = f"optimizer.{field}={value}"
     said = (
         refused(lambda: load_study("laptop", overrides=[f"sft.{field}={value}"])),
-        refused(lambda: load_training("pretrain_tiny", overrides=[inside])),
+        refused(lambda: load_training("pretrain_tiny", overrides=[f"{field}={value}"])),
         refused(lambda: load_training("grpo_tiny", overrides=[inside])),
     )
     (words,) = {one.partition(f"{field}: ")[2] for one in said}

@@ -1,14 +1,14 @@
 """The paper's study at 8B: its numbers are those of the recipes for one run, its graph is whole."""
 
 from collections import Counter
-from typing import Any
+from pathlib import Path
 
 import pytest
 
+from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import RECIPES, load_recipe
 from frontload.recipes.runs.blend import load_blend
-from frontload.recipes.runs.grpo import GrpoRecipe
-from frontload.recipes.runs.training import PretrainRecipe, SftRecipe
+from frontload.recipes.runs.training import PretrainRecipe
 from frontload.recipes.schema import Pretrain
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.expand import Study, load_study
@@ -27,22 +27,16 @@ def labelled(study: Study, kind: str) -> dict[str, Stage]:
     return {stage.label: stage for stage in study.stages if stage.kind == kind}
 
 
-def without_plateau(stage: Any) -> Any:
-    """A trunk's schedule has no length; all else of it is the recipe's."""
-    schedule = stage.training.schedule
-    assert schedule.kind in ("wsd", "plateau")
-    return stage.model, stage.training.optimizer, stage.start_sample, stage.num_samples
-
-
 @pytest.mark.parametrize("arm", ["base", "shq", "ldq", "lmq", "lmq@60-40"])
-def test_pretraining_is_that_of_the_recipe_for_one_run(paper: Study, arm: str) -> None:
+def test_phases_are_those_of_the_recipe_for_one_run(paper: Study, arm: str) -> None:
     name = "pretrain_8b_" + arm.replace("@60-40", "_60_40")
     single = training(name, PretrainRecipe).stages()
     models = labelled(paper, "pretrain")
     trunk, branch = models["trunk-seed1"].recipe, models[f"{arm}-seed1"].recipe
     assert isinstance(trunk, Pretrain)
     assert branch == single["second"]
-    assert without_plateau(trunk) == without_plateau(single["first"])
+    first = single["first"]
+    assert (trunk.start_sample, trunk.num_samples) == (first.start_sample, first.num_samples)
     shape, whole = trunk.training.schedule, single["first"].training.schedule
     assert shape.warmup_samples == round(whole.warmup_share * whole.total_samples)
     assert single["first"].num_samples <= whole.total_samples * (1 - whole.decay_share)
@@ -76,21 +70,74 @@ def test_windows_are_the_shares_of_the_blend_for_one_run(
         assert windows["ldq"] / windows["shq"] == pytest.approx(336 / 12, rel=1e-4)
 
 
-@pytest.mark.parametrize(("times", "name"), [(1, "sft_8b"), (2, "sft_8b_2x")])
-def test_fine_tuning_is_that_of_the_recipe_for_one_run(paper: Study, times: int, name: str) -> None:
-    arm = {1: "ldq+shq", 2: "base+shq"}[times]
-    assert (
-        labelled(paper, "sft")[f"{arm}-x{times}-seed1"].recipe
-        == (training(name, SftRecipe).stages()["sft"])
-    )
+STUDY = """extends: paper_tiny
+sft:
+  extends: sft_mine
+  mixes: [shq]
+  cells: []
+  warmup_share: 0.1
+rl: null
+"""
 
 
-def test_reinforcement_learning_is_that_of_the_recipe_for_one_run(paper: Study) -> None:
-    single = training("grpo_8b", GrpoRecipe)
+def write_study(folder: Path, text: str = STUDY, tuning: str = "tokens: 1_536") -> Path:
+    """A user's study beside the training recipe that one of its sections goes on from."""
+    for name, content in (
+        ("studies/mine", text),
+        ("training/sft_mine", f"extends: sft_tiny\nlearning_rate: 2.0e-3\nseed: 7\n{tuning}\n"),
+    ):
+        path = folder / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    return folder / "studies" / "mine.yaml"
+
+
+def test_a_section_goes_on_from_a_recipe_of_one_run(tmp_path: Path) -> None:
+    """Its numbers, then the section's own; model, seeds and upkeep stay the study's."""
+    study = load_study(str(write_study(tmp_path)))
+    stage = labelled(study, "sft")["base+shq-x1-seed1"].recipe
+    training = stage.training
+    assert (training.optimizer.learning_rate, training.optimizer.min_learning_rate) == (2e-3, 0.0)
+    assert (training.schedule.kind, training.schedule.warmup_share) == ("cosine", 0.1)
+    assert (stage.num_samples, training.seed) == (1_536 // 32, 1)
+    assert stage.model == study.recipe.model
+
+
+@pytest.mark.parametrize(
+    ("text", "tuning", "told"),
+    [
+        (
+            STUDY.replace("sft_mine", "sft_mien"),
+            "",
+            "mine.yaml:3: sft.extends: 'sft_mien' is not a",
+        ),
+        (STUDY, "tokens: 1_000", "sft_mine.yaml:4: sft.tokens: is 1_000; a budget is whole"),
+        (STUDY, "tokenz: 1_000", "sft_mine.yaml:4: sft.tokenz: 'tokenz' is not a key of sft"),
+        (
+            STUDY.replace("  mixes", "  seed: 3\n  mixes"),
+            "",
+            "mine.yaml:4: sft.seed: 'seed' is not",
+        ),
+        (STUDY.replace("sft_mine", "[a]"), "", "mine.yaml:3: sft.extends: "),
+    ],
+)
+def test_a_wrong_parent_of_a_section_is_refused_where_it_stands(
+    tmp_path: Path, text: str, tuning: str, told: str
+) -> None:
+    with pytest.raises(RecipeError) as found:
+        load_study(str(write_study(tmp_path, text, tuning or "tokens: 1_536")))
+    assert told in str(found.value)
+
+
+def test_a_parent_is_no_value_to_override() -> None:
+    with pytest.raises(RecipeError, match=r"command line: sft.extends: 'extends' is not a key"):
+        load_study("paper_tiny", overrides=["sft.extends=sft_tiny"])
+
+
+def test_reinforcement_learning_goes_on_from_exported_copies_of_two_cells(paper: Study) -> None:
     found = labelled(paper, "grpo")
     assert set(found) == {"base+shq-x1-seed1+rl", "lmq+shq-x1-seed1+rl"}
     for stage in found.values():
-        assert stage.recipe == single
         assert stage.inputs["exported"].kind == "convert", "vLLM generates from an exported copy"
         assert stage.inputs["exported"].inputs["checkpoint"].key == stage.inputs["start"].key
 

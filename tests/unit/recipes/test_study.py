@@ -227,7 +227,7 @@ def test_a_pinned_key_that_moves_is_an_error() -> None:
         (["pretraining.precision=fp16"], "pretraining.precision", "write 'bf16'"),
         (["pretraining.warmup_share=2.0"], "pretraining.warmup_share", "between 0 and 1"),
         (["sft.learning_rate=0.0"], "sft.learning_rate", "above 0"),
-        (["sft.global_batch_sequences=0"], "sft.global_batch_sequences", "above 0"),
+        (["sft.global_batch_sequences=0"], "sft.global_batch_sequences", "1 or more"),
         (["pretraining.max_epochs={base: 1.0}"], "pretraining.max_epochs", "nothing for 'shq'"),
         (["synthesis.shq.tokens=1_000"], "pretraining.max_epochs.shq", "epochs of shq are allowed"),
         (["evaluation.sft.temperature=0.0"], "evaluation.sft.num_samples", "temperature 0"),

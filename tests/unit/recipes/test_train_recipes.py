@@ -44,7 +44,7 @@ def test_pretraining_is_the_papers() -> None:
     assert recipe.total_tokens // recipe.batch_tokens == 165_857  # steps of 1T in such batches
     assert recipe.total_tokens == pytest.approx(1e12, rel=1e-4)
     assert recipe.phases[0].tokens / recipe.total_tokens == pytest.approx(0.6, abs=1e-5)
-    optimizer = recipe.optimizer
+    optimizer = recipe.training().optimizer
     assert (optimizer.learning_rate, optimizer.min_learning_rate) == (3e-4, 3e-6)
     assert (optimizer.adam_beta1, optimizer.adam_beta2, optimizer.weight_decay) == (0.9, 0.95, 0.1)
 
@@ -73,8 +73,8 @@ def test_fine_tuning_is_the_papers() -> None:
     (stage,) = recipe.stages().values()
     assert stage.num_samples == 4_800_000
     assert stage.num_samples // recipe.global_batch_sequences == 9_375
-    assert (recipe.sequence_tokens, recipe.schedule.warmup_share) == (32_768, 0.05)
-    assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (5e-6, 0.01)
+    assert (recipe.sequence_tokens, recipe.warmup_share) == (32_768, 0.05)
+    assert (recipe.learning_rate, recipe.weight_decay) == (5e-6, 0.01)
     assert loaded("sft_8b_2x").value.tokens == 2 * recipe.tokens
 
 
@@ -96,11 +96,10 @@ def test_phases_follow_each_other_under_one_schedule() -> None:
         ("phases=[{name: A/B, tokens: 128, sources: {base: 1.0}}]", "small letters"),
         ("phases=[]", "names nothing"),
         ("precision=fp64", "fp32, bf16"),
-        ("schedule.kind=linear", "cosine, wsd, constant"),
-        ("schedule.decay_share=0.95", "at most 1"),
-        ("schedule={kind: cosine, warmup_share: 0.1, decay_share: 0.2}", "only wsd"),
-        ("optimizer.learning_rate=1.0e-9", "not below the end"),
-        ("optimizer.adam_beta2=1.0", "lies in [0, 1)"),
+        ("schedule=linear", "cosine, wsd, constant"),
+        ("decay_share=0.95", "at most 1"),
+        ("final_learning_rate_share=1.1", "between 0 and 1"),
+        ("adam_beta2=1.0", "lies in [0, 1)"),
         ("sequence_tokens=256", "max_sequence_tokens is 128"),
         ("global_batch_sequences=0", "1 or more"),
         ("upkeep.keep_last=0", "1 or more"),
@@ -116,6 +115,12 @@ def test_wrong_recipes_are_refused_with_what_would_fit(override: str, told: str)
         check_train(loaded("pretrain_tiny", override))
     assert told in str(caught.value)
     assert str(caught.value).startswith("command line: ")
+
+
+def test_another_schedule_is_refused_at_the_line_that_states_the_decay() -> None:
+    told = r"pretrain_8b_base.yaml:\d+: decay_share: is 0.2 with cosine; only wsd has a decay"
+    with pytest.raises(RecipeError, match=told):
+        check_train(loaded("pretrain_tiny", "schedule=cosine"))
 
 
 def plan(**sources: int) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import time
 from dataclasses import asdict
 
 from frontload.launch.jobs import Finished
-from frontload.launch.machine_kind import FIELD
+from frontload.launch.machine_kind import FIELD, num_cores
 from frontload.launch.store import Store, Ticket
-from frontload.launch.study.crew import num_cores
 from frontload.launch.version import find_commit
 from frontload.recipes.artifact import write_json
 from frontload.recipes.machines.placement import Placement
@@ -28,6 +27,7 @@ def write_provenance(
             "ended": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "work": work,
             "cpu_seconds": round(end.cpu_seconds, 3),
+            "uncounted_ranks": end.uncounted_ranks,
             "wall_seconds": round(end.wall_seconds, 3),
             "host": socket.gethostname(),
             "cores": num_cores(),

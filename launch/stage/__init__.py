@@ -1,0 +1,1 @@
+"""One stage in the making: by a process alone, or by each of its ranks."""
