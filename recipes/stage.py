@@ -26,7 +26,7 @@ REVISION: dict[str, int] = {
     "crossthink": 1,
     "pretrain": 4,  # heads that forget within a token or a chunk: rows of their own
     "sft": 4,  # as pretrain
-    "convert": 1,
+    "convert": 2,  # a chunk that covers the trained length; marks that servers show
     "grpo": 4,  # as pretrain
     "evaluate": 1,
     "tabulate": 3,  # minima of means over seeds, pooled errors, parts by name, what guessing gets
