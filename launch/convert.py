@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,13 @@ def convert_to_hf(options: argparse.Namespace) -> int:
         max_shard_bytes=options.max_shard_bytes,
     )
     print(f"{options.out}: nemotron_h from {checkpoint}, tokenizer {tokenizer}")
+    config = json.loads((options.out / "config.json").read_text())
+    covered, trained = config["chunk_size"], config["max_position_embeddings"]
+    if covered < trained and "M" in config["hybrid_override_pattern"]:
+        print(
+            f"  for GPUs: without GPU kernels transformers 5.10 is wrong beyond {covered} tokens "
+            f"of a sequence, and a scan of {trained} in one chunk does not fit a CPU's memory"
+        )
     return 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from frontload.recipes import schema
 from frontload.recipes.runs.curation import Curation
-from frontload.recipes.runs.grpo import GrpoRecipe
+from frontload.recipes.runs.grpo import MARKS, GrpoRecipe
 
 REVISION: dict[str, int] = {
     "synthesize": 2,  # split by matter, orders in base text, items of the trained families only
@@ -23,10 +23,10 @@ REVISION: dict[str, int] = {
     "blend": 1,
     "pack": 2,  # pack.json and origin.npy of `data pack`; rows moved where one was over-long
     "rl_prompts": 1,
-    "crossthink": 1,
+    "crossthink": 2,  # gold answers such as `(b) rome` or `{B}` name their option
     "pretrain": 4,  # heads that forget within a token or a chunk: rows of their own
     "sft": 4,  # as pretrain
-    "convert": 1,
+    "convert": 2,  # a chunk that covers the trained length; marks that servers show
     "grpo": 4,  # as pretrain
     "evaluate": 1,
     "tabulate": 4,  # a ledger a cell; a study of other data asks its own questions
@@ -35,6 +35,9 @@ REVISION: dict[str, int] = {
 
 BF16_BRANCH_REVISION = 5  # goes on with the float32 masters of its start, not with their bf16 copy
 """Of `pretrain` from a checkpoint in bf16 or FP8: float32 has no masters, so its bytes stayed."""
+
+BOXED_REWARD_REVISION = 5  # decimals exact, tiny values told apart, no box of unclosed thinking
+"""Of `grpo` with boxed answers: the families behind the template's marks are graded as before."""
 
 RECIPE_TYPES: dict[str, type] = {
     "synthesize": schema.Synthesis,
@@ -62,6 +65,8 @@ def revision_of(kind: str, recipe: Any) -> int:
     """The revision that a stage's key is made of."""
     if kind == "pretrain" and recipe.start_sample and recipe.training.precision != "fp32":
         return BF16_BRANCH_REVISION
+    if kind == "grpo" and recipe.reward_layout != MARKS:
+        return BOXED_REWARD_REVISION
     return REVISION[kind]
 
 

@@ -12,6 +12,8 @@ LETTERS = "ABCDEFGHIJ"  # MMLU-Pro, the widest of the paper's benchmarks, has te
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _BARE = re.compile(r"(?:(?:option|choice|answer)\s+)?\(?\s*([A-Za-z])\s*[).:]?", re.IGNORECASE)
 _LABELLED = re.compile(r"(?:\(\s*([A-Z])\s*\)|([A-Z])\s*[).:])\s*(\S.*)", re.DOTALL)
+_ANY_LABELLED = re.compile(_LABELLED.pattern, re.DOTALL | re.IGNORECASE)
+_AROUND = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _LINE_LABEL = r"^[ \t]*(?:\({0}\)|{0}[.):])[ \t]*(?=\S)"
 _INLINE_LABEL = r"(?:^|(?<=[\s,;]))(?:\({0}\)|{0}[.):])[ \t]+(?=\S)"
 
@@ -57,18 +59,48 @@ def option_key(text: str) -> str:
 
 
 def unwrapped(text: str) -> str:
-    """`text` without dollar signs around it, Markdown's stars, and LaTeX's font commands."""
-    bare = text.strip().strip("*`").strip()
-    while len(bare) > 1 and bare.startswith("$") and bare.endswith("$"):
-        bare = bare[1:-1].strip()
-    return _WRAPPED.sub(r"\1", bare).strip().strip("*`").strip()
+    r"""`text` without signs of mathematics or braces around it, Markdown's stars, LaTeX's fonts.
+
+    A tie in a font command is a space: `10 \mathrm{~N}`.
+    """
+    bare = _without_fonts(text)
+    while (inner := _inside(bare)) is not None:
+        bare = _without_fonts(inner)
+    return bare
+
+
+def _without_fonts(text: str) -> str:
+    plain = _WRAPPED.sub(lambda found: found[1].replace("~", " "), text)
+    return plain.strip().strip("*`").strip()
+
+
+def _inside(text: str) -> str | None:
+    """What one pair of signs encloses, None when there is no such pair around all of the text."""
+    if text.startswith("{") and is_one_group(text):
+        return text[1:-1]
+    for opening, closing in _AROUND:
+        inner = text[len(opening) : len(text) - len(closing)]
+        if text == opening + inner + closing and opening not in inner:
+            return inner
+    return None
+
+
+def is_one_group(text: str) -> bool:
+    """Whether the brace that `text` starts with closes at its end."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return position == len(text) - 1
+    return False
 
 
 def chosen_letter(answer: str, options: Sequence[str] = ()) -> str:
     """The letter of the option that an answer names, or "" when it names none or more than one.
 
-    `B`, `(b)`, `B.`, `option B`, `B) Rome` and the text of an option (`Rome`) name an option. A
-    letter beyond the options names none; a letter beside another option's text names none.
+    `B`, `(b)`, `B.`, `option B`, `B) Rome`, `(b) rome` and the text of an option (`Rome`) name an
+    option. A letter beyond the options names none; a letter beside another option's text names
+    none.
     """
     bare = unwrapped(answer)
     match = _BARE.fullmatch(bare)
@@ -81,10 +113,11 @@ def chosen_letter(answer: str, options: Sequence[str] = ()) -> str:
     ]
     if named:  # before labels: the text of an option may be `E. coli`
         return named[0] if len(named) == 1 else ""
-    labelled = _LABELLED.fullmatch(bare)
+    # a small letter may begin a sentence: it is a label where the option's own text must follow
+    labelled = (_ANY_LABELLED if options else _LABELLED).fullmatch(bare)
     if labelled is None:
         return ""
-    letter = _within(labelled[1] or labelled[2], options)
+    letter = _within((labelled[1] or labelled[2]).upper(), options)
     if not options or not letter:
         return letter
     own_text = option_key(options[LETTERS.index(letter)])

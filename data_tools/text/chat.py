@@ -37,6 +37,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, *, named_tokens: dict[str, str], name: str) -> None:
         self.name = name
+        self.source = source
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]

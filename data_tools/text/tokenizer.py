@@ -32,11 +32,16 @@ class TextTokenizer:
         decoder = library.get_added_tokens_decoder()
         self.added = {number: token for number, token in decoder.items() if token.content}
         self.added_tokens = tuple(token.content for token in self.added.values())
-        self.special_tokens = {
-            token.content: number for number, token in self.added.items() if token.special
-        }
-        ids = [self.special_tokens.get(token) for token in SPECIAL_TOKENS]
+        numbers = {token.content: number for number, token in self.added.items()}
+        ids = [numbers.get(token) for token in SPECIAL_TOKENS]
         self.is_ours = ids == list(range(len(SPECIAL_TOKENS)))
+        # an exported file calls fewer of them special, so that servers show the others
+        ours = SPECIAL_TOKENS if self.is_ours else ()
+        self.special_tokens = {
+            token.content: number
+            for number, token in self.added.items()
+            if token.special or token.content in ours
+        }
         is_words = self.is_ours and isinstance(library.model, models.WordLevel)
         self._word_ids: dict[str, int] = library.get_vocab() if is_words else {}
 

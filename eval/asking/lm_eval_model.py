@@ -5,13 +5,25 @@ Importing this module imports lm_eval (about 2 CPU seconds): only the code that 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
 from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
-from frontload.data_tools.text.tokenizer import END, TextTokenizer
+from frontload.data_tools.text.chat import our_template
+from frontload.data_tools.text.messages import ASSISTANT, USER
+from frontload.data_tools.text.render import has_special_token
+from frontload.data_tools.text.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
+from frontload.eval.asking.generation_options import (
+    DEFAULT_NEW_TOKENS,
+    GenerationOptions,
+    cut,
+    generation_options,
+)
 from frontload.eval.asking.model import ScoringModel
+from frontload.recipes.errors import RecipeError
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
 
@@ -20,13 +32,17 @@ class FrontloadLM(TemplateLM):
     """Scores and generates with one of our models through its own tokenizer.
 
     `<|end|>` ends a document in training, so it is both the end of text and the prefix of a text
-    without context.
+    without context. With `shows_end` it stays in a generated text, where the grader of this
+    project's template looks for it; any other task compares texts without it.
     """
 
-    def __init__(self, model: ScoringModel, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self, model: ScoringModel, tokenizer: TextTokenizer, *, shows_end: bool = False
+    ) -> None:
         super().__init__()
         self.model = model
         self.text_tokenizer = tokenizer
+        self.shows_end = shows_end
 
     @property
     def eot_token_id(self) -> int:
@@ -38,17 +54,99 @@ class FrontloadLM(TemplateLM):
 
     @property
     def max_gen_toks(self) -> int:
-        return self.model.max_sequence_tokens
+        return DEFAULT_NEW_TOKENS
 
-    @property
-    def tokenizer_name(self) -> str:
-        return "frontload"
+    @cached_property
+    def tokenizer_name(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Names lm-eval's cache of requests: another vocabulary is another name."""
+        digest = sha256(self.text_tokenizer.to_json().encode()).hexdigest()
+        return f"frontload-{digest[:16]}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The source of this project's template; lm-eval stores it with the results.
+
+        Raises: RecipeError when another template is asked for by name.
+        """
+        if isinstance(chat_template, str):
+            raise RecipeError(
+                "lm-eval's apply_chat_template",
+                found=f"the template {chat_template!r}",
+                rule="a model of this project has the one template it was trained with",
+                do="write true",
+            )
+        return our_template().source if chat_template else None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Messages as the text after which the model answers.
+
+        Raises: RecipeError for a role that the template does not have, a beginning of the answer to
+            go on from, and a message that spells a special token.
+        """
+        if not add_generation_prompt:
+            raise _no_prompt(
+                found="an answer to go on from",
+                rule="this project's template has no open answer",
+                do="leave out the task's gen_prefix",
+            )
+        for message in chat_history:
+            if message["role"] not in (USER, ASSISTANT):
+                raise _no_prompt(
+                    found=f"a message of role {message['role']!r}",
+                    rule=f"this project's template has the roles {USER} and {ASSISTANT}",
+                    do="put its text in front of the question, without system_instruction",
+                )
+            if has_special_token(message["content"]):
+                raise _no_prompt(
+                    found=f"a special token in a message: {message['content'][:80]!r}",
+                    rule=f"content never spells one of {', '.join(SPECIAL_TOKENS)}",
+                    do="leave the row out, or write the token differently",
+                )
+        turns = [(message["role"], message["content"]) for message in chat_history]
+        text = our_template().prompt(turns)
+        assert text is not None  # it refuses no user and no assistant
+        return text
 
     def tok_encode(
         self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
     ) -> list[int]:
         """Token ids of a text; special tokens are only those written in it."""
         return self.text_tokenizer.encode(string)
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Ids of a context and of the continuation after it; neither is empty.
+
+        White space at the end of a context goes to the continuation, as in lm-eval. Without any
+        other text `<|end|>` is the context.
+
+        Differs: where a token spans the join, the continuation is encoded alone. lm-eval cuts the
+        ids of the whole there at the length of the context's, which leaves out a part of the
+        continuation, or all of it: a sum of nothing, 0.0, that no real option can beat.
+
+        Raises: RecipeError for a continuation without a token.
+        """
+        bare = context.rstrip()
+        rest = context[len(bare) :] + continuation
+        before = self.tok_encode(bare)
+        after = self.tok_encode(rest)
+        if before:
+            whole = self.tok_encode(bare + rest)
+            if whole[: len(before)] == before:
+                after = whole[len(before) :]
+        elif after[:1] == [END]:  # the text itself begins with the prefix
+            before, after = after[:1], after[1:]
+        else:
+            before = [END]
+        if not after:
+            raise RecipeError(
+                "log-likelihood of a continuation",
+                found=f"{continuation!r} after {context[-40:]!r} has no token",
+                rule="a continuation is scored by its tokens; without one it would score 0.0, more "
+                "than any other",
+                do="leave the row out, or give the option a text",
+            )
+        return before, after
 
     def _loglikelihood_tokens(
         self, requests: list[Encoded], **kwargs: Any
@@ -100,8 +198,9 @@ class FrontloadLM(TemplateLM):
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """lm-eval's own, without its progress bar."""
-        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        """Log-likelihood of each request's continuation after its context."""
+        pairs = [cast("tuple[str, str]", request.args) for request in requests]
+        return self._loglikelihood_tokens([(pair, *self._encode_pair(*pair)) for pair in pairs])
 
     def loglikelihood_rolling(
         self, requests: Sequence[Instance], disable_tqdm: bool = False
@@ -130,36 +229,29 @@ class FrontloadLM(TemplateLM):
         return sums
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Greedy or sampled continuations, cut at the first of each request's `until` texts."""
-        groups: dict[tuple[float, int, int], list[int]] = defaultdict(list)
-        for place, request in enumerate(requests):
-            _, options = _generation_request(request)
-            sampled = bool(options.get("do_sample", False))
-            temperature = float(options.get("temperature", 0.0)) if sampled else 0.0
-            new_tokens = int(options.get("max_gen_toks", self.max_gen_toks))
-            groups[(temperature, new_tokens, int(options.get("seed", 0)))].append(place)
+        """Greedy or sampled continuations, cut at the first of each request's `until` texts.
+
+        Raises: RecipeError for an option that this engine does not have.
+        """
+        asked = [cast("tuple[str, dict[str, Any]]", request.args) for request in requests]
+        groups: dict[GenerationOptions, list[int]] = defaultdict(list)
+        for place, (_, options) in enumerate(asked):
+            groups[generation_options(options)].append(place)
         answers = [""] * len(requests)
-        for (temperature, new_tokens, seed), places in groups.items():
-            texts = [_generation_request(requests[place])[0] for place in places]
-            prompts = [self.text_tokenizer.encode(text) for text in texts]
+        for options, places in groups.items():
+            prompts = [self.text_tokenizer.encode(asked[place][0]) for place in places]
             made = self.model.generate(
                 prompts,
-                max_new_tokens=new_tokens,
-                temperature=temperature,
-                seed=seed,
+                max_new_tokens=options.max_new_tokens,
+                temperature=options.temperature,
+                seed=options.seed,
                 stop_token=END,
             )
             for place, (tokens,) in zip(places, made, strict=True):
-                text = self.text_tokenizer.decode(tokens)
-                until = _generation_request(requests[place])[1].get("until") or []
-                answers[place] = _cut(text, until)
+                shown = tokens if self.shows_end else [one for one in tokens if one != END]
+                answers[place] = cut(self.text_tokenizer.decode(shown), options.until)
         return answers
 
 
-def _generation_request(request: Instance) -> tuple[str, dict[str, Any]]:
-    return cast("tuple[str, dict[str, Any]]", request.args)
-
-
-def _cut(text: str, until: list[str]) -> str:
-    ends = [text.find(mark) for mark in until if mark in text]
-    return text[: min(ends)] if ends else text
+def _no_prompt(*, found: str, rule: str, do: str) -> RecipeError:
+    return RecipeError("rendering an lm-eval task's messages", found=found, rule=rule, do=do)

@@ -20,6 +20,9 @@ from typing import IO, Any, NoReturn
 SAME, DIFFERENT, UNREADABLE = "same", "different", "unreadable"
 TIMEOUT, MEMORY, CRASH = "timeout", "out of memory", "crash"
 
+DIGITS = 60  # ours: 2^-80 beside 1 has 24, and sympy goes to 100 before it gives up
+SAME_SHARE = 1e-40  # of the larger value; equal expressions agree to about DIGITS
+
 WARM_UP = (
     r"\frac{1}{2}+\sqrt{3}",
     r"(x+1)^2-2x",
@@ -58,7 +61,7 @@ def _reply(replies: IO[str], message: dict[str, Any]) -> None:
 
 
 def load_comparison() -> Callable[[str, str], str]:
-    """`compare(gold, prediction)` of math-verify, with its own timeouts off."""
+    """`compare(gold, prediction)` of math-verify, with its own timeouts off and decimals exact."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     logging.disable(logging.CRITICAL)
@@ -68,7 +71,8 @@ def load_comparison() -> Callable[[str, str], str]:
     config = [LatexExtractionConfig(boxed_match_priority=-1, normalization_config=normalization)]
 
     def parsed(form: str) -> list[Any]:
-        return parse(f"${form}$", config, fallback_mode="no_fallback", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+        found = parse(f"${form}$", config, fallback_mode="no_fallback", parsing_timeout=None)  # pyright: ignore[reportArgumentType]
+        return [with_exact_decimals(one) for one in found]
 
     def compare(gold: str, prediction: str) -> str:
         gold_parsed, prediction_parsed = parsed(gold), parsed(prediction)
@@ -76,40 +80,90 @@ def load_comparison() -> Callable[[str, str], str]:
             return UNREADABLE
         if differs_at_a_point(gold_parsed[0], prediction_parsed[0]):
             return DIFFERENT
-        # the order matters: a gold relation accepts a predicted interval, not the other way round
-        return SAME if verify(gold_parsed, prediction_parsed, timeout_seconds=None) else DIFFERENT
+        is_same = verify(
+            gold_parsed,
+            prediction_parsed,
+            numeric_precision=DIGITS,  # what is below it is 0 to math-verify
+            allow_set_relation_comp=True,  # x<3 for (-oo,3) as well as the other way round
+            timeout_seconds=None,
+        )
+        return SAME if is_same else DIFFERENT
 
     return compare
 
 
+def with_exact_decimals(expression: Any) -> Any:
+    """`expression` with each decimal as the fraction that its digits say.
+
+    math-verify compares decimals after six places, so that 1.414214 would be the root of 2. The
+    arguments keep their order: those of a tuple would else be sorted like a set's.
+    """
+    from sympy import Basic, Float, MatrixBase, Rational
+    from sympy.core.relational import Relational
+
+    if isinstance(expression, Float):
+        return Rational(str(expression))
+    if isinstance(expression, MatrixBase):
+        return expression.applyfunc(with_exact_decimals)
+    if not isinstance(expression, Basic) or not expression.has(Float):
+        return expression
+    arguments = getattr(expression, "_unsorted_args", expression.args)
+    made = [with_exact_decimals(one) for one in arguments]
+    if isinstance(expression, Relational):
+        return expression.func(*made, evaluate=False)  # 2.5+2=4.5 would become "true"
+    return expression.func(*made)
+
+
 def differs_at_a_point(gold: Any, prediction: Any) -> bool:
-    """Whether two expressions have clearly different values at one fixed point.
+    """Whether two expressions have different values at one fixed point.
 
     Most answers of a model that learns are wrong, and to simplify the difference of two expressions
-    that are not equal costs sympy ten times their parsing. Relations, sets, matrices and single
+    that are not equal costs sympy ten times their parsing. A value is compared relative to its
+    size, since to math-verify whatever is below 1e-15 is 0. Relations, sets, matrices and single
     symbols, which math-verify compares by other rules than values, are never decided here.
     """
-    from sympy import Expr, Symbol
+    from sympy import Expr, Rational, Symbol
 
     if not all(isinstance(one, Expr) and not isinstance(one, Symbol) for one in (gold, prediction)):
         return False
     names = sorted({symbol.name for one in (gold, prediction) for symbol in one.free_symbols})
     # positive, and no special value of any function in use; ours
-    point = {name: 0.7312 + 0.3171 * number for number, name in enumerate(names)}
+    point = {name: Rational(7312 + 3171 * number, 10_000) for number, name in enumerate(names)}
+    places = [{s: point[s.name] for s in one.free_symbols} for one in (gold, prediction)]
     try:
+        first, second = (
+            complex(one.evalf(15, subs=place))
+            for one, place in zip((gold, prediction), places, strict=True)
+        )
+        if not (cmath.isfinite(first) and cmath.isfinite(second)):
+            return False
+        # 15 digits may hold none after a cancellation: only what is far outside of that decides
+        if abs(first - second) > 1e-4 * max(1.0, abs(first), abs(second)):
+            return True
         values = [
-            complex(one.evalf(15, subs={s: point[s.name] for s in one.free_symbols}))
-            for one in (gold, prediction)
+            _parts(one.evalf(DIGITS, subs=place))
+            for one, place in zip((gold, prediction), places, strict=True)
         ]
     except (TypeError, ValueError, AttributeError, ArithmeticError):
         return False  # an unknown function, or no value at this point
-    first, second = values
-    # math-verify rounds to 6 decimals: 1e-4 of the value is far outside of that and of evalf's
-    return (
-        cmath.isfinite(first)
-        and cmath.isfinite(second)
-        and abs(first - second) > 1e-4 * max(1.0, abs(first), abs(second))
-    )
+    size = max(abs(part) for parts in values for part in parts)
+    distance = max(abs(one - other) for one, other in zip(*values, strict=True))
+    return bool(distance > SAME_SHARE * size)
+
+
+def _parts(value: Any) -> list[Any]:
+    """Real and imaginary part of a number; one without a significant digit is 0.
+
+    sympy returns such a part, of precision 1, where terms cancel to all its digits.
+    """
+    from sympy import Float
+
+    if not value.is_number:
+        raise ValueError
+    return [
+        Float(0, DIGITS) if isinstance(part, Float) and part._prec == 1 else Float(part, DIGITS)
+        for part in value.as_real_imag()
+    ]
 
 
 def compare_in_fork(compare: Callable[[str, str], str], request: dict[str, Any]) -> str:

@@ -8,7 +8,12 @@ import unicodedata
 from dataclasses import dataclass
 from enum import StrEnum
 
-from frontload.data_tools.prompts.choices import chosen_letter, label_text, option_key
+from frontload.data_tools.prompts.choices import (
+    chosen_letter,
+    is_one_group,
+    label_text,
+    option_key,
+)
 from frontload.eval.grading.number import Quantity, read_quantity, same_quantity, split_unit
 
 _SIGNS = {
@@ -33,6 +38,7 @@ _VULGAR = re.compile("(?<=\\d)(?=[\u00bc-\u00be\u2150-\u215e])")
 _SPACING = re.compile(r"(\\\\)|\\(?:[,;: ]|(?:q?quad|displaystyle)(?![a-zA-Z]))|~")
 _SIZING = re.compile(r"\\(?:left|right|big|Big|bigl|bigr|Bigl|Bigr)(?![a-zA-Z])\.?")
 _FRACTIONS = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
+_EMPTY_SET = re.compile(r"\\varnothing(?![a-zA-Z])")
 _DELIMITED = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"))
 _FONT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|mbox)\s*\{([^{}]*)\}")
 _COMMAND = re.compile(r"\\(?:begin|end|operatorname)\s*\{[^{}]*\}|\\[a-zA-Z]+")
@@ -79,6 +85,7 @@ def plain_form(text: str) -> str:
     form = _LOWERED.sub(lambda found: "_{" + found[0].translate(_TO_LOWERED) + "}", form)
     form = unicodedata.normalize("NFKC", _VULGAR.sub(" ", form).translate(_SIGN_TABLE))
     form = form.translate(_SIGN_TABLE)
+    form = _EMPTY_SET.sub(lambda _: r"\emptyset", form)
     form = _SIZING.sub("", _FRACTIONS.sub(lambda _: r"\frac", form)).replace("{,}", ",")
     form = _SPACING.sub(lambda found: found[1] or " ", form.replace(r"\!", ""))
     form = _trimmed(_trimmed(" ".join(form.split())).strip("*`"))
@@ -87,7 +94,7 @@ def plain_form(text: str) -> str:
             inner = form[len(opening) : len(form) - len(closing)]
             if form.endswith(closing) and opening not in inner:
                 form = _trimmed(inner)
-    while form.startswith("{") and form.endswith("}") and _is_one_group(form):
+    while form.startswith("{") and is_one_group(form):
         form = _trimmed(form[1:-1])
     return form
 
@@ -95,15 +102,6 @@ def plain_form(text: str) -> str:
 def _trimmed(text: str) -> str:
     """Without an equals sign before it, and a comma or one full stop (no ellipsis) after it."""
     return _END.sub("", _START.sub("", text)).strip()
-
-
-def _is_one_group(text: str) -> bool:
-    depth = 0
-    for position, character in enumerate(text):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return position == len(text) - 1
-    return False
 
 
 def text_key(form: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from frontload.eval.grading import algebra
 from frontload.eval.grading.answer import AnswerVerdict, compare_answers, compare_choice, plain_form
@@ -230,8 +230,8 @@ def restates(question: str, form: str) -> bool:
 class Grader:
     """Grades responses and counts why they have no reward; holds the processes for algebra.
 
-    Calls may come from several threads. `close` ends the processes, which
-    start when the first answer needs them.
+    Calls may come from several threads. `close`, or the end of a `with` block, ends the processes,
+    which start when the first answer needs them.
     """
 
     def __init__(self, *, processes: int = 1, limits: MathLimits | None = None) -> None:
@@ -253,3 +253,9 @@ class Grader:
     def close(self) -> None:
         """Ends the processes."""
         self.pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

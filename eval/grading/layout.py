@@ -23,7 +23,7 @@ class AnswerLayout(StrEnum):
     PROMPTED_THINK_BOXED = "prompted_think_boxed"
     r"""The same where the prompt already ends with `<think>`."""
     BOXED = "boxed"
-    r"""`... \boxed{answer} ...`: no thinking asked for."""
+    r"""`... \boxed{answer} ...`: no thinking asked for; where there is some, it holds no answer."""
 
 
 class FormatProblem(StrEnum):
@@ -52,13 +52,11 @@ def find_boxed(response: str, layout: AnswerLayout) -> Found:
     A response that is still thinking when it ends has no answer; one without any think tag has the
     answer of its last box, and a format problem where thinking is asked for.
     """
-    problem, rest = None, response
-    if layout != AnswerLayout.BOXED:
-        problem, rest = _after_thinking(
-            response, prompted=layout == AnswerLayout.PROMPTED_THINK_BOXED
-        )
+    problem, rest = _after_thinking(response, prompted=layout == AnswerLayout.PROMPTED_THINK_BOXED)
     if problem == FormatProblem.UNCLOSED_THINK:
         return Found(answer="", problem=problem)
+    if layout == AnswerLayout.BOXED:
+        problem = None  # with or without thinking
     answer = last_boxed(rest).strip()
     if not answer:
         return Found(answer="", problem=problem or FormatProblem.NO_ANSWER)

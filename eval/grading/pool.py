@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from frontload.eval.grading import algebra
 from frontload.recipes.errors import StageError
@@ -92,6 +92,12 @@ class MathPool:
                 comparer.kill()
         for _ in range(self._size):
             self._slots.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _Comparer:

@@ -42,6 +42,11 @@ _FIELDS = {
     "norm_epsilon": "layer_norm_epsilon",
     "init_std": "initializer_range",
 }
+OWN_CHUNK = "mamba_chunk_tokens"
+"""The chunk of training, in a key of ours; other writers have `chunk_size` only."""
+MAX_SCAN_BYTES = 4 << 30
+"""Ours: of the largest tensor of one sequence in one layer of transformers' scan without kernels.
+`hybrid_15m` at its 2048 tokens has just this; `hybrid_8b` would have 64 TiB."""
 _FIXED: dict[str, Any] = {
     "attention_bias": False,
     "mlp_bias": False,
@@ -75,6 +80,7 @@ def to_config(model: Model, *, dtype: str, token_ids: Mapping[str, int | None]) 
     Transformers 5.10 and 5.2x name the layer kinds differently and 5.10 refuses the other names;
     both read the pattern. `token_ids` has bos_token_id, eos_token_id and pad_token_id.
 
+
     Raises: ArtifactError for a model whose arithmetic this format cannot state.
     """
     if Layer.MAMBA.value in model.pattern and model.norm_epsilon != GATED_NORM_EPSILON:
@@ -93,6 +99,8 @@ def to_config(model: Model, *, dtype: str, token_ids: Mapping[str, int | None]) 
         "hybrid_override_pattern": model.pattern,
         "num_hidden_layers": len(model.pattern),
         **own,
+        "chunk_size": exported_chunk(model),
+        OWN_CHUNK: model.mamba_chunk_tokens,
         **_FIXED,
         **token_ids,
         "embedding_init_std": model.embedding_init_std,  # no field of theirs; they keep it
@@ -104,6 +112,20 @@ def to_config(model: Model, *, dtype: str, token_ids: Mapping[str, int | None]) 
         "torch_dtype": dtype,  # its name before transformers 4.56
         "use_cache": True,
     }
+
+
+def exported_chunk(model: Model) -> int:
+    """The `chunk_size` of a config: it covers the trained length, where memory can hold that.
+
+    The scan of transformers 5.10 without GPU kernels sums over the wrong axis from the second chunk
+    on (modeling_nemotron_h.py:524); what a chunk covers is right, and its size changes no result.
+    Kernels take powers of two, and are right with any.
+    """
+    covering = 1 << (model.max_sequence_tokens - 1).bit_length()
+    scan_bytes = 4 * model.mamba_num_heads * model.mamba_state_dim * covering**2
+    if covering <= model.mamba_chunk_tokens or scan_bytes > MAX_SCAN_BYTES:
+        return model.mamba_chunk_tokens
+    return covering
 
 
 def read_config(folder: Path) -> Model:
@@ -132,6 +154,7 @@ def read_config(folder: Path) -> Model:
     _check_features(folder, config)
     try:
         values = {ours: config[theirs] for ours, theirs in _FIELDS.items()}
+        values["mamba_chunk_tokens"] = config.get(OWN_CHUNK, config["chunk_size"])
         model = Model(
             pattern=_pattern(folder, config),
             embedding_init_std=float(config.get("embedding_init_std", _NO_FIELD_DEFAULT)),

@@ -10,18 +10,23 @@ from frontload.megatron_ext.checkpoints.files import first_line
 from frontload.recipes.artifact import tokenizer_file, write_json
 from frontload.recipes.errors import ArtifactError
 
-SPECIAL = {"pad": ("<|pad|>", 0), "eos": ("<|end|>", 1), "unk": ("<|unk|>", 5)}
-"""Role -> text and id; those that the chat template writes need no role."""
+TOKENS = ("<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|answer|>", "<|unk|>")
+"""The study's own tokens, by id."""
+ROLES = {"pad": 0, "eos": 1}
+"""Role -> id of the token. A token with a role is special in every tool: servers leave it out of
+the text. The others stay visible: `<|answer|>` is the mark that a grader looks for, and an answer
+beside a hidden `<|unk|>` would look right."""
 
 
 def token_ids() -> dict[str, int | None]:
     """The ids that configurations name. There is no token before a text."""
-    ends = {f"{role}_token_id": SPECIAL[role][1] for role in ("eos", "pad")}
-    return {"bos_token_id": None, **ends}
+    return {"bos_token_id": None, **{f"{role}_token_id": ROLES[role] for role in ("eos", "pad")}}
 
 
 def write_tokenizer(tokenizer: Path, folder: Path, *, max_sequence_tokens: int) -> None:
-    """Writes what `AutoTokenizer` reads: the trained file as it is, its roles, the chat template.
+    """Writes what `AutoTokenizer` reads: the trained tokens, their roles, the chat template.
+
+    The file is the trained one but for `special`, which only a token with a role is.
 
     `tokenizer` is a tokenizer.json or a folder that holds one.
 
@@ -29,8 +34,8 @@ def write_tokenizer(tokenizer: Path, folder: Path, *, max_sequence_tokens: int) 
     """
     file = tokenizer_file(tokenizer) if tokenizer.is_dir() else tokenizer
     try:
-        added = json.loads(file.read_text())["added_tokens"]
-        special = {token["content"]: token["id"] for token in added if token["special"]}
+        content = json.loads(file.read_text())
+        found = {token["content"]: token["id"] for token in content["added_tokens"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"tokenizer {file}",
@@ -38,25 +43,26 @@ def write_tokenizer(tokenizer: Path, folder: Path, *, max_sequence_tokens: int) 
             rule="a tokenizer is a tokenizer.json written by the stage `tokenizer`",
             do="name it with --tokenizer",
         ) from error
-    for text, number in SPECIAL.values():
-        if special.get(text) != number:
+    for number, text in enumerate(TOKENS):
+        if found.get(text) != number:
             raise ArtifactError(
                 f"tokenizer {file}",
-                found=f"the id of {text} is {special.get(text)}",
+                found=f"the id of {text} is {found.get(text)}",
                 rule=f"it is {number}, which the model was trained with",
                 do="name the tokenizer of the checkpoint's own study",
             )
-    shutil.copyfile(file, folder / "tokenizer.json")
+    for token in content["added_tokens"]:
+        token["special"] = token["id"] in ROLES.values()
+    (folder / "tokenizer.json").write_text(
+        json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         "model_input_names": ["input_ids", "attention_mask"],
         "model_max_length": max_sequence_tokens,
-        "additional_special_tokens": [
-            text for text in special if text not in [word for word, _ in SPECIAL.values()]
-        ],
     }
-    config |= {f"{role}_token": text for role, (text, _) in SPECIAL.items()}
+    config |= {f"{role}_token": TOKENS[number] for role, number in ROLES.items()}
     write_json(folder / "tokenizer_config.json", config)
     template = Path(frontload.recipes.schema.__file__).with_name("chat.jinja")
     shutil.copyfile(template, folder / "chat_template.jinja")

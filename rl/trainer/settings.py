@@ -161,6 +161,8 @@ def _model(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Overrid
             # on the chunk, so one chunk holds the context.
             f"+{MODEL}.override_config.chunk_size": recipe.context_tokens,
         }
+    elif recipe.is_hybrid:  # GPU kernels are right with any chunk, and fast with their own
+        found[f"+{MODEL}.override_config.chunk_size"] = recipe.model.mamba_chunk_tokens
     return found
 
 

@@ -21,8 +21,8 @@ class Trained:
     artifact: Path
 
 
-@pytest.fixture(scope="session", params=[False, True], ids=["untied", "tied"])
-def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def save_drawn(model: Model, artifact: Path, *, seed: int = 11) -> Trained:
+    """A checkpoint artifact of drawn weights, as Megatron writes one."""
     from frontload.megatron_ext import cpu
 
     cpu.prepare()
@@ -30,16 +30,21 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     from frontload.megatron_ext.model.stack import build_model
     from frontload.megatron_ext.ranks import parallelism
 
-    tied = bool(request.param)
-    model = tiny_model(pattern="M-*M" if tied else "M*-M*-M", tie_embeddings=tied)
-    weights = draw_weights(model, seed=11)
+    weights = draw_weights(model, seed=seed)
     groups = parallelism.join_groups(Placement())
     module = build_model(model, Placement(), groups, precision="fp32")
     missing, unexpected = module.load_state_dict(weights, strict=False)
     assert not unexpected
     assert all("_extra_state" in name for name in missing)
-    artifact = tmp_path_factory.mktemp("checkpoint")
+    artifact.mkdir(exist_ok=True)
     parts = save.Parts(module=module, optimizer=None, groups=groups)
     save.save_weights(artifact / save.WEIGHTS, parts, state={})
     save.write_model(artifact, model)
     return Trained(model=model, weights=weights, module=module, artifact=artifact)
+
+
+@pytest.fixture(scope="session", params=[False, True], ids=["untied", "tied"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    tied = bool(request.param)
+    model = tiny_model(pattern="M-*M" if tied else "M*-M*-M", tie_embeddings=tied)
+    return save_drawn(model, tmp_path_factory.mktemp("checkpoint"))

@@ -7,10 +7,10 @@ import pytest
 
 from frontload.data_tools.text.document import Conversation
 from frontload.data_tools.text.render import encode_documents, encode_prompts
-from frontload.data_tools.text.tokenizer import END, PAD, SPECIAL_TOKENS, UNKNOWN, TextTokenizer
+from frontload.data_tools.text.tokenizer import END, PAD, SPECIAL_TOKENS, TextTokenizer
 from frontload.data_tools.text.train_tokenizer import train
 from frontload.megatron_ext.hf.convert import export_hf
-from frontload.megatron_ext.hf.tokenizer import SPECIAL
+from frontload.megatron_ext.hf.tokenizer import TOKENS
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.schema import Tokenizer
 from tests.training_inputs import tiny_model
@@ -45,10 +45,10 @@ def test_ids_roles_and_template_are_ours(folders: tuple[Path, Path]) -> None:
         TextTokenizer.load(folders[0]),
         transformers.AutoTokenizer.from_pretrained(folders[1]),
     )
-    assert (theirs.pad_token_id, theirs.eos_token_id, theirs.unk_token_id) == (PAD, END, UNKNOWN)
-    assert theirs.bos_token_id is None
+    assert (theirs.pad_token_id, theirs.eos_token_id) == (PAD, END)
+    assert (theirs.bos_token_id, theirs.unk_token_id) == (None, None)
     assert [theirs.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS] == list(range(6))
-    assert set(theirs.all_special_tokens) == set(SPECIAL_TOKENS)
+    assert set(theirs.all_special_tokens) == {SPECIAL_TOKENS[PAD], SPECIAL_TOKENS[END]}
     assert theirs.model_max_length == tiny_model().max_sequence_tokens
     for seed in range(100, 130):
         question, trace, answer = (text(seed + part, count=9) for part in (0, 1000, 2000))
@@ -67,8 +67,29 @@ def test_ids_roles_and_template_are_ours(folders: tuple[Path, Path]) -> None:
 
 
 def test_special_tokens_are_named_alike_in_both_rooms() -> None:
-    for token, number in SPECIAL.values():
-        assert SPECIAL_TOKENS[number] == token
+    assert TOKENS == SPECIAL_TOKENS
+
+
+def test_marks_stay_visible_through_every_round_trip(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """A server that skips special tokens leaves out the end, and nothing that a grader needs."""
+    ours = TextTokenizer.load(folders[0])
+    ids = ours.encode(f"{text(1)} <|user|> {text(2)} <|answer|> 44 <|unk|> <|end|> <|pad|>")
+    theirs = transformers.AutoTokenizer.from_pretrained(folders[1])
+    theirs.save_pretrained(tmp_path / "saved")
+    for found in (theirs, transformers.AutoTokenizer.from_pretrained(tmp_path / "saved")):
+        assert found.decode(ids, skip_special_tokens=True) == ours.decode(ids[:-2])
+        assert found.decode(ids) == ours.decode(ids)
+        assert found(ours.decode(ids))["input_ids"] == ids
+
+
+def test_an_exported_tokenizer_is_still_this_projects_own(folders: tuple[Path, Path]) -> None:
+    """Its data tools still refuse a row that spells a mark, and the folder exports again."""
+    made, exported = (TextTokenizer.load_ours(folder) for folder in folders)
+    assert exported.special_tokens == made.special_tokens
+    sample = f"{text(5)} <|answer|> 44 <|end|>"
+    assert exported.encode(sample) == made.encode(sample)
 
 
 def test_generation_stops_at_our_end(folders: tuple[Path, Path]) -> None:

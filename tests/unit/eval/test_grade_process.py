@@ -1,6 +1,7 @@
 """What a response may cost: hostile ones end at the limit, and leave no process behind."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,6 +141,19 @@ def test_the_gold_answers_of_a_converted_file_are_right(grader: Grader, tmp_path
             if grader.grade(f"<think></think>\\boxed{{{letter}}}", reference).reward
         ]
         assert len(right) == (1 if letters else 0)
+
+
+def test_the_example_of_the_page_runs_and_leaves_no_process() -> None:
+    before = psutil.Process().children()
+    page = (ROOT / "eval" / "grading" / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), found)
+    assert found["grade"].extracted == r"1\frac{1}{2}"
+    with Grader(limits=LIMITS) as grader:
+        assert graded(grader, "\\sqrt{25}").reward == 1
+        assert psutil.Process().children() != before
+    assert psutil.Process().children() == before
 
 
 def test_reasons_and_comparisons_are_counted() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from frontload.megatron_ext.checkpoints.table import read_table, write_table
+from frontload.megatron_ext.hf.config import exported_chunk, read_config, to_config
 from frontload.megatron_ext.hf.convert import export_hf, import_hf, import_into
 from frontload.megatron_ext.hf.megatron import DATA, StoredTensors
 from frontload.megatron_ext.hf.names import FUSED_NORMS, Slot
@@ -393,3 +394,36 @@ def test_memory_is_a_layer_and_the_table_not_the_model(small: Path, tmp_path: Pa
     path = {"PYTHONPATH": str(ROOT / ".imports"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=path, capture_output=True, text=True, check=True)
     assert int(done.stdout) < limit, f"{int(done.stdout) / 1e6:.0f} MB over {limit / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize(
+    ("changes", "chunk"),
+    [
+        ({"mamba_chunk_tokens": 8, "max_sequence_tokens": 128}, 128),
+        ({"mamba_chunk_tokens": 8, "max_sequence_tokens": 96}, 128),  # kernels take powers of two
+        ({"mamba_chunk_tokens": 8, "max_sequence_tokens": 129}, 256),
+        ({"mamba_chunk_tokens": 256, "max_sequence_tokens": 128}, 256),
+        # 4 heads x 16 states x 4096^2 x 4 bytes are 4 GiB
+        ({"mamba_chunk_tokens": 8, "max_sequence_tokens": 4096}, 4096),
+        ({"mamba_chunk_tokens": 8, "max_sequence_tokens": 4097}, 8),
+        ({"mamba_chunk_tokens": 8, "max_sequence_tokens": 4096, "mamba_state_dim": 32}, 8),
+    ],
+)
+def test_the_exported_chunk_covers_the_trained_length_that_a_cpu_can_hold(
+    changes: dict[str, int], chunk: int
+) -> None:
+    model = tiny_model(**changes)
+    assert exported_chunk(model) == chunk
+    config = to_config(model, dtype="float32", token_ids={})
+    assert config["chunk_size"] == chunk
+    assert config["mamba_chunk_tokens"] == model.mamba_chunk_tokens
+
+
+def test_the_chunk_of_training_comes_back(hf: Path, tmp_path: Path) -> None:
+    """Also from a folder of another writer, which states one chunk only."""
+    config = json.loads((hf / "config.json").read_text())
+    trained = read_config(hf).mamba_chunk_tokens
+    assert config["chunk_size"] > trained
+    config.pop("mamba_chunk_tokens")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert read_config(tmp_path).mamba_chunk_tokens == config["chunk_size"]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.stage import BF16_BRANCH_REVISION, REVISION
+from frontload.recipes.stage import BF16_BRANCH_REVISION, BOXED_REWARD_REVISION, REVISION
 from frontload.recipes.study.expand import Study, load_study
 from frontload.recipes.study.points import grid_reasoning_tokens
 
@@ -59,6 +59,15 @@ def test_only_branches_in_bf16_have_the_revision_of_their_masters() -> None:
             (precision, True, branches),
         }
         assert len({(has_start, number) for _, has_start, number in found}) == 2
+
+
+def test_only_a_reward_of_boxed_answers_has_the_revision_of_its_grader() -> None:
+    """What the template's marks are graded by has not changed."""
+    for name, revision in (("laptop", REVISION["grpo"]), ("paper_8b", BOXED_REWARD_REVISION)):
+        stages = load_study(name, overrides=["seeds=[1]"]).stages
+        found = {one.payload()["revision"] for one in stages if one.kind == "grpo"}
+        assert found == {revision}
+    assert REVISION["grpo"] < BOXED_REWARD_REVISION
 
 
 @pytest.mark.parametrize(
