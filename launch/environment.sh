@@ -1,5 +1,7 @@
 #!/bin/sh
 # Makes .venv once: finds a Python 3.12 (PATH, pyenv, uv), installs the pinned packages, then does nothing.
+# The Python of mamba-ssm and causal-conv1d goes into .venv/interpreted, where only tests/interpreted looks: without
+# their compiled parts nothing else may find them. No compiler is needed.
 # Called by the Makefile from the root of the checkout. Prints what it does; exits 2 with the cure if it cannot.
 set -eu
 
@@ -38,6 +40,14 @@ echo "set-up: $("$python" --version) at $python; packages from constraints.txt i
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,eval,rl,dev]' || {
     echo "set-up asked pip to install the packages of constraints.txt: it failed (see above);" \
         "the package index must be reachable once; run the same command again" >&2
+    exit 2
+}
+rm -rf .venv/interpreted
+MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE \
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+    --no-build-isolation --no-binary=mamba-ssm,causal-conv1d --target .venv/interpreted mamba-ssm causal-conv1d || {
+    echo "set-up asked pip for the Python of mamba-ssm and causal-conv1d, whose kernels the tests interpret: it failed" \
+        "(see above); the package index must be reachable once; run the same command again" >&2
     exit 2
 }
 rm -f .venv/.frontload-*

@@ -23,7 +23,7 @@ from frontload.launch.run.inputs import Given, check_blends, phases_to_train
 from frontload.megatron_ext.sizing.memory import GIB
 from frontload.megatron_ext.sizing.search import estimate_layout
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE
+from frontload.recipes.machines.cluster import TORCH
 from frontload.recipes.machines.gpus import find_gpu
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
@@ -80,7 +80,7 @@ def _check_machines(
     """Refuses here what every rank would refuse, or die of, at its start."""
     precision = find_precision(recipe.precision)
     found = estimate_layout(recipe.model, recipe, placement=placement, precision=precision)
-    if placement.slurm is not None and placement.kernels == TRANSFORMER_ENGINE:
+    if placement.slurm is not None and placement.kernels != TORCH:
         check_gpus(placement)
     if placement.gpus is None:
         return

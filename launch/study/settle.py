@@ -8,7 +8,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.gemms import check_layers
 from frontload.recipes.facts.layout import cut_batch
 from frontload.recipes.grammar.load import Loaded
-from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE
+from frontload.recipes.machines.cluster import TORCH
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.study.reinforcement import grpo_recipe
@@ -55,12 +55,12 @@ def _check_places(loaded: Loaded[StudyRecipe]) -> None:
                 rule="without a `slurm` section the stages of a study run on one machine",
                 do="write 1, or add placement.slurm",
             )
-        if placement.kernels == TRANSFORMER_ENGINE and placement.gpus is None:
+        if placement.kernels != TORCH and placement.gpus is None:
             raise loaded.refuse(
                 f"{path}.kernels",
-                found=f"is {TRANSFORMER_ENGINE} in a placement without `gpus`",
+                found=f"is {placement.kernels} in a placement without `gpus`",
                 rule="these layers need CUDA, and a placement without `gpus` shows a study none",
-                do="write torch, or add `gpus`",
+                do=f"write {TORCH}, or add `gpus`",
             )
     grpo = recipe.placements.get("grpo", recipe.placement)
     if recipe.rl is not None and grpo.gpus is not None and grpo.slurm is None:

@@ -1,9 +1,11 @@
-"""The model of CUDA kernels: Transformer Engine's linears and attention, mamba-ssm's scan.
+"""The models of CUDA kernels: mamba-ssm's mixer alone, or among Transformer Engine's layers.
 
-Megatron's own hybrid_stack_spec, with three changes: documents of a row stay apart in attention,
-checkpoints carry the names of the plain torch layers, and Transformer Engine's extra state stays
-out of them. Not run: no GPU was at hand. Its names, shapes and packing are tested on a CPU, with
-torch modules in Transformer Engine's place that have its parameters.
+`mamba_ssm` is the plain torch model with Megatron's own mixer, and attention of packed documents
+by their lengths. `transformer_engine` is Megatron's own hybrid_stack_spec, with three changes:
+documents of a row stay apart in attention, checkpoints carry the names of the plain torch layers,
+and Transformer Engine's extra state stays out of them. Neither was run on a GPU: none was at hand.
+On a CPU the first is tested with mamba-ssm's kernels interpreted, the second with torch modules in
+Transformer Engine's place that have its parameters.
 """
 
 import functools
@@ -20,15 +22,21 @@ from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.spec_utils import ModuleSpec
 from torch import Tensor, nn
 
-from frontload.megatron_ext.model.layers import DocumentResets
+from frontload.megatron_ext.model.layers import DocumentAttention, DocumentResets
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.gemms import check_layers
-from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE
+from frontload.recipes.machines.cluster import MAMBA_SSM, TORCH, TRANSFORMER_ENGINE
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import Precision
 from frontload.recipes.schema import Model
 
-PACKAGES = ("transformer_engine", "mamba_ssm", "causal_conv1d")
+MIXER_PACKAGES = ("mamba_ssm", "causal_conv1d")
+PACKAGES = {
+    MAMBA_SSM: MIXER_PACKAGES,
+    TRANSFORMER_ENGINE: ("transformer_engine", *MIXER_PACKAGES),
+}
+"""What each set of kernels is made of."""
+
 EXTRA_STATE = "_extra_state"
 
 FUSED_NORMS = {
@@ -48,13 +56,14 @@ def check_kernels(placement: Placement, precision: Precision) -> None:
     check_layers(placement, precision)
     if placement.kernels == TORCH:
         return
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    needs = PACKAGES[placement.kernels]
+    missing = [name for name in needs if importlib.util.find_spec(name) is None]
     if missing or not torch.cuda.is_available():
         found = "no CUDA device" if not torch.cuda.is_available() else "no " + ", ".join(missing)
         raise RecipeError(
             "placement.kernels",
-            found=f"is {TRANSFORMER_ENGINE}, and this machine has {found}",
-            rule=f"its layers need CUDA, {', '.join(PACKAGES)}",
+            found=f"is {placement.kernels}, and this machine has {found}",
+            rule=f"its layers need CUDA, {', '.join(needs)}",
             do=f"write kernels: {TORCH}",
         )
 
@@ -147,6 +156,45 @@ class PackedAttention(nn.Module):
             **options,
         )
         return out_TC.reshape(size_B, size_S, -1).transpose(0, 1)
+
+
+class LengthAttention(nn.Module):
+    """Core attention by torch's kernel for rows of unequal lengths, as PackedAttention has them.
+
+    Keys are repeated for the queries that share them: torch 2.11's form of it has no groups.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__()
+        self.whole_rows = DocumentAttention(*args, **options)
+        self.attend = importlib.import_module("torch.nn.attention.varlen").varlen_attn
+
+    def forward(
+        self,
+        *tensors: Any,
+        packed_seq_params: PackedSeqParams | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Takes queries, keys, values and no mask; without lengths as DocumentAttention.
+
+        Shapes: query THE, key and value TKE, T tokens of all rows; returns T x (H E).
+        """
+        if packed_seq_params is None:
+            return self.whole_rows(*tensors, **options)
+        query_THE, key_TKE, value_TKE, _ = tensors
+        per_group = query_THE.shape[1] // key_TKE.shape[1]
+        out_THE = self.attend(
+            query_THE,
+            key_TKE.repeat_interleave(per_group, 1),
+            value_TKE.repeat_interleave(per_group, 1),
+            packed_seq_params.cu_seqlens_q,
+            packed_seq_params.cu_seqlens_kv,
+            packed_seq_params.max_seqlen_q,
+            packed_seq_params.max_seqlen_kv,
+            scale=self.whole_rows.scale,
+            window_size=(-1, 0),  # a token sees those before it and itself
+        )
+        return out_THE.flatten(1)
 
 
 def document_lengths(ids_BS: Tensor) -> PackedSeqParams:

@@ -12,7 +12,7 @@ from megatron.core.models.hybrid.hybrid_model import HybridModel
 from megatron.core.pipeline_parallel.utils import is_pp_first_stage, is_pp_last_stage
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.ssm.mamba_layer import MambaLayerSubmodules
-from megatron.core.ssm.mamba_mixer import MambaMixerSubmodules
+from megatron.core.ssm.mamba_mixer import MambaMixer, MambaMixerSubmodules
 from megatron.core.transformer.attention import SelfAttention, SelfAttentionSubmodules
 from megatron.core.transformer.enums import AttnMaskType
 from megatron.core.transformer.mlp import MLP, MLPSubmodules
@@ -20,7 +20,13 @@ from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_layer import TransformerLayerSubmodules
 
 from frontload.megatron_ext import cpu
-from frontload.megatron_ext.model.kernels import KernelHybridModel, check_kernels, kernel_specs
+from frontload.megatron_ext.model.kernels import (
+    KernelHybridModel,
+    LengthAttention,
+    PackedAttention,
+    check_kernels,
+    kernel_specs,
+)
 from frontload.megatron_ext.model.layers import (
     ColumnLinear,
     DocumentAttention,
@@ -36,21 +42,25 @@ from frontload.megatron_ext.model.layers import (
 )
 from frontload.megatron_ext.ranks.settings import transformer_config
 from frontload.recipes.facts.pattern import split_pipeline
-from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE
+from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.schema import Model
 
 
-def layer_specs(model: Model) -> ModuleSpec:
-    """Which class stands for each letter: plain torch layers, on any device."""
+def layer_specs(model: Model, kernels: str = TORCH) -> ModuleSpec:
+    """Which class stands for each letter: plain torch, or the same around mamba-ssm's mixer."""
+    mixer, attend = TorchMambaMixer, DocumentAttention
+    if kernels != TORCH:
+        mixer = MambaMixer
+        attend = functools.partial(PackedAttention, attention=LengthAttention)
     # get_bias_dropout_add is a function where Megatron's own annotation asks for a class
     add_residual: Any = get_bias_dropout_add
     linear = {"linear_qkv": ColumnLinear, "linear_proj": RowLinear}
     mamba = MambaLayerSubmodules(
         norm=RMSNorm,
         mixer=ModuleSpec(
-            module=TorchMambaMixer,
+            module=mixer,
             params={"chunk_size": model.mamba_chunk_tokens},
             submodules=MambaMixerSubmodules(ColumnLinear, RowLinear),
         ),
@@ -61,7 +71,7 @@ def layer_specs(model: Model) -> ModuleSpec:
         self_attention=ModuleSpec(
             module=SelfAttention,
             params={"attn_mask_type": AttnMaskType.causal},
-            submodules=SelfAttentionSubmodules(core_attention=DocumentAttention, **linear),
+            submodules=SelfAttentionSubmodules(core_attention=attend, **linear),
         ),
         self_attn_bda=add_residual,
     )
@@ -92,13 +102,13 @@ def build_model(
     """
     check_kernels(placement, find_precision(precision))
     config = transformer_config(model, placement, precision=precision)
-    with_kernels = placement.kernels == TRANSFORMER_ENGINE
-    if not with_kernels:
+    with_engine = placement.kernels == TRANSFORMER_ENGINE
+    if placement.kernels == TORCH:
         cpu.use_torch_mamba(GroupRMSNorm)
-    build = KernelHybridModel if with_kernels else TorchHybridModel
+    build = KernelHybridModel if with_engine else TorchHybridModel
     return build(
         config,
-        kernel_specs(model) if with_kernels else layer_specs(model),
+        kernel_specs(model) if with_engine else layer_specs(model, placement.kernels),
         model.vocab_size,
         model.max_sequence_tokens,
         hybrid_layer_pattern="|".join(split_pipeline(model, placement)),

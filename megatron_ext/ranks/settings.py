@@ -9,7 +9,7 @@ from megatron.core.optimizer import OptimizerConfig
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from frontload.recipes.machines.cluster import TORCH
+from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.schema import Model, Optimizer
@@ -63,6 +63,7 @@ class _SquaredRelu(torch.autograd.Function):
 def transformer_config(model: Model, placement: Placement, *, precision: str) -> TransformerConfig:
     """Megatron's model configuration. Weights are drawn by `stack.initialise_weights`, not here."""
     dtype = parameter_dtype(precision)
+    with_engine = placement.kernels == TRANSFORMER_ENGINE
     return TransformerConfig(
         num_layers=len(model.pattern),
         hidden_size=model.hidden_size,
@@ -93,7 +94,7 @@ def transformer_config(model: Model, placement: Placement, *, precision: str) ->
         context_parallel_size=placement.context_parallel,
         sequence_parallel=placement.sequence_parallel,
         calculate_per_token_loss=True,  # loss over the global batch, whatever the layout
-        transformer_impl="local" if placement.kernels == TORCH else "transformer_engine",
+        transformer_impl="transformer_engine" if with_engine else "local",
         **fp8_settings(precision),
         persist_layer_norm=False,
         bias_dropout_fusion=False,

@@ -1,8 +1,10 @@
 """Memory of one GPU by part: static state, activations of a micro-batch, the peak. No torch.
 
-Two sets of layers are known. `torch`: the plain torch layers of this engine, tensor by tensor as
-autograd keeps them on a CPU, checked by measurement. `transformer_engine`: its linears and
-mamba-ssm, from reading what their functions save (`ctx.save_for_backward`); not measured.
+Three sets of layers are known. `torch`: the plain torch layers of this engine, tensor by tensor as
+autograd keeps them on a CPU, checked by measurement. `mamba_ssm`: the same around mamba-ssm's
+mixer, whose saved bytes are measured with its kernels interpreted. `transformer_engine`: its
+linears and the same mixer, from reading what their functions save (`ctx.save_for_backward`); not
+measured.
 """
 
 from collections.abc import Sequence
@@ -12,7 +14,7 @@ from frontload.recipes.facts.census import count_layer_parameters, mamba_conv_ch
 from frontload.recipes.facts.gemms import layer_shapes
 from frontload.recipes.facts.layout import Batch, Batching
 from frontload.recipes.facts.pattern import NUM_CONV_TAPS, Layer, parse_pattern, split_pipeline
-from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE
+from frontload.recipes.machines.cluster import MAMBA_SSM, TORCH, TRANSFORMER_ENGINE
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import Precision
 from frontload.recipes.schema import Model
@@ -62,7 +64,7 @@ class ModelCut:
     """What decides the bytes of a token: how it is computed, and on how many ranks."""
 
     precision: Precision
-    kernels: str  # "torch" or "transformer_engine"
+    kernels: str  # a name of recipes/machines/cluster.py
     tensor_parallel: int = 1
     sequence_parallel: bool = False
     has_resets: bool = False
@@ -83,6 +85,8 @@ def layer_saved(model: Model, layer: Layer, cut: ModelCut, *, is_fp8: bool = Fal
     """What one layer keeps of a token on one rank."""
     if cut.kernels == TRANSFORMER_ENGINE:
         return _kernels_saved(model, layer, cut, is_fp8=is_fp8)
+    if cut.kernels == MAMBA_SSM and layer is Layer.MAMBA:
+        return _mixer_saved(model, cut, norm=_torch_norm(model, cut), stored=cut.size)
     return _torch_saved(model, layer, cut)
 
 
@@ -100,6 +104,9 @@ def _torch_saved(model: Model, layer: Layer, cut: ModelCut) -> Saved:
         heads, keys = model.num_attention_heads, 2 * model.num_query_groups
         width = size * model.kv_channels
         kept = (3 * heads + keys) * width + 4 * heads  # qkv, queries again, result; log-sum-exp
+        if cut.has_resets and cut.kernels == MAMBA_SSM:
+            # a query, a key and a value of each head; the result by documents and by rows
+            kept = 5 * heads * width + 4 * heads
         return Saved(activations=norm + kept / tp, backward=(2 * heads + keys) * width / tp)
     inner, conv = mamba_inner(model), mamba_conv_channels(model)
     heads, groups = model.mamba_num_heads, model.mamba_num_groups
@@ -130,7 +137,7 @@ def _torch_saved(model: Model, layer: Layer, cut: ModelCut) -> Saved:
 
 def _torch_masks(model: Model, layers: Sequence[Layer], cut: ModelCut) -> float:
     """Bytes a token of the masks of documents, which all layers of a stage share."""
-    if not cut.has_resets or cut.kernels == TRANSFORMER_ENGINE:
+    if not cut.has_resets or cut.kernels != TORCH:
         return 0.0
     of_attention = cut.size * cut.sequence_tokens  # what is added to the scores of a query
     taps = cut.size * (NUM_CONV_TAPS - 1)  # is the token so far before it of the same document
@@ -154,6 +161,12 @@ def _kernels_saved(model: Model, layer: Layer, cut: ModelCut, *, is_fp8: bool) -
         kept = (3 * heads + keys) * size * channels + 4 * heads / tp
         kept += heads * stored * channels if is_fp8 else 0  # a copy; in bf16 it is the result
         return Saved(activations=norm + kept, backward=2 * (heads + keys) * size * channels)
+    return _mixer_saved(model, cut, norm=norm, stored=stored)
+
+
+def _mixer_saved(model: Model, cut: ModelCut, *, norm: float, stored: int) -> Saved:
+    """Megatron's mixer on mamba-ssm's kernels; `stored` bytes a value of out_proj's input."""
+    size, tp = cut.size, cut.tensor_parallel
     inner, conv = mamba_inner(model), mamba_conv_channels(model)
     # mamba_split_conv1d_scan_combined keeps the projection and its result before the gate, and
     # makes convolution and states again; then the gated norm's input, and out_proj's

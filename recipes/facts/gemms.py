@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.census import mamba_conv_channels, mamba_inner
 from frontload.recipes.facts.pattern import Layer, parse_pattern
-from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE
+from frontload.recipes.machines.cluster import KERNELS, MAMBA_SSM, TORCH, TRANSFORMER_ENGINE
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import Precision
 from frontload.recipes.schema import Model
@@ -80,19 +80,27 @@ def list_gemms(model: Model, precision: Precision, *, tensor_parallel: int = 1) 
 def check_layers(placement: Placement, precision: Precision) -> None:
     """Checks that the layers a placement asks for exist, and that they run in this precision.
 
-    Raises: RecipeError for an unknown set, and for FP8 with plain torch layers.
+    Raises: RecipeError for an unknown set, for FP8 without Transformer Engine, and for float32
+        with attention kernels that have none.
     """
-    if placement.kernels not in (TORCH, TRANSFORMER_ENGINE):
+    if placement.kernels not in KERNELS:
         raise RecipeError(
             "placement.kernels",
             found=f"is '{placement.kernels}'",
-            rule=f"a model is built of {TORCH} or of {TRANSFORMER_ENGINE} layers",
+            rule=f"a model is built of {', '.join(KERNELS[:-1])} or {KERNELS[-1]} layers",
             do=f"write {TORCH}",
         )
-    if placement.kernels == TORCH and precision.is_fp8:
+    if placement.kernels == MAMBA_SSM and precision.dtype == "fp32":
         raise RecipeError(
             "precision",
-            found=f"is {precision.name} with placement.kernels {TORCH}",
+            found=f"is {precision.name} with placement.kernels {MAMBA_SSM}",
+            rule="its attention of packed documents is a kernel for bf16",
+            do=f"write bf16, or kernels: {TORCH}",
+        )
+    if placement.kernels != TRANSFORMER_ENGINE and precision.is_fp8:
+        raise RecipeError(
+            "precision",
+            found=f"is {precision.name} with placement.kernels {placement.kernels}",
             rule="FP8 products are Transformer Engine's",
             do=f"write kernels: {TRANSFORMER_ENGINE} on CUDA, or bf16; `frontload precision "
             "--emulate` shows its error on any machine",

@@ -10,7 +10,7 @@ from frontload.recipes.grammar.limits import (
     require_share,
 )
 from frontload.recipes.grammar.load import Loaded
-from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE, Gpus
+from frontload.recipes.machines.cluster import KERNELS, Gpus
 from frontload.recipes.machines.gpus import KINDS
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.slurm_checks import check_slurm
@@ -43,9 +43,7 @@ def check_placement(loaded: Loaded[Any], placement: Placement, *, under: str = "
         require_at_least(loaded, f"{under}{knob}", value=getattr(placement, knob), least=0)
     for knob, most in MOST.items():
         require_at_most(loaded, f"{under}{knob}", value=getattr(placement, knob), most=most)
-    require_choice(
-        loaded, f"{under}kernels", value=placement.kernels, names=(TORCH, TRANSFORMER_ENGINE)
-    )
+    require_choice(loaded, f"{under}kernels", value=placement.kernels, names=KERNELS)
     check_upkeep(loaded, placement.upkeep, under=f"{under}upkeep.")
     require_all_at_least(loaded, f"{under}rl", of=placement.rl, least=dict.fromkeys(RL_COUNTS, 1))
     require_at_least(loaded, f"{under}rl.hang_seconds", value=placement.rl.hang_seconds, least=0.0)

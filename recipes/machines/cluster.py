@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
-TORCH, TRANSFORMER_ENGINE = "torch", "transformer_engine"
-"""Which layers a model is built of: plain torch anywhere, or the kernels of CUDA."""
+TORCH, MAMBA_SSM, TRANSFORMER_ENGINE = "torch", "mamba_ssm", "transformer_engine"
+KERNELS = (TORCH, MAMBA_SSM, TRANSFORMER_ENGINE)
+"""Which layers a model is built of: plain torch on any device; on CUDA also torch's linears and
+attention around mamba-ssm's mixer, or Transformer Engine's around the same mixer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ class Placement:
     distributed_optimizer: bool = False
     micro_batch_sequences: int = 0  # 0 = the whole share of the rank in one micro-batch
     recompute: bool = False
-    kernels: str = TORCH  # or transformer_engine, which needs CUDA
+    kernels: str = TORCH  # or mamba_ssm or transformer_engine, which need CUDA
     gpus: Gpus | None = None  # None = a study's stages see no GPU, and none is priced
     stages_per_gpu: int = 1  # stages of a study that share a GPU (or a group of ranks) at once
     threads_per_rank: int = 1

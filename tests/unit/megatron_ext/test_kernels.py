@@ -42,7 +42,7 @@ from frontload.megatron_ext.model.stack import build_model, initialise_weights  
 from frontload.megatron_ext.ranks.parallelism import join_groups, take_census  # noqa: E402
 from frontload.megatron_ext.ranks.settings import fp8_settings, transformer_config  # noqa: E402
 from frontload.recipes.errors import RecipeError  # noqa: E402
-from frontload.recipes.machines.cluster import TRANSFORMER_ENGINE  # noqa: E402
+from frontload.recipes.machines.cluster import MAMBA_SSM, TRANSFORMER_ENGINE  # noqa: E402
 from frontload.recipes.machines.placement import Placement  # noqa: E402
 from frontload.recipes.machines.precision import find_precision  # noqa: E402
 from tests.training_inputs import tiny_model  # noqa: E402
@@ -256,12 +256,15 @@ def test_equal_ids_of_two_rows_are_two_documents() -> None:
     ("kernels", "precision", "words"),
     [
         (TRANSFORMER_ENGINE, "bf16", ["is transformer_engine", "write kernels: torch"]),
+        (MAMBA_SSM, "bf16", ["is mamba_ssm", "need CUDA, mamba_ssm, causal_conv1d; write kernels"]),
+        (MAMBA_SSM, "fp32", ["is fp32 with placement.kernels mamba_ssm", "write bf16, or kernels"]),
         ("torch", "nano2_blockwise", ["with placement.kernels torch", "Transformer Engine's"]),
-        ("cuda", "bf16", ["is 'cuda'", "write torch"]),
+        (MAMBA_SSM, "nano2_blockwise", ["with placement.kernels mamba_ssm", "transformer_engine"]),
+        ("cuda", "bf16", ["is 'cuda'", "torch, mamba_ssm or transformer_engine", "write torch"]),
     ],
 )
 def test_what_this_machine_lacks_is_refused(kernels: str, precision: str, words: list[str]) -> None:
-    if torch.cuda.is_available() and kernels == TRANSFORMER_ENGINE:
+    if torch.cuda.is_available() and kernels != "torch":
         pytest.skip("this machine has CUDA")
     with pytest.raises(RecipeError) as error:
         check_kernels(Placement(kernels=kernels), find_precision(precision))

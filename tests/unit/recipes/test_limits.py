@@ -71,6 +71,7 @@ def refused(load: Callable[[], Any]) -> str:
         ("placement.num_nodes=2", "placement.num_nodes: is 2; without a `slurm` section"),
         ("placement.kernels=cuda", "'cuda' is not known; it is one of torch"),
         ("placement.kernels=transformer_engine", "these layers need CUDA"),
+        ("placement.kernels=mamba_ssm", "is mamba_ssm in a placement without `gpus`"),
         ("placement.threads_per_rank=1_000_000_000_000", "it is 1024 or less"),
         ("placement.stages_per_gpu=1_000_000_000_000", "it is 64 or less"),
         ("placement.upkeep.pause_seconds=1.0e+30", "it is 604800 or less"),
@@ -143,7 +144,7 @@ def test_a_training_recipe_is_refused_when_it_is_loaded(
         ("slurm.cpus_per_node=-1", "it is 0 or more"),
         ("slurm.max_requeues=-1", "it is 0 or more"),
         ("slurm.requeue_seconds=-1", "240 seconds or more"),
-        ("kernels=cuda", "write one of torch, transformer_engine"),
+        ("kernels=cuda", "write one of mamba_ssm, torch, transformer_engine"),
     ],
 )
 def test_a_placement_is_refused_when_it_is_loaded(override: str, said: str) -> None:
