@@ -24,7 +24,7 @@ find_python() {
     return 1
 }
 
-digest=$(cat constraints.txt pyproject.toml setup.py launch/environment.sh | cksum | cut -d' ' -f1)
+digest=$(cat constraints.txt constraints_alone.txt pyproject.toml setup.py launch/environment.sh | cksum | cut -d' ' -f1)
 stamp=".venv/.frontload-$digest"
 [ -f "$stamp" ] && exit 0
 
@@ -37,6 +37,11 @@ echo "set-up: $("$python" --version) at $python; packages from constraints.txt i
 [ -x .venv/bin/python ] && is_312 .venv/bin/python || "$python" -m venv --clear .venv
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,train,eval,rl,dev]' || {
     echo "set-up asked pip to install the packages of constraints.txt: it failed (see above);" \
+        "the package index must be reachable once; run the same command again" >&2
+    exit 2
+}
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints_alone.txt || {
+    echo "set-up asked pip to install the packages of constraints_alone.txt: it failed (see above);" \
         "the package index must be reachable once; run the same command again" >&2
     exit 2
 }
