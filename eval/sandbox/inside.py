@@ -6,8 +6,9 @@ So the worst that a program can do to this process is to return a value of its o
 it may do anyway. `encode` and `decode` are the two ends of that wire.
 """
 
+from __future__ import annotations
+
 import builtins
-import hashlib
 import json
 import os
 import resource
@@ -15,7 +16,10 @@ import signal
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import IO, Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # each program pays for what is imported here
+    from typing import IO, Any
 
 STACK_BYTES = 128 << 20  # the kernel keeps this much free below the stack, whatever its limit was
 PLAIN_TEXT = 1 << 16  # a longer text is sent as its digest: texts are compared for equality alone
@@ -67,6 +71,8 @@ def _encode_tagged(value: Any, *, digests: bool) -> Any:
 
 
 def _digest(text: str) -> str:
+    import hashlib
+
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

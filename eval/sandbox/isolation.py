@@ -20,8 +20,8 @@ SHARED_MEMORY_BYTES = 1 << 20  # of /dev/shm; ours
 SYSTEM = ("/usr", "/lib", "/lib64", "/bin")
 PACKAGES = ("numpy", "numpy.libs")
 """Packages of this environment that a program may import, besides the standard library."""
-START_PYTHON = ("-s", "-P", "-B", "-c")
-"""No user's packages, no current folder on the path, no bytecode, the program as an argument."""
+START_PYTHON = ("-S", "-s", "-P", "-B", "-c")
+"""No installed packages, no current folder on the path, no bytecode, the program as an argument."""
 
 _PROBE = """
 import os, resource, signal
@@ -51,7 +51,8 @@ class Isolation:
         """The command that runs Python source behind the walls, its input and output kept."""
         if self.name == LIMITS_ONLY:
             named = [f"{name}={value}" for name, value in _ENVIRONMENT.items() if name in _OPEN]
-            return ["env", "-i", *named, sys.executable, *START_PYTHON, source]
+            packages = [f"PYTHONPATH={path.parent}" for path in _package_folders()[:1]]
+            return ["env", "-i", *named, *packages, sys.executable, *START_PYTHON, source]
         if not self.as_other_user:
             return [*_inner(_Places.here(), disk_bytes=disk_bytes), source]
         return [*_outer(), *_other_user(), *_inner(_Places.moved(), disk_bytes=disk_bytes), source]

@@ -24,6 +24,7 @@ from frontload.eval.sandbox.programs import Program, Ran, run_in_sandbox
 from frontload.recipes.errors import StageError
 
 ROOT = Path(__file__).resolve().parents[3]
+HERE = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 QUICK = Limits(cpu_seconds=2, wall_seconds=4.0, memory_bytes=512 << 20, files=2_000)
 
 
@@ -301,7 +302,7 @@ def descendants(pid: int) -> list[int]:
 
 def test_the_program_dies_with_a_grader_that_is_killed() -> None:
     grader = subprocess.Popen(
-        [sys.executable, "-c", GRADER], stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ}
+        [sys.executable, "-c", GRADER], stdout=subprocess.PIPE, cwd=ROOT, env=HERE
     )
     assert grader.stdout is not None
     assert grader.stdout.readline() == b"ready\n"
@@ -343,7 +344,7 @@ def test_without_user_namespaces_it_refuses_unless_limits_are_accepted() -> None
 
     ended = subprocess.run(
         [str(bwrap_path()), *WITHOUT_NAMESPACES, sys.executable, "-c", ASK],
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT, env=HERE, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     refused, accepted = ended.stdout.splitlines()
@@ -359,7 +360,7 @@ def test_limits_only_still_ends_a_loop() -> None:
     limits = Limits(cpu_seconds=1, wall_seconds=20.0)
     ran = run("def try_it():\n  while True: pass", open_field, limits=limits)
     assert (ran.ending, ran.replies) == ("cpu", ())
-    seen = value(run("def try_it(): return os.getcwd()", open_field))
+    seen = value(run("import numpy\ndef try_it(): return os.getcwd()", open_field))
     assert "frontload-program-" in seen
     assert not Path(seen).exists(), "its folder is gone"
 
