@@ -70,6 +70,7 @@ class Page:
     rule: str
     cards: tuple[Card, ...]
     verdicts: tuple[VerdictGroup, ...]
+    controls: tuple[Mapping[str, Any], ...]  # of verdicts.json
     counts: Mapping[str, int]
     tables: tuple[Mapping[str, Any], ...]
     own_tables: tuple[Mapping[str, Any], ...]
@@ -105,6 +106,7 @@ def build_page(
         rule=verdicts["rule"],
         cards=tuple(cards_of(rows) if is_paper else own_cards(rows)),
         verdicts=tuple(verdict_groups(rows)),
+        controls=tuple(verdicts["controls"]),
         counts=verdicts["counts"],
         tables=tuple(table for table in tables["tables"] if table["id"] not in OWN_TABLES),
         own_tables=tuple(table for table in tables["tables"] if table["id"] in OWN_TABLES),

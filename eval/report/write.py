@@ -19,11 +19,21 @@ from frontload.eval.report.origins import ReportOrigin, origins_json, slugs
 from frontload.eval.report.seed_values import seed_values
 from frontload.eval.report.templates import resource, template
 from frontload.eval.tables.build import label_of
-from frontload.eval.tables.text import LEDGER_HEAD, LEDGER_TEXT
+from frontload.eval.tables.text import CONTROLS_TEXT, LEDGER_HEAD, LEDGER_TEXT
+from frontload.eval.tables.verdict_rows import TONES
 from frontload.eval.tables.verdict_text import decimals_of
 
 OWN_FILES = "own_files.txt"
 """In the report of a user's own data: what became of the rows of their files."""
+WORDS = {
+    "label_of": label_of,
+    "decimals_of": decimals_of,
+    "ledger_head": LEDGER_HEAD,
+    "ledger_text": LEDGER_TEXT,
+    "controls_text": CONTROLS_TEXT,
+    "tones": TONES,
+}
+"""What the page's template says the same of every study."""
 TABULATED = ("cells.json", "tables.json", "tables.md", "verdicts.json")
 
 
@@ -93,10 +103,7 @@ def write_report(request: ReportRequest) -> Path:
         downloads=downloads,
         heat_maps=heat_maps(cells, questions, floors=tabulated["floors"]),
         seed_averages=_seed_averages(cells),
-        label_of=label_of,
-        decimals_of=decimals_of,
-        ledger_head=LEDGER_HEAD,
-        ledger_text=LEDGER_TEXT,
+        **WORDS,
         page=page,
         own_files=own_files,
         figures=drawn,

@@ -18,6 +18,12 @@ def paper_claims() -> dict[str, Any]:
     return _load("claims.json")
 
 
+@lru_cache(maxsize=1)
+def paper_controls() -> list[dict[str, Any]]:
+    """The controls that the paper lacks, each with the hypotheses that it bears on."""
+    return _load("controls.json")["controls"]
+
+
 def printed(cell: str, metric: str) -> float | None:
     """What the paper prints for a metric of a cell, in percent; None when it prints nothing."""
     if metric == "flat9.avg":

@@ -12,6 +12,7 @@ from frontload.eval.statistics.score import AVERAGING_RULES, score
 from frontload.eval.statistics.spread import seed_spreads, stated_spreads
 from frontload.eval.tables.build import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.tables.claims import judge, recompute, verdicts_json
+from frontload.eval.tables.controls import judge_controls, with_controls
 from frontload.eval.tables.ledger import ledger
 from frontload.eval.tables.own import own_tables
 from frontload.eval.tables.paper import paper_claims
@@ -37,6 +38,8 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
     tables += [table for table in [rl_table(cells)] if table.rows]
     hypotheses = paper_claims()["hypotheses"] if is_paper else own_hypotheses(cells)
     verdicts = judge(cells, hypotheses, min_effect=recipe.min_effect)
+    controls = judge_controls(cells, min_effect=recipe.min_effect) if is_paper else []
+    verdicts = with_controls(verdicts, controls)
     claims = recompute(cells) if is_paper else []
     read = ledger(recipe, inputs)
     write_json(out / "cells.json", _cells_json(cells, stated=recipe.seed_spreads))
@@ -53,6 +56,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
         },
     )
     verdicts_form = verdicts_json(verdicts, claims, min_effect=recipe.min_effect)
+    verdicts_form["controls"] = [control.to_json() for control in controls]
     write_json(out / "verdicts.json", verdicts_form)
     with replacing(out / "tables.md", "w") as stream:
         stream.write(
@@ -60,6 +64,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
                 TextTables(
                     tables=tables,
                     verdicts=verdicts,
+                    controls=controls,
                     ledger=read,
                     rule=verdicts_form["rule"],
                     with_paper=is_paper,

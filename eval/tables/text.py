@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from frontload.eval.tables.build import Number, Table, label_of
+from frontload.eval.tables.controls import Control
 from frontload.eval.tables.ledger import LedgerEntry
 from frontload.eval.tables.verdict_text import MEASURES_TEXT, decimals_of
 from frontload.eval.tables.verdicts import Shown, Verdict, VerdictPart
@@ -13,6 +14,10 @@ NOTHING = "-"
 MEASURED_IN = f"`in` names the number that an effect is a difference of. {MEASURES_TEXT}"
 
 
+CONTROLS_TEXT = (
+    "Comparisons that the paper lacks. Each asks whether a hypothesis holds for the reason in its "
+    "name; a hypothesis repeats what its controls found."
+)
 LEDGER_TEXT = (
     "Tokens that each cell has read at its first seed: reasoning data in pretraining, and SFT. "
     "Read: tokens, each as often as it was read, padding left out. Loss: the answer tokens among "
@@ -40,6 +45,7 @@ class TextTables:
 
     tables: Sequence[Table]
     verdicts: Sequence[Verdict]
+    controls: Sequence[Control]
     ledger: Sequence[LedgerEntry]
     rule: str
     with_paper: bool  # a study of the paper's sets: its numbers stand beside ours
@@ -67,7 +73,23 @@ def tables_markdown(found: TextTables) -> str:
     if found.with_paper:
         parts.append(textwrap.fill(MEASURED_IN, 100))
     parts.append(verdicts_text(found.verdicts, with_paper=found.with_paper))
+    if found.controls:
+        parts += ["## Controls", textwrap.fill(CONTROLS_TEXT, 100), controls_text(found.controls)]
     return "\n\n".join(parts) + "\n"
+
+
+def controls_text(controls: Sequence[Control]) -> str:
+    """The controls as verdicts are printed, then what each means for which hypotheses."""
+    grid = verdicts_text([control.verdict for control in controls], with_paper=False)
+    readings = [
+        textwrap.fill(
+            f"- {one.verdict.id} bears on {', '.join(one.bears_on)}: {one.verdict.statement}"
+            + (f". {one.reading[0].upper()}{one.reading[1:]}." if one.reading else "."),
+            100,
+        )
+        for one in controls
+    ]
+    return "\n\n".join([grid, "\n".join(readings)])
 
 
 def ledger_text(entries: Sequence[LedgerEntry]) -> str:
