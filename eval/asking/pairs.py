@@ -5,7 +5,7 @@ from frontload.recipes.errors import RecipeError
 
 
 def encode_pair(
-    tokenizer: TextTokenizer, context: str, continuation: str, *, end_token: int
+    tokenizer: TextTokenizer, context: str, *, continuation: str, end_token: int
 ) -> tuple[list[int], list[int]]:
     """Ids of a context and of the continuation after it; neither is empty.
 

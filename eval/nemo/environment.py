@@ -79,7 +79,7 @@ def make_environment(
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         clone = _find_clone(source, scratch)
-        whole = _find_commit(clone, source, commit)
+        whole = _find_commit(clone, commit, source=source)
         archive, tree = scratch / "tree.tar", scratch / "tree"
         _run(["git", "-C", str(clone), "archive", "--output", str(archive), whole])
         with tarfile.open(archive) as packed:
@@ -135,7 +135,7 @@ def _find_clone(source: str, scratch: Path) -> Path:
     return clone
 
 
-def _find_commit(clone: Path, source: str, commit: str) -> str:
+def _find_commit(clone: Path, commit: str, *, source: str) -> str:
     asked = ["git", "-C", str(clone), "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"]
     found = subprocess.run(asked, capture_output=True, text=True, check=False)
     if found.returncode == 0:

@@ -10,7 +10,7 @@ from frontload.recipes.errors import RecipeError
 GOLD = "####"  # before the answer of a GSM8K solution
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_nemo_rows(path: Path) -> list[dict[str, Any]]:
     """`problem` and `expected_answer` of each row of a JSONL file, in its order.
 
     Taken as they are; or from `question` and the answer behind `####` (GSM8K); or from `problem`

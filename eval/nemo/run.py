@@ -48,7 +48,7 @@ class NemoPlace:
     variables: Mapping[str, str]
 
 
-def run_nemo(run: NemoRun, rows: Sequence[Mapping[str, Any]], place: NemoPlace) -> NemoScores:
+def run_nemo(run: NemoRun, rows: Sequence[Mapping[str, Any]], *, place: NemoPlace) -> NemoScores:
     """Evaluates, and keeps every answer below `out`. Called again it goes on where it was.
 
     Raises: RecipeError without an environment or for a benchmark that it lacks; StageError when
@@ -85,7 +85,9 @@ def run_nemo(run: NemoRun, rows: Sequence[Mapping[str, Any]], place: NemoPlace) 
             rule=f"it writes {metrics.name} when every row was answered and graded",
             do=f"read {log}, then run the same command again: its answers are kept",
         )
-    return NemoScores(protocol=_protocol(run, made, rows), metrics=_metrics(metrics, run.benchmark))
+    return NemoScores(
+        protocol=_protocol(run, made, num_rows=len(rows)), metrics=_metrics(metrics, run.benchmark)
+    )
 
 
 def write_scores(scores: NemoScores, path: Path) -> None:
@@ -158,10 +160,8 @@ def _variables(place: NemoPlace) -> dict[str, str]:
     return kept | OFFLINE | {"PATH": f"{own}:{kept.get('PATH', '')}"}
 
 
-def _protocol(
-    run: NemoRun, made: NemoEnvironment, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    num_rows = len(rows) if run.max_rows is None else min(run.max_rows, len(rows))
+def _protocol(run: NemoRun, made: NemoEnvironment, *, num_rows: int) -> dict[str, Any]:
+    num_rows = min(run.max_rows or num_rows, num_rows)
     return {"runner": "nemo-skills", "num_rows": num_rows, **asdict(run), **asdict(made)}
 
 

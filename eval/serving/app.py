@@ -20,8 +20,8 @@ from frontload.data_tools.text.end_tokens import end_tokens
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.serving.answers import Answers
 from frontload.eval.serving.bodies import ChatBody, CompletionBody, RequestError
-from frontload.eval.serving.engine import Engine, ServedModel
-from frontload.eval.serving.texts import Texts
+from frontload.eval.serving.engine import ServedModel, ServingEngine
+from frontload.eval.serving.texts import ServedTexts
 from frontload.megatron_ext.hf.transformers_decoder import load_transformers
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
@@ -160,8 +160,8 @@ def make_answers(
     max_rows: int,
 ) -> Answers:
     """Everything behind the routes of one model."""
-    texts = Texts(tokenizer=tokenizer, template=template, end_tokens=end_tokens(tokenizer))
-    return Answers(Engine(model, max_rows=max_rows), texts, name=name)
+    texts = ServedTexts(tokenizer=tokenizer, template=template, end_tokens=end_tokens(tokenizer))
+    return Answers(ServingEngine(model, max_rows=max_rows), texts, name=name)
 
 
 @dataclass(frozen=True, kw_only=True)

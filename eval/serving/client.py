@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from frontload.eval.protocol.answers import (
     Loglikelihood,
     LoglikelihoodRequest,
 )
-from frontload.eval.serving.replies import Place, read_places, read_text
+from frontload.eval.serving.replies import ScoredToken, read_places, read_text
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 
 LONGEST_WAIT_SECONDS = 30.0
@@ -135,25 +136,22 @@ class ServerAnswerer:
         """Answers as they come; what has come before a failure is handed over before its raise."""
         failure: FrontloadError | None = None
         self._is_lost.clear()
-        with ThreadPoolExecutor(self._settings.concurrency) as pool:
-            try:
-                for key, future in self._under_way(pool, requests, ask):
-                    error = future.exception()
-                    if error is None:
-                        yield key, future.result()
-                    elif isinstance(error, FrontloadError):
-                        failure = failure or error
-                        self._is_lost.set()
-                    else:
-                        raise error
-            finally:
-                self._is_lost.set()  # nobody tries again once the caller has gone
+        with ThreadPoolExecutor(self._settings.concurrency) as pool, _set_at_end(self._is_lost):
+            for key, future in self._under_way(pool, requests, ask=ask):
+                error = future.exception()
+                if error is None:
+                    yield key, future.result()
+                    continue
+                if not isinstance(error, FrontloadError):
+                    raise error
+                failure = failure or error
+                self._is_lost.set()
         self._show_retries()
         if failure is not None:
             raise failure
 
     def _under_way[R: Keyed, A](
-        self, pool: ThreadPoolExecutor, requests: Iterable[R], ask: Callable[[R], A]
+        self, pool: ThreadPoolExecutor, requests: Iterable[R], *, ask: Callable[[R], A]
     ) -> Iterator[tuple[str, Future[A]]]:
         """Each request's future once it is done; none is begun after one was lost."""
         waiting = iter(requests)
@@ -178,10 +176,10 @@ class ServerAnswerer:
             **self._extra,
         }
         if request.messages is not None:
-            reply = self._post("/chat/completions", body | {"messages": list(request.messages)},
-                               request.key)  # fmt: skip
+            chat = body | {"messages": list(request.messages)}
+            reply = self._post("/chat/completions", chat, key=request.key)
         else:
-            reply = self._post("/completions", body | {"prompt": request.prompt}, request.key)
+            reply = self._post("/completions", body | {"prompt": request.prompt}, key=request.key)
         return read_text(reply, key=request.key, is_chat=request.messages is not None)
 
     def _score_one(self, request: LoglikelihoodRequest) -> Loglikelihood:
@@ -190,15 +188,18 @@ class ServerAnswerer:
         if self._tokenizer is not None:
             end = end_tokens(self._tokenizer)[0]
             before, after = encode_pair(
-                self._tokenizer, request.context, request.continuation, end_token=end
+                self._tokenizer,
+                request.context,
+                continuation=request.continuation,
+                end_token=end,
             )
             prompt, start, is_ids = [*before, *after], len(before), True
         body = {"prompt": prompt, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
-        reply = self._post("/completions", body, request.key)
+        reply = self._post("/completions", body, key=request.key)
         places = read_places(reply, key=request.key)
         if is_ids and len(places) != len(prompt):
             raise _garbage(request.key, f"{len(places)} scored tokens for {len(prompt)} sent")
-        found = places[start:] if is_ids else _behind(places, start, request)
+        found = places[start:] if is_ids else _behind(places, request)
         if not found:
             raise _garbage(request.key, "no scored token of the continuation")
         sizes = [place.log_probability for place in found]
@@ -215,7 +216,7 @@ class ServerAnswerer:
             num_tokens=len(found),
         )
 
-    def _post(self, route: str, body: dict[str, Any], key: str) -> Any:
+    def _post(self, route: str, body: dict[str, Any], *, key: str) -> Any:
         """The reply to one request, which is sent again where that may help."""
         tries = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(TRANSIENT),
@@ -270,8 +271,18 @@ class ServerAnswerer:
         )
 
 
-def _behind(places: Sequence[Place], start: int, request: LoglikelihoodRequest) -> Sequence[Place]:
+@contextmanager
+def _set_at_end(event: threading.Event) -> Iterator[None]:
+    """Nobody tries again once the caller has gone."""
+    try:
+        yield
+    finally:
+        event.set()
+
+
+def _behind(places: Sequence[ScoredToken], request: LoglikelihoodRequest) -> Sequence[ScoredToken]:
     """The tokens of the continuation, by where the server says that they begin."""
+    start = len(request.context)
     if any(place.offset is None for place in places):
         raise _garbage(request.key, "log-probabilities without text_offset")
     first = next((n for n, place in enumerate(places) if (place.offset or 0) >= start), len(places))

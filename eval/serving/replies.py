@@ -9,7 +9,7 @@ from frontload.recipes.errors import StageError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ScoredToken:
     """A token of a scored text."""
 
     log_probability: float | None  # None of the first one: nothing predicts it
@@ -20,7 +20,7 @@ class Place:
 class _Reply:
     """One JSON object, with the key of the request for messages."""
 
-    def __init__(self, found: object, key: str, path: str = "") -> None:
+    def __init__(self, found: object, key: str, *, path: str = "") -> None:
         self._found, self._key, self._path = found, key, path
 
     def get(self, name: str, kind: type, *, may_lack: bool = False) -> Any:
@@ -39,14 +39,14 @@ class _Reply:
 
     def part(self, name: str) -> "_Reply":
         """An object inside."""
-        return _Reply(self.get(name, dict), self._key, f"{self._path}{name}.")
+        return _Reply(self.get(name, dict), self._key, path=f"{self._path}{name}.")
 
     def first(self, name: str) -> "_Reply":
         """The one object of a list of one."""
         found = self.get(name, list)
         if len(found) != 1:
             raise self.refused(f"{self._path}{name} has {len(found)} entries, not 1")
-        return _Reply(found[0], self._key, f"{self._path}{name}[0].")
+        return _Reply(found[0], self._key, path=f"{self._path}{name}[0].")
 
     def refused(self, found: str) -> StageError:
         """A reply that cannot be read."""
@@ -81,7 +81,7 @@ def read_text(found: object, *, key: str, is_chat: bool) -> Generated:
     return Generated(text=text, num_tokens=num_tokens, finish=finish)
 
 
-def read_places(body: object, *, key: str) -> list[Place]:
+def read_places(body: object, *, key: str) -> list[ScoredToken]:
     """The scored tokens of the prompt of a completion with `echo`, without those written after it.
 
     Raises: StageError, also for scores that no model gives.
@@ -102,7 +102,7 @@ def read_places(body: object, *, key: str) -> list[Place]:
         found = f"{len(sizes)} scored tokens of a prompt of {num_read}: it does not echo it"
         raise reply.refused(found)
     places = [
-        Place(log_probability=size, is_likeliest=_is_likeliest(size, top), offset=offset)
+        ScoredToken(log_probability=size, is_likeliest=_is_likeliest(size, top), offset=offset)
         for size, top, offset in zip(sizes, tops, offsets, strict=True)
     ]
     return places[:num_read]

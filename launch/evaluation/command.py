@@ -11,6 +11,6 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "nemo-skills": Command(
         text="ask NeMo-Skills to evaluate the model behind a server",
-        adds="frontload.launch.evaluation.nemo_skills:add_run",
+        adds="frontload.launch.evaluation.nemo_skills:add_nemo_skills",
     ),
 }

@@ -48,7 +48,7 @@ def run_environment(options: argparse.Namespace) -> int:
     return 0
 
 
-def add_run(one: argparse.ArgumentParser) -> None:
+def add_nemo_skills(one: argparse.ArgumentParser) -> None:
     """The arguments of `eval nemo-skills`."""
     one.add_argument("url", metavar="URL", help="base of the server to ask, which ends in /v1")
     one.add_argument("--model", required=True, help="the model's name on that server")
@@ -82,7 +82,7 @@ def run_nemo_skills(options: argparse.Namespace) -> int:
     place = runner.NemoPlace(
         environment=options.folder, out=options.out, variables=dict(os.environ)
     )
-    scores = runner.run_nemo(asked, rows.read_rows(options.rows), place)
+    scores = runner.run_nemo(asked, rows.read_nemo_rows(options.rows), place=place)
     runner.write_scores(scores, options.out / "scores.json")
     for average, numbers in scores.metrics.items():
         print(f"{options.benchmark} {average}: {json.dumps(numbers)}")

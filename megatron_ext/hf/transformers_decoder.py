@@ -22,7 +22,7 @@ class TransformersState:
     Positions are in the keys already, so slots may be padded on either side.
     """
 
-    def __init__(self, cache: Any, is_used_BS: Tensor, lengths_B: Tensor) -> None:
+    def __init__(self, cache: Any, *, is_used_BS: Tensor, lengths_B: Tensor) -> None:
         self.cache = cache
         self.is_used_BS = is_used_BS
         self.lengths_B = lengths_B
@@ -87,7 +87,7 @@ class TransformersDecoder:
             position_ids=slots_S[None].expand_as(tokens_BS),
             use_cache=True,
         )
-        state = TransformersState(found.past_key_values, is_used_BS, lengths_B)
+        state = TransformersState(found.past_key_values, is_used_BS=is_used_BS, lengths_B=lengths_B)
         return found.last_hidden_state, [state]
 
     def step(self, tokens_B: Tensor, states: list[TransformersState]) -> Tensor:

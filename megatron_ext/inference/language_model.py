@@ -51,7 +51,11 @@ class LanguageModel:
     """A model whose weights are whole on one device: what evaluation talks to."""
 
     def __init__(self, model: Model, weights: Weights) -> None:
-        self._hold(Decoder(model, weights), model.vocab_size, model.max_sequence_tokens)
+        self._hold(
+            Decoder(model, weights),
+            vocab_size=model.vocab_size,
+            max_sequence_tokens=model.max_sequence_tokens,
+        )
 
     @classmethod
     def of_decoder(
@@ -59,10 +63,10 @@ class LanguageModel:
     ) -> "LanguageModel":
         """The model of another library, behind the decoder's methods."""
         made = cls.__new__(cls)
-        made._hold(decoder, vocab_size, max_sequence_tokens)
+        made._hold(decoder, vocab_size=vocab_size, max_sequence_tokens=max_sequence_tokens)
         return made
 
-    def _hold(self, decoder: Decoding, vocab_size: int, max_sequence_tokens: int) -> None:
+    def _hold(self, decoder: Decoding, *, vocab_size: int, max_sequence_tokens: int) -> None:
         self.vocab_size = vocab_size
         self.max_sequence_tokens = max_sequence_tokens
         self._decoder = decoder

@@ -85,9 +85,9 @@ class RunningBatch:
         copies = torch.tensor([place[one.prompt] for one in requests], device=self._device)
         for state in states:
             state.take(copies)
-        self._add(requests, states, logits_BV.index_select(0, copies))
+        self._add(requests, states, logits=logits_BV.index_select(0, copies))
 
-    def _add(self, requests: Sequence[RowRequest], states: list[State], logits: Tensor) -> None:
+    def _add(self, requests: Sequence[RowRequest], states: list[State], *, logits: Tensor) -> None:
         self._drop_ended()
         if self._logits_BV is None:
             self._states, self._logits_BV = states, logits

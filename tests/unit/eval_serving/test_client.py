@@ -117,7 +117,7 @@ def test_log_likelihoods_are_those_of_the_model_in_process(
     found = dict(answerer.loglikelihood(requests))
     for request in requests:
         before, after = encode_pair(
-            small.tokenizer, request.context, request.continuation, end_token=END
+            small.tokenizer, request.context, continuation=request.continuation, end_token=END
         )
         (scores,) = small.model.token_scores([[*before, *after]])
         start = len(before) - 1
