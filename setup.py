@@ -14,6 +14,6 @@ setup(
     include_package_data=False,
     package_data={
         "frontload.recipes": ["**/*.yaml", "**/*.jinja", "**/*.json"],
-        "frontload.eval": ["**/*.jinja", "**/*.css", "**/*.js"],
+        "frontload.eval": ["**/*.jinja", "**/*.css", "**/*.js", "**/*.txt"],
     },
 )

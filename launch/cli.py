@@ -110,6 +110,10 @@ COMMANDS: Mapping[str, Command] = {
         text="a checkpoint behind the OpenAI protocol: completions and chats",
         adds="frontload.launch.serve:add_arguments",
     ),
+    "eval": Command(
+        text="NeMo-Skills in an environment of its own",
+        below="frontload.launch.evaluation.command:COMMANDS",
+    ),
     "doctor": Command(
         text="what this machine has and lacks; with --nodes, which nodes of a job are slow",
         adds="frontload.launch.doctor.command:add_arguments",

@@ -23,6 +23,7 @@ from frontload.eval.asking.generation_options import (
     generation_options,
 )
 from frontload.eval.asking.model import ScoringModel
+from frontload.eval.asking.pairs import encode_pair
 from frontload.recipes.errors import RecipeError
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
@@ -115,38 +116,8 @@ class FrontloadLM(TemplateLM):
         return self.text_tokenizer.encode(string)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Ids of a context and of the continuation after it; neither is empty.
-
-        White space at the end of a context goes to the continuation, as in lm-eval. Without any
-        other text `<|end|>` is the context.
-
-        Differs: where a token spans the join, the continuation is encoded alone. lm-eval cuts the
-        ids of the whole there at the length of the context's, which leaves out a part of the
-        continuation, or all of it: a sum of nothing, 0.0, that no real option can beat.
-
-        Raises: RecipeError for a continuation without a token.
-        """
-        bare = context.rstrip()
-        rest = context[len(bare) :] + continuation
-        before = self.tok_encode(bare)
-        after = self.tok_encode(rest)
-        if before:
-            whole = self.tok_encode(bare + rest)
-            if whole[: len(before)] == before:
-                after = whole[len(before) :]
-        elif after[:1] == [END]:  # the text itself begins with the prefix
-            before, after = after[:1], after[1:]
-        else:
-            before = [END]
-        if not after:
-            raise RecipeError(
-                "log-likelihood of a continuation",
-                found=f"{continuation!r} after {context[-40:]!r} has no token",
-                rule="a continuation is scored by its tokens; without one it would score 0.0, more "
-                "than any other",
-                do="leave the row out, or give the option a text",
-            )
-        return before, after
+        """Differs from lm-eval's own: see `encode_pair`."""
+        return encode_pair(self.text_tokenizer, context, continuation=continuation, end_token=END)
 
     def _loglikelihood_tokens(
         self, requests: list[Encoded], **kwargs: Any

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from frontload.eval.serving.bodies import Body, ChatBody, CompletionBody, RequestError
-from frontload.eval.serving.engine import Engine, ScoreJob, WriteJob, Written
-from frontload.eval.serving.texts import Texts
+from frontload.eval.serving.engine import ScoreJob, ServingEngine, WriteJob, Written
+from frontload.eval.serving.texts import ServedTexts
 from frontload.megatron_ext.inference.running import Ranked
 
 Object = dict[str, Any]
@@ -33,7 +33,7 @@ class _Scored:
 class Answers:
     """Answers the bodies of one served model."""
 
-    def __init__(self, engine: Engine, texts: Texts, *, name: str) -> None:
+    def __init__(self, engine: ServingEngine, texts: ServedTexts, *, name: str) -> None:
         self.engine = engine
         self.texts = texts
         self.name = name
@@ -58,7 +58,7 @@ class Answers:
         for index, choice in enumerate(choices):
             choice["index"] = index
         written = sum(count for _, count in found)
-        return self._answer("text_completion", choices, _usage(prompts, written))
+        return self._answer("text_completion", choices, usage=_usage(prompts, written))
 
     async def chat(self, body: ChatBody) -> Object:
         """`/v1/chat/completions`."""
@@ -69,9 +69,9 @@ class Answers:
         self._check_length(len(prompt.ids), new_tokens, field="messages")
         num_top = body.top_logprobs if body.logprobs else None
         written = await self._write(prompt, body, max_new_tokens=new_tokens, num_top=num_top)
-        choices = [self._chat_choice(index, one, body) for index, one in enumerate(written)]
+        choices = [self._chat_choice(index, one, body=body) for index, one in enumerate(written)]
         count = sum(len(one.tokens) for one in written)
-        return self._answer("chat.completion", choices, _usage([prompt], count))
+        return self._answer("chat.completion", choices, usage=_usage([prompt], count))
 
     def _prompt(self, given: str | list[int], body: CompletionBody) -> _Prompt:
         if isinstance(given, str):
@@ -117,7 +117,7 @@ class Answers:
             written = await self._write(
                 prompt, body, max_new_tokens=body.max_tokens, num_top=body.logprobs
             )
-        choices = [self._text_choice(prompt, one, body, before=before[:-1]) for one in written]
+        choices = [self._text_choice(prompt, one, body=body, before=before[:-1]) for one in written]
         return choices, sum(len(one.tokens) for one in written)
 
     async def _write(
@@ -142,7 +142,7 @@ class Answers:
         return list(await asyncio.gather(*futures))
 
     def _text_choice(
-        self, prompt: _Prompt, one: Written, body: CompletionBody, *, before: Sequence[Ranked]
+        self, prompt: _Prompt, one: Written, *, body: CompletionBody, before: Sequence[Ranked]
     ) -> Object:
         text, stop = self.texts.response(
             one.tokens, stop=body.stop_texts, skips_special=body.skip_special_tokens
@@ -163,7 +163,7 @@ class Answers:
         }
 
     def _logprobs(self, scored: _Scored, context: Sequence[int], *, num_top: int) -> Object:
-        """The four lists of a completion. Texts are as the token stands behind the text before."""
+        """The four lists of a completion, each token with its text behind the tokens before."""
         tokens: list[str] = []
         offsets: list[int] = []
         tops: list[Object | None] = []
@@ -191,7 +191,7 @@ class Answers:
             found[f"token_id:{token}" if is_double else shown] = size
         return found
 
-    def _chat_choice(self, index: int, one: Written, body: ChatBody) -> Object:
+    def _chat_choice(self, index: int, one: Written, *, body: ChatBody) -> Object:
         text, stop = self.texts.response(
             one.tokens, stop=body.stop_texts, skips_special=body.skip_special_tokens
         )
@@ -214,7 +214,7 @@ class Answers:
         own = _chat_logprob(self.texts.piece(before, ranked.token).shown, ranked.log_probability)
         return own | {"top_logprobs": [_chat_logprob(text, size) for text, size in top]}
 
-    def _answer(self, kind: str, choices: list[Object], usage: Object) -> Object:
+    def _answer(self, kind: str, choices: list[Object], *, usage: Object) -> Object:
         self.num_answered += 1
         prefix = "cmpl" if kind == "text_completion" else "chatcmpl"
         return {

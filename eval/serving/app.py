@@ -20,8 +20,9 @@ from frontload.data_tools.text.end_tokens import end_tokens
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.serving.answers import Answers
 from frontload.eval.serving.bodies import ChatBody, CompletionBody, RequestError
-from frontload.eval.serving.engine import Engine, ServedModel
-from frontload.eval.serving.texts import Texts
+from frontload.eval.serving.engine import ServedModel, ServingEngine
+from frontload.eval.serving.texts import ServedTexts
+from frontload.megatron_ext.hf.transformers_decoder import load_transformers
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 
@@ -159,25 +160,27 @@ def make_answers(
     max_rows: int,
 ) -> Answers:
     """Everything behind the routes of one model."""
-    texts = Texts(tokenizer=tokenizer, template=template, end_tokens=end_tokens(tokenizer))
-    return Answers(Engine(model, max_rows=max_rows), texts, name=name)
+    texts = ServedTexts(tokenizer=tokenizer, template=template, end_tokens=end_tokens(tokenizer))
+    return Answers(ServingEngine(model, max_rows=max_rows), texts, name=name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointToServe:
     """What one server has."""
 
-    checkpoint: Path
+    folder: Path  # a checkpoint of this project
+    is_transformers: bool  # or the Hugging Face folder of a stranger
     tokenizer: Path
     template: Path | None  # None = the tokenizer's own
     name: str
 
 
 def serve_checkpoint(served: CheckpointToServe, address: Address, *, max_rows: int) -> None:
-    """Serves a checkpoint until a signal."""
+    """Serves a model until a signal."""
     tokenizer = TextTokenizer.load(served.tokenizer)
     template = load_template(served.template, tokenizer)
-    model = LanguageModel.load(served.checkpoint)
+    load = load_transformers if served.is_transformers else LanguageModel.load
+    model = load(served.folder)
     answers = make_answers(model, tokenizer, name=served.name, template=template, max_rows=max_rows)
     server = Server(answers, address)
     print(f"{server.url}: {served.name}, context {model.max_sequence_tokens} tokens", flush=True)

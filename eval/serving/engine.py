@@ -18,7 +18,7 @@ from frontload.recipes.errors import StageError
 MAX_PASS_TOKENS = 65_536  # of prompts read side by side, padding included
 
 
-class Batch(Protocol):
+class RowBatch(Protocol):
     """Rows under way, as `megatron_ext.inference.running` runs them."""
 
     num_passes: int
@@ -39,7 +39,7 @@ class ServedModel(Protocol):
     vocab_size: int
     max_sequence_tokens: int
 
-    def open_batch(self) -> Batch: ...
+    def open_batch(self) -> RowBatch: ...
 
     def ranked_scores(self, sequences: list[list[int]], *, num_top: int) -> list[list[Ranked]]: ...
 
@@ -89,7 +89,7 @@ class _Row:
     ranked: list[Ranked] = field(default_factory=list)
 
 
-class Engine:
+class ServingEngine:
     """Takes jobs from any thread; a future brings what came of each.
 
     A job whose future is cancelled is dropped at the next token.

@@ -16,7 +16,7 @@ BROKEN = "\N{REPLACEMENT CHARACTER}"  # what a part of a letter decodes to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class TokenText:
     """One token's part of a text."""
 
     added: str  # all of them joined are the text; "" until a letter of several tokens is whole
@@ -24,7 +24,7 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Texts:
+class ServedTexts:
     """The tokenizer and the chat template of a served model."""
 
     tokenizer: TextTokenizer
@@ -94,14 +94,14 @@ class Texts:
         tail = self.text(tokens[-most:], skips_special=skips_special)
         return any(mark in tail for mark in stop)
 
-    def piece(self, before: Sequence[int], token: int) -> Piece:
+    def piece(self, before: Sequence[int], token: int) -> TokenText:
         """The text that a token adds to the text before it."""
         near = list(before[-BEFORE:])
         start = self.tokenizer.decode(near) if near else ""
         whole = self.tokenizer.decode([*near, token])
         added = whole.removeprefix(start.rstrip(BROKEN)).rstrip(BROKEN)
         is_whole = added and not start.endswith(BROKEN) and not whole.endswith(BROKEN)
-        return Piece(added=added, shown=added if is_whole else f"token_id:{token}")
+        return TokenText(added=added, shown=added if is_whole else f"token_id:{token}")
 
 
 def _chat_error(found: str, do: str) -> RecipeError:

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+from frontload.eval.nemo.environment import FOLDER, read_environment
 from frontload.eval.sandbox.isolation import find_isolation
 from frontload.launch.doctor.finding import NOTE, OK, WRONG, Finding
-from frontload.recipes.errors import StageError
+from frontload.recipes.errors import ArtifactError, StageError
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 PYTHON = (3, 12)
@@ -48,6 +49,7 @@ def software_findings(*, on_cuda: bool) -> list[Finding]:
         _apex(there.get("apex")),
         *_kernels(there, on_cuda=on_cuda),
         sandbox_finding(),
+        harness_finding(FOLDER),
     ]
 
 
@@ -137,3 +139,16 @@ def _kernels(there: Mapping[str, Distribution], *, on_cuda: bool) -> Iterator[Fi
             yield Finding(name=package, state=NOTE, found=told, do=command)
         else:
             yield Finding(name=package, state=OK, found="not installed; a CPU has no use for it")
+
+
+def harness_finding(folder: Path) -> Finding:
+    """NeMo-Skills has an environment of its own; without it the native runner scores."""
+    do = "frontload eval environment nemo-skills"
+    try:
+        made = read_environment(folder)
+    except ArtifactError as error:
+        return Finding(name="nemo-skills", state=NOTE, found=error.found, do=do)
+    if made is None:
+        found = f"no environment in {folder}: the native runner scores its benchmarks"
+        return Finding(name="nemo-skills", state=NOTE, found=found, do=do)
+    return Finding(name="nemo-skills", state=OK, found=f"commit {made.commit[:12]} in {folder}")

@@ -10,8 +10,9 @@ from frontload.data_tools.text.chat import our_template
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.data_tools.text.train_tokenizer import corpus_texts, train_byte_pairs
 from frontload.eval.serving.app import Address, Server, make_answers
-from frontload.eval.serving.engine import Engine
+from frontload.eval.serving.engine import ServingEngine
 from frontload.megatron_ext.inference.language_model import LanguageModel
+from frontload.recipes.schema import Model
 from tests.parity.reference_model import draw_weights
 from tests.training_inputs import tiny_model
 from tests.unit.eval.fake_study import write_corpus
@@ -24,6 +25,7 @@ NAME = "small"
 class Small:
     """A model with its tokenizer, and the folder of items that the tokenizer was trained on."""
 
+    recipe: Model
     model: LanguageModel
     tokenizer: TextTokenizer
     corpus: Path
@@ -34,20 +36,20 @@ class Running:
     """A server that answers."""
 
     url: str
-    engine: Engine
+    engine: ServingEngine
     server: Server
 
 
-def make_small(folder: Path) -> Small:
+def make_small(folder: Path, *, context: int = CONTEXT) -> Small:
     """Drawn weights, and byte pairs of a small corpus."""
     write_corpus(folder, per_family=3)
     texts = corpus_texts([folder / "training.jsonl"])
     trained = train_byte_pairs(texts, vocab_size=400).tokenizer
     (folder / "tokenizer.json").write_text(trained.to_json())
     tokenizer = TextTokenizer.load(folder)
-    recipe = tiny_model(vocab_size=tokenizer.vocab_size, max_sequence_tokens=CONTEXT)
+    recipe = tiny_model(vocab_size=tokenizer.vocab_size, max_sequence_tokens=context)
     model = LanguageModel(recipe, draw_weights(recipe, seed=4))
-    return Small(model=model, tokenizer=tokenizer, corpus=folder)
+    return Small(recipe=recipe, model=model, tokenizer=tokenizer, corpus=folder)
 
 
 @contextmanager
