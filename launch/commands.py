@@ -12,7 +12,7 @@ from frontload.launch.made_by import run_command
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.shown import reporting, show
 from frontload.launch.shown.plan_json import plan_json, status_json
-from frontload.launch.shown.progress import Progress
+from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store, check_content
 from frontload.launch.study.chosen import choose_stages
 from frontload.launch.study.crew import Crew, check_crew, find_crew
@@ -75,7 +75,7 @@ def _run_here(asked: Asked, options: argparse.Namespace, out: Path, *, keys: set
     print(f"study {plan.study.name} in {asked.store.root}: {show.summary_line(plan)}")
     show.print_prices(plan)
     missing = [entry.stage for entry in plan.missing if entry.stage.key in keys]
-    watcher = Progress(missing, plan.seconds)
+    watcher = StudyProgress(missing, plan.seconds)
     settings = Settings(
         placements=plan.study.placements,
         workers=crew.workers,

@@ -18,7 +18,7 @@ PLAIN_SECONDS = 10.0
 LIVE_SECONDS = 0.25
 
 
-class Progress:
+class StudyProgress:
     """A Watcher of the runner. ETA: what the estimates leave, at the pace measured so far."""
 
     def __init__(self, todo: Sequence[Stage], seconds: Mapping[str, float]) -> None:
