@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
         return study_jobs.submit_missing(asked.plan, asked.store, missing)
     out = _out(options)
     if not missing:
+        show.print_changed(asked.plan)
         print(f"study {asked.study.name}: nothing to do, all {len(stages)} stages are built")
         _say_mixed(asked)
         return 0 if options.only else _report(asked, out, utilisation=None)
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
 def _run_here(asked: Asked, options: argparse.Namespace, out: Path, *, keys: set[str]) -> int:
     plan, crew = asked.plan, asked.crew
     check_crew(plan.study.placements.default, crew)
-    print(f"study {plan.study.name} in {asked.store.root}: {show.summary_line(plan)}")
+    show.print_summary(plan, asked.store)
     show.print_prices(plan)
     missing = [entry.stage for entry in plan.missing if entry.stage.key in keys]
     watcher = StudyProgress(missing, plan.seconds)

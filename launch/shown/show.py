@@ -20,6 +20,7 @@ from frontload.recipes.errors import DiskFull
 from frontload.recipes.stage import Stage
 
 LEAST_WHOLE = 1000.0
+SHOWN_FILES = 4
 SHOWN_FAILURES = 5  # messages at the end of a run; each was shown when it came
 
 
@@ -35,7 +36,7 @@ def show_price(price: Price) -> str:
 
 def print_plan(plan: Plan, store: Store, *, is_verbose: bool) -> None:
     """The price first, then the prices of each kind; `is_verbose`: every missing stage and why."""
-    print(f"study {plan.study.name} in {store.root}: {summary_line(plan)}")
+    print_summary(plan, store)
     if not plan.missing:
         return
     print_prices(plan)
@@ -47,6 +48,24 @@ def print_plan(plan: Plan, store: Store, *, is_verbose: bool) -> None:
         print(f"  {entry.state:7} {entry.stage.folder}  {show_price(entry.price)}")
         if entry.reason != FIRST_OF_ITS_KIND:
             print(f"          {entry.reason}")
+
+
+def print_summary(plan: Plan, store: Store) -> None:
+    """How much of a study is there, and which files changed since it was made."""
+    print(f"study {plan.study.name} in {store.root}: {summary_line(plan)}")
+    print_changed(plan)
+
+
+def print_changed(plan: Plan) -> None:
+    """Which of the user's files changed since the study read them, and what that means."""
+    changed = plan.changed_files
+    if changed:
+        more = f" and {len(changed) - SHOWN_FILES} more" if len(changed) > SHOWN_FILES else ""
+        section = "own" if plan.study.recipe.own is not None else "raw"
+        print(
+            f"changed since this study read them: {', '.join(changed[:SHOWN_FILES])}{more}. What "
+            f"was made from them stays; another {section}.revision makes it anew"
+        )
 
 
 def print_prices(plan: Plan) -> None:
