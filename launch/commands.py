@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frontload.launch.cluster import study_jobs
-from frontload.launch.machine_kind import machine_lines
-from frontload.launch.made_by import run_command
+from frontload.launch.origins.machine_kind import machine_lines
+from frontload.launch.origins.made_by import run_command
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.shown import reporting, show
 from frontload.launch.shown.plan_json import plan_json, status_json

@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from frontload.data_tools.disk.files import read_object
-from frontload.launch.made_by import find_maker, run_command
-from frontload.launch.named import built_names, find_named, name_parts, suggest
+from frontload.launch.origins.made_by import find_maker, run_command
+from frontload.launch.origins.named import built_names, find_named, name_parts, suggest
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.store import Store, read_manifest
 from frontload.launch.study.settle import settle

@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from frontload.launch.jobs import Finished, Tick
-from frontload.launch.words import show_seconds
+from frontload.launch.stage.jobs import Finished, Tick
+from frontload.launch.text.words import show_seconds
 from frontload.recipes.stage import Stage
 
 PLAIN_SECONDS = 10.0

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from rich.table import Table
 
-from frontload.launch.assumptions import LEFT_OUT, NO_OVERLAP, rates_text
 from frontload.launch.cluster.job_state import JobState
-from frontload.launch.machine_kind import MachineKind, machine_lines
+from frontload.launch.origins.machine_kind import MachineKind, machine_lines
 from frontload.launch.store import Store, Ticket, read_manifest
 from frontload.launch.study.plan import BUILT, FIRST_OF_ITS_KIND, Entry, Plan, most_gpus
 from frontload.launch.study.price import HOUR_SECONDS, OWN_TOKENS, Price
 from frontload.launch.study.runner import Summary
-from frontload.launch.tables import make_table, open_console, print_table
-from frontload.launch.words import show_count, show_number, show_seconds
+from frontload.launch.text.assumptions import LEFT_OUT, NO_OVERLAP, rates_text
+from frontload.launch.text.tables import make_table, open_console, print_table
+from frontload.launch.text.words import show_count, show_number, show_seconds
 from frontload.recipes.errors import DiskFull
 from frontload.recipes.stage import Stage
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch.jobs import Finished, Tick
 from frontload.launch.shown import progress
 from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.shown.show import SHOWN_FAILURES, status_lines, summary_lines
+from frontload.launch.stage.jobs import Finished, Tick
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.plan import plan_study
 from frontload.launch.study.runner import Summary
-from frontload.launch.words import show_seconds
+from frontload.launch.text.words import show_seconds
 from frontload.recipes.errors import StageError
 from frontload.recipes.study.expand import load_study
 

@@ -9,13 +9,13 @@ import pytest
 from frontload.launch import cli
 from frontload.launch.cluster.job_state import JobState
 from frontload.launch.commands import load_named
-from frontload.launch.jobs import load_function
 from frontload.launch.shown.show import stage_state
+from frontload.launch.stage.jobs import load_function
 from frontload.launch.stage.registry import STAGES
+from frontload.launch.stage.workspace import LiveWorkspace
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.plan import plan_study
-from frontload.launch.workspace import LiveWorkspace
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.study.expand import load_study
 from tests.paper_files import write_paper_files
