@@ -80,8 +80,8 @@ def write_files(folder: Path, kind: str) -> Path:
         write_paper_files(folder)
         (folder / "mine.yaml").write_text("extends: paper_tiny\n")
         return folder / "raw" / "base.jsonl"
-    rows = [{"question": f"{n} + 1 ?", "answer": f"add #### {n + 1}"} for n in range(9)]
-    for name, lines in (("base", [{"text": "a b"}] * 9), ("rows", rows)):
+    rows = [{"question": f"{n} + 1 ?", "answer": f"{'add ' * 2_000}#### {n + 1}"} for n in range(9)]
+    for name, lines in (("base", [{"text": "a b " * 5_000}] * 9), ("rows", rows)):
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (folder / f"{name}.jsonl").write_text(text)
     (folder / "mine.yaml").write_text(
