@@ -19,7 +19,6 @@ from frontload.launch.text.words import show_count, show_number, show_seconds
 from frontload.recipes.errors import DiskFull
 from frontload.recipes.stage import Stage
 
-LEAST_WHOLE = 1000.0
 SHOWN_FILES = 4
 SHOWN_FAILURES = 5  # messages at the end of a run; each was shown when it came
 
@@ -137,11 +136,6 @@ def total_lines(plan: Plan) -> list[str]:
         parts.append(f"{show_seconds(sum(price.seconds for price in on_cpu))} of CPU time")
     lines = [f"price: {', '.join(parts)}", f"time:  {_time_text(plan)}"]
     return lines + [f"       {text}" for text in _assumptions(plan)]
-
-
-def _show_amount(number: float) -> str:
-    """Two decimals of what is small, whole numbers of what is not."""
-    return f"{number:,.2f}" if number < LEAST_WHOLE else f"{number:,.0f}"
 
 
 def _time_text(plan: Plan) -> str:
