@@ -5,7 +5,7 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-from frontload.launch.named import FIRST_PHASE
+from frontload.launch.origins.named import FIRST_PHASE
 
 STUDY = "a name under recipes/studies, or a path ending in .yaml"
 TRAINING = "a name under recipes/training, or a path ending in .yaml"

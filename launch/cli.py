@@ -183,7 +183,7 @@ def print_error(error: FrontloadError, stream: TextIO, *, as_json: bool) -> None
 
 def _dispatch(words: Sequence[str]) -> int:
     if words[:1] == ["--version"]:
-        from frontload.launch.version import version_lines
+        from frontload.launch.origins.version import version_lines
 
         print("\n".join(version_lines()))
         return 0

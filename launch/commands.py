@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from frontload.launch.cluster import study_jobs
-from frontload.launch.machine_kind import machine_lines
-from frontload.launch.made_by import run_command
+from frontload.launch.origins.machine_kind import machine_lines
+from frontload.launch.origins.made_by import run_command
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.shown import reporting, show
 from frontload.launch.shown.plan_json import plan_json, status_json
-from frontload.launch.shown.progress import Progress
+from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store, check_content
 from frontload.launch.study.chosen import choose_stages
 from frontload.launch.study.crew import Crew, check_crew, find_crew
@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> int:
         return study_jobs.submit_missing(asked.plan, asked.store, missing)
     out = _out(options)
     if not missing:
+        show.print_changed(asked.plan)
         print(f"study {asked.study.name}: nothing to do, all {len(stages)} stages are built")
         _say_mixed(asked)
         return 0 if options.only else _report(asked, out, utilisation=None)
@@ -72,10 +73,10 @@ def run(options: argparse.Namespace) -> int:
 def _run_here(asked: Asked, options: argparse.Namespace, out: Path, *, keys: set[str]) -> int:
     plan, crew = asked.plan, asked.crew
     check_crew(plan.study.placements.default, crew)
-    print(f"study {plan.study.name} in {asked.store.root}: {show.summary_line(plan)}")
+    show.print_summary(plan, asked.store)
     show.print_prices(plan)
     missing = [entry.stage for entry in plan.missing if entry.stage.key in keys]
-    watcher = Progress(missing, plan.seconds)
+    watcher = StudyProgress(missing, plan.seconds)
     settings = Settings(
         placements=plan.study.placements,
         workers=crew.workers,

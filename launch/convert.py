@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.made_by import find_maker
-from frontload.launch.named import built_names, find_named, suggest
+from frontload.launch.origins.made_by import find_maker
+from frontload.launch.origins.named import built_names, find_named, suggest
 from frontload.launch.store import Store, check_content, check_given, read_manifest
 from frontload.recipes.command_line import Command
 from frontload.recipes.errors import RecipeError

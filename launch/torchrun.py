@@ -15,12 +15,12 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from frontload.launch.jobs import Job, die_with_parent
 from frontload.launch.ranks.beats import FOLDER, start_beats
 from frontload.launch.ranks.hangs import watch_ranks
 from frontload.launch.ranks.rank_run import ended
 from frontload.launch.ranks.seat import take_seat
 from frontload.launch.stage.as_rank import Rank, run_function
+from frontload.launch.stage.jobs import Job, die_with_parent
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError, Stopped
 
 JOB_FILE = "job.pickle"

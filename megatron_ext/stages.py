@@ -13,11 +13,11 @@ def pretrain(recipe: Pretrain, inputs: Inputs, work: Workspace) -> None:
 
     cpu.prepare()
     from frontload.megatron_ext.training.datasets import BlendSamples
-    from frontload.megatron_ext.training.loop import Job, train
+    from frontload.megatron_ext.training.loop import TrainingJob, train
 
     samples = BlendSamples(inputs["blend"], inputs)
     _check_sequence(samples.sequence_tokens, recipe.training.sequence_tokens)
-    job = Job(
+    job = TrainingJob(
         model=recipe.model,
         training=recipe.training,
         samples=samples,
@@ -35,10 +35,10 @@ def sft(recipe: Sft, inputs: Inputs, work: Workspace) -> None:
 
     cpu.prepare()
     from frontload.megatron_ext.training.datasets import PackSamples
-    from frontload.megatron_ext.training.loop import Job, train
+    from frontload.megatron_ext.training.loop import TrainingJob, train
 
     samples = PackSamples(inputs["pack"], recipe.training.sequence_tokens)
-    job = Job(
+    job = TrainingJob(
         model=recipe.model,
         training=recipe.training,
         samples=samples,

@@ -25,7 +25,7 @@ from frontload.recipes.schema import Blend, Window
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PhasePart:
     """What one phase reads of one source."""
 
     source: str
@@ -65,7 +65,7 @@ class PhaseBudget:
 
     name: str
     target_tokens: int
-    parts: tuple[Part, ...]
+    parts: tuple[PhasePart, ...]
 
     @property
     def num_samples(self) -> int:
@@ -89,7 +89,7 @@ class Budget:
     sizes: Mapping[str, Size]
     phases: tuple[PhaseBudget, ...]
 
-    def parts_of(self, source: str) -> list[Part]:
+    def parts_of(self, source: str) -> list[PhasePart]:
         return [part for phase in self.phases for part in phase.parts if part.source == source]
 
     def blends(self) -> list[Blend]:
@@ -132,7 +132,7 @@ def plan_budget(loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size]) -> Budge
     for name, division in divisions.items():
         parts = []
         for source, portion in division.items():
-            part = Part(
+            part = PhasePart(
                 source=source,
                 name=portion.name,
                 target_tokens=portion.target_tokens,
@@ -171,7 +171,7 @@ def _divided(
 
 
 def _too_long(
-    loaded: Loaded[BlendRecipe], phase_name: str, part: Part, *, sizes: Mapping[str, Size]
+    loaded: Loaded[BlendRecipe], phase_name: str, part: PhasePart, *, sizes: Mapping[str, Size]
 ) -> RecipeError:
     """The refusal of a window behind its source's cap, with changes that mend the whole plan."""
     recipe = loaded.value

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
 
-from frontload.data_tools.blending.budget import Budget, Part, PhaseBudget, sources_read
+from frontload.data_tools.blending.budget import Budget, PhaseBudget, PhasePart, sources_read
 from frontload.recipes.stage import canonical
 
 LEDGER_FORMAT = 1
@@ -49,7 +49,7 @@ def budget_text(budget: Budget) -> str:
     return "\n".join([*lines, *_aligned(over_all, left=1)])
 
 
-def _row(phase: PhaseBudget, part: Part) -> tuple[str, ...]:
+def _row(phase: PhaseBudget, part: PhasePart) -> tuple[str, ...]:
     shown = part.source if part.name == part.source else f"{part.source} ({part.name})"
     return (
         phase.name,
@@ -111,7 +111,7 @@ def ledger_json(budget: Budget) -> dict[str, Any]:
     }
 
 
-def _part_json(phase: PhaseBudget, part: Part) -> dict[str, Any]:
+def _part_json(phase: PhaseBudget, part: PhasePart) -> dict[str, Any]:
     return {
         "name": part.source,
         "mix": part.name if part.name != part.source else None,

@@ -28,13 +28,21 @@ def write_listing(folder: Path, groups: Mapping[str, Sequence[str]], *, revision
     write_json(raw_listing(folder), {"format": 1, "groups": found})
 
 
+def read_listing(raw: Path) -> dict[str, list[RawFile]]:
+    """The raw files of each use as they were listed.
+
+    Raises: ArtifactError when the listing is damaged.
+    """
+    groups = read_object(raw_listing(raw), LISTING)["groups"]
+    return {name: [RawFile(**entry) for entry in files] for name, files in groups.items()}
+
+
 def listed_files(raw: Path, group: str) -> list[RawFile]:
     """The raw files of a use, which must have the sizes that were listed.
 
     Raises: ArtifactError for a file that is gone or has another size.
     """
-    listing = read_object(raw_listing(raw), LISTING)
-    files = [RawFile(**entry) for entry in listing["groups"][group]]
+    files = read_listing(raw)[group]
     for file in files:
         size = file.path.stat().st_size if file.path.is_file() else -1
         if size != file.size_bytes:

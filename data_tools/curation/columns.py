@@ -111,7 +111,7 @@ class ColumnPart:
         return read_json(self.folder / RECEIPT)
 
 
-class Table:
+class RowTable:
     """The kept rows of all parts, numbered in the order of source, file and row."""
 
     def __init__(self, parts: Sequence[ColumnPart], layout: Layout) -> None:

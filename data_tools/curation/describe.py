@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from frontload.data_tools.curation.columns import Table
+from frontload.data_tools.curation.columns import RowTable
 from frontload.data_tools.curation.sets import ChosenSet
 from frontload.recipes.runs.curation import Curation
 
@@ -80,7 +80,7 @@ def histogram_bound(tokens: int) -> int:
     return 1 << max(tokens - 1, 0).bit_length()
 
 
-def compose(recipe: Curation, chosen: ChosenSet, table: Table) -> dict[str, Any]:
+def compose(recipe: Curation, chosen: ChosenSet, table: RowTable) -> dict[str, Any]:
     """The composition of one set, in the form of the study's `composition.json` and more."""
     rows = np.flatnonzero(chosen.is_member)
     sources, source_names = table.source_of_row()

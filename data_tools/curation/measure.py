@@ -36,7 +36,7 @@ WORDS_SEED = 0  # of hashes that only have to differ
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class RowBatch:
     """Some rows of one file."""
 
     source: str
@@ -45,7 +45,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dropped:
+class DroppedRow:
     """One row that is left out of everything."""
 
     row: int
@@ -60,11 +60,11 @@ class Measured:
     columns: Columns
     domains: list[str]  # of the kept rows, like `families`
     families: list[str]
-    dropped: list[Dropped]
+    dropped: list[DroppedRow]
     matches: list[tuple[int, list[Match]]]  # row -> what it shares with evaluation items
 
 
-def cut_batches(source: str, file: Path, rows: Iterator[RawRow | BadRow]) -> Iterator[Batch]:
+def cut_batches(source: str, file: Path, rows: Iterator[RawRow | BadRow]) -> Iterator[RowBatch]:
     """Rows in batches of about a MiB."""
     held: list[RawRow | BadRow] = []
     size = 0
@@ -72,10 +72,10 @@ def cut_batches(source: str, file: Path, rows: Iterator[RawRow | BadRow]) -> Ite
         held.append(row)
         size += _size(row)
         if len(held) >= BATCH_ROWS or size >= BATCH_CHARACTERS:
-            yield Batch(source=source, file=file, rows=tuple(held))
+            yield RowBatch(source=source, file=file, rows=tuple(held))
             held, size = [], 0
     if held:
-        yield Batch(source=source, file=file, rows=tuple(held))
+        yield RowBatch(source=source, file=file, rows=tuple(held))
 
 
 def _size(row: RawRow | BadRow) -> int:
@@ -115,14 +115,14 @@ class Measurer:
             return found
         return first_drop(found) or found
 
-    def measure(self, batch: Batch) -> Measured:
+    def measure(self, batch: RowBatch) -> Measured:
         """Everything that is known of the batch's rows."""
         kept: list[tuple[RawRow | BadRow, Example]] = []
-        dropped: list[Dropped] = []
+        dropped: list[DroppedRow] = []
         for row in batch.rows:
             found = self.convert(batch.source, row)
             if isinstance(found, Drop):
-                dropped.append(Dropped(row=row.number, drop=found, content=raw_content(row)))
+                dropped.append(DroppedRow(row=row.number, drop=found, content=raw_content(row)))
             else:
                 kept.append((row, found))
         matches: list[tuple[int, list[Match]]] = []
@@ -134,7 +134,7 @@ class Measurer:
                 matches.append((row.number, found))
                 if drop := self._leak(found):
                     leaked.add(place)
-                    dropped.append(Dropped(row=row.number, drop=drop, content=raw_content(row)))
+                    dropped.append(DroppedRow(row=row.number, drop=drop, content=raw_content(row)))
         kept = [pair for place, pair in enumerate(kept) if place not in leaked]
         examples = [example for _, example in kept]
         columns = self._columns(examples)
@@ -219,7 +219,7 @@ def current_measurer() -> Measurer:
     return _state["measurer"]
 
 
-def measure_batch(batch: Batch) -> Measured:
+def measure_batch(batch: RowBatch) -> Measured:
     return current_measurer().measure(batch)
 
 

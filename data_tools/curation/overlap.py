@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from frontload.data_tools.curation.clusters import equal_heads
-from frontload.data_tools.curation.columns import DOCUMENT, QUESTION, Table
+from frontload.data_tools.curation.columns import DOCUMENT, QUESTION, RowTable
 from frontload.data_tools.curation.sets import ChosenSet, near_heads
 
 
-def measure_overlap(first: ChosenSet, second: ChosenSet, table: Table) -> dict[str, Any]:
+def measure_overlap(first: ChosenSet, second: ChosenSet, table: RowTable) -> dict[str, Any]:
     """Rows and tokens of each set that the other has too: the same row, its text, or its question.
 
     Held-out rows are not counted.

@@ -19,7 +19,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from frontload.data_tools.curation.columns import RECEIPT, ColumnPart, ColumnWriter, Layout, Table
+from frontload.data_tools.curation.columns import (
+    RECEIPT,
+    ColumnPart,
+    ColumnWriter,
+    Layout,
+    RowTable,
+)
 from frontload.data_tools.curation.decontaminate import RemovalReport
 from frontload.data_tools.curation.describe import compose, drops_by_source
 from frontload.data_tools.curation.inputs import InputFile, Inputs
@@ -106,7 +112,7 @@ def _make(request: CurateRequest, work: Path, *, tell: Tell) -> dict[str, Any]:
             started_workers(request.workers, start_measurer, (recipe, choice))
         )
         parts = measure_files(request, work, workers=workers, tell=tell)
-        table = Table(parts, Layout.of(recipe))
+        table = RowTable(parts, Layout.of(recipe))
         tell(f"{table.num_rows:,} rows are kept; choosing sets")
         chosen = choose_sets(recipe, table)
         _check_not_empty(chosen, table)
@@ -160,7 +166,7 @@ def _digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def describe_run(request: CurateRequest, table: Table) -> dict[str, Any]:
+def describe_run(request: CurateRequest, table: RowTable) -> dict[str, Any]:
     """The manifest without the sets: what went in, what was dropped, with which versions."""
     recipe, inputs = request.recipe, request.inputs
     return {
@@ -189,7 +195,7 @@ def describe_run(request: CurateRequest, table: Table) -> dict[str, Any]:
     }
 
 
-def _check_not_empty(chosen: dict[str, ChosenSet], table: Table) -> None:
+def _check_not_empty(chosen: dict[str, ChosenSet], table: RowTable) -> None:
     sources, names = table.source_of_row()
     for name, each in chosen.items():
         if not each.is_member.any():
@@ -312,7 +318,7 @@ def _reject_line(file: InputFile, row: int, reason: str, detail: str, content: b
     return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def removal_report(recipe: Curation, table: Table) -> RemovalReport:
+def removal_report(recipe: Curation, table: RowTable) -> RemovalReport:
     """The matches of all files, by benchmark."""
     measurer = Measurer(recipe)
     assert recipe.decontamination is not None

@@ -12,7 +12,7 @@ from frontload.data_tools.curation.clusters import NearClusters, equal_heads
 from frontload.data_tools.curation.columns import (
     DOCUMENT,
     QUESTION,
-    Table,
+    RowTable,
     band_column,
     signature,
 )
@@ -68,7 +68,7 @@ def drawn_rows(num_rows: int, part: tuple[float, ...], *, seed: int, member: str
     return is_drawn
 
 
-def near_heads(table: Table, rows: np.ndarray, text: str) -> tuple[np.ndarray, NearClusters]:
+def near_heads(table: RowTable, rows: np.ndarray, text: str) -> tuple[np.ndarray, NearClusters]:
     """int64 [n]: for each of `rows` (ascending), the place of the first one that is near to it."""
     rules = table.layout.rules
     clusters = NearClusters(
@@ -83,7 +83,7 @@ def near_heads(table: Table, rows: np.ndarray, text: str) -> tuple[np.ndarray, N
     return clusters.heads(), clusters
 
 
-def choose_sets(recipe: Curation, table: Table) -> dict[str, ChosenSet]:
+def choose_sets(recipe: Curation, table: RowTable) -> dict[str, ChosenSet]:
     """Every set of the recipe, in its order."""
     sources, names = table.source_of_row()
     heldout = _heldout_rows(recipe, table)
@@ -112,7 +112,7 @@ def choose_sets(recipe: Curation, table: Table) -> dict[str, ChosenSet]:
     return chosen
 
 
-def _narrow(found: ChosenSet, rules: CuratedSet, *, recipe: Curation, table: Table) -> None:
+def _narrow(found: ChosenSet, rules: CuratedSet, *, recipe: Curation, table: RowTable) -> None:
     if rules.answer_tokens_above:
         _drop_short_answers(found, rules, recipe=recipe, table=table)
     if "exact" in rules.duplicates:
@@ -133,7 +133,7 @@ def _narrow(found: ChosenSet, rules: CuratedSet, *, recipe: Curation, table: Tab
 
 
 def _drop_short_answers(
-    found: ChosenSet, rules: CuratedSet, *, recipe: Curation, table: Table
+    found: ChosenSet, rules: CuratedSet, *, recipe: Curation, table: RowTable
 ) -> None:
     """Keeps answers strictly longer than the threshold; what has no answer is told apart."""
     rows = np.flatnonzero(found.is_member)
@@ -143,7 +143,7 @@ def _drop_short_answers(
     _drop(found, rows[short], reason=f"answer of {rules.answer_tokens_above} tokens or fewer")
 
 
-def _drop_near_questions(found: ChosenSet, table: Table) -> None:
+def _drop_near_questions(found: ChosenSet, table: RowTable) -> None:
     """Of near questions the first is kept, with all of its answers."""
     rows = np.flatnonzero(found.is_member)
     first_of_question = equal_heads(table.column("question")[rows])
@@ -192,7 +192,7 @@ def places_in_groups(keys: np.ndarray) -> np.ndarray:
     return places
 
 
-def _heldout_rows(recipe: Curation, table: Table) -> np.ndarray:
+def _heldout_rows(recipe: Curation, table: RowTable) -> np.ndarray:
     """The rows of held-out questions: by question and seed, so all answers to one go together."""
     if not recipe.heldout_share:
         return np.zeros(table.num_rows, dtype=bool)

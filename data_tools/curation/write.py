@@ -10,9 +10,14 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
-from frontload.data_tools.curation.columns import Table
+from frontload.data_tools.curation.columns import RowTable
 from frontload.data_tools.curation.inputs import InputFile
-from frontload.data_tools.curation.measure import Batch, current_measurer, cut_batches, open_input
+from frontload.data_tools.curation.measure import (
+    RowBatch,
+    current_measurer,
+    cut_batches,
+    open_input,
+)
 from frontload.data_tools.curation.sets import ChosenSet
 from frontload.data_tools.curation.workers import Workers
 from frontload.data_tools.raw.rows import BadRow, RawRow
@@ -122,7 +127,7 @@ class SetFiles:
         return {name: found for file in self._files for name, found in file.files.items()}
 
 
-def render_batch(batch: Batch) -> list[Line]:
+def render_batch(batch: RowBatch) -> list[Line]:
     """The lines of each row."""
     measurer = current_measurer()
     has_text = any(each.text_copy for each in measurer.recipe.sets.values())
@@ -144,7 +149,7 @@ def render_batch(batch: Batch) -> list[Line]:
 
 def write_sets(
     files: Sequence[InputFile],
-    table: Table,
+    table: RowTable,
     chosen: dict[str, ChosenSet],
     *,
     recipe: Curation,
@@ -205,7 +210,7 @@ def _duplicates(chosen: dict[str, ChosenSet], start: int, stop: int) -> dict[int
     return found
 
 
-def _reject_line(file: InputFile, table: Table, line: bytes, duplicate: Duplicate) -> bytes:
+def _reject_line(file: InputFile, table: RowTable, line: bytes, duplicate: Duplicate) -> bytes:
     number = int(np.searchsorted(table.starts, duplicate.kept_instead, side="right")) - 1
     part = table.parts[number]
     row = int(table.column("row", np.array([duplicate.kept_instead]))[0])

@@ -34,7 +34,7 @@ from frontload.data_tools.packing.encode import (
     TURN_OVER_LONG,
     Counts,
     EncodedSequence,
-    Rules,
+    PackRules,
     SequenceEncoder,
 )
 from frontload.data_tools.packing.rows import write_rows
@@ -248,8 +248,8 @@ def _plan(
     return plan | {"plan_sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _rules(request: PackRequest) -> Rules:
-    return Rules(
+def _rules(request: PackRequest) -> PackRules:
+    return PackRules(
         sequence_tokens=request.sequence_tokens,
         over_long=request.over_long,
         source_field=request.source_field,

@@ -22,7 +22,7 @@ TURN_OVER_LONG = "one turn and its answer longer than a row"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class PackRules:
     """What decides a pack's sequences."""
 
     sequence_tokens: int
@@ -71,7 +71,7 @@ class SequenceEncoder:
         self,
         tokenizer: TextTokenizer,
         template: ChatTemplate,
-        rules: Rules,
+        rules: PackRules,
         *,
         ids: Callable[[Sequence[str]], Sequence[Sequence[int] | np.ndarray]] | None = None,
     ) -> None:

@@ -98,7 +98,7 @@ def end_members(members: Sequence[Member]) -> None:
         member.process.join()
 
 
-class Crew:
+class EncoderCrew:
     """Encodes units in `workers` processes, or in this one when there is one worker."""
 
     def __init__(

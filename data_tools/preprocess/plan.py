@@ -22,7 +22,7 @@ PARTS = 1024  # ours: parts aimed at; a folder holds three files of each
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class PlannedSource:
     """One input as it was when the work was planned."""
 
     file: Path
@@ -44,10 +44,10 @@ class Unit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class WorkPlan:
     """Everything that decides the bytes, and the units of this run (all, or those of a shard)."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[PlannedSource, ...]
     units: tuple[Unit, ...]
     request: dict[str, Any]
     key: str
@@ -63,7 +63,7 @@ def make_plan(
     tokenizer: dict[str, Any],
     *,
     columns: Sequence[str] | None,
-) -> Plan:
+) -> WorkPlan:
     """Cuts the files into units; `columns` are those that a table must have.
 
     Raises: RecipeError when the inputs are empty or have fewer units than there are shards.
@@ -102,12 +102,12 @@ def make_plan(
     }
     key = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
     chosen = units if request.shard is None else _shard(units, request.shard)
-    return Plan(sources=sources, units=tuple(chosen), request=asked, key=key)
+    return WorkPlan(sources=sources, units=tuple(chosen), request=asked, key=key)
 
 
-def _source(file: Path, folder: Path) -> Source:
+def _source(file: Path, folder: Path) -> PlannedSource:
     found = file.stat()
-    return Source(
+    return PlannedSource(
         file=file,
         name=file.absolute().relative_to(folder).as_posix(),
         format=file_format(file),
@@ -117,7 +117,7 @@ def _source(file: Path, folder: Path) -> Source:
 
 
 def _parts(
-    source: Source, part_bytes: int, columns: Sequence[str]
+    source: PlannedSource, part_bytes: int, columns: Sequence[str]
 ) -> list[tuple[int, int, tuple[int, int] | None]]:
     if source.format is Format.JSONL:
         starts = range(0, source.size_bytes, part_bytes)
@@ -163,7 +163,7 @@ def _shard(units: Sequence[Unit], shard: Shard) -> list[Unit]:
     return list(units[ends[shard.number - 1] : ends[shard.number]])
 
 
-def check_unchanged(plan: Plan) -> None:
+def check_unchanged(plan: WorkPlan) -> None:
     """Refuses inputs that are no longer what was planned.
 
     Raises: RecipeError naming the file.

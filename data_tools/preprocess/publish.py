@@ -21,7 +21,7 @@ from frontload.data_tools.disk.digests import BlockDigests
 from frontload.data_tools.disk.files import Shape, replacing
 from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file, write_flat_index
 from frontload.data_tools.disk.publish import disk_told, publish_files, work_folder
-from frontload.data_tools.preprocess.plan import Plan
+from frontload.data_tools.preprocess.plan import WorkPlan
 from frontload.data_tools.preprocess.unit import Receipt, unit_file
 from frontload.recipes.artifact import write_json
 
@@ -165,7 +165,7 @@ def drop_counts(receipts: Sequence[Receipt]) -> Counter[str]:
     return counts
 
 
-def describe_parts(plan: Plan, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
+def describe_parts(plan: WorkPlan, receipts: Sequence[Receipt]) -> list[dict[str, Any]]:
     """The units in order: where each lies in its source, and what it holds."""
     parts = []
     for unit, receipt in zip(plan.units, receipts, strict=True):
@@ -205,7 +205,7 @@ def describe_inputs(
     return described
 
 
-def write_rejects(file: Path, folder: Path, plan: Plan, receipts: Sequence[Receipt]) -> None:
+def write_rejects(file: Path, folder: Path, plan: WorkPlan, receipts: Sequence[Receipt]) -> None:
     """Writes the rows that were dropped, in order, each with file, row, reason and bytes."""
     before: Counter[int] = Counter()
     is_whole = not plan.units or plan.units[0].number == 0

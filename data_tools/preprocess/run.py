@@ -12,10 +12,10 @@ from typing import Any
 from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import clear, disk_told, work_folder, workplace
 from frontload.data_tools.preprocess.added import doubtful_spellings, refused_spellings
-from frontload.data_tools.preprocess.crew import Crew
+from frontload.data_tools.preprocess.crew import EncoderCrew
 from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ParityError
 from frontload.data_tools.preprocess.gate import Gate
-from frontload.data_tools.preprocess.plan import FORMAT, Plan, check_unchanged, make_plan
+from frontload.data_tools.preprocess.plan import FORMAT, WorkPlan, check_unchanged, make_plan
 from frontload.data_tools.preprocess.progress import Progress, quiet
 from frontload.data_tools.preprocess.publish import (
     JoinedFile,
@@ -126,7 +126,7 @@ class _Run:
     def __init__(
         self,
         request: PreprocessRequest,
-        plan: Plan,
+        plan: WorkPlan,
         vocabulary: Vocabulary,
         folder: Path,
         progress: Progress,
@@ -214,7 +214,7 @@ class _Run:
             recipe = replace(recipe, joins=encoder.can_join(first))
             if gate and workers < 2:
                 self._finish(gate, encoder)
-            crew = Crew(recipe, workers=workers, report=self._progress.advance)
+            crew = EncoderCrew(recipe, workers=workers, report=self._progress.advance)
             for receipt in crew.run(jobs):
                 self._done[receipt.unit] = receipt
                 self._join_ready(joined)

@@ -15,7 +15,7 @@ import xxhash
 
 from frontload.data_tools.disk.publish import disk_told
 from frontload.data_tools.preprocess.encoder import Encoded, Encoder, utf8_bytes
-from frontload.data_tools.preprocess.plan import Source, Unit
+from frontload.data_tools.preprocess.plan import PlannedSource, Unit
 from frontload.data_tools.preprocess.vocabulary import as_json
 from frontload.data_tools.raw.inputs import Format
 from frontload.data_tools.raw.lines import (
@@ -37,7 +37,7 @@ class UnitJob:
     """A unit with what it needs to be encoded anywhere."""
 
     unit: Unit
-    source: Source
+    source: PlannedSource
     folder: Path
     text: TextRule
     max_row_bytes: int
@@ -74,7 +74,7 @@ class Dropped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class TextBatch:
     """Texts that may be encoded, the numbers of their rows in the unit, and the rows dropped."""
 
     texts: list[str] = field(default_factory=list)
@@ -218,7 +218,9 @@ def _reject(row: Dropped) -> str:
     return as_json({"row": row.number, "reason": row.reason, "bytes": row.num_bytes, **raw})
 
 
-def _batches(job: UnitJob, receipt: Receipt, report: Callable[[int], object]) -> Iterator[Batch]:
+def _batches(
+    job: UnitJob, receipt: Receipt, report: Callable[[int], object]
+) -> Iterator[TextBatch]:
     """The rows of a unit, some at a time; counts lines and rows in the receipt."""
     unit, source = job.unit, job.source
     if source.format is Format.PARQUET:
@@ -248,13 +250,15 @@ def _reported(read: Callable[[int], bytes], report: Callable[[int], object]) -> 
     return reported
 
 
-def _line_batches(job: UnitJob, receipt: Receipt, read: Callable[[int], bytes]) -> Iterator[Batch]:
+def _line_batches(
+    job: UnitJob, receipt: Receipt, read: Callable[[int], bytes]
+) -> Iterator[TextBatch]:
     text_of, loads = row_text(job.text), orjson.loads
     take = text_of.take
     at_file_start = job.unit.start == 0
     for lines in split_lines(read, max_row_bytes=job.max_row_bytes):
         first = receipt.lines + 1
-        batch = Batch(raw=partial(_line, lines, first))
+        batch = TextBatch(raw=partial(_line, lines, first))
         texts, numbers = batch.texts, batch.numbers
         blank = 0
         for number, line in enumerate(lines, start=first):
@@ -304,7 +308,7 @@ def _dropped(number: int, reason: RejectReason, line: bytes | OverSizeLine) -> D
 
 def _table_batches(
     job: UnitJob, receipt: Receipt, report: Callable[[int], object]
-) -> Iterator[Batch]:
+) -> Iterator[TextBatch]:
     from frontload.data_tools.raw.parquet import BadCells, batch_rows, open_table, read_batches
 
     text_of = row_text(job.text)
@@ -331,7 +335,7 @@ def _table_batches(
                         texts[number] = text
                 receipt.lines += len(texts) + len(dropped)
                 receipt.rows = receipt.lines
-                yield Batch(
+                yield TextBatch(
                     texts=list(texts.values()),
                     numbers=list(texts),
                     dropped=dropped,

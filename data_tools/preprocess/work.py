@@ -6,7 +6,7 @@ from typing import Any
 from frontload.data_tools.disk.files import read_json, read_object
 from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import check_there, clear, disk_told
-from frontload.data_tools.preprocess.plan import Plan
+from frontload.data_tools.preprocess.plan import WorkPlan
 from frontload.data_tools.preprocess.publish import MANIFEST
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
@@ -16,7 +16,7 @@ ENCODERS = "encoders.json"  # why parts were encoded as they were; gigatoken: it
 REFUSED = "refused"  # of parts whose run ended with a refusal: no one is going to finish them
 
 
-def describe_plan(plan: Plan) -> dict[str, Any]:
+def describe_plan(plan: WorkPlan) -> dict[str, Any]:
     """What `enter_plan` notes of a plan."""
     sources = [[source.name, source.size_bytes, source.mtime_ns] for source in plan.sources]
     return {"key": plan.key, "request": plan.request, "sources": sources}

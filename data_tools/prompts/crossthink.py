@@ -71,7 +71,7 @@ class Kept:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dropped:
+class UngradableRow:
     """A row that does not, and the rule that it fails."""
 
     reason: str
@@ -97,7 +97,7 @@ def convert_crossthink(request: CrossThinkRequest) -> dict[str, Any]:
             read[domain] += 1
             if isinstance(outcome, Kept):
                 outcome = _first_of_its_question(outcome, answers)
-            if isinstance(outcome, Dropped):
+            if isinstance(outcome, UngradableRow):
                 dropped[domain][outcome.reason] += 1
                 continue
             digest = hashlib.sha256(f"{request.seed}\n{outcome.key}".encode("utf-8", "replace"))
@@ -227,14 +227,14 @@ def _check_files(request: CrossThinkRequest) -> None:
         )
 
 
-def read_file(file: Path, *, domain: str, instruction: str = "") -> Iterator[Kept | Dropped]:
+def read_file(file: Path, *, domain: str, instruction: str = "") -> Iterator[Kept | UngradableRow]:
     """What becomes of each row of a file, in its order.
 
     Raises: RecipeError naming file, line and field, when a row has another schema.
     """
     for row in read_rows(file):
         if isinstance(row, BadRow) and row.reason is RejectReason.LONE_SURROGATE:
-            yield Dropped(reason=HALF)
+            yield UngradableRow(reason=HALF)
             continue
         value, where = require_row(row, error_type=RecipeError).value, f"{file}:{row.number}"
         yield read_row(value, domain=domain, where=where, instruction=instruction)
@@ -242,7 +242,7 @@ def read_file(file: Path, *, domain: str, instruction: str = "") -> Iterator[Kep
 
 def read_row(
     row: dict[str, Any], *, domain: str, where: str, instruction: str = ""
-) -> Kept | Dropped:
+) -> Kept | UngradableRow:
     """A row as a prompt, or the rule that drops it.
 
     Raises: RecipeError when a field is missing or has another type than in the public files.
@@ -261,7 +261,7 @@ def read_row(
         or _drop_verifiable(question, gold or "", options=options, domain=domain)
     )
     if reason:
-        return Dropped(reason=reason)
+        return UngradableRow(reason=reason)
     if instruction and not any("\\boxed" in text for _, text in messages):
         messages = (*messages[:-1], ("user", f"{messages[-1][1]}\n\n{instruction}"))
     prompt = Prompt(
@@ -307,13 +307,15 @@ def _drop_verifiable(question: str, gold: str, *, options: Options, domain: str)
     return ""
 
 
-def _first_of_its_question(kept: Kept, answers: dict[str, str]) -> Kept | Dropped:
+def _first_of_its_question(kept: Kept, answers: dict[str, str]) -> Kept | UngradableRow:
     answer = option_key(kept.prompt.ground_truth)
     if kept.key not in answers:
         answers[kept.key] = answer
         return kept
     is_same = answers[kept.key] == answer
-    return Dropped(reason="question seen before" + ("" if is_same else ", with another answer"))
+    return UngradableRow(
+        reason="question seen before" + ("" if is_same else ", with another answer")
+    )
 
 
 def _gold(value: object) -> str | None:

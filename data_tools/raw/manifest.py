@@ -107,14 +107,14 @@ def check_digest(file: RawFile, sha256: str) -> None:
         )
 
 
-def changed_since(file: Path) -> list[str]:
-    """The raw files of a manifest that have another size, or were written after it; none is opened.
+def changed_since(files: Iterable[RawFile], *, listing: Path) -> list[str]:
+    """The files that have another size than a listing says, or were written after it.
 
-    Raises: ArtifactError when the manifest is damaged.
+    None is opened. Of one that is gone nothing can be said: who needs it says so.
     """
-    written = file.stat().st_mtime_ns
+    written = listing.stat().st_mtime_ns
     changed = []
-    for one in read_manifest(file):
+    for one in files:
         now = one.path.stat() if one.path.is_file() else None
         if now and (now.st_size != one.size_bytes or now.st_mtime_ns > written):
             changed.append(one.name)

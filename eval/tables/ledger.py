@@ -41,10 +41,13 @@ class LedgerEntry:
 
 
 def ledger(recipe: Tabulate, inputs: Inputs) -> list[LedgerEntry]:
-    """The ledger of every cell whose stages the recipe names."""
+    """The ledger of every cell whose stages the recipe names: pretrained ones first, by name.
+
+    A key does not see the order of a mapping, so the recipe's decides no byte.
+    """
     packs: dict[str, PackReading] = {}
     found = []
-    for cell, reading in recipe.ledger.items():
+    for cell, reading in sorted(recipe.ledger.items(), key=lambda one: (one[0].count(">"), one[0])):
         if reading.pack and reading.pack not in packs:
             packs[reading.pack] = account_reading(inputs[reading.pack])
         found.append(_entry(cell, reading, inputs=inputs, sft=packs.get(reading.pack)))

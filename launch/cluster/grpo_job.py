@@ -6,7 +6,7 @@ from pathlib import Path
 
 from frontload.launch.cluster.rendered import (
     CLI,
-    Rendered,
+    RenderedJob,
     absolute,
     local_script,
     run_folder_name,
@@ -27,7 +27,9 @@ from frontload.rl.trainer.settings import RunFiles, verl_settings
 FLAGS = "--model, --prompts and --validation"
 
 
-def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Namespace) -> Rendered:
+def render_grpo(
+    recipe: GrpoRecipe, placement: Placement, options: argparse.Namespace
+) -> RenderedJob:
     """The job of a recipe: a Slurm script, or the command of this machine.
 
     Raises: RecipeError for GPUs without Slurm, or for settings that veRL would run wrongly.
@@ -47,7 +49,7 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
         verl_settings(recipe, placement, files)  # refuses now what the command would refuse
         _check_local(recipe, placement)
         command = _local_command(options, needs, folder)
-        return Rendered(
+        return RenderedJob(
             script=local_script(command, {}),
             command=command,
             environment={},
@@ -56,7 +58,7 @@ def render_grpo(recipe: GrpoRecipe, placement: Placement, options: argparse.Name
             flags=FLAGS,
         )
     job = ray_job(recipe, placement, name=name, folder=folder, files=files)
-    return Rendered(
+    return RenderedJob(
         script=job_script(job, placement),
         command=(),
         environment=job.environment,

@@ -11,7 +11,7 @@ from frontload.recipes.stage import key_of, payload_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendered:
+class RenderedJob:
     """A job, ready to be printed, given to sbatch or run here."""
 
     script: str  # for sbatch, or for the shell of this machine

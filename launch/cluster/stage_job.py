@@ -4,10 +4,10 @@ import argparse
 import json
 from pathlib import Path
 
-from frontload.launch.jobs import Job
-from frontload.launch.provenance import write_provenance
 from frontload.launch.run.listeners import ProgressTeller, Teller
 from frontload.launch.stage.as_rank import as_rank, make_as_rank
+from frontload.launch.stage.jobs import Job
+from frontload.launch.stage.provenance import write_provenance
 from frontload.launch.stage.registry import STAGES
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import TORCHRUN_KINDS

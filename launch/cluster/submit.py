@@ -9,7 +9,7 @@ from typing import Any
 
 from frontload.launch.cluster import queue
 from frontload.launch.cluster.grpo_job import render_grpo
-from frontload.launch.cluster.rendered import Rendered
+from frontload.launch.cluster.rendered import RenderedJob
 from frontload.launch.cluster.train_job import render_train
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
@@ -62,7 +62,7 @@ def launch(options: argparse.Namespace) -> int:
     return 0
 
 
-def render(recipe: Any, placement: Placement, options: argparse.Namespace) -> Rendered:
+def render(recipe: Any, placement: Placement, options: argparse.Namespace) -> RenderedJob:
     """The job of a recipe: a Slurm script, or the command of this machine."""
     if isinstance(recipe, GrpoRecipe):
         return render_grpo(recipe, placement, options)
@@ -83,7 +83,7 @@ def _refuse_unread(recipe: Any, options: argparse.Namespace) -> None:
             )
 
 
-def run_here(job: Rendered) -> int:
+def run_here(job: RenderedJob) -> int:
     """Runs the job on this machine until it ends; signals reach it. Returns its exit code."""
     _check_needs(job)
     words = (sys.executable, *job.command[1:])
@@ -95,7 +95,7 @@ def run_here(job: Rendered) -> int:
             return process.wait()
 
 
-def submit(job: Rendered, *, chain: int = 1) -> list[str]:
+def submit(job: RenderedJob, *, chain: int = 1) -> list[str]:
     """Gives the job to Slurm, `chain` times, and returns what to say to the user.
 
     A run that has a job in the queue gets no other. Writes the log folder only.
@@ -121,7 +121,7 @@ def submit(job: Rendered, *, chain: int = 1) -> list[str]:
     return lines
 
 
-def submit_script(job: Rendered, *, after: Sequence[str] = ()) -> str:
+def submit_script(job: RenderedJob, *, after: Sequence[str] = ()) -> str:
     """Gives a job to Slurm and returns its number. Makes the log folder: Slurm does not.
 
     Raises: StageError with Slurm's words if it refuses.
@@ -130,7 +130,7 @@ def submit_script(job: Rendered, *, after: Sequence[str] = ()) -> str:
     return queue.submit(job.script, after=after, condition=queue.AFTER_ANY_END)
 
 
-def _check_needs(job: Rendered) -> None:
+def _check_needs(job: RenderedJob) -> None:
     for path in job.needs:
         if not path.exists():
             raise RecipeError(

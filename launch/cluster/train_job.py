@@ -12,7 +12,7 @@ from frontload.launch.cluster.ranks_job import (
     ranks_job,
 )
 from frontload.launch.cluster.rendered import (
-    Rendered,
+    RenderedJob,
     absolute,
     local_script,
     run_folder_name,
@@ -36,7 +36,7 @@ FLAGS = "--blend or --pack, --start and --index"
 
 def render_train(
     recipe: PretrainRecipe | SftRecipe, placement: Placement, options: argparse.Namespace
-) -> Rendered:
+) -> RenderedJob:
     """The job of a training recipe.
 
     Raises: RecipeError for a layout that the model or the batch cannot be cut to, for what its
@@ -64,7 +64,7 @@ def render_train(
         environment = ranks_environment(placement)
         command = (*local_torchrun(placement), *rank_command(words))
         script = local_script(command, environment)
-    return Rendered(
+    return RenderedJob(
         script=script,
         command=command,
         environment=environment,

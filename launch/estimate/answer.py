@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from frontload.launch.assumptions import time_assumptions
+from frontload.launch.text.assumptions import time_assumptions
 from frontload.megatron_ext.sizing.search import LayoutEstimate, Refused
 from frontload.recipes.facts.census import count_parameters
 from frontload.recipes.facts.gemms import list_gemms

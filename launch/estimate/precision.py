@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from frontload.launch.tables import make_table, open_console, print_table
+from frontload.launch.text.tables import make_table, open_console, print_table
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.gemms import Gemm, check_precision, list_gemms
 from frontload.recipes.facts.pattern import check_model

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 
-from frontload.launch.assumptions import price_text, time_assumptions
 from frontload.launch.estimate.answer import Answer
-from frontload.launch.tables import make_table, open_console, print_table
-from frontload.launch.words import show_number
+from frontload.launch.text.assumptions import price_text, time_assumptions
+from frontload.launch.text.tables import make_table, open_console, print_table
+from frontload.launch.text.words import show_number
 from frontload.megatron_ext.sizing.memory import GIB, StageMemory
 from frontload.megatron_ext.sizing.search import LayoutEstimate, Refused
 from frontload.megatron_ext.sizing.timing import StepTime

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from frontload.launch.machine_kind import FIELD, machine_kind
+from frontload.launch.origins.machine_kind import FIELD, machine_kind
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.slurm_checks import SECRET

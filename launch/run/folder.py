@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.jobs import Job
 from frontload.launch.ranks.seat import Seat, describe_start
 from frontload.launch.run.inputs import digest_input
 from frontload.launch.run.out_folder import check_out
+from frontload.launch.stage.jobs import Job
 from frontload.launch.stage.registry import STAGES
 from frontload.launch.store import (
     LARGEST_INPUT_BYTES,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.workspace import Listener
+from frontload.launch.stage.workspace import Listener
 from frontload.recipes.errors import RecipeError
 
 SAID_EVERY_SECONDS = 10.0

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch.convert import find_checkpoint, find_tokenizer
-from frontload.launch.jobs import Job
-from frontload.launch.provenance import write_provenance
 from frontload.launch.ranks.seat import Seat
 from frontload.launch.run.folder import RunFolder
 from frontload.launch.run.listeners import ProgressTeller
 from frontload.launch.stage.alone import Meter, make_alone
+from frontload.launch.stage.jobs import Job
+from frontload.launch.stage.provenance import write_provenance
 from frontload.launch.store import Store
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import Loaded

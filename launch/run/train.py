@@ -9,12 +9,12 @@ import argparse
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from frontload.launch.jobs import Job
 from frontload.launch.run import listeners
 from frontload.launch.run.folder import RunFolder
 from frontload.launch.run.inputs import Given, Roles, check_inputs
 from frontload.launch.stage.as_rank import Rank, as_rank, make_as_rank
-from frontload.launch.workspace import Listener
+from frontload.launch.stage.jobs import Job
+from frontload.launch.stage.workspace import Listener
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.upkeep import Upkeep
 from frontload.recipes.runs.load import load_placement, load_training, only_stages, split_overrides

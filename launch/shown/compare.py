@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 
 from frontload.data_tools.disk.files import read_object
-from frontload.launch.made_by import find_maker, run_command
-from frontload.launch.named import built_names, find_named, name_parts, suggest
+from frontload.launch.origins.made_by import find_maker, run_command
+from frontload.launch.origins.named import built_names, find_named, name_parts, suggest
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.store import Store, read_manifest
 from frontload.launch.study.settle import settle
@@ -140,9 +140,10 @@ def _of_study(name: str, words: list[str], store: Store, *, seeds: str | None) -
 def _of_tables(name: str, store: Store, folder: Path, *, study: Study | None = None) -> Any:
     """A built table; its study is the one that ships and makes it, unless it is given."""
     evaluations: dict[str, dict[int, str]] = {}
-    for role, key in read_manifest(folder)["inputs"].items():
+    manifest = read_manifest(folder)
+    for role in (role for roles in manifest["recipe"]["cells"].values() for role in roles):
         cell, _, seed = role.rpartition(SEED)
-        evaluations.setdefault(cell, {})[int(seed)] = key
+        evaluations.setdefault(cell, {})[int(seed)] = manifest["inputs"][role]
     key = name_parts(folder)[2]
     if study is None:
         maker = find_maker(key, store, kinds=(TABULATE,))

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.machine_kind import UNKNOWN, read_machine
-from frontload.launch.made_by import find_maker, run_command, stage_names
-from frontload.launch.named import FIRST_PHASE, ambiguous, built_names, find_named, suggest
+from frontload.launch.origins.machine_kind import UNKNOWN, read_machine
+from frontload.launch.origins.made_by import find_maker, run_command, stage_names
+from frontload.launch.origins.named import FIRST_PHASE, ambiguous, built_names, find_named, suggest
 from frontload.launch.shown import show
 from frontload.launch.shown.explain_answer import sample_json, stage_json
 from frontload.launch.store import Store, read_manifest

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.shown.explain import SampleOrigin
-from frontload.launch.machine_kind import MachineKind
+from frontload.launch.origins.machine_kind import MachineKind
 from frontload.launch.store import read_manifest
 from frontload.launch.study.plan import BUILT, Entry
 from frontload.recipes.stage import Stage

@@ -18,6 +18,7 @@ def plan_json(plan: Plan, store: Store) -> dict[str, Any]:
         "store": str(store.root),
         "stages": [_stage_json(entry) for entry in plan.entries],
         "missing": len(plan.missing),
+        "changed_files": list(plan.changed_files),
         "price": {
             "flops": sum(price.flops for price in prices),
             "cpu_seconds": sum(price.seconds for price in prices if not price.on_gpu),

@@ -10,15 +10,15 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from frontload.launch.jobs import Finished, Tick
-from frontload.launch.words import show_seconds
+from frontload.launch.stage.jobs import Finished, Tick
+from frontload.launch.text.words import show_seconds
 from frontload.recipes.stage import Stage
 
 PLAIN_SECONDS = 10.0
 LIVE_SECONDS = 0.25
 
 
-class Progress:
+class StudyProgress:
     """A Watcher of the runner. ETA: what the estimates leave, at the pace measured so far."""
 
     def __init__(self, todo: Sequence[Stage], seconds: Mapping[str, float]) -> None:

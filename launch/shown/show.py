@@ -7,19 +7,19 @@ from pathlib import Path
 
 from rich.table import Table
 
-from frontload.launch.assumptions import LEFT_OUT, NO_OVERLAP, rates_text
 from frontload.launch.cluster.job_state import JobState
-from frontload.launch.machine_kind import MachineKind, machine_lines
+from frontload.launch.origins.machine_kind import MachineKind, machine_lines
 from frontload.launch.store import Store, Ticket, read_manifest
 from frontload.launch.study.plan import BUILT, FIRST_OF_ITS_KIND, Entry, Plan, most_gpus
 from frontload.launch.study.price import HOUR_SECONDS, OWN_TOKENS, Price
 from frontload.launch.study.runner import Summary
-from frontload.launch.tables import make_table, open_console, print_table
-from frontload.launch.words import show_count, show_number, show_seconds
+from frontload.launch.text.assumptions import LEFT_OUT, NO_OVERLAP, rates_text
+from frontload.launch.text.tables import make_table, open_console, print_table
+from frontload.launch.text.words import show_count, show_number, show_seconds
 from frontload.recipes.errors import DiskFull
 from frontload.recipes.stage import Stage
 
-LEAST_WHOLE = 1000.0
+SHOWN_FILES = 4
 SHOWN_FAILURES = 5  # messages at the end of a run; each was shown when it came
 
 
@@ -35,7 +35,7 @@ def show_price(price: Price) -> str:
 
 def print_plan(plan: Plan, store: Store, *, is_verbose: bool) -> None:
     """The price first, then the prices of each kind; `is_verbose`: every missing stage and why."""
-    print(f"study {plan.study.name} in {store.root}: {summary_line(plan)}")
+    print_summary(plan, store)
     if not plan.missing:
         return
     print_prices(plan)
@@ -47,6 +47,24 @@ def print_plan(plan: Plan, store: Store, *, is_verbose: bool) -> None:
         print(f"  {entry.state:7} {entry.stage.folder}  {show_price(entry.price)}")
         if entry.reason != FIRST_OF_ITS_KIND:
             print(f"          {entry.reason}")
+
+
+def print_summary(plan: Plan, store: Store) -> None:
+    """How much of a study is there, and which files changed since it was made."""
+    print(f"study {plan.study.name} in {store.root}: {summary_line(plan)}")
+    print_changed(plan)
+
+
+def print_changed(plan: Plan) -> None:
+    """Which of the user's files changed since the study read them, and what that means."""
+    changed = plan.changed_files
+    if changed:
+        more = f" and {len(changed) - SHOWN_FILES} more" if len(changed) > SHOWN_FILES else ""
+        section = "own" if plan.study.recipe.own is not None else "raw"
+        print(
+            f"changed since this study read them: {', '.join(changed[:SHOWN_FILES])}{more}. What "
+            f"was made from them stays; another {section}.revision makes it anew"
+        )
 
 
 def print_prices(plan: Plan) -> None:
@@ -118,11 +136,6 @@ def total_lines(plan: Plan) -> list[str]:
         parts.append(f"{show_seconds(sum(price.seconds for price in on_cpu))} of CPU time")
     lines = [f"price: {', '.join(parts)}", f"time:  {_time_text(plan)}"]
     return lines + [f"       {text}" for text in _assumptions(plan)]
-
-
-def _show_amount(number: float) -> str:
-    """Two decimals of what is small, whole numbers of what is not."""
-    return f"{number:,.2f}" if number < LEAST_WHOLE else f"{number:,.0f}"
 
 
 def _time_text(plan: Plan) -> str:

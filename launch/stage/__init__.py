@@ -1,1 +1,1 @@
-"""One stage in the making: by a process alone, or by each of its ranks."""
+"""One stage in the making: its job and workspace, the process or rank that makes it, its record."""

@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from frontload.launch.jobs import Finished, Job, load_function
-from frontload.launch.machine_kind import machine_kind
+from frontload.launch.origins.machine_kind import machine_kind
+from frontload.launch.stage.jobs import Finished, Job, load_function
+from frontload.launch.stage.workspace import LiveWorkspace, Report
 from frontload.launch.store import Store
-from frontload.launch.workspace import LiveWorkspace, Report
 from frontload.recipes.errors import FrontloadError
 
 LOCK_WAIT_SECONDS = 30.0  # a killed run's processes may need a moment to leave

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from frontload.launch.jobs import Job, die_with_parent, load_function
-from frontload.launch.provenance import write_provenance
 from frontload.launch.ranks.beats import FOLDER, HANGS, Beats, start_beats
 from frontload.launch.ranks.rank_run import ended, heard_signals, told_failures
 from frontload.launch.ranks.seat import Seat, take_seat
 from frontload.launch.stage.alone import LOCK_WAIT_SECONDS, Meter, check_once
+from frontload.launch.stage.jobs import Job, die_with_parent, load_function
+from frontload.launch.stage.provenance import write_provenance
+from frontload.launch.stage.workspace import Listener, LiveWorkspace
 from frontload.launch.store import MANIFEST
-from frontload.launch.workspace import Listener, LiveWorkspace
 from frontload.recipes.errors import ArtifactError, FrontloadError, Stopped
 from frontload.recipes.machines.upkeep import Upkeep
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from frontload.launch.made_by import stage_names
+from frontload.launch.origins.made_by import stage_names
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import nearest
 from frontload.recipes.stage import Stage

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from frontload.launch.machine_kind import num_cores
+from frontload.launch.origins.machine_kind import num_cores
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement
 

@@ -1,10 +1,13 @@
-"""Pins names and sizes of a user's own files into the recipe, so that other files move its keys."""
+"""The files of a user that a study reads: pinned by name and size, watched for changes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from frontload.recipes.artifact import raw_listing
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.stage import Stage
 from frontload.recipes.study.points import BASE, grid_arms
 from frontload.recipes.study.schema import StudyRecipe
 
@@ -62,3 +65,27 @@ def _refuse_too_small(loaded: Loaded[StudyRecipe], sizes: Mapping[str, int]) -> 
                 rule="a set is read at most pretraining.max_epochs times",
                 do="name more files, or lower pretraining.tokens",
             )
+
+
+def changed_files(stages: Sequence[Stage], built: Mapping[str, Path]) -> tuple[str, ...]:
+    """Raw files that were written after a built stage read or listed them; none is opened.
+
+    Their bytes are in no key, so what was made from them is found as before.
+    """
+    found: dict[str, None] = {}
+    for stage in stages:
+        if stage.kind not in ("import_own", "import_raw") or stage.key not in built:
+            continue
+        from frontload.data_tools.corpus.listing import read_listing
+        from frontload.data_tools.corpus.own_data import MANIFEST
+        from frontload.data_tools.raw.manifest import changed_since, read_manifest
+
+        folder = built[stage.key]
+        if stage.kind == "import_raw":
+            listing = raw_listing(folder)
+            files = [file for group in read_listing(folder).values() for file in group]
+        else:
+            listing = folder / MANIFEST
+            files = list(read_manifest(listing))
+        found |= dict.fromkeys(changed_since(files, listing=listing))
+    return tuple(found)

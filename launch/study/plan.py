@@ -8,6 +8,7 @@ from typing import Any
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import GPU_KINDS, Crew
 from frontload.launch.study.order import Waiting, critical_seconds
+from frontload.launch.study.own_files import changed_files
 from frontload.launch.study.price import Price, price_stages, read_measured
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.expand import Study
@@ -37,6 +38,7 @@ class Plan:
     wall_seconds: float  # of the missing stages on these workers; of jobs, if none of them waits
     workers: int  # without a GPU; 0 = the stages are jobs of a cluster
     gpus: int = 0  # workers with one (or with a group of them), if the placement names any
+    changed_files: tuple[str, ...] = ()  # of the user, since stages that are built read them
 
     @property
     def missing(self) -> list[Entry]:
@@ -72,7 +74,7 @@ def plan_study(study: Study, store: Store, *, crew: Crew) -> Plan:
     placements = study.placements
     prices = price_stages(study.stages, read_measured(store, placements), placements=placements)
     built = store.find_all(study.stages)
-    explained = Siblings(store)
+    explained, changed = Siblings(store), changed_files(study.stages, built)
     entries: list[Entry] = []
     for stage in study.stages:
         state, reason = BUILT, ""
@@ -87,7 +89,13 @@ def plan_study(study: Study, store: Store, *, crew: Crew) -> Plan:
     seconds = {key: price.seconds for key, price in prices.items()}
     if are_jobs(study):
         wall = max(critical_seconds(missing, seconds).values(), default=0.0)
-        return Plan(study=study, entries=tuple(entries), wall_seconds=wall, workers=0)
+        return Plan(
+            study=study,
+            entries=tuple(entries),
+            wall_seconds=wall,
+            workers=0,
+            changed_files=changed,
+        )
     gpus = max(1, len(crew.gpus)) if placements.default.gpus is not None else 0
     return Plan(
         study=study,
@@ -95,6 +103,7 @@ def plan_study(study: Study, store: Store, *, crew: Crew) -> Plan:
         wall_seconds=schedule_seconds(missing, seconds, workers=crew.workers, gpus=gpus),
         workers=crew.workers,
         gpus=gpus,
+        changed_files=changed,
     )
 
 

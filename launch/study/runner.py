@@ -8,9 +8,9 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Protocol
 
-from frontload.launch.jobs import Finished, Job, Tick
-from frontload.launch.machine_kind import num_cores
-from frontload.launch.provenance import write_provenance
+from frontload.launch.origins.machine_kind import num_cores
+from frontload.launch.stage.jobs import Finished, Job, Tick
+from frontload.launch.stage.provenance import write_provenance
 from frontload.launch.stage.registry import STAGES
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import GPU_KINDS, NO_GPU, TORCHRUN_KINDS

@@ -22,11 +22,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from frontload.launch import torchrun
-from frontload.launch.jobs import Finished, Job, Tick, die_with_parent
 from frontload.launch.stage.alone import Meter, make_alone
+from frontload.launch.stage.jobs import Finished, Job, Tick, die_with_parent
+from frontload.launch.stage.workspace import Report
 from frontload.launch.store import FULL_DISK, Store, Ticket
 from frontload.launch.study.crew import NO_GPU, VISIBLE
-from frontload.launch.workspace import Report
 from frontload.recipes.errors import DiskFull, FrontloadError, StageError
 
 STOPPED = "T"  # state of a process, proc(5)

@@ -33,7 +33,7 @@ TELEMETRY_SECONDS = 1.0  # system metrics at most this often
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class TrainingJob:
     """What a training stage asks of the loop."""
 
     model: Model
@@ -51,7 +51,7 @@ class _Telemetry:
     samples: int
 
 
-def train(job: Job, work: Workspace) -> None:
+def train(job: TrainingJob, work: Workspace) -> None:
     """Trains from the last checkpoint of this stage, or from its beginning, and publishes.
 
     Randomness: none is drawn while training (no dropout, the order of samples is data), so the
@@ -98,7 +98,7 @@ def train(job: Job, work: Workspace) -> None:
     _publish(job, engine, work)
 
 
-def _check(job: Job) -> None:
+def _check(job: TrainingJob) -> None:
     check_schedule(job.training.schedule)
     batch, found = job.training.global_batch_sequences, job.samples.num_samples
     if job.num_samples % batch or job.num_samples < 1:
@@ -117,7 +117,7 @@ def _check(job: Job) -> None:
         )
 
 
-def _step(job: Job, engine: Engine, done: int, *, flags: Flags) -> StepResult:
+def _step(job: TrainingJob, engine: Engine, done: int, *, flags: Flags) -> StepResult:
     training = job.training
     after = job.start_sample + done + training.global_batch_sequences
     try:
@@ -134,7 +134,7 @@ def _step(job: Job, engine: Engine, done: int, *, flags: Flags) -> StepResult:
         raise StageError(asked, found=error.found, rule=error.rule, do=error.do) from error
 
 
-def _begin(job: Job, engine: Engine, work: Workspace) -> tuple[int, SpikeWatch]:
+def _begin(job: TrainingJob, engine: Engine, work: Workspace) -> tuple[int, SpikeWatch]:
     """Loads or draws the weights; the samples already consumed, and the losses before them."""
     upkeep = work.placement.upkeep
     folder = newest_whole(work.scratch)
@@ -170,7 +170,7 @@ def _stopped(work: Workspace, step: int) -> Stopped:
 
 
 def _refuse_spike(
-    job: Job, engine: Engine, watch: SpikeWatch, *, result: StepResult, done: int
+    job: TrainingJob, engine: Engine, watch: SpikeWatch, *, result: StepResult, done: int
 ) -> None:
     """Every rank has the same losses, so all of them stop at the same step."""
     limit = watch.limit()
@@ -189,7 +189,7 @@ def _refuse_spike(
     )
 
 
-def _report(job: Job, work: Workspace, *, done: int, result: StepResult) -> None:
+def _report(job: TrainingJob, work: Workspace, *, done: int, result: StepResult) -> None:
     training = job.training
     batch = training.global_batch_sequences
     step = done // batch
@@ -206,7 +206,7 @@ def _report(job: Job, work: Workspace, *, done: int, result: StepResult) -> None
     work.progress(done, job.num_samples, note=f"loss {result.loss:.3f}")
 
 
-def _report_speed(job: Job, work: Workspace, last: _Telemetry, done: int) -> _Telemetry:
+def _report_speed(job: TrainingJob, work: Workspace, last: _Telemetry, done: int) -> _Telemetry:
     now = time.monotonic()
     if now - last.at < TELEMETRY_SECONDS:
         return last
@@ -221,7 +221,7 @@ def _report_speed(job: Job, work: Workspace, last: _Telemetry, done: int) -> _Te
     return _Telemetry(at=now, samples=done)
 
 
-def _publish(job: Job, engine: Engine, work: Workspace) -> None:
+def _publish(job: TrainingJob, engine: Engine, work: Workspace) -> None:
     parts = engine.parts(with_optimizer=job.optimizer_continues)
     samples = job.start_sample + job.num_samples
     save.save_weights(work.path / save.WEIGHTS, parts, state={"samples": samples})

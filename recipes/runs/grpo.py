@@ -53,7 +53,7 @@ class RlOptimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class RolloutSampling:
     """How responses are drawn, in training and in validation."""
 
     temperature: float
@@ -73,7 +73,7 @@ class GrpoKnobs:
     response_tokens: int  # longest response; a longer one is cut and scored as it is
     grpo: Grpo
     optimizer: RlOptimizer
-    sampling: Sampling
+    sampling: RolloutSampling
     precision: str  # "fp32" or "bf16": of the forward pass; master weights are fp32
     actor: str  # what trains: "fsdp2" (transformers' model) or "megatron" (Megatron-Bridge)
     rollout: str  # what generates: "frontload" (own plug-in, CPU) or "vllm"

@@ -41,7 +41,7 @@ MOST_DRAWS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
+class PromptRow:
     """One row of veRL's batch."""
 
     uid: str
@@ -101,7 +101,7 @@ class AgentLoop:
         done = [{"status": "finished"} for _ in rows]
         tq.kv_batch_put(keys=[row.uid for row in rows], tags=done, partition_id=partition)
 
-    def _prompts(self, batch: TensorDict) -> list[Prompt]:
+    def _prompts(self, batch: TensorDict) -> list[PromptRow]:
         names = ("uid", "raw_prompt", "data_source", "reward_model", "extra_info")
         columns = {name: [_plain(one) for one in batch[name]] for name in names}
         chats = [list(chat) for chat in columns.pop("raw_prompt")]
@@ -111,7 +111,7 @@ class AgentLoop:
         found = []
         for place, tokens in enumerate(encoded):
             row = {name: column[place] for name, column in columns.items()}
-            found.append(Prompt(uid=row["uid"], tokens=list(tokens), row=row))
+            found.append(PromptRow(uid=row["uid"], tokens=list(tokens), row=row))
         return found
 
     def _sampling(self, step: int, draw: int, *, is_validation: bool) -> Sampling:
@@ -126,7 +126,7 @@ class AgentLoop:
             num_samples=source.n,
         )
 
-    def _generate(self, rows: Sequence[Prompt], sampling: Sampling) -> list[list[Response]]:
+    def _generate(self, rows: Sequence[PromptRow], sampling: Sampling) -> list[list[Response]]:
         request = Request(prompts=[row.tokens for row in rows], sampling=sampling)
         return ray.get(self._actor.__ray_call__.remote(generate_on, request))
 
@@ -139,7 +139,7 @@ class AgentLoop:
         ]
 
     def _scores(
-        self, rows: Sequence[Prompt], texts: Sequence[Sequence[str]]
+        self, rows: Sequence[PromptRow], texts: Sequence[Sequence[str]]
     ) -> list[list[dict[str, float]]]:
         return [
             [
@@ -277,7 +277,7 @@ def objects_read(config: Any, *, is_validation: bool) -> tuple[str, ...]:
 
 
 def rows_for_queue(
-    rows: Sequence[Prompt],
+    rows: Sequence[PromptRow],
     groups: Sequence[Sequence[Response]],
     scores: Sequence[Sequence[Mapping[str, float]]],
     *,
@@ -329,7 +329,7 @@ def rows_for_queue(
     return keys, TensorDict(columns, batch_size=[len(keys)]), tags
 
 
-def _tensors(prompt: Prompt, response: Response, score: float) -> dict[str, Tensor]:
+def _tensors(prompt: PromptRow, response: Response, score: float) -> dict[str, Tensor]:
     prompts, responses = torch.tensor(prompt.tokens), torch.tensor(response.tokens)
     input_ids = torch.cat([prompts, responses])
     mask = torch.ones_like(responses)

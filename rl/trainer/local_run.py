@@ -7,7 +7,7 @@ from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe
 from frontload.rl.plugins.lean_ray import RAY_ENVIRONMENT, WORKER_ENVIRONMENT
 from frontload.rl.trainer.hydra import hydra_text
-from frontload.rl.trainer.settings import RunFiles, Settings, verl_settings
+from frontload.rl.trainer.settings import RunFiles, TrainerSettings, verl_settings
 
 RUN_MARK = "FRONTLOAD_RL_RUN"
 """Environment variable that every process of a run inherits: its own, to be found and ended by."""
@@ -17,7 +17,7 @@ MICRO_BATCH_ROWS = 64
 
 def local_settings(
     recipe: GrpoRecipe, placement: Placement, files: RunFiles, *, ray_folder: Path
-) -> Settings:
+) -> TrainerSettings:
     """`verl_settings` for one process of each kind, alone on the loopback interface.
 
     Prompts, rewards and the order of a batch are ours (`agent_loop.py`), so veRL's processes for
@@ -32,7 +32,7 @@ def local_settings(
         "GLOO_SOCKET_IFNAME": "lo",
         "VERL_LOGGING_LEVEL": "WARN",
     }
-    return Settings(overrides=plain.overrides, environment=environment)
+    return TrainerSettings(overrides=plain.overrides, environment=environment)
 
 
 def step_log(files: RunFiles) -> Path:

@@ -20,7 +20,7 @@ from frontload.recipes.errors import StageError
 from frontload.rl.plugins.lean_ray import start_lean_nodes
 from frontload.rl.plugins.lean_start import prepare
 from frontload.rl.trainer.local_run import RUN_MARK
-from frontload.rl.trainer.settings import Settings
+from frontload.rl.trainer.settings import TrainerSettings
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
@@ -50,7 +50,7 @@ def ray_folder(note: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def running_trainer(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def running_trainer(settings: TrainerSettings) -> Iterator[subprocess.Popen[bytes]]:
     """veRL's `main_ppo` in its own process, which dies with this one; its log is our output."""
     process = subprocess.Popen(
         [sys.executable, "-m", "frontload.rl.trainer.processes", *settings.overrides],

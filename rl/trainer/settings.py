@@ -42,7 +42,7 @@ class RunFiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class TrainerSettings:
     """What `main_ppo` is started with."""
 
     overrides: tuple[str, ...]  # Hydra's command line
@@ -57,7 +57,7 @@ class Settings:
 FIRST_VALIDATION = "trainer.val_before_train="
 
 
-def going_on(settings: Settings) -> Settings:
+def going_on(settings: TrainerSettings) -> TrainerSettings:
     """The settings of a start that goes on from a checkpoint: the start model was validated."""
     return replace(settings, overrides=without_first_validation(settings.overrides))
 
@@ -68,7 +68,7 @@ def without_first_validation(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(off if word.startswith(FIRST_VALIDATION) else word for word in words)
 
 
-def verl_settings(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> Settings:
+def verl_settings(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> TrainerSettings:
     """Renders a recipe for the machines it is placed on.
 
     Raises: RecipeError for a combination that veRL, vLLM or transformers would run wrongly.
@@ -90,7 +90,7 @@ def verl_settings(recipe: GrpoRecipe, placement: Placement, files: RunFiles) -> 
     rendered = {key: hydra_text(value) for key, value in overrides.items()}
     guards.check_rendered(recipe, placement, asked_settings(rendered, placement.rl.verl))
     rendered = add_own(rendered, placement.rl.verl)
-    return Settings(
+    return TrainerSettings(
         overrides=tuple(f"{key}={text}" for key, text in rendered.items()),
         environment=_environment(recipe, placement),
     )

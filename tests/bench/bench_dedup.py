@@ -22,7 +22,7 @@ from frontload.data_tools.curation.columns import (  # noqa: E402
     ColumnPart,
     ColumnWriter,
     Layout,
-    Table,
+    RowTable,
 )
 from frontload.data_tools.curation.decontaminate import find_matches  # noqa: E402
 from frontload.data_tools.curation.items import Item, build_index  # noqa: E402
@@ -188,7 +188,7 @@ def peak_of_choosing(folder: str, pipe: Connection) -> None:
     began = time.process_time()
     recipe = bench_recipe()
     part = ColumnPart(source="ldq", file="f", folder=Path(folder))
-    chosen = choose_sets(recipe, Table([part], Layout.of(recipe)))
+    chosen = choose_sets(recipe, RowTable([part], Layout.of(recipe)))
     assert sum(len(each.rows) for each in chosen["ldq"].removals)
     after = peak_mib()
     pipe.send((before, after, time.process_time() - began))

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from frontload.launch.stage.workspace import LiveWorkspace
 from frontload.launch.store import Store, Ticket
-from frontload.launch.workspace import LiveWorkspace
 from frontload.recipes.grammar.load import find_recipe, load_recipe
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.grpo import GrpoRecipe

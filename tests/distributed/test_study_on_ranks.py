@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch.jobs import Finished, Tick
+from frontload.launch.stage.jobs import Finished, Tick
 from frontload.launch.store import Store
 from frontload.launch.study.runner import Settings, run_stages
 from frontload.recipes.machines.placement import Placement, Placements

@@ -5,8 +5,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from frontload.launch.stage.workspace import LiveWorkspace
 from frontload.launch.store import Store, Ticket
-from frontload.launch.workspace import LiveWorkspace
 from frontload.megatron_ext.checkpoints.files import read_model
 from frontload.recipes.grammar.load import find_recipe, load_recipe
 from frontload.recipes.machines.cluster import RlPlacement

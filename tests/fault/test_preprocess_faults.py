@@ -186,15 +186,15 @@ def test_a_killed_parent_takes_its_workers_along_and_another_run_goes_on(
     listed = tmp_path / "workers"
 
     def run() -> None:
-        right = crew.Crew.run
+        right = crew.EncoderCrew.run
 
-        def noted(self: crew.Crew, tasks: Any) -> Any:
+        def noted(self: crew.EncoderCrew, tasks: Any) -> Any:
             if not listed.exists():  # armed after the workers were made: they are not to die
                 listed.write_text(" ".join(str(member.process.pid) for member in self._members))
                 killed_at(2)()
             yield from right(self, tasks)
 
-        crew.Crew.run = noted  # type: ignore[method-assign]
+        crew.EncoderCrew.run = noted  # type: ignore[method-assign]
         preprocess(request)
 
     assert in_child(run) == -signal.SIGKILL

@@ -204,11 +204,11 @@ def test_a_killed_parent_takes_its_gate_along(
             time.sleep(0.3)
             return b""
 
-        def killed(self: crew.Crew, jobs: Any) -> Any:
+        def killed(self: crew.EncoderCrew, jobs: Any) -> Any:
             note_and_die(listed)
 
         gate.ids_digest = slow
-        crew.Crew.run = killed  # type: ignore[method-assign]
+        crew.EncoderCrew.run = killed  # type: ignore[method-assign]
         preprocess(request_of)
 
     assert in_child(run) == -signal.SIGKILL

@@ -19,9 +19,9 @@ sys.path.insert(0, str(HERE))
 
 from toy_stages import REGISTRY, diamond, toy  # noqa: E402
 
-from frontload.launch.jobs import Finished, Tick  # noqa: E402
-from frontload.launch.machine_kind import machine_kind  # noqa: E402
+from frontload.launch.origins.machine_kind import machine_kind  # noqa: E402
 from frontload.launch.shown.show import summary_lines  # noqa: E402
+from frontload.launch.stage.jobs import Finished, Tick  # noqa: E402
 from frontload.launch.store import Store, Ticket, check_content  # noqa: E402
 from frontload.launch.study import workers  # noqa: E402
 from frontload.launch.study.runner import Settings, Summary, run_stages  # noqa: E402

@@ -10,8 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from toy_stages import REGISTRY, toy
 
-from frontload.launch.jobs import Finished, Tick
 from frontload.launch.shown.show import summary_lines
+from frontload.launch.stage.jobs import Finished, Tick
 from frontload.launch.store import Store
 from frontload.launch.study.runner import Settings, Summary, run_stages
 from frontload.recipes.machines.placement import Placement, Placements

@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from toy_stages import REGISTRY, toy
 
-from frontload.launch.jobs import Finished, Tick
-from frontload.launch.machine_kind import num_cores
+from frontload.launch.origins.machine_kind import num_cores
+from frontload.launch.stage.jobs import Finished, Tick
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study import runner
 from frontload.launch.study.order import critical_seconds

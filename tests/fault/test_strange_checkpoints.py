@@ -13,7 +13,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import Metadata
 
 from frontload.launch import cli
-from frontload.launch.jobs import Job
+from frontload.launch.stage.jobs import Job
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.workers import run_job
 from frontload.megatron_ext.checkpoints.table import check_whole, read_table

@@ -7,7 +7,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from toy_stages import REGISTRY, diamond
 
-from frontload.launch.shown.progress import Progress
+from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store
 from frontload.launch.study.runner import Settings, run_stages
 from frontload.recipes.errors import FrontloadError
@@ -22,7 +22,7 @@ def main() -> int:
     )
     try:
         summary = run_stages(
-            stages, Store(Path(sys.argv[1])), settings=settings, watcher=Progress(stages, {})
+            stages, Store(Path(sys.argv[1])), settings=settings, watcher=StudyProgress(stages, {})
         )
     except FrontloadError as error:
         print(error, file=sys.stderr)

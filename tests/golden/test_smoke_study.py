@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from frontload.eval.statistics.score import rescore
-from frontload.launch.machine_kind import machine_kind
+from frontload.launch.origins.machine_kind import machine_kind
 from frontload.recipes.study.expand import load_study
 from frontload.recipes.study.points import grid_reasoning_tokens, mix_title, mixed_tokens
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from frontload.launch.jobs import Finished, Tick
+from frontload.launch.stage.jobs import Finished, Tick
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import check_crew, find_crew
 from frontload.launch.study.runner import Settings, run_stages

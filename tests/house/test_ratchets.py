@@ -11,11 +11,11 @@ from tests.house.test_limits import MODULES, ROOT, functions
 POSITIONAL, NESTING = 2, 3  # CONVENTIONS.md 10 and 46
 WITH_MORE_POSITIONAL = 362
 """Functions that take more than two arguments by position. Lower it when one goes."""
-NESTED_DEEPER = 24
+NESTED_DEEPER = 23
 """Functions with more than three levels of nesting. Lower it when one goes."""
-CLASSES_WITH_TWO_HOMES = 15
-FUNCTIONS_WITH_TWO_HOMES = 48
-"""Public names that two modules define. Lower it when one goes; the goal is 1.5% of the names."""
+CLASSES_WITH_TWO_HOMES = 4
+FUNCTIONS_WITH_TWO_HOMES = 47
+"""Public names that two modules define: lower it when one goes; goal: 1.5%."""
 
 INTERNALS = ROOT / "megatron_ext/cpu.py"
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from frontload.data_tools.disk.indexed import IndexedReader, IndexedWriter, bin_file, idx_file
-from frontload.data_tools.packing.encode import Counts, Rules, SequenceEncoder
+from frontload.data_tools.packing.encode import Counts, PackRules, SequenceEncoder
 from frontload.data_tools.proof.checks import wrong
 from frontload.data_tools.proof.pair import Stated
 from frontload.data_tools.proof.prefix import Digests, prove_pair
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @lru_cache(maxsize=4)
 def encoder(folder: Path, over_long: str, limit: int) -> SequenceEncoder:
     tokenizer = TextTokenizer.load(folder)
-    rules = Rules(sequence_tokens=limit, over_long=over_long, source_field="source")
+    rules = PackRules(sequence_tokens=limit, over_long=over_long, source_field="source")
     return SequenceEncoder(tokenizer, load_template(None, tokenizer), rules)
 
 

@@ -10,8 +10,8 @@ import pytest
 from frontload.data_tools.prompts.choices import find_options
 from frontload.data_tools.prompts.crossthink import (
     CrossThinkRequest,
-    Dropped,
     Kept,
+    UngradableRow,
     blend_counts,
     convert_crossthink,
     parse_ratio,
@@ -64,7 +64,7 @@ EXPECTED_MATH += ["answer", "answer", "answer", "question seen before"] + 3 * ["
 
 def outcomes(file: Path, *, domain: str) -> list[str]:
     found = read_file(file, domain=domain)
-    return [one.reason if isinstance(one, Dropped) else one.prompt.kind for one in found]
+    return [one.reason if isinstance(one, UngradableRow) else one.prompt.kind for one in found]
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +305,7 @@ def test_options_may_stand_in_the_prompt_alone() -> None:
     assert (kept.prompt.kind, kept.prompt.options) == ("choice", ("Paris", "Rome"))
     row["reward_model"] = {"ground_truth": "Bonn"}
     dropped = read_row(row, domain="general", where="here:1")
-    assert dropped == Dropped(reason="gold answer not among the options")
+    assert dropped == UngradableRow(reason="gold answer not among the options")
 
 
 def test_a_missing_question_is_taken_from_the_prompt() -> None:

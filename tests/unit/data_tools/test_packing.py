@@ -12,7 +12,7 @@ import pytest
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.packing import choice
 from frontload.data_tools.packing.build import PackRequest, build_pack
-from frontload.data_tools.packing.encode import Counts, Rules, SequenceEncoder
+from frontload.data_tools.packing.encode import Counts, PackRules, SequenceEncoder
 from frontload.data_tools.packing.rows import FILES
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess import text_encoder
@@ -38,7 +38,7 @@ def chatml(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def encoder(tokenizer: Path, *, limit: int = LONG, over_long: str = "drop") -> SequenceEncoder:
     loaded = TextTokenizer.load(tokenizer)
-    rules = Rules(sequence_tokens=limit, over_long=over_long, source_field="source")
+    rules = PackRules(sequence_tokens=limit, over_long=over_long, source_field="source")
     return SequenceEncoder(loaded, load_template(None, loaded), rules)
 
 

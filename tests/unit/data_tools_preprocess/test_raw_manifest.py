@@ -77,14 +77,15 @@ def test_what_changed_since_is_seen_without_reading(two: tuple[Path, Path], tmp_
     before = file.stat().st_mtime_ns
     for one in two:
         os.utime(one, ns=(before - 10**9, before - 10**9))
-    assert changed_since(file) == []
+    files = read_manifest(file)
+    assert changed_since(files, listing=file) == []
     os.utime(two[0], ns=(before + 10**9, before + 10**9))
-    assert changed_since(file) == [two[0].as_posix()]
+    assert changed_since(files, listing=file) == [two[0].as_posix()]
     two[1].write_text("longer than it was, by far\n")
     os.utime(two[1], ns=(before - 10**9, before - 10**9))
-    assert changed_since(file) == [one.as_posix() for one in two]
+    assert changed_since(files, listing=file) == [one.as_posix() for one in two]
     two[0].unlink()  # moved away: nothing can be said of it, and nothing reads it again
-    assert changed_since(file) == [two[1].as_posix()]
+    assert changed_since(files, listing=file) == [two[1].as_posix()]
 
 
 @pytest.mark.parametrize(

@@ -229,8 +229,8 @@ def test_the_recipe_in_the_report_runs_again_with_the_same_keys(tmp_path: Path) 
 
 
 def write_own_study(folder: Path) -> Path:
-    (folder / "base.txt").write_text("some base text\n")
-    (folder / "train.jsonl").write_text('{"question": "q", "answer": "a #### 1"}\n')
+    (folder / "base.txt").write_text("some base text\n" * 10_000)
+    (folder / "train.jsonl").write_text('{"question": "q", "answer": "a #### 1"}\n' * 1_000)
     (folder / "test.jsonl").write_text('{"question": "r", "answer": "a #### 2"}\n')
     text = (RECIPES / "studies" / "own_data.yaml").read_text()
     text = text.replace("data/base/*.txt", "base.txt").replace("data/reasoning/", "")
@@ -246,7 +246,7 @@ def test_an_edited_file_moves_the_keys(
     write_own_study(tmp_path)
     plans = []
     for text in ("some base text\n", "some base text\n", "another base text\n"):
-        (tmp_path / "base.txt").write_text(text)
+        (tmp_path / "base.txt").write_text(text * 10_000)
         plans.append(call(capsys, "plan", "-v", "mine.yaml")[1])
     assert plans[0] == plans[1]
     assert plans[0] != plans[2]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from frontload.launch import cli
-from frontload.launch.machine_kind import (
+from frontload.launch.origins.machine_kind import (
     UNKNOWN,
     MachineKind,
     _cpu_model,
@@ -55,7 +55,7 @@ def study() -> Study:
 
 def test_a_process_without_torch_does_not_load_it_for_the_record() -> None:
     code = (
-        "import sys; from frontload.launch.machine_kind import machine_kind as kind\n"
+        "import sys; from frontload.launch.origins.machine_kind import machine_kind as kind\n"
         "before = kind(); assert 'torch' not in sys.modules\n"
         "import torch; print([before.instructions, before.torch, kind().instructions])"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch.jobs import Finished
-from frontload.launch.provenance import write_provenance
 from frontload.launch.shown.show import print_plan
+from frontload.launch.stage.jobs import Finished
+from frontload.launch.stage.provenance import write_provenance
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.plan import (
@@ -23,7 +23,7 @@ from frontload.launch.study.plan import (
 )
 from frontload.launch.study.price import price_stages, read_measured, work_of
 from frontload.launch.study.settle import settle
-from frontload.launch.words import show_count
+from frontload.launch.text.words import show_count
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.schema import Tokenizer

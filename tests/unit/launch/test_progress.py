@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from frontload.launch.jobs import Finished, Tick
 from frontload.launch.shown import progress
-from frontload.launch.shown.progress import Progress
+from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.shown.show import SHOWN_FAILURES, status_lines, summary_lines
+from frontload.launch.stage.jobs import Finished, Tick
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.plan import plan_study
 from frontload.launch.study.runner import Summary
-from frontload.launch.words import show_seconds
+from frontload.launch.text.words import show_seconds
 from frontload.recipes.errors import StageError
 from frontload.recipes.study.expand import load_study
 
@@ -44,7 +44,7 @@ def end(error: StageError | None = None) -> Finished:
 def test_plain_lines_tell_start_end_share_and_time_left(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    view = Progress(STAGES, SECONDS)
+    view = StudyProgress(STAGES, SECONDS)
     view.started(STAGES[0])
     clock.now = 10.0
     view.finished(STAGES[0], end())
@@ -64,7 +64,7 @@ def test_plain_lines_tell_start_end_share_and_time_left(
 def test_the_overall_line_comes_every_ten_seconds_not_more(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    view = Progress(STAGES, SECONDS)
+    view = StudyProgress(STAGES, SECONDS)
     for second in range(31):
         clock.now = float(second)
         view.waited()
@@ -74,7 +74,7 @@ def test_the_overall_line_comes_every_ten_seconds_not_more(
 def test_a_failure_is_shown_with_its_message(
     clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    view = Progress(STAGES, SECONDS)
+    view = StudyProgress(STAGES, SECONDS)
     view.started(STAGES[0])
     error = StageError("stage x", found="found it", rule="rule", do="do this")
     view.finished(STAGES[0], end(error))

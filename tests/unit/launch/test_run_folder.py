@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from frontload.launch.jobs import Job
 from frontload.launch.ranks.seat import Seat
 from frontload.launch.run.folder import RunFolder
 from frontload.launch.stage import as_rank
 from frontload.launch.stage.alone import Meter, check_once
 from frontload.launch.stage.as_rank import Rank, make_as_rank, publish_stage
+from frontload.launch.stage.jobs import Job
 from frontload.launch.store import MANIFEST, check_content
 from frontload.recipes.artifact import Workspace
 from frontload.recipes.errors import ArtifactError, RecipeError, Stopped

@@ -1,17 +1,24 @@
 """One set of commands for every study: --only, --dry-run and JSON, here and as jobs."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from frontload.launch import cli
 from frontload.launch.cluster.job_state import JobState
+from frontload.launch.commands import load_named
 from frontload.launch.shown.show import stage_state
-from frontload.launch.store import Store
+from frontload.launch.stage.jobs import load_function
+from frontload.launch.stage.registry import STAGES
+from frontload.launch.stage.workspace import LiveWorkspace
+from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.plan import plan_study
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.study.expand import load_study
+from tests.paper_files import write_paper_files
 
 Capture = pytest.CaptureFixture[str]
 
@@ -65,6 +72,47 @@ def test_only_some_stages_are_run_with_what_they_need(
     again = call(capsys, "run", "smoke", "--only", "tokenizer/word")
     assert "nothing to do, all 2 stages are built" in again
     assert "write 'tokenizer'" in refused(capsys, "run", "smoke", "--only", "tokeniser")
+
+
+def write_files(folder: Path, kind: str) -> Path:
+    """A study on files of a user, and one of these."""
+    if kind == "import_raw":
+        write_paper_files(folder)
+        (folder / "mine.yaml").write_text("extends: paper_tiny\n")
+        return folder / "raw" / "base.jsonl"
+    rows = [{"question": f"{n} + 1 ?", "answer": f"{'add ' * 2_000}#### {n + 1}"} for n in range(9)]
+    for name, lines in (("base", [{"text": "a b " * 5_000}] * 9), ("rows", rows)):
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (folder / f"{name}.jsonl").write_text(text)
+    (folder / "mine.yaml").write_text(
+        "extends: own_data\nown: {base_files: [base.jsonl], reasoning_files: [rows.jsonl],"
+        " heldout_files: [], heldout_rows: 2}\n"
+    )
+    return folder / "base.jsonl"
+
+
+@pytest.mark.parametrize(("kind", "section"), [("import_own", "own"), ("import_raw", "raw")])
+def test_files_that_changed_after_they_were_read_are_named_by_the_plan(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, kind: str, section: str
+) -> None:
+    """Their bytes are in no key: with the same size, a plan would say that all is as it was."""
+    monkeypatch.chdir(tmp_path)
+    file, store = write_files(tmp_path, kind), Store(tmp_path / "store")
+    study = load_named("mine.yaml", seeds=None, overrides=[])
+    (stage,) = (one for one in study.stages if one.kind == kind)
+    ticket = Ticket.of(stage)
+    work = LiveWorkspace(store, ticket, placement=Placement(), report=lambda *_: None)
+    load_function(STAGES[kind])(stage.recipe, {}, work)
+    made = store.publish(ticket)
+    listing = made / ("raw.json" if kind == "import_raw" else "inputs.json")
+    assert "changed since" not in call(capsys, "plan", "mine.yaml")
+    after = listing.stat().st_mtime_ns + 10**9
+    os.utime(file, ns=(after, after))
+    name = file.relative_to(tmp_path).as_posix()
+    said = call(capsys, "plan", "mine.yaml")
+    assert f"changed since this study read them: {name}. What" in said
+    assert f"another {section}.revision makes it anew" in said
+    assert json.loads(call(capsys, "plan", "mine.yaml", "--json"))["changed_files"] == [name]
 
 
 def test_a_dry_run_starts_nothing_and_writes_nothing(tmp_path: Path, capsys: Capture) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from frontload.launch import cli
 from frontload.launch.estimate import precision, show
-from frontload.launch.tables import fit_table, make_table, print_table
+from frontload.launch.text.tables import fit_table, make_table, print_table
 
 
 def numbers() -> Table:

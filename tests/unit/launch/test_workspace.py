@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from frontload.launch.stage.workspace import METRICS, LiveWorkspace
 from frontload.launch.store import Store, Ticket, check_content, digest_file, read_manifest
-from frontload.launch.workspace import METRICS, LiveWorkspace
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Tokenizer

@@ -116,7 +116,7 @@ def test_heads_that_forget_within_a_token_are_counted(
 
     monkeypatch.setattr(loop, "initialise_weights", drawn)
     model, work = tiny_model(pattern="M-*M-"), workspace(tmp_path / "work")
-    job = loop.Job(
+    job = loop.TrainingJob(
         model=model,
         training=tiny_training(4),
         samples=PackSamples(write_pack(tmp_path, 4), SEQUENCE),

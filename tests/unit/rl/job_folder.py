@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from unittest import mock
 
-from frontload.launch.workspace import FolderWorkspace
+from frontload.launch.stage.workspace import FolderWorkspace
 from frontload.recipes.machines.placement import Placement
 from frontload.rl.cluster.files import answers_folder
 from frontload.rl.plugins.validation import described

@@ -14,7 +14,7 @@ import pytest
 import torch
 from verl.utils.checkpoint.megatron_checkpoint_manager import MegatronCheckpointManager
 
-from frontload.launch.workspace import FolderWorkspace
+from frontload.launch.stage.workspace import FolderWorkspace
 from frontload.megatron_ext.hf.convert import export_hf
 from frontload.megatron_ext.hf.safetensors import ShardReader
 from frontload.megatron_ext.inference.language_model import LanguageModel, read_weights

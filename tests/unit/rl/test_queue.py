@@ -4,7 +4,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from frontload.megatron_ext.inference.generate import Response
-from frontload.rl.plugins.agent_loop import Prompt, objects_read, rows_for_queue
+from frontload.rl.plugins.agent_loop import PromptRow, objects_read, rows_for_queue
 
 TENSORS = {
     "prompts",
@@ -32,7 +32,7 @@ def test_a_row_carries_what_veRL_reads(
 ) -> None:
     gold = {"ground_truth": "7"}
     row = {"uid": "u", "data_source": "own", "reward_model": gold, "extra_info": {"kind": "k"}}
-    prompts = [Prompt(uid="u", tokens=[1, 2, 3], row=row)]
+    prompts = [PromptRow(uid="u", tokens=[1, 2, 3], row=row)]
     groups = [[Response(tokens=[4, 5], log_probabilities=[-1.0, -2.0])] * 2]
     names = objects_read(OmegaConf.create({"trainer": trainer}), is_validation=is_validation)
     scores = [[{"score": 1.0, "format": 1.0}, {"score": 0.0, "format": 1.0}]]

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from frontload.recipes.errors import RecipeError
 from frontload.rl.trainer.hydra import hydra_text
 from frontload.rl.trainer.own_settings import add_own
-from frontload.rl.trainer.settings import Settings, verl_settings
+from frontload.rl.trainer.settings import TrainerSettings, verl_settings
 from tests.unit.rl.cluster_recipes import (
     FILES,
     PAIRS,
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures(verl_configs.__name__)
 ACTOR, REF, ROLLOUT = (f"actor_rollout_ref.{role}" for role in ("actor", "ref", "rollout"))
 
 
-def settings_of(pair: str) -> Settings:
+def settings_of(pair: str) -> TrainerSettings:
     return verl_settings(odd_recipe(pair), odd_placement(pair), FILES)
 
 
@@ -248,7 +248,7 @@ def test_a_rank_takes_its_whole_share_unless_told() -> None:
     assert micro_of(megatron) == "64"  # 16 copies of a model on 2 GPUs
 
 
-def micro_of(settings: Settings) -> str:
+def micro_of(settings: TrainerSettings) -> str:
     found = dict(text.split("=", 1) for text in settings.overrides)
     key = "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu"
     assert found[f"{REF}.log_prob_micro_batch_size_per_gpu"] == found[key]

@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from frontload.rl.trainer.settings import Settings
+from frontload.rl.trainer.settings import TrainerSettings
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def verl_configs() -> Iterator[None]:
         yield
 
 
-def composed(settings: Settings) -> DictConfig:
+def composed(settings: TrainerSettings) -> DictConfig:
     return compose("ppo_trainer", overrides=list(settings.overrides), return_hydra_config=True)
 
 

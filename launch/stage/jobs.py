@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from frontload.launch.machine_kind import UNKNOWN, MachineKind
+from frontload.launch.origins.machine_kind import UNKNOWN, MachineKind
 from frontload.launch.store import Store, Ticket
 from frontload.recipes.errors import FrontloadError
 from frontload.recipes.machines.placement import Placement

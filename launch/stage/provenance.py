@@ -5,10 +5,10 @@ import socket
 import time
 from dataclasses import asdict
 
-from frontload.launch.jobs import Finished
-from frontload.launch.machine_kind import FIELD, num_cores
+from frontload.launch.origins.machine_kind import FIELD, num_cores
+from frontload.launch.origins.version import find_commit
+from frontload.launch.stage.jobs import Finished
 from frontload.launch.store import Store, Ticket
-from frontload.launch.version import find_commit
 from frontload.recipes.artifact import write_json
 from frontload.recipes.machines.placement import Placement
 

@@ -1,0 +1,1 @@
+"""Numbers, tables and assumptions as people read them."""
