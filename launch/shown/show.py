@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from frontload.launch.assumptions import LEFT_OUT, NO_OVERLAP, rates_text
+from frontload.launch.assumptions import LEFT_OUT, overlap_text, rates_text
 from frontload.launch.cluster.job_state import JobState
 from frontload.launch.machine_kind import MachineKind, machine_lines
 from frontload.launch.store import Store, Ticket, read_manifest
@@ -152,8 +152,8 @@ def _assumptions(plan: Plan) -> list[str]:
             f"placement {name}: {rates_text(placement.gpus)}"
             + (f"; {rent:g} dollars per GPU-hour" if rent else "; no price per GPU-hour is stated")
         )
-    if placements:
-        lines += [NO_OVERLAP, LEFT_OUT]
+    lines += dict.fromkeys(overlap_text(placement) for placement in placements.values())
+    lines += [LEFT_OUT] if placements else []
     kinds = {entry.stage.kind for entry in plan.missing}
     if "grpo" in kinds and any(entry.price.on_gpu for entry in plan.missing):
         lines.append("grpo on GPUs is a guess: every response at full length, no wait for memory")
