@@ -3,7 +3,8 @@
 #              every time, as drawn examples come from a fixed seed
 # make explore new examples for the tests that draw theirs (SECONDS=600, SEED, SUITE); prints cases to add
 # make bench   paired timings against the peers, printed as ratios
-# make gpu     every check that needs one GPU, from a folder of carried packages (make gpu-wheels)
+# make gpu     what one GPU can show in 560 s, from a folder of carried packages (make gpu-wheels); its set-up and
+#              processes on a CPU: make gpu-rehearsal
 # make slurm   a real Slurm of two nodes, fetched into .slurm/ by apt, and the tests on it
 # make soak    20 training jobs that meet a drawn fault each (ROUNDS, SEED), against undisturbed ones;
 #              SLURM=1: one job on the real Slurm that meets 12
@@ -23,7 +24,7 @@ export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: study plan test check lint style types contracts suite explore bench slurm soak mutants golden \
-	pages environment clean gpu gpu-wheels
+	pages environment clean gpu gpu-wheels gpu-rehearsal
 
 environment:
 	@PYTHON="$(PYTHON)" sh launch/environment.sh
@@ -88,11 +89,14 @@ mutants: environment
 	@PYTHONPATH=.imports:. $(BIN)/python -m tests.mutants --room $(ROOM) --number $(N) --seed $(SEED) \
 		$(if $(FILES),--files $(FILES)) $(if $(GOLDEN),--golden)
 
-# GPU_BUDGET: seconds of set-up and checks together; GPU_CHECKS: some of the names in tests/gpu/proof.py
+# GPU_BUDGET: seconds of set-up and checks together; GPU_CHECKS: some of the names in tests/gpu/proof.py.
+# First all of it, then what failed again: GPU_BUDGET=150 GPU_CHECKS="slice_8b" GPU_LOG=.gpu/second.jsonl
 WHEELS ?= .wheels
-GPU_BUDGET ?= 1500
+GPU_BUDGET ?= 560
 GPU_CHECKS ?=
 GPU_LOG ?= .gpu/proof.jsonl
+GPU_TORCH ?=
+GPU_ARCH ?=
 gpu:
 	@began=$$(date +%s); \
 	PYTHON="$(PYTHON)" WHEELS="$(WHEELS)" sh launch/gpu_environment.sh && \
@@ -100,13 +104,13 @@ gpu:
 		--budget $(GPU_BUDGET) --spent $$(($$(date +%s) - began)) --log "$(GPU_LOG)" \
 		--checks $(GPU_CHECKS)
 
-# Where there is a package index: what `make gpu` installs. Sources are read with .venv's torch, not built.
+# Where there is a package index: what `make gpu` installs; GPU_TORCH and GPU_ARCH are those of the GPU machine.
 gpu-wheels: environment
-	@$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: -d $(WHEELS) -c constraints.txt \
-		megatron-core einops PyYAML tokenizers
-	@MAMBA_SKIP_CUDA_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=TRUE $(BIN)/python -m pip download --quiet \
-		--no-deps --no-build-isolation --no-binary=:all: -d $(WHEELS) mamba-ssm==2.3.2.post1 causal-conv1d==1.7.0
-	@ls -l $(WHEELS)
+	@WHEELS="$(WHEELS)" GPU_TORCH="$(GPU_TORCH)" GPU_ARCH="$(GPU_ARCH)" sh launch/gpu_wheels.sh
+
+# The same set-up and processes on a CPU, at tiny size, with torch in place of kernels.
+gpu-rehearsal: environment
+	@WHEELS="$(WHEELS)" GPU_LOG=.gpu/rehearsal.jsonl PYTHONPATH=.imports:. $(BIN)/python -m tests.gpu.rehearsal
 
 ARTIFACT ?=
 REGIME ?=

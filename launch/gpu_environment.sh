@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes .gpu/python for `make gpu` on a bare image: its own Python 3.12 with torch and CUDA, and before its packages those
 # that the folder WHEELS carries. Nothing is downloaded. No venv: made from an image's own venv it would not see its torch.
-# mamba-ssm and causal-conv1d are built for this GPU alone, from their sources.
+# What is carried as source is compiled for this GPU alone. Triton keeps what it compiles and tunes in .gpu/triton.
 # Called by the Makefile from the root of the checkout. Says what it could not install; exits 2 with the cure if it cannot begin.
 set -eu
 
 wheels=${WHEELS:-.wheels}
-home=.gpu
+home=${GPU_HOME:-.gpu}
 limit=${BUILD_SECONDS:-400}  # of each package
 
 has_cuda() {
@@ -32,13 +32,21 @@ python=$(find_python) || {
     exit 2
 }
 wheels=$(cd "$wheels" && pwd)
+# shellcheck source=launch/cuda_home.sh
+. launch/cuda_home.sh
 
-site=$(pwd)/$home/site
+mkdir -p "$home/site"
+home=$(cd "$home" && pwd)
+site=$home/site
 log=$home/install.log
-mkdir -p "$site"
-# shellcheck disable=SC2016
-printf '#!/bin/sh\nPYTHONPATH="%s${PYTHONPATH:+:$PYTHONPATH}" exec "%s" "$@"\n' "$site:$(pwd)/.imports" "$python" >"$home/python"
+cat >"$home/python" <<EOF
+#!/bin/sh
+export TRITON_CACHE_DIR="$home/triton" TRITON_CACHE_AUTOTUNING=1
+PYTHONPATH="$site:$(pwd)/.imports\${PYTHONPATH:+:\$PYTHONPATH}" exec "$python" "\$@"
+EOF
 chmod +x "$home/python"
+# Its package imports Mamba-1, whose only compiled part is not carried: nothing here calls it.
+echo 'selective_scan_fwd = selective_scan_bwd = None' >"$site/selective_scan_cuda.py"
 
 install() {  # name to show, then pip's words; one by one, so that one that fails costs no other
     name=$1
@@ -56,12 +64,23 @@ install() {  # name to show, then pip's words; one by one, so that one that fail
     fi
 }
 
+is_there() {
+    "$python" -c 'import importlib.metadata as m, sys; m.version(sys.argv[1])' "$1" >/dev/null 2>&1
+}
+
 for file in "$wheels"/*.whl; do
-    [ -f "$file" ] && install "$(basename "$file")" --no-compile "$file"
+    [ -f "$file" ] || continue
+    name=$(basename "$file")
+    case ${name%%-*} in
+    einops | psutil | [Pp][Yy][Yy][Aa][Mm][Ll] | tokenizers)  # any version does, and the image's fits its other packages
+        is_there "${name%%-*}" && continue ;;
+    esac
+    install "$name" --no-compile "$file"
 done
 
-# Their setup.py compiles for up to nine architectures, which takes longer than the whole proof: its own
-# flags are taken out, and torch's extension builder reads TORCH_CUDA_ARCH_LIST instead.
+if cuda=$(find_cuda); then
+    export CUDA_HOME="$cuda"
+fi
 TORCH_CUDA_ARCH_LIST=$("$home/python" -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())')
 MAX_JOBS=${MAX_JOBS:-$(nproc)}
 MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_FORCE_BUILD=TRUE NVTE_FRAMEWORK=pytorch
@@ -75,9 +94,13 @@ for file in "$wheels"/causal_conv1d-*.tar.gz "$wheels"/mamba_ssm-*.tar.gz "$whee
         echo "gpu set-up: could not unpack $name.tar.gz"
         continue
     fi
+    [ -n "${CUDA_HOME:-}" ] || {
+        echo "gpu set-up: could not compile $name: no CUDA toolkit here (a folder with bin/nvcc and include/cuda_runtime.h)"
+        continue
+    }
     case $name in
-    causal_conv1d-* | mamba_ssm-*) sed -i -E 's/cc_flag\.append\(.*\)$/pass/' "$home/source/$name/setup.py" ;;
+    causal_conv1d-* | mamba_ssm-*) sh launch/gpu_flags.sh "$home/source/$name/setup.py" ;;
     esac
-    install "$name" --no-build-isolation "./$home/source/$name"
+    install "$name" --no-build-isolation "$home/source/$name"
 done
 echo "gpu set-up: done"

@@ -70,7 +70,7 @@ def as_json(answer: Answer, *, gemms: bool) -> dict[str, Any]:
         "switched": _estimate_json(answer.switched, workload.tokens) if answer.switched else None,
         "layouts": [_estimate_json(one, workload.tokens) for one in answer.layouts],
         "refused": [asdict(one) for one in answer.refused],
-        "assumptions": time_assumptions(answer.placement.gpus) if answer.placement.gpus else [],
+        "assumptions": time_assumptions(answer.placement),
     }
     if gemms:
         tensor = answer.placement.tensor_parallel

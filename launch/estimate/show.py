@@ -124,7 +124,7 @@ def _show_asked(console: Console, answer: Answer, asked: LayoutEstimate) -> None
         days = hours / placement.world_size / 24
         spent = [f"{hours:,.0f} GPU-hours", f"{days:.1f} days", price_text(hours, gpus)]
         lines.append(f"{answer.workload.tokens:,} tokens: " + ", ".join(filter(None, spent)))
-    lines += ["assumed:", *(f"- {line}" for line in time_assumptions(gpus))]
+    lines += ["assumed:", *(f"- {line}" for line in time_assumptions(placement))]
     console.print("\n".join(lines) + "\n")
 
 
@@ -177,7 +177,9 @@ def _unit(asked: LayoutEstimate) -> tuple[str, float]:
 
 def _time(time: StepTime) -> Table:
     parts = ("compute", "recompute", "bubble", "tensor", "pipeline", "data", "total")
-    table = make_table("a step's time (communication is not overlapped)", "in", *parts)
+    table = make_table(
+        "a step's time; communication that computation hides is left out", "in", *parts
+    )
     table.add_row("seconds", *(f"{getattr(time, name):.3f}" for name in parts))
     table.add_row("share", *(f"{getattr(time, name) / time.total:.0%}" for name in parts))
     return table

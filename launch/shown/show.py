@@ -13,7 +13,7 @@ from frontload.launch.store import Store, Ticket, read_manifest
 from frontload.launch.study.plan import BUILT, FIRST_OF_ITS_KIND, Entry, Plan, most_gpus
 from frontload.launch.study.price import HOUR_SECONDS, OWN_TOKENS, Price
 from frontload.launch.study.runner import Summary
-from frontload.launch.text.assumptions import LEFT_OUT, NO_OVERLAP, rates_text
+from frontload.launch.text.assumptions import LEFT_OUT, overlap_text, rates_text
 from frontload.launch.text.tables import make_table, open_console, print_table
 from frontload.launch.text.words import show_count, show_number, show_seconds
 from frontload.recipes.errors import DiskFull
@@ -165,8 +165,8 @@ def _assumptions(plan: Plan) -> list[str]:
             f"placement {name}: {rates_text(placement.gpus)}"
             + (f"; {rent:g} dollars per GPU-hour" if rent else "; no price per GPU-hour is stated")
         )
-    if placements:
-        lines += [NO_OVERLAP, LEFT_OUT]
+    lines += dict.fromkeys(overlap_text(placement) for placement in placements.values())
+    lines += [LEFT_OUT] if placements else []
     kinds = {entry.stage.kind for entry in plan.missing}
     if "grpo" in kinds and any(entry.price.on_gpu for entry in plan.missing):
         lines.append("grpo on GPUs is a guess: every response at full length, no wait for memory")

@@ -2,6 +2,7 @@
 
 from frontload.recipes.machines.cluster import Gpus
 from frontload.recipes.machines.gpus import find_gpu
+from frontload.recipes.machines.placement import Placement
 
 GUESS = "a guess: placement.gpus.source names no run"
 # Luciole-8B, OpenLLM-France/Luciole-Training: consumption.csv books 237,036.7 GPU-hours for the
@@ -13,7 +14,11 @@ LEFT_OUT = (
 )
 
 
-NO_OVERLAP = "no communication is overlapped: this engine overlaps none"
+def overlap_text(placement: Placement) -> str:
+    """Which communication is taken to run beside computation."""
+    if placement.overlap_communication:
+        return "replicas exchange beside the last backward and the first forward pass (a guess)"
+    return "no communication is overlapped (placement.overlap_communication)"
 
 
 def rates_text(gpus: Gpus) -> str:
@@ -29,15 +34,18 @@ def rates_text(gpus: Gpus) -> str:
     return f"{gpus.kind} computes at " + ", ".join(rates) + f" ({gpus.source or GUESS})"
 
 
-def time_assumptions(gpus: Gpus) -> list[str]:
-    """What the seconds of a step assume, and what hours leave out."""
+def time_assumptions(placement: Placement) -> list[str]:
+    """What the seconds of a step assume, and what hours leave out; none without GPUs."""
+    gpus = placement.gpus
+    if gpus is None:
+        return []
     kind = find_gpu(gpus.kind)
     within = f"{kind.link_gbyte_per_second:,.0f} GB/s within a node"
     between = f"{gpus.network_gbyte_per_second:g} GB/s per GPU between nodes"
     return [
         rates_text(gpus),
         f"links carry {gpus.link_share:.0%} of {within} and of {between} (a guess)",
-        NO_OVERLAP,
+        overlap_text(placement),
         LEFT_OUT,
     ]
 

@@ -124,13 +124,19 @@ def optimizer_config(
         bf16=dtype is torch.bfloat16,
         params_dtype=dtype,
         use_distributed_optimizer=placement.distributed_optimizer,
+        overlap_param_gather=placement.overlap_communication and placement.distributed_optimizer,
     )
 
 
 def ddp_config(placement: Placement) -> DistributedDataParallelConfig:
-    """Gradients are summed in float32; overlap is off, as a CPU has nothing to overlap with."""
+    """Gradients are summed in float32; with overlap each bucket as soon as its last one is known.
+
+    The distributed optimizer's weights are then gathered as the next forward pass needs them.
+    """
+    gathers = placement.overlap_communication and placement.distributed_optimizer
     return DistributedDataParallelConfig(
         grad_reduce_in_fp32=True,
-        overlap_grad_reduce=False,
+        overlap_grad_reduce=placement.overlap_communication,
+        overlap_param_gather=gathers,
         use_distributed_optimizer=placement.distributed_optimizer,
     )

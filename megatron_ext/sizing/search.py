@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 from frontload.megatron_ext.sizing.memory import GIB, StageMemory, stage_memory
 from frontload.megatron_ext.sizing.timing import (
-    ENGINE_OVERLAP,
     Overlap,
     StepTime,
     balance_pipeline,
@@ -60,9 +59,9 @@ def estimate_layout(
     *,
     placement: Placement,
     precision: Precision,
-    overlap: Overlap = ENGINE_OVERLAP,
+    overlap: Overlap | None = None,
 ) -> LayoutEstimate:
-    """Memory and time of the layout of a placement, with the overlap of this engine by default.
+    """Memory and time of the layout of a placement, with the overlap that it states by default.
 
     Raises: RecipeError if model, batch, precision and layout do not fit each other.
     """

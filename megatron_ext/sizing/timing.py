@@ -33,10 +33,10 @@ MIXER_BACKWARD_FACTOR = 2.5  # of the forward traffic: mamba-ssm's kernels make 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """Shares of the communication that run beside the computation. The defaults are this engine's.
+    """Shares of the communication that run beside the computation.
 
-    `megatron_ext/ranks/settings.py` turns every overlap of Megatron off. Those of other stacks are
-    stated beside their public runs (tests/unit/megatron_ext/test_public_runs.py).
+    Those of other stacks are stated beside their public runs
+    (tests/unit/megatron_ext/test_public_runs.py).
     """
 
     gradients: float = 0.0  # with the backward pass of the last micro-batch
@@ -44,7 +44,11 @@ class Overlap:
     tensor: float = 0.0  # between tensor ranks, with the products
 
 
-ENGINE_OVERLAP = Overlap()
+def engine_overlap(placement: Placement) -> Overlap:
+    """What this engine hides: of the exchange between replicas all that fits beside a pass."""
+    if not placement.overlap_communication:
+        return Overlap()
+    return Overlap(gradients=1.0, weights=1.0)  # as megatron_ext/ranks/settings.py switches it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +96,14 @@ def step_time(
     placement: Placement,
     precision: Precision,
     memory: list[StageMemory],
-    overlap: Overlap = ENGINE_OVERLAP,
+    overlap: Overlap | None = None,
 ) -> StepTime:
-    """The time of a step under one layout, with the overlap of this engine unless another is given.
+    """The time of a step under one layout, with the overlap of its placement unless one is given.
 
     Raises: RecipeError if the placement names no GPU, an unknown one, or one without FP8.
     """
     gpus, kind = _gpus(placement, precision)
+    overlap = overlap or engine_overlap(placement)
     batching = cut_batch(model, batch, placement=placement)
     tokens = batching.micro_sequences * batch.sequence_tokens
     parts = split_pipeline(model, placement)

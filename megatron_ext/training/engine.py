@@ -79,7 +79,10 @@ class Engine:
     clock: Clock
 
     def parts(self, *, with_optimizer: bool = True) -> Parts:
-        """What a checkpoint of this engine holds."""
+        """What a checkpoint of this engine holds, with weights that are on their way gathered."""
+        if self.replica.ddp_config.overlap_param_gather:
+            with torch.no_grad():
+                self.replica.start_param_sync(force_sync=True)
         optimizer = self.optimizer if with_optimizer else None
         return Parts(module=self.module, optimizer=optimizer, groups=self.groups)
 
@@ -113,6 +116,8 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
     replica = DistributedDataParallel(
         module.config, settings.ddp_config(placement), whole, pg_collection=groups
     )
+    if placement.overlap_communication:  # buckets are sent after the last micro-batch alone
+        module.config.no_sync_func = replica.no_sync
     optimizer = get_megatron_optimizer(
         settings.optimizer_config(training.optimizer, placement, precision=training.precision),
         [replica],
@@ -146,6 +151,8 @@ def _finish_gradients(
         finalize_model_grads(model, num_tokens, **options)
         return
     assert num_tokens is not None
+    if model[0].ddp_config.overlap_grad_reduce:
+        model[0].finish_grad_sync()
     model[0].scale_gradients(1.0 / num_tokens.clamp(min=1))
 
 

@@ -20,6 +20,7 @@ class Placement:
     context_parallel: int = 1
     sequence_parallel: bool = False
     distributed_optimizer: bool = False
+    overlap_communication: bool = False  # replicas exchange while they compute
     micro_batch_sequences: int = 0  # 0 = the whole share of the rank in one micro-batch
     recompute: bool = False
     kernels: str = TORCH  # or mamba_ssm or transformer_engine, which need CUDA

@@ -24,6 +24,17 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "micro_batch_sequences": 2,
     },
     "dp4": {},
+    "dp4-overlap": {"overlap_communication": True, "micro_batch_sequences": 1},
+    "tp2-dp2-overlap": {
+        "tensor_parallel": 2,
+        "overlap_communication": True,
+        "micro_batch_sequences": 1,
+    },
+    "pp2-dp2-overlap": {
+        "pipeline_parallel": 2,
+        "overlap_communication": True,
+        "micro_batch_sequences": 1,
+    },
     "tp2-dp2-recompute": {"tensor_parallel": 2, "recompute": True},
 }
 """On four ranks, so that each axis meets another one."""
@@ -31,6 +42,11 @@ NO_LINES = ("lost layer", "memory")
 FROM_ZERO: dict[str, dict[str, Any]] = {
     "fresh-tp2-pp2": LAYOUTS["tp2-pp2"],
     "fresh-distributed-optimizer": {"distributed_optimizer": True, "tensor_parallel": 2},
+    "fresh-distributed-overlap": {
+        "distributed_optimizer": True,
+        "tensor_parallel": 2,
+        "overlap_communication": True,
+    },
 }
 
 
@@ -150,7 +166,9 @@ def test_a_layer_lost_on_one_rank_stops_all_of_them_at_the_start(runs: dict[str,
     assert "the recipe has 3 layers from 1" in told[0][0]
 
 
-@pytest.mark.parametrize("name", ["tp2-pp2", "fresh-distributed-optimizer"])
+@pytest.mark.parametrize(
+    "name", ["tp2-pp2", "fresh-distributed-optimizer", "fresh-distributed-overlap"]
+)
 def test_published_weights_load_on_one_rank(runs: dict[str, Any], name: str) -> None:
     from tests.training_inputs import load_module
 

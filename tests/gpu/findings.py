@@ -101,15 +101,13 @@ def mfu_findings(
 def ratio_finding(
     check: str, ours: Sequence[float], other: Sequence[float], *, goal: float, words: str
 ) -> Finding:
-    """How many times faster `ours` is than `other`, by medians of seconds."""
+    """How many times faster `ours` is than `other`, by medians of seconds; a goal of 0 is none."""
     ratio = statistics.median(other) / statistics.median(ours)
     spread = max(max(ours) / min(ours), max(other) / min(other)) - 1.0
-    return judge(
-        check,
-        figure=f"{ratio:.2f}x {words} (steps spread by {spread:.0%})",
-        goal=f">= {goal:.2f}x",
-        is_met=round(ratio, 2) >= goal,
-    )
+    figure = f"{ratio:.2f}x {words} (steps spread by {spread:.0%})"
+    if not goal:
+        return Finding(check=check, result=MEASURED, figure=figure)
+    return judge(check, figure=figure, goal=f">= {goal:.2f}x", is_met=round(ratio, 2) >= goal)
 
 
 def within_share(check: str, found: float, expected: float, *, share: float, unit: str) -> Finding:

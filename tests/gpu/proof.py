@@ -1,34 +1,28 @@
-"""`make gpu`: every check that needs one GPU, in order of worth, each in a process of its own.
+"""`make gpu`: what one GPU can answer in nine minutes, in order of worth, in few processes.
 
-    python -m tests.gpu.proof [--budget SECONDS] [--checks NAME ...] [--log FILE]
+    python -m tests.gpu.proof [--budget SECONDS] [--checks NAME ...] [--log FILE] [--rehearse]
 
-A process a check: one that crashes, hangs or fills the memory costs no other. What is known is
-written after each, so that a proof that is cut off keeps what it found. Never run on a GPU yet.
+Checks of one `process` share their imports and kernels. One that crashes, hangs or fills the memory
+costs no other: the rest of its process goes on in a new one. What is known is written after each,
+so that a proof that is cut off keeps what it found. Never run on a GPU yet; `--rehearse` runs the
+same processes on a CPU, at tiny size, with torch in the place of kernels.
 """
 
 import argparse
 import importlib
+import itertools
 import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from tests.gpu.findings import (
-    COULD_NOT_RUN,
-    FAIL,
-    NO_TIME,
-    CouldNotRun,
-    Finding,
-    exit_code,
-    markdown_table,
-)
+from tests.gpu.findings import COULD_NOT_RUN, FAIL, NO_TIME, CouldNotRun, Finding, exit_code
+from tests.gpu.processes import Answers, Ended, start, watch
+from tests.gpu.report import Log
 
 CUDA, MEGATRON = "cuda", "megatron.core"
 ENGINE = (CUDA, MEGATRON, "numpy", "einops")
@@ -36,8 +30,10 @@ SCAN = ("mamba_ssm", "causal_conv1d")
 DATA = ("tokenizers", "yaml", "jinja2")
 KERNELS = ("transformer_engine.pytorch", *SCAN)
 PROBED = ("torch", "triton", "numpy", "einops", *DATA, MEGATRON, *KERNELS)
-BUDGET_SECONDS = 1_500
-PROBE_SECONDS = 180.0
+BUDGET_SECONDS = 560.0  # of a command's 600
+SET_UP_SECONDS = 60.0  # to install what is carried, look at the machine, import; not measured
+PROBE_SECONDS = 120.0
+EXACT = {"TRITON_F32_DEFAULT": "ieee"}  # Triton multiplies float32 as TF32 unless it is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +42,62 @@ class Check:
 
     name: str
     place: str  # module:function
-    seconds: float  # expected on an H200, by counting work; not started with less time left
+    seconds: float  # expected on an H200, by counting work; not begun with less time left
+    process: str
     needs: tuple[str, ...] = ENGINE
     uses: tuple[str, ...] = ()  # checks whose facts it reports against; it runs without them too
+    environment: dict[str, str] = field(default_factory=dict)  # of the whole process
+
+    @property
+    def most_seconds(self) -> float:
+        """After which it is taken for one that hangs."""
+        return max(60.0, 3.0 * self.seconds)
 
 
 CHECKS = (
-    Check(name="gemm_ceiling", place="speed:gemm_ceiling", seconds=15, needs=ENGINE),
-    Check(name="cpu_and_cuda", place="compare:cpu_and_cuda", seconds=60),
-    Check(name="packed_rows", place="compare:packed_rows", seconds=25),
-    Check(name="scan_kernels", place="compare:scan_kernels", seconds=40, needs=(*ENGINE, *SCAN)),
+    Check(name="cpu_and_cuda", place="compare:cpu_and_cuda", seconds=45, process="torch"),
+    Check(name="packed_rows", place="compare:packed_rows", seconds=10, process="torch"),
+    Check(name="checkpoints", place="compare:checkpoints", seconds=20, process="torch"),
+    Check(name="phases", place="phases:phases", seconds=20, process="torch"),
     Check(
-        name="kernel_layers", place="compare:kernel_layers", seconds=60,
+        name="scan_kernels", place="mixers:scan_kernels", seconds=60, process="kernels",
+        needs=(*ENGINE, *SCAN),
+    ),
+    Check(
+        name="kernel_layers", place="mixers:kernel_layers", seconds=30, process="kernels",
+        needs=(*ENGINE, *SCAN),
+    ),
+    Check(
+        name="kernel_rows", place="mixers:kernel_rows", seconds=10, process="kernels",
+        needs=(*ENGINE, *SCAN),
+    ),
+    Check(name="gemm_ceiling", place="products:gemm_ceiling", seconds=10, process="speed"),
+    Check(
+        name="slice_8b", place="speed:slice_8b", seconds=75, process="speed",
+        uses=("gemm_ceiling",),
+    ),
+    Check(
+        name="kernels_and_torch", place="speed:kernels_and_torch", seconds=35, process="speed",
+        needs=(*ENGINE, *SCAN),
+    ),
+    Check(name="fp8_products", place="products:fp8_products", seconds=20, process="speed"),
+    Check(
+        name="train_500", place="train:train_500", seconds=110, process="train",
+        needs=(*ENGINE, *DATA),
+    ),
+    Check(
+        name="scan_exact", place="mixers:scan_exact", seconds=35, process="exact",
+        needs=(*ENGINE, *SCAN), environment=EXACT,
+    ),
+    Check(
+        name="stock_spec", place="speed:stock_spec", seconds=60, process="engine",
         needs=(*ENGINE, *KERNELS),
     ),
-    Check(name="checkpoints", place="compare:checkpoints", seconds=45),
-    Check(name="slice_8b", place="speed:slice_8b", seconds=90, uses=("gemm_ceiling",)),
-    Check(name="step_1b", place="speed:step_1b", seconds=60, uses=("gemm_ceiling",)),
     Check(
-        name="stock_spec", place="speed:stock_spec", seconds=60, needs=(*ENGINE, *KERNELS)
-    ),
-    Check(name="fp8", place="speed:fp8", seconds=150, needs=(*ENGINE, *KERNELS)),
-    Check(
-        name="train_500", place="train:train_500", seconds=240, needs=(*ENGINE, *DATA)
+        name="fp8", place="speed:fp8", seconds=150, process="engine", needs=(*ENGINE, *KERNELS)
     ),
 )  # fmt: skip
+BY_NAME = {check.name: check for check in CHECKS}
 
 
 def probe() -> dict[str, Any]:
@@ -106,22 +133,7 @@ def lacking(check: Check, machine: dict[str, Any]) -> str:
     return "; ".join(found)
 
 
-class Log:
-    """One file of JSON lines, on the disk after each."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: TextIO = path.open("w")
-
-    def write(self, kind: str, **content: Any) -> None:
-        """Adds a line."""
-        line = {"kind": kind, "time": round(time.time(), 1)} | content
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-Run = Callable[[Check, dict[str, Any], float], list[Finding]]
+Run = Callable[[Sequence[Check], dict[str, Any], float], Iterator[Ended]]
 
 
 def prove(
@@ -131,102 +143,110 @@ def prove(
     log.write("machine", **machine)
     facts: dict[str, Any] = {"machine": machine}
     found: list[Finding] = []
-    for check in checks:
-        left, why = until - time.monotonic(), lacking(check, machine)
-        if why:
-            answers = [Finding(check=check.name, result=COULD_NOT_RUN, figure=why)]
-        elif left < check.seconds:
-            figure = f"it takes about {check.seconds:.0f} s, {max(left, 0.0):.0f} s were left"
-            answers = [Finding(check=check.name, result=NO_TIME, figure=figure)]
-        else:
-            answers = run(check, facts, left)
-        for answer in answers:
-            facts |= answer.facts
-            log.write("finding", **asdict(answer))
-            print(f"{answer.result:14s} {answer.check}: {answer.figure}", flush=True)
-        found += answers
+    for _, together in itertools.groupby(checks, key=lambda check: check.process):
+        able: list[Check] = []
+        for check in together:
+            if why := lacking(check, machine):
+                lack = Finding(check=check.name, result=COULD_NOT_RUN, figure=why)
+                found += log.add(Ended(check.name, [lack], 0.0))
+            else:
+                able.append(check)
+        for ended in run(able, facts, until) if able else ():
+            for finding in ended.findings:
+                facts |= finding.facts
+            found += log.add(ended)
     return found
 
 
-def run_apart(check: Check, facts: dict[str, Any], seconds: float) -> list[Finding]:
-    """Runs one check in a process of its own and group, which is ended when the time is up."""
-    with tempfile.TemporaryDirectory() as folder:
-        given, answers = Path(folder) / "facts.json", Path(folder) / "findings.jsonl"
-        given.write_text(json.dumps(facts))
-        words = ["--one", check.name, "--facts", str(given), "--answers", str(answers)]
-        code, tail = _start([sys.executable, "-m", "tests.gpu.proof", *words], seconds)
-        lines = answers.read_text().splitlines() if answers.exists() else []
-    found = [Finding(**json.loads(line)) for line in lines]
-    if code is None:
-        figure = f"stopped after {seconds:.0f} s: the budget was spent"
-        found.append(Finding(check=check.name, result=NO_TIME, figure=figure))
-    elif code != 0:
-        figure = f"its process ended with {code}: {tail}"
-        found.append(Finding(check=check.name, result=FAIL, figure=figure))
-    return found
+def run_apart(
+    checks: Sequence[Check], facts: dict[str, Any], until: float, *, rehearse: bool = False
+) -> Iterator[Ended]:
+    """Runs checks in one process, and in a new one after a check that broke it."""
+    todo = list(checks)
+    while todo:
+        with tempfile.TemporaryDirectory() as folder:
+            given, answers = Path(folder) / "facts.json", Path(folder) / "answers.jsonl"
+            left = until - time.monotonic()
+            given.write_text(json.dumps({"facts": facts, "seconds": left}))
+            words = ["--facts", str(given), "--answers", str(answers), "--checks"]
+            words = ["--run", *words, *(check.name for check in todo)]
+            command = [sys.executable, "-m", "tests.gpu.proof", *words]
+            command += ["--rehearse"] if rehearse else []
+            process = start(command, environment=todo[0].environment)
+            most = {check.name: check.most_seconds for check in todo}
+            for ended in watch(process, answers, [check.name for check in todo], most, until):
+                todo = todo[1:]
+                for finding in ended.findings:
+                    facts = facts | finding.facts
+                yield ended
 
 
-def _start(command: list[str], seconds: float) -> tuple[int | None, str]:
-    """Exit code (None: stopped) and the last line of stderr, which is passed on too."""
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, start_new_session=True, stderr=errors)
-        try:
-            code: int | None = process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            code = None
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        errors.seek(0)
-        text = errors.read()
-    if code != 0:
-        sys.stderr.write(text[-4_000:])
-    return code, (text.strip().splitlines() or ["no message"])[-1]
+def run_here(names: Sequence[str], given: Path, answers: Path, *, rehearse: bool) -> None:
+    """Runs checks in this process. A lack that shows only now is a finding; others pass."""
+    content = json.loads(given.read_text())
+    facts, until = content["facts"], time.monotonic() + content["seconds"]
+    replaced: dict[str, Any] = {}
+    if rehearse:
+        replaced = importlib.import_module("tests.gpu.rehearsal").ARGUMENTS
+    with Answers(answers) as file:
+        for check in (BY_NAME[name] for name in names):
+            left = until - time.monotonic()
+            file.begin(check.name)
+            if left < check.seconds and not rehearse:
+                figure = f"it takes about {check.seconds:.0f} s, {max(left, 0.0):.0f} s were left"
+                file.add(Finding(check=check.name, result=NO_TIME, figure=figure))
+                file.end(check.name)
+                continue
+            module, function = check.place.split(":")
+            call = getattr(importlib.import_module(f"tests.gpu.{module}"), function)
+            try:
+                for finding in call(facts, **replaced.get(check.name, {})):
+                    facts |= finding.facts
+                    file.add(finding)
+            except CouldNotRun as error:
+                file.add(Finding(check=check.name, result=COULD_NOT_RUN, figure=str(error)))
+            except Exception as error:  # one process holds several checks: the next ones go on
+                file.add(Finding(check=check.name, result=FAIL, figure=said(error)))
+                importlib.import_module("traceback").print_exc()
+            file.end(check.name)
 
 
-def run_one(check: Check, facts: dict[str, Any], answers: Path) -> None:
-    """Runs one check here. A lack that shows only now is a finding; other exceptions pass."""
-    module, function = check.place.split(":")
-    call = getattr(importlib.import_module(f"tests.gpu.{module}"), function)
-    with answers.open("a") as file:
-        try:
-            for answer in call(facts):
-                file.write(json.dumps(asdict(answer)) + "\n")
-                file.flush()
-        except CouldNotRun as error:
-            lack = Finding(check=check.name, result=COULD_NOT_RUN, figure=str(error))
-            file.write(json.dumps(asdict(lack)) + "\n")
+def said(error: Exception) -> str:
+    """The kind of an error and its first line."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; prints the table at the end."""
-    names = [check.name for check in CHECKS]
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.proof")
     parser.add_argument("--budget", type=float, default=BUDGET_SECONDS, help="seconds in all")
     parser.add_argument("--spent", type=float, default=0.0, help="seconds of it already gone")
-    parser.add_argument("--checks", nargs="*", choices=names, default=names)
+    parser.add_argument("--checks", nargs="*", choices=list(BY_NAME), default=list(BY_NAME))
     parser.add_argument("--log", type=Path, default=Path(".gpu/proof.jsonl"))
-    parser.add_argument("--one", choices=names, help=argparse.SUPPRESS)
-    parser.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--facts", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--answers", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--rehearse", action="store_true", help="on a CPU, at tiny size")
+    for name in ("--run", "--probe"):
+        parser.add_argument(name, action="store_true", help=argparse.SUPPRESS)
+    for name in ("--facts", "--answers"):
+        parser.add_argument(name, type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args(words)
-    by_name = {check.name: check for check in CHECKS}
     if asked.probe:
         asked.answers.write_text(json.dumps(probe()))
         return 0
-    if asked.one:
-        run_one(by_name[asked.one], json.loads(asked.facts.read_text()), asked.answers)
+    if asked.run:
+        run_here(asked.checks, asked.facts, asked.answers, rehearse=asked.rehearse)
         return 0
-    until = time.monotonic() + asked.budget - asked.spent
-    log = Log(asked.log)
+    began = time.monotonic() - asked.spent
     machine = probe_apart()
-    chosen = [by_name[name] for name in names if name in (asked.checks or names)]
-    found = prove(chosen, machine, log, run=run_apart, until=until)
-    table = markdown_table(found, machine)
-    log.write("table", text=table, exit_code=exit_code(found))
-    print(f"\n{table}\n\nlog: {asked.log}")
+    if asked.rehearse:
+        machine = importlib.import_module("tests.gpu.rehearsal").pretend(machine)
+    log = Log(asked.log, machine, began=began)
+    chosen = [check for check in CHECKS if check.name in (asked.checks or BY_NAME)]
+
+    def run(checks: Sequence[Check], facts: dict[str, Any], until: float) -> Iterator[Ended]:
+        return run_apart(checks, facts, until, rehearse=asked.rehearse)
+
+    found = prove(chosen, machine, log, run=run, until=began + asked.budget)
+    print(f"\n{log.close(exit_code(found))}\n\nlog: {asked.log}, {log.page}")
     return exit_code(found)
 
 
@@ -234,8 +254,10 @@ def probe_apart() -> dict[str, Any]:
     """Imports break in many ways on a bare machine; this process keeps out of it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "machine.json"
-        command = [sys.executable, "-m", "tests.gpu.proof", "--probe", "--answers", str(path)]
-        code, tail = _start(command, PROBE_SECONDS)
+        process = start(
+            [sys.executable, "-m", "tests.gpu.proof", "--probe", "--answers", str(path)]
+        )
+        code, tail = process.finish(PROBE_SECONDS)
         if code == 0:
             return json.loads(path.read_text())
     why = dict.fromkeys((CUDA, *PROBED), f"looking ended with {code}: {tail}")

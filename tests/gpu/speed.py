@@ -1,11 +1,10 @@
-"""Checks that measure: the GEMM ceiling, steps of the engine, FP8, the stock layers.
+"""Checks that measure steps of the engine: the 8B's widths, kernels, torch, stock layers, FP8.
 
 The step is the engine's own (`train_step`): forward, backward, clipping, AdamW, one GPU.
 """
 
 import gc
 import itertools
-import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from frontload.megatron_ext import cpu
 
@@ -21,14 +21,14 @@ cpu.prepare()
 
 from frontload.megatron_ext.model import stack  # noqa: E402
 from frontload.megatron_ext.model.stack import global_names  # noqa: E402
-from frontload.megatron_ext.ranks.parallelism import current_device, silence_megatron  # noqa: E402
+from frontload.megatron_ext.ranks.parallelism import silence_megatron  # noqa: E402
 from frontload.megatron_ext.sizing.memory import GIB, stage_memory  # noqa: E402
 from frontload.megatron_ext.training.datasets import Rows  # noqa: E402
 from frontload.megatron_ext.training.engine import Engine, build_engine, train_step  # noqa: E402
 from frontload.recipes.facts.census import count_parameters, training_flops_per_token  # noqa: E402
 from frontload.recipes.facts.layout import cut_batch  # noqa: E402
 from frontload.recipes.grammar.load import find_recipe, load_recipe  # noqa: E402
-from frontload.recipes.machines.cluster import TORCH, TRANSFORMER_ENGINE  # noqa: E402
+from frontload.recipes.machines.cluster import MAMBA_SSM, TORCH, TRANSFORMER_ENGINE  # noqa: E402
 from frontload.recipes.machines.placement import Placement  # noqa: E402
 from frontload.recipes.machines.precision import find_precision  # noqa: E402
 from frontload.recipes.runs.training import PretrainRecipe  # noqa: E402
@@ -39,21 +39,20 @@ from tests.gpu.findings import (  # noqa: E402
     CouldNotRun,
     Finding,
     Rate,
-    judge,
     kind_of,
     mfu_findings,
     ratio_finding,
     within_share,
 )
-from tests.gpu.proof import KERNELS  # noqa: E402
+from tests.gpu.products import CEILING, FP8_GOAL  # noqa: E402
+from tests.gpu.proof import KERNELS, SCAN  # noqa: E402
 
-MFU_GOAL, STOCK_GOAL, FP8_GOAL = 0.45, 1.0, 1.25  # the project's, for one H100 or H200
-CEILING_SHARE = 0.6  # of the data sheet; below it the GPU is throttled or shared
+MFU_GOAL, STOCK_GOAL = 0.45, 1.0  # the project's, for one H100 or H200
 MEMORY_SHARE, ESTIMATE_SHARE = 0.9, 0.15  # of the GPU that a slice may fill; of the estimate
 LEAST_LAYERS = 8  # of a slice: `M-M-M-M*` is the 8B's first attention layer
 WARM_STEPS = 2
-CEILING = "gemm_tflops"
-GEMMS = ((8_192, 8_192, 8_192), (8_192, 4_096, 21_504))  # a square; the 8B's linear_fc1
+MOST_LAYERS = 16  # of it: more say no more of the MFU, and take longer
+TOP_KERNELS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,46 +134,12 @@ def machine_of(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_kernels(facts: dict[str, Any]) -> str:
-    """The kernels where all their packages are, else the torch layers."""
+    """The first set of kernels whose packages are all there, else the torch layers."""
     packages = machine_of(facts)["packages"]
-    return TRANSFORMER_ENGINE if all(name in packages for name in KERNELS) else TORCH
-
-
-# ---------------------------------------------------------------- the ceiling
-
-
-def gemm_ceiling(
-    facts: dict[str, Any], gemms: Sequence[tuple[int, int, int]] = GEMMS, rounds: int = 20
-) -> Iterator[Finding]:
-    """Dense BF16 products of random numbers, one after the other; the best shape's median."""
-    found = {}
-    for m, k, n in gemms:
-        left, right = (
-            torch.randn(*shape, device=current_device(), dtype=torch.bfloat16)
-            for shape in ((m, k), (k, n))
-        )
-        seconds = []
-        for _ in range(rounds + 5):
-            began = look()
-            torch.mm(left, right)
-            seconds.append(look() - began)
-        found[f"{m} x {k} x {n}"] = 2.0 * m * k * n / statistics.median(seconds[5:]) / 1e12
-    best = max(found, key=lambda shape: found[shape])
-    kind = kind_of(machine_of(facts)["device"])
-    figure = f"{found[best]:.0f} TFLOP/s at {best}"
-    fact = {CEILING: found[best]}
-    name = "dense BF16 GEMM ceiling"
-    if kind is None:
-        yield Finding(check=name, result=MEASURED, figure=figure, facts=fact)
-        return
-    share = found[best] / kind.bf16_tflops
-    yield judge(
-        name,
-        figure=f"{figure}, {share:.0%} of the data sheet",
-        goal=f">= {CEILING_SHARE:.0%}: below it the GPU is throttled or shared",
-        is_met=share >= CEILING_SHARE,
-        **fact,
-    )
+    for kernels, needs in ((TRANSFORMER_ENGINE, KERNELS), (MAMBA_SSM, SCAN)):
+        if all(name in packages for name in needs):
+            return kernels
+    return TORCH
 
 
 # ---------------------------------------------------------------- steps of the engine
@@ -208,8 +173,17 @@ def take_steps(engine: Engine, rows: RandomRows, steps: int) -> list[float]:
     return seconds
 
 
-def measure_job(job: Job) -> tuple[Rate, float]:
-    """The rate of a job's steps and the peak of its memory in GiB (0 on a CPU); frees it after."""
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Of a job's steps."""
+
+    rate: Rate
+    peak_gib: float  # 0 on a CPU
+    top: str = ""  # the kernels that took longest, if they were asked for
+
+
+def measure_job(job: Job, *, is_profiled: bool = False) -> Measured:
+    """Speed and memory of a job's steps; frees it after."""
     on_cuda = torch.cuda.is_available()
     if on_cuda:
         torch.cuda.reset_peak_memory_stats()
@@ -218,6 +192,7 @@ def measure_job(job: Job) -> tuple[Rate, float]:
     take_steps(engine, rows, WARM_STEPS)
     seconds = take_steps(engine, rows, job.steps)
     peak = torch.cuda.max_memory_allocated() / GIB if on_cuda else 0.0
+    top = profile_step(engine, rows) if is_profiled else ""
     del engine
     gc.collect()
     if on_cuda:
@@ -227,7 +202,22 @@ def measure_job(job: Job) -> tuple[Rate, float]:
         seconds=tuple(seconds),
         flops_per_token=training_flops_per_token(job.model, job.sequence_tokens),
     )
-    return rate, peak
+    return Measured(rate=rate, peak_gib=peak, top=top)
+
+
+def profile_step(engine: Engine, rows: RandomRows) -> str:
+    """The kernels of one step that took longest, with their share of all, the longest first."""
+    on_cuda = torch.cuda.is_available()
+    activity = ProfilerActivity.CUDA if on_cuda else ProfilerActivity.CPU
+    with profile(activities=[activity]) as found:
+        take_steps(engine, rows, 1)
+
+    def own(event: Any) -> float:
+        return event.self_device_time_total if on_cuda else event.self_cpu_time_total
+
+    events = sorted(found.key_averages(), key=own, reverse=True)
+    whole = sum(map(own, events)) or 1.0
+    return "; ".join(f"{event.key[:40]} {own(event) / whole:.1%}" for event in events[:TOP_KERNELS])
 
 
 def estimated_gib(job: Job) -> float:
@@ -245,7 +235,8 @@ def estimated_gib(job: Job) -> float:
 def fitting_slice(job: Job, memory_bytes: float) -> Job:
     """The job with as many of the first layers as fit by the estimate, in whole `M-` pairs."""
     pattern = job.model.pattern
-    for layers in range(len(pattern), min(LEAST_LAYERS, len(pattern)) - 1, -1):
+    most = min(MOST_LAYERS, len(pattern))
+    for layers in range(most, min(LEAST_LAYERS, len(pattern)) - 1, -1):
         cut = replace(job, model=replace(job.model, pattern=pattern[:layers]))
         if pattern[layers - 1] == "-" and estimated_gib(cut) * GIB <= MEMORY_SHARE * memory_bytes:
             return cut
@@ -256,7 +247,8 @@ def step_findings(
     facts: dict[str, Any], job: Job, *, check: str, goal: float = 0.0
 ) -> Iterator[Finding]:
     """Speed, MFU and memory of a job."""
-    rate, peak = measure_job(job)
+    found = measure_job(job, is_profiled=True)
+    rate, peak = found.rate, found.peak_gib
     total = count_parameters(job.model).total / 1e9
     figure = (
         f"{rate.tokens_per_second:,.0f} tokens/s, {rate.tflops:.0f} TFLOP/s: "
@@ -266,6 +258,7 @@ def step_findings(
     yield Finding(check=f"{check}: speed", result=MEASURED, figure=figure)
     kind = kind_of(machine_of(facts)["device"])
     yield from mfu_findings(check, rate, kind=kind, ceiling=facts.get(CEILING), goal=goal)
+    yield Finding(check=f"{check}: where a step's time goes", result=MEASURED, figure=found.top)
     if peak:
         yield within_share(
             f"{check}: peak memory", peak, estimated_gib(job), share=ESTIMATE_SHARE, unit="GiB"
@@ -280,11 +273,18 @@ def slice_8b(facts: dict[str, Any], job: Job | None = None) -> Iterator[Finding]
     yield from step_findings(facts, fitting, check="8B slice, BF16", goal=goal)
 
 
-def step_1b(facts: dict[str, Any], job: Job | None = None) -> Iterator[Finding]:
-    """All of the 1B proxy, if it fits; its layers are too narrow for the 8B's goal."""
-    job = job or Job(model=load_model("hybrid_1b"), kernels=best_kernels(facts), sequences=8)
-    fitting = fitting_slice(job, machine_of(facts)["memory_bytes"])
-    yield from step_findings(facts, fitting, check="1B, BF16")
+def kernels_and_torch(
+    facts: dict[str, Any], job: Job | None = None, *, kernels: str = ""
+) -> Iterator[Finding]:
+    """Steps of the shortest slice in both; the torch layers without resets, whose mask is large."""
+    job = job or Job(model=load_model("hybrid_8b"))
+    pattern = job.model.pattern[:LEAST_LAYERS]
+    job = replace(job, model=replace(job.model, pattern=pattern), sequences=2, steps=3)
+    kernels = kernels or best_kernels(facts)
+    ours, plain = (measure_job(replace(job, kernels=name)).rate for name in (kernels, TORCH))
+    words = f"the speed of torch layers ({len(pattern)} layers, {kernels})"
+    goal = 1.0 if kind_of(machine_of(facts)["device"]) else 0.0
+    yield ratio_finding("kernels over torch", ours.seconds, plain.seconds, goal=goal, words=words)
 
 
 def stock_spec(
@@ -325,9 +325,9 @@ def fp8(
     cuts = [fitting_slice(replace(job, precision=name), memory) for name in precisions]
     shortest = min((cut.model for cut in cuts), key=lambda model: len(model.pattern))
     job = replace(job, model=shortest)
-    base, _ = measure_job(job)
+    base = measure_job(job).rate
     for name in precisions:
-        rate, _ = measure_job(replace(job, precision=name))
+        rate = measure_job(replace(job, precision=name)).rate
         words = f"the speed of BF16, {rate.tokens_per_second:,.0f} tokens/s, "
         words += f"{len(shortest.pattern)} layers of the 8B's width"
         yield ratio_finding(f"FP8 {name}", rate.seconds, base.seconds, goal=FP8_GOAL, words=words)

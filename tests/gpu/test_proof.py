@@ -1,18 +1,19 @@
-"""The proof's runner, arithmetic, table and set-up, without a GPU."""
+"""The proof's runner, arithmetic and table, without a GPU."""
 
 import importlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.gpu import proof
+from tests.gpu import proof, rehearsal
 from tests.gpu.findings import (
     COULD_NOT_RUN,
     FAIL,
@@ -30,7 +31,9 @@ from tests.gpu.findings import (
     ratio_finding,
     within_share,
 )
-from tests.gpu.proof import CHECKS, Check, Log, prove
+from tests.gpu.processes import Ended, start
+from tests.gpu.proof import CHECKS, Check, prove, run_apart, run_here
+from tests.gpu.report import Log
 
 ROOT = Path(__file__).resolve().parents[2]
 MACHINE: dict[str, Any] = {
@@ -114,89 +117,177 @@ def test_table_and_exit_code() -> None:
 # ---------------------------------------------------------------- the runner
 
 
+def check(name: str, **options: Any) -> Check:
+    return Check(
+        **{"name": name, "place": "", "seconds": 1, "process": "one", "needs": ()} | options
+    )
+
+
+def log(path: Path) -> Log:
+    return Log(path, MACHINE, began=time.monotonic() - 30.0)
+
+
 def test_every_check_is_there_and_uses_only_earlier_ones() -> None:
     names = [check.name for check in CHECKS]
     assert len(set(names)) == len(names)
-    for at, check in enumerate(CHECKS):
-        module, function = check.place.split(":")
+    for at, one in enumerate(CHECKS):
+        module, function = one.place.split(":")
         assert callable(getattr(importlib.import_module(f"tests.gpu.{module}"), function))
-        assert set(check.uses) <= set(names[:at]), check.name
-        assert set(check.needs) <= {proof.CUDA, *proof.PROBED}, check.name
-    assert sum(check.seconds for check in CHECKS) < proof.BUDGET_SECONDS - 600, "room to build"
+        assert set(one.uses) <= set(names[:at]), one.name
+        assert set(one.needs) <= {proof.CUDA, *proof.PROBED}, one.name
+    together = [list(same) for _, same in itertools.groupby(CHECKS, lambda one: one.process)]
+    assert len(together) == len({one.process for one in CHECKS}), "one process after the other"
+    for checks in together:
+        assert len({str(one.environment) for one in checks}) == 1
 
 
-def test_facts_lacks_and_time(tmp_path: Path) -> None:
-    seen: list[tuple[str, Any]] = []
+def test_the_proof_fits_its_budgets() -> None:
+    """Of what can be carried: Transformer Engine cannot. What failed fits a second, short call."""
+    able = [one for one in CHECKS if "transformer_engine.pytorch" not in one.needs]
+    assert sum(one.seconds for one in able) + proof.SET_UP_SECONDS <= proof.BUDGET_SECONDS
+    assert proof.BUDGET_SECONDS <= 570, "a command ends at 600"
+    assert max(one.seconds for one in able) + proof.SET_UP_SECONDS <= 180
+    assert set(rehearsal.ARGUMENTS) == {one.name for one in able} - {"phases"}
 
-    def run(check: Check, facts: dict[str, Any], left: float) -> list[Finding]:
-        seen.append((check.name, dict(facts)))
-        return [passing(check.name, tflops=7.0)]
+
+def test_facts_and_lacks(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def run(checks: Sequence[Check], facts: dict[str, Any], until: float) -> Iterator[Ended]:
+        seen.append(([one.name for one in checks], dict(facts)))
+        for one in checks:
+            yield Ended(one.name, [passing(one.name, tflops=7.0)], 2.4)
 
     checks = [
-        Check(name="first", place="", seconds=1, needs=()),
-        Check(name="lacks", place="", seconds=1, needs=("mamba_ssm",)),
-        Check(name="long", place="", seconds=900, needs=()),
-        Check(name="last", place="", seconds=1, needs=()),
-    ]
+        check("first"), check("lacks", needs=("mamba_ssm",)), check("third"),
+        check("alone", process="two", needs=("mamba_ssm",)), check("last", process="three"),
+    ]  # fmt: skip
     path = tmp_path / "folder" / "log.jsonl"
-    found = prove(checks, MACHINE, Log(path), run=run, until=time.monotonic() + 100)
-    assert [one.result for one in found] == [PASS, COULD_NOT_RUN, NO_TIME, PASS]
-    assert found[1].figure == "mamba_ssm (ImportError: no)"
-    assert found[2].figure.startswith("it takes about 900 s, ")
-    assert [name for name, _ in seen] == ["first", "last"]
+    found = prove(checks, MACHINE, log(path), run=run, until=time.monotonic() + 100)
+    assert [(one.check, one.result) for one in found] == [
+        ("lacks", COULD_NOT_RUN), ("first", PASS), ("third", PASS), ("alone", COULD_NOT_RUN),
+        ("last", PASS),
+    ]  # fmt: skip
+    assert found[0].figure == "mamba_ssm (ImportError: no)"
+    assert [names for names, _ in seen] == [["first", "third"], ["last"]]
     assert seen[1][1] == {"machine": MACHINE, "tflops": 7.0}
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [line["kind"] for line in lines] == ["machine", *["finding"] * 4]
-    assert lines[2]["result"] == COULD_NOT_RUN
+    assert [line["kind"] for line in lines] == ["machine", *["finding", "check"] * 5]
+    assert lines[3]["check"] == "first"
+    page = path.with_suffix(".md").read_text()
+    assert page.startswith("Failed: nothing.\n\nGPU proof on NVIDIA H200")
+    assert "Seconds of each check: first 2, third 2, last 2; 30 in all" in page
 
 
 def test_a_proof_that_is_cut_off_keeps_what_it_found(tmp_path: Path) -> None:
-    def run(check: Check, facts: dict[str, Any], left: float) -> list[Finding]:
-        if check.name == "second":
-            raise KeyboardInterrupt
-        return [passing(check.name)]
+    def run(checks: Sequence[Check], facts: dict[str, Any], until: float) -> Iterator[Ended]:
+        yield Ended("first", [Finding(check="first", result=FAIL, figure="2")], 1.0)
+        raise KeyboardInterrupt
 
-    checks = [Check(name=name, place="", seconds=1, needs=()) for name in ("first", "second")]
     path = tmp_path / "log.jsonl"
+    checks = [check("first"), check("second")]
     with pytest.raises(KeyboardInterrupt):
-        prove(checks, MACHINE, Log(path), run=run, until=time.monotonic() + 100)
-    assert json.loads(path.read_text().splitlines()[-1])["check"] == "first"
+        prove(checks, MACHINE, log(path), run=run, until=time.monotonic() + 100)
+    assert json.loads(path.read_text().splitlines()[-2])["check"] == "first"
+    assert path.with_suffix(".md").read_text().startswith("Failed: first.")
 
 
-STUB = (
-    """
+STUB = """
 import json, os, signal, sys, time
-arguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-with open(arguments["--answers"], "w") as file:
-    print(json.dumps({"check": "one", "result": "pass", "figure": "1"}), file=file)
+names = sys.argv[sys.argv.index("--checks") + 1:]
+with open(sys.argv[sys.argv.index("--answers") + 1], "a") as file:
+    def say(*words):
+        print(json.dumps(words), file=file, flush=True)
+    for name in names:
+        say("begin", name)
+        say("finding", {"check": name, "result": "pass", "figure": str(os.getpid())})
+        if name == "breaks":
+            {end}
+        say("end", name)
 """
-    + "{end}"
-)
 
 
 @pytest.mark.parametrize(
     ("end", "last"),
     [
-        ("", (PASS, "1")),
         ("sys.exit('CUDA out of memory')", (FAIL, "its process ended with 1: CUDA out of memory")),
         ("os.kill(os.getpid(), signal.SIGSEGV)", (FAIL, "its process ended with -11: no message")),
-        ("time.sleep(60)", (NO_TIME, "stopped after 2 s: the budget was spent")),
+        ("time.sleep(60)", (FAIL, "stopped after 1 s: at most 1 s are given to it")),
     ],
-    ids=["well", "raises", "crashes", "hangs"],
+    ids=["raises", "crashes", "hangs"],
 )
 def test_a_check_that_breaks_costs_no_other(
     monkeypatch: pytest.MonkeyPatch, end: str, last: tuple[str, str]
 ) -> None:
-    start = proof._start
+    def swapped(command: list[str], **options: Any) -> Any:
+        return start([sys.executable, "-c", STUB.replace("{end}", end), *command[3:]], **options)
 
-    def swapped(command: list[str], seconds: float) -> Any:
-        stub = STUB.replace("{end}", end)
-        return start([sys.executable, "-c", stub, *command[3:]], seconds)
+    monkeypatch.setattr(proof, "start", swapped)
+    monkeypatch.setattr(Check, "most_seconds", property(lambda one: one.seconds))
+    checks = [check("first", seconds=50), check("breaks"), check("after", seconds=50)]
+    ended = list(run_apart(checks, {"machine": MACHINE}, time.monotonic() + 100))
+    assert [one.check for one in ended] == ["first", "breaks", "after"]
+    assert [one.result for one in ended[1].findings] == [PASS, FAIL], "what it said before stays"
+    assert (ended[1].findings[1].result, ended[1].findings[1].figure) == last
+    processes = [one.findings[0].figure for one in ended]
+    assert processes[0] == processes[1] != processes[2], "one process until it breaks"
 
-    monkeypatch.setattr(proof, "_start", swapped)
-    found = proof.run_apart(CHECKS[0], {"machine": MACHINE}, 2.0)
-    assert found[0].result == PASS, "what it said before stays"
-    assert (found[-1].result, found[-1].figure) == last
+
+def test_a_process_ends_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    def swapped(command: list[str], **options: Any) -> Any:
+        stub = STUB.replace("{end}", "time.sleep(60)")
+        return start([sys.executable, "-c", stub, *command[3:]], **options)
+
+    monkeypatch.setattr(proof, "start", swapped)
+    (ended,) = run_apart([check("breaks")], {"machine": MACHINE}, time.monotonic() + 2)
+    assert ended.findings[-1].result == NO_TIME
+    assert ended.findings[-1].figure.endswith("the budget was spent")
+
+
+def test_checks_of_a_process_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lack that shows late and an error are findings; facts go on; what takes too long waits."""
+
+    def ceiling(facts: dict[str, Any]) -> Iterator[Finding]:
+        yield passing("first half", tflops=facts["tflops"] + 1)
+        raise CouldNotRun("no kernels")
+
+    def rows(facts: dict[str, Any]) -> Iterator[Finding]:
+        yield passing("rows", seen=facts["tflops"])
+        raise ValueError("first line\nsecond")
+
+    monkeypatch.setattr(importlib.import_module("tests.gpu.products"), "gemm_ceiling", ceiling)
+    monkeypatch.setattr(importlib.import_module("tests.gpu.compare"), "packed_rows", rows)
+    given, answers = tmp_path / "facts.json", tmp_path / "answers.jsonl"
+    given.write_text(json.dumps({"facts": {"tflops": 5.0}, "seconds": 60.0}))
+    names = ["gemm_ceiling", "packed_rows", "slice_8b"]
+    run_here(names, given, answers, rehearse=False)
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [content for kind, content in lines if kind != "finding"] == [
+        name for name in names for _ in range(2)
+    ]
+    told = [Finding(**content) for kind, content in lines if kind == "finding"]
+    assert [(one.result, one.figure) for one in told[:-1]] == [
+        (PASS, "1"), (COULD_NOT_RUN, "no kernels"), (PASS, "1"), (FAIL, "ValueError: first line"),
+    ]  # fmt: skip
+    assert told[2].facts == {"seen": 6.0}
+    assert told[-1].result == NO_TIME
+    assert told[-1].figure.startswith("it takes about 75 s, ")
+
+
+def test_the_rehearsal_runs_checks_in_one_process(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    words = ["--rehearse", "--log", str(path), "--checks", "packed_rows", "kernel_rows"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.gpu.proof", *words, "stock_spec"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": f"{ROOT / '.imports'}:{ROOT}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    page = path.with_suffix(".md").read_text()
+    assert "GPU proof on a CPU, rehearsing, torch " in page
+    assert "| packed and separate, torch layers: logits | pass |" in page
+    assert "| stock_spec | could not run | transformer_engine.pytorch (" in page
+    assert page.strip() in done.stdout
 
 
 def test_the_command_on_a_machine_without_a_gpu(
@@ -221,137 +312,5 @@ def test_looking_names_what_does_not_import(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(found["packages"]) == ["yaml"]
     lack = "ModuleNotFoundError: No module named 'nothing_here'"
     assert found["missing"] == {"nothing_here": lack, proof.CUDA: "torch sees no CUDA device"}
-    check = Check(name="x", place="", seconds=1, needs=("yaml", "nothing_here"))
-    assert proof.lacking(check, found) == f"nothing_here ({lack})"
-
-
-def test_a_lack_that_shows_late_is_a_finding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def ceiling(facts: dict[str, Any]) -> Iterator[Finding]:
-        yield passing("first half", tflops=facts["tflops"])
-        raise CouldNotRun("no kernels")
-
-    monkeypatch.setattr(importlib.import_module("tests.gpu.speed"), "gemm_ceiling", ceiling)
-    path = tmp_path / "answers.jsonl"
-    proof.run_one(CHECKS[0], {"tflops": 5.0}, path)
-    found = [Finding(**json.loads(line)) for line in path.read_text().splitlines()]
-    assert found[0] == passing("first half", tflops=5.0)
-    assert (found[1].result, found[1].figure) == (COULD_NOT_RUN, "no kernels")
-
-
-# ---------------------------------------------------------------- set-up
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A folder with the script and, first on PATH, a python3 that says it has CUDA."""
-    (tmp_path / "launch").mkdir()
-    for name in ("launch/gpu_environment.sh", "constraints.txt"):
-        (tmp_path / name).write_text((ROOT / name).read_text())
-    (tmp_path / "bin").mkdir()
-    return tmp_path
-
-
-def set_up(checkout: Path, python: str) -> subprocess.CompletedProcess[str]:
-    fake = checkout / "bin" / "python3"
-    fake.write_text(f"#!/bin/sh\n{python}\n")
-    fake.chmod(0o755)
-    path = f"{checkout / 'bin'}:{os.environ['PATH']}"
-    environment = {"PATH": path, "PYTHON": str(fake), "WHEELS": str(checkout / "wheels")}
-    return subprocess.run(
-        ["sh", "launch/gpu_environment.sh"],
-        cwd=checkout, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def test_set_up_refuses_a_machine_without_cuda(checkout: Path) -> None:
-    done = set_up(checkout, "exit 1")
-    assert done.returncode == 2
-    for word in ("gpu set-up asked for", "has no CUDA device", "needs", "run 'make gpu PYTHON="):
-        assert word in done.stderr
-    assert not (checkout / ".gpu").exists(), "nothing is written"
-
-
-def test_set_up_refuses_a_machine_without_wheels(checkout: Path) -> None:
-    done = set_up(checkout, "exit 0")
-    assert done.returncode == 2
-    assert "'make gpu-wheels'" in done.stderr
-    assert not (checkout / ".gpu").exists()
-
-
-def test_set_up_installs_from_the_folder_alone(checkout: Path) -> None:
-    wheels = checkout / "wheels"
-    wheels.mkdir()
-    for name in ("good-1", "good-2", "bad-1"):
-        (wheels / f"{name}-py3-none-any.whl").write_bytes(b"")
-    (wheels / "mamba_ssm-9.tar.gz").write_bytes(b"")
-    python = (
-        'case "$*" in\n'
-        '*pip*) echo "$*" >> pip.txt; case "$*" in *bad-1*) echo broken >&2; exit 1;; esac\n'
-        "mkdir -p .gpu/part/shared; touch .gpu/part/shared/$(wc -l < pip.txt);;\n"
-        "*get_device_capability*) echo 9.0;;\n"
-        'where) echo "$PYTHONPATH";;\n'
-        "esac"
-    )
-    done = set_up(checkout, python)
-    assert done.returncode == 0, done.stderr
-    asked = (checkout / "pip.txt").read_text().splitlines()
-    assert all("--no-index --no-deps --target .gpu/part" in line for line in asked)
-    names = ("bad-1", "good-1", "good-2")
-    assert all(name in line for name, line in zip(names, asked, strict=True))
-    assert "could not install bad-1-py3-none-any.whl: broken" in done.stdout
-    assert "could not unpack mamba_ssm-9.tar.gz" in done.stdout
-    shared = {path.name for path in (checkout / ".gpu/site/shared").iterdir()}
-    assert shared == {"2", "3"}, "packages that share a folder are both there"
-    where = subprocess.run(
-        [checkout / ".gpu/python", "where"], capture_output=True, text=True, check=True,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": "more"},
-    ).stdout.strip()  # fmt: skip
-    assert where == f"{checkout / '.gpu/site'}:{checkout / '.imports'}:more"
-    assert set_up(checkout, python).returncode == 0
-    again = (checkout / "pip.txt").read_text().splitlines()[len(asked) :]
-    assert len(again) == 1, "only what failed is tried again"
-    assert "bad-1" in again[0]
-
-
-def pack_source(wheels: Path, name: str, lines: list[str]) -> None:
-    folder = wheels / name
-    folder.mkdir()
-    (folder / "setup.py").write_text("\n".join(lines))
-    subprocess.run(["tar", "-czf", f"{name}.tar.gz", name], cwd=wheels, check=True)
-
-
-def test_kernels_are_built_for_one_architecture(checkout: Path) -> None:
-    wheels = checkout / "wheels"
-    wheels.mkdir()
-    lines = [
-        "cc_flag = []",
-        "if True:",
-        '    cc_flag.append("-gencode")',
-        '    cc_flag.append("arch=compute_80,code=sm_80")',
-        'print("flags", cc_flag)',
-    ]
-    pack_source(wheels, "mamba_ssm-9", lines)
-    python = (
-        'case "$*" in\n'
-        '*pip*) echo "$TORCH_CUDA_ARCH_LIST $MAMBA_FORCE_BUILD $*" > pip.txt\n'
-        "mkdir -p .gpu/part;;\n"
-        "*get_device_capability*) echo 9.0;;\n"
-        "esac"
-    )
-    done = set_up(checkout, python)
-    assert "gpu set-up: mamba_ssm-9, " in done.stdout
-    asked = (checkout / "pip.txt").read_text()
-    assert asked.startswith("9.0 TRUE ")
-    assert "--no-build-isolation ./.gpu/source/mamba_ssm-9" in asked
-    changed = checkout / ".gpu/source/mamba_ssm-9/setup.py"
-    shown = subprocess.run([sys.executable, changed], capture_output=True, text=True, check=True)
-    assert shown.stdout == "flags []\n"
-
-
-def test_script_is_clean_shell() -> None:
-    checker = Path(sys.executable).with_name("shellcheck")
-    done = subprocess.run([checker, ROOT / "launch" / "gpu_environment.sh"], check=False,
-                          capture_output=True, text=True)  # fmt: skip
-    assert done.returncode == 0, done.stdout
+    both = check("x", needs=("yaml", "nothing_here"))
+    assert proof.lacking(both, found) == f"nothing_here ({lack})"

@@ -102,6 +102,31 @@ def test_loss_is_the_mean_over_masked_tokens_of_the_whole_batch(tmp_path: Path) 
     assert results[0] == pytest.approx(results[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_one_rank_may_state_an_overlap_that_it_has_no_use_for(
+    tmp_path: Path, *, is_cut: bool
+) -> None:
+    samples = PackSamples(write_pack(tmp_path, 12), SEQUENCE)
+    found = []
+    for overlap in (False, True):
+        placement = Placement(
+            micro_batch_sequences=1, overlap_communication=overlap, distributed_optimizer=is_cut
+        )
+        engine = build_engine(tiny_model(), tiny_training(12), placement)
+        initialise_weights(engine.module, tiny_model(), 7)
+        engine.optimizer.reload_model_params()
+        steps = [
+            train_step(engine, samples, first_sample=first, learning_rate=1e-3)
+            for first in (0, 4, 8)
+        ]
+        engine.parts()
+        weights = [parameter.detach().clone() for parameter in engine.module.parameters()]
+        found.append(([step.loss for step in steps], weights))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
 @pytest.mark.parametrize("forgets", [False, True])
 def test_heads_that_forget_within_a_token_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgets: bool
