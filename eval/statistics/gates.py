@@ -74,8 +74,7 @@ def examples_are_others(questions: Iterable[str], examples: Iterable[str]) -> Sc
 
 def prompt_digest(prompts: Mapping[str, str]) -> str:
     """A digest of what was asked: question id -> text, in whatever order."""
-    text = json.dumps(prompts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()
 
 
 def prompts_are_known(prompts: Mapping[str, str], *, stated: str) -> ScoreGate:

@@ -56,7 +56,10 @@ def test_the_digest_of_the_prompts_knows_each_of_them() -> None:
     for other in ({"a": "Question: 1"}, {"a": "Question: 2", "b": "Question: 1"}):
         gate = gates.prompts_are_known(other, stated=stated)
         assert not gate.is_passed
-        assert stated[:12] in gate.said
+        found = gates.prompt_digest(other)
+        assert gate.said == (
+            f"the digest of {len(other)} prompts is {found[:12]}, stated is {stated[:12]}"
+        )
 
 
 def test_a_question_in_the_training_texts_is_found() -> None:
