@@ -56,6 +56,8 @@ def answers(lm: FrontloadLM, *requests: tuple[str, dict[str, Any]]) -> list[str]
         ({"top_p": 0.95, "do_sample": False}, 0.0, 256),  # greedy: nothing to cut off
         ({"temperature": 0.6, "top_p": 1.0, "top_k": -1, "min_p": 0.0}, 0.6, 256),
         ({"repetition_penalty": 1.0, "presence_penalty": 0.0, "num_beams": 1}, 0.0, 256),
+        ({"frequency_penalty": 0.0, "length_penalty": 1.0, "use_cache": True}, 0.0, 256),
+        ({"temperature": 0.6, "top_k": 0, "typical_p": 1.0, "no_repeat_ngram_size": 0}, 0.6, 256),
     ],
 )
 def test_options_reach_the_model(
