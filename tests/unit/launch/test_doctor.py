@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frontload.eval.sandbox import isolation
 from frontload.launch import cli
 from frontload.launch.doctor import machine, software
 from frontload.launch.doctor.bisect import find_culprits
@@ -97,6 +98,18 @@ def test_kernels_are_missed_on_a_gpu_alone() -> None:
         assert on_cpu[name].state == OK
         if on_gpu[name].state == NOTE:
             assert on_gpu[name].do.startswith("pip install --no-build-isolation")
+
+
+def test_the_doctor_says_whether_generated_programs_can_be_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = by_name(software_findings(on_cuda=False))["sandbox"]
+    assert (here.state, here.found.split()[0]) == (OK, "bubblewrap")
+    monkeypatch.setattr(isolation, "what_fails", lambda _: "no user namespaces")
+    without = by_name(software_findings(on_cuda=False))["sandbox"]
+    assert without.state == NOTE, "the CPU study needs none"
+    assert "no user namespaces: generated programs are not graded" in without.found
+    assert "user.max_user_namespaces" in without.do
 
 
 def rates(node: str, **changes: float) -> NodeRates:
