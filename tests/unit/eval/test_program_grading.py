@@ -292,8 +292,13 @@ def test_livecodebench_rows_are_read_without_running_their_pickle() -> None:
 
     with pytest.raises(RecipeError, match="row 1 of LiveCodeBench: ValueError: .* instruction"):
         list(read_livecode([row(Bomb())]))
-    with pytest.raises(RecipeError, match="KeyError: 'metadata'"):
-        list(read_livecode([{key: one for key, one in row("[]").items() if key != "metadata"}]))
+    for field, found in (
+        ("metadata", "ValueError: functional tests"),
+        ("public_test_cases", "Key"),
+    ):
+        rows = [{key: one for key, one in row("[]").items() if key != field}]
+        with pytest.raises(RecipeError, match=found):
+            list(read_livecode(rows))
 
 
 def test_rl_rewards_a_program_as_it_is_graded() -> None:
