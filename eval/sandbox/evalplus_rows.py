@@ -4,7 +4,7 @@ The gold program runs in the sandbox as an answer does. Its time sets the limit 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,45 +90,66 @@ def evalplus_items(
 
 
 def evalplus_item(task: EvalPlusTask, isolation: Isolation) -> ProgramItem:
-    """The item of one task: its expected values are what the gold program returns."""
-    program = Program(code=task.prompt + task.gold, entry=task.entry, tests=task.tests)
-    ran = run_in_sandbox(program, isolation, limits=GOLD_LIMITS)
+    """The item of one task: its expected values are what the gold program returns.
+
+    A test whose gold value is too large to leave the sandbox is left out and counted.
+    """
+    kept, ran = task, run_gold(task, isolation)
+    while ran.replies and ran.replies[-1].raised == inside.TOO_LARGE:
+        kept = without_test(kept, len(ran.replies) - 1)
+        ran = run_gold(kept, isolation)
     expected = [inside.decode(reply.wire) for reply in ran.replies if reply.raised is None]
-    if len(expected) < len(task.tests):
+    if len(expected) < len(kept.tests):
         raise RecipeError(
             f"running the gold program of {task.id}",
             found=_what_happened(ran, len(expected)),
-            rule=f"it answers each of its {len(task.tests)} tests; an answer is compared with that",
+            rule=f"it answers each of its {len(kept.tests)} tests; an answer is compared with that",
             do="take the rows of EvalPlus' release, whole, or leave this row out",
         )
     if task.entry in MBPP_OUTPUT_NOT_NONE_TASKS:
         expected = [value is not None for value in expected]
-    # EvalPlus checks the plus tests in a run of their own
-    base, plus = expected[: task.num_base], expected[task.num_base :]
-    tolerances = [*evalplus_tolerances(base, task.atol), *evalplus_tolerances(plus, task.atol)]
-
-    def judge(index: int, value: Any) -> Agreement:
-        return Agreement(
-            is_right=is_same_in_evalplus(
-                value,
-                expected[index],
-                entry=task.entry,
-                arguments=task.tests[index],
-                atol=tolerances[index],
-            )
-        )
-
     return ProgramItem(
         id=task.id,
         entry=task.entry,
         prompt=task.prompt,
         preamble="",
-        tests=task.tests,
+        tests=kept.tests,
         sizes=tuple(reply.size for reply in ran.replies),
-        num_base=task.num_base,
+        num_base=kept.num_base,
+        num_left_out=len(task.tests) - len(kept.tests),
         limits=replace(GOLD_LIMITS, cpu_seconds=seconds_allowed(ran.cpu_seconds)),
-        judge=judge,
+        judge=evalplus_judge(kept, expected),
     )
+
+
+def run_gold(task: EvalPlusTask, isolation: Isolation) -> Ran:
+    """Runs the gold program of a task on its tests."""
+    program = Program(code=task.prompt + task.gold, entry=task.entry, tests=task.tests)
+    return run_in_sandbox(program, isolation, limits=GOLD_LIMITS)
+
+
+def without_test(task: EvalPlusTask, index: int) -> EvalPlusTask:
+    """The task without one of its tests."""
+    return replace(
+        task,
+        tests=(*task.tests[:index], *task.tests[index + 1 :]),
+        num_base=task.num_base - (index < task.num_base),
+    )
+
+
+def evalplus_judge(task: EvalPlusTask, expected: Sequence[Any]) -> Callable[[int, Any], Agreement]:
+    """EvalPlus' comparison for the tests of a task."""
+    # EvalPlus checks the plus tests in a run of their own
+    base, plus = expected[: task.num_base], expected[task.num_base :]
+    tolerances = [*evalplus_tolerances(base, task.atol), *evalplus_tolerances(plus, task.atol)]
+
+    def judge(index: int, value: Any) -> Agreement:
+        rule = {"arguments": task.tests[index], "atol": tolerances[index]}
+        return Agreement(
+            is_right=is_same_in_evalplus(value, expected[index], entry=task.entry, **rule)
+        )
+
+    return judge
 
 
 def seconds_allowed(gold_seconds: float) -> int:

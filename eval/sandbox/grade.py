@@ -38,6 +38,7 @@ class ProgramItem:
     tests: tuple[Any, ...]
     sizes: tuple[int, ...]  # characters of each expected reply
     num_base: int  # the first tests: those of the benchmark without its plus
+    num_left_out: int  # tests of the row whose expected value is too large to be compared
     limits: Limits
     judge: Callable[[int, Any], Agreement]  # (test, decoded value or text)
 

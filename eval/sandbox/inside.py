@@ -25,6 +25,8 @@ STACK_BYTES = 128 << 20  # the kernel keeps this much free below the stack, what
 PLAIN_TEXT = 1 << 16  # a longer text is sent as its digest: texts are compared for equality alone
 PLAIN_BITS = 4096  # a longer whole number is written in hexadecimal, which is read in linear time
 RAISED, OUT_OF_MEMORY = 85, 86  # exit codes of a program that reads its standard input; ours
+MOST_PARTS = 5_000_000  # of a value that is sent: about 100 MB of JSON; ours
+TOO_LARGE = "a value of too many parts"
 TIME_LIMIT, MEMORY_ERROR = "time limit", "MemoryError"
 HERE = "here"  # the key of the first line: the sandbox stands, and the request may be sent
 READY = "ready"  # the key of the second line, which is written before the program is loaded
@@ -74,6 +76,24 @@ def _digest(text: str) -> str:
     import hashlib
 
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def has_at_most(value: Any, num_parts: int) -> bool:
+    """Whether a value holds no more than that many values, all levels counted."""
+    waiting, seen = [value], 0
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            parts = [part for pair in dict.items(one) for part in pair]
+        elif isinstance(one, (list, tuple, set, frozenset)):
+            parts = one
+        else:
+            continue
+        seen += len(parts)
+        if seen > num_parts:
+            return False
+        waiting.extend(parts)
+    return True
 
 
 def decode(wire: Any) -> Any:
@@ -155,7 +175,9 @@ def answer_calls(request: dict[str, Any], replies: IO[str]) -> None:
         return
     for index, arguments in enumerate(calls):
         try:
-            reply = {"value": encode(function(*arguments), digests=True)}
+            value = function(*arguments)
+            fits = has_at_most(value, MOST_PARTS)
+            reply = {"value": encode(value, digests=True)} if fits else {"raised": TOO_LARGE}
         except BaseException as error:
             reply = {"raised": _named(error)}
         write_line(replies, {"test": index, **reply})

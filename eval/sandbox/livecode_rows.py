@@ -21,6 +21,7 @@ OPEN_MODULES = (
     "typing",
 )
 """Modules of which LiveCodeBench's checker gives every name to a program, in its order."""
+FUNCTIONAL = "functional"  # testtype of tests that call a function
 PLAIN_OPCODES = {"PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP"}
 TEXT_OPCODES = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 
@@ -43,27 +44,30 @@ def read_livecode(rows: Iterable[dict[str, Any]]) -> Iterator[ProgramItem]:
     for number, row in enumerate(rows, start=1):
         asked = f"reading row {number} of LiveCodeBench"
         try:
-            tests = [*json.loads(row["public_test_cases"]), *_private(row["private_test_cases"])]
-            entry = json.loads(row["metadata"] or "{}").get("func_name")
+            tests = [*_tests(row["public_test_cases"]), *_tests(row["private_test_cases"])]
+            entry = json.loads(row.get("metadata") or "{}").get("func_name")
+            if entry is None and any(one["testtype"] == FUNCTIONAL for one in tests):
+                raise ValueError("functional tests, and no func_name in metadata")
             inputs, outputs = zip(*((one["input"], one["output"]) for one in tests), strict=True)
-            yield item_of_tests(
-                str(row["question_id"]), entry=entry, inputs=inputs, outputs=outputs
-            )
+            name = str(row.get("question_id", number))
+            yield item_of_tests(name, entry=entry, inputs=inputs, outputs=outputs)
         except (KeyError, ValueError, TypeError, zlib.error) as error:
             raise RecipeError(
                 asked,
                 found=f"{type(error).__name__}: {error}",
-                rule="a row has question_id, metadata, public_test_cases and private_test_cases, "
-                "each test an input and an output",
+                rule="a row has public_test_cases and private_test_cases, each test an input, an "
+                "output and a testtype, and metadata with func_name where tests are functional",
                 do="take the rows of code_generation_lite, whole",
             ) from error
 
 
-def _private(field: str) -> list[dict[str, Any]]:
-    """The private tests: JSON, or a JSON text that is pickled, compressed and written in base64.
+def _tests(field: str | list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tests as a list, as JSON, or as a JSON text that is pickled, compressed and in base64.
 
     The pickle is taken apart and never run: it may hold one text and nothing else.
     """
+    if isinstance(field, list):
+        return field
     if field.lstrip().startswith("["):
         return json.loads(field)
     texts: list[str] = []
@@ -117,6 +121,7 @@ def item_of_tests(
         tests=tuple(tests),
         sizes=tuple(map(len, wanted)),
         num_base=len(tests),
+        num_left_out=0,
         limits=Limits(
             cpu_seconds=min(MOST_SECONDS, TEST_SECONDS * len(tests)),
             process_cpu_seconds=TEST_SECONDS if entry is None else 0,

