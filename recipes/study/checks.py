@@ -162,7 +162,7 @@ def _check_sft(loaded: Loaded[StudyRecipe]) -> None:
         )
 
 
-def _known_size(recipe: StudyRecipe, mix: str) -> int | None:
+def known_size(recipe: StudyRecipe, mix: str) -> int | None:
     """Word tokens of a mix where the recipe states them; None where only the data can tell."""
     synthesis = recipe.synthesis
     if synthesis is None or recipe.mixes[mix].min_answer_tokens:
@@ -212,7 +212,7 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
                 rule="every mix of pretraining states how often it may be repeated",
                 do=f"add `{mix}: 1.0`",
             )
-        size = _known_size(recipe, mix)
+        size = known_size(recipe, mix)
         allowed = knobs.max_epochs[mix]
         if size is not None and tokens > allowed * size:
             raise loaded.refuse(
