@@ -1,0 +1,157 @@
+"""What explored and fresh cells say of a question: the outcome, its limits, what more costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from frontload.eval.allocation.blocks import SeededCell, space_of
+from frontload.eval.allocation.decide import SURE, chance_best
+from frontload.eval.allocation.surrogate import Observed, Posterior, fit
+from frontload.eval.allocation.validate import (
+    BETTER,
+    EQUAL,
+    WORSE,
+    Compared,
+    Registration,
+    half_width,
+    seeds_for,
+)
+from frontload.recipes.schema import AllocationQuestion
+
+RECOMMENDED = "recommended"
+FLAT = "flat"
+OVERTURNED = "overturned"
+CANNOT_TELL = "cannot be told"
+NEAR = 1e-9  # of a level's end
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherObjective:
+    """What another objective would have recommended, and what it says of the recommendation."""
+
+    name: str
+    best: int
+    loss: float  # of the recommendation against its best, in its own unit
+    chance_worse: float  # that the recommendation is worse than its best by more than its epsilon
+
+    @property
+    def disagrees(self) -> bool:
+        return self.chance_worse >= SURE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """The answer to a question."""
+
+    outcome: str
+    candidate: int  # recommended; of an overturned recommendation the one that beat it
+    compared: tuple[Compared, ...]
+    chance_better_tried: float  # that a candidate that was run is better by more than epsilon
+    chance_better: float  # the same of every candidate
+    edges: tuple[str, ...]  # factors at an end of whose range the recommendation lies
+    others: tuple[OtherObjective, ...]
+    posterior: Posterior  # of all cells, explored and fresh
+    seeds_to_know: int  # fresh ones, for intervals of epsilon to each side; 0 = they are so by now
+    price_to_know: float
+    price_to_halve: float  # of intervals half as wide
+
+
+def conclude(
+    question: AllocationQuestion,
+    registration: Registration,
+    *,
+    compared: Sequence[Compared],
+    scores: Mapping[str, Mapping[SeededCell, float]],
+) -> Conclusion:
+    """The outcome, after the fresh seeds; `scores` are of each objective, of all cells."""
+    decides = question.objectives[0]
+    posterior = _fitted(question, scores[decides.name])
+    outcome, candidate = judge_outcome(registration, compared, epsilon=decides.epsilon)
+    tried = sorted({place for place, _ in scores[decides.name]})
+    everywhere = range(len(question.candidates))
+    within = {
+        name: chance_best(posterior, candidate, among=among, epsilon=decides.epsilon)
+        for name, among in (("tried", tried), ("all", everywhere))
+    }
+    now = len(registration.seeds)
+    widest = max((one.half_width for one in compared), default=0.0)
+    known = widest <= decides.epsilon
+    spread = widest / max(_width_of_one(now), 1e-9)
+    needed = seeds_for(decides.epsilon, spread=spread, least=question.least_seeds)
+    more = 0 if known else max(needed - now, 1)
+    return Conclusion(
+        outcome=outcome,
+        candidate=candidate,
+        compared=tuple(compared),
+        chance_better_tried=1 - within["tried"],
+        chance_better=1 - within["all"],
+        edges=edges_of(question, candidate),
+        others=tuple(
+            _other(question, place, candidate=candidate, scores=scores[objective.name])
+            for place, objective in enumerate(question.objectives)
+            if place
+        ),
+        posterior=posterior,
+        seeds_to_know=more,
+        price_to_know=more * registration.seed_price,
+        price_to_halve=3 * now * registration.seed_price,
+    )
+
+
+def judge_outcome(
+    registration: Registration, compared: Sequence[Compared], *, epsilon: float
+) -> tuple[str, int]:
+    """The outcome, and the candidate that it is about.
+
+    Recommended: better than one competitor at the 5% level of all comparisons, and for none does
+    the interval leave room for being worse by more than epsilon. Flat: equal to each within
+    epsilon. Overturned: a competitor is better. Anything else cannot be told from these seeds.
+    """
+    best = registration.recommendation
+    worse = [one for one in compared if one.verdict == WORSE]
+    if worse:
+        return OVERTURNED, min(worse, key=lambda one: one.value).candidate
+    if compared and all(one.verdict == EQUAL for one in compared):
+        return FLAT, best
+    is_safe = all(one.low > -epsilon for one in compared)
+    if is_safe and any(one.verdict == BETTER for one in compared):
+        return RECOMMENDED, best
+    return CANNOT_TELL, best
+
+
+def edges_of(question: AllocationQuestion, candidate: int) -> tuple[str, ...]:
+    """The factors whose lowest or highest level a candidate has, where they have several."""
+    levels_CD = np.array([one.levels for one in question.candidates])
+    mine = levels_CD[candidate]
+    at_end = (mine <= levels_CD.min(0) + NEAR) | (mine >= levels_CD.max(0) - NEAR)
+    varies = np.ptp(levels_CD, axis=0) > NEAR
+    pairs = zip(question.factors, at_end & varies, strict=True)
+    return tuple(name for name, is_edge in pairs if is_edge)
+
+
+def _fitted(question: AllocationQuestion, scores: Mapping[SeededCell, float]) -> Posterior:
+    cells = list(scores)
+    return fit(space_of(question), Observed.of(cells, [scores[cell] for cell in cells]))
+
+
+def _other(
+    question: AllocationQuestion,
+    place: int,
+    *,
+    candidate: int,
+    scores: Mapping[SeededCell, float],
+) -> OtherObjective:
+    objective = question.objectives[place]
+    posterior = _fitted(question, scores)
+    best = int(np.argmax(posterior.mean_C))
+    return OtherObjective(
+        name=objective.name,
+        best=best,
+        loss=float(posterior.mean_C[best] - posterior.mean_C[candidate]),
+        chance_worse=1 - chance_best(posterior, candidate, among=[best], epsilon=objective.epsilon),
+    )
+
+
+def _width_of_one(num_seeds: int) -> float:
+    return half_width(1.0, num_seeds) if num_seeds else 0.0
