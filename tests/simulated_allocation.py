@@ -40,6 +40,10 @@ def make_question(*, epsilon: float, money: float, **changes: object) -> Allocat
     ]
     stated: dict[str, object] = {
         "asked": "simulated",
+        "budget_tokens": 1000,
+        "budget_unit": "read",
+        "budget_fixed": "pretraining",
+        "money_unit": "branches",
         "factors": ("share in pretraining",),
         "candidates": tuple(found),
         "competitors": (Competitor(name="half and half", candidate=20),),

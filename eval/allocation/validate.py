@@ -84,11 +84,11 @@ def plan_validation(
     best = int(np.argmax(mean_C))
     draws_BC = posterior.draws(DRAWS)
     named = [one for one in question.competitors if one.candidate != best]
-    named += [
-        Competitor(name="the next best", candidate=place)
-        for place in rivals(question, draws_BC, best=best)
-        if place not in {one.candidate for one in named}
-    ]
+    found = rivals(question, draws_BC, best=best)
+    if not named and not found:  # the recommendation is the only competitor: something is compared
+        found = [max((p for p in range(len(mean_C)) if p != best), key=lambda p: mean_C[p])]
+    known = {one.candidate for one in named}
+    named += [Competitor(name="the next best", candidate=p) for p in found if p not in known]
     comparisons = []
     for one in named:
         difference_B = draws_BC[:, best] - draws_BC[:, one.candidate]

@@ -18,6 +18,8 @@ from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.stage import Stage
 
 TRAINING = ("pretrain", "sft")
+READERS = ("tabulate", "decide", "register", "conclude")
+"""Kinds that read evaluations; the unit of work of each is one of them."""
 BACKWARD_FACTOR = 3.0  # forward and backward in units of the forward pass
 GRPO_FACTOR = 6.0  # the same for a rollout: sampled, scored by actor and reference, trained on
 
@@ -39,11 +41,14 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "convert": 2e-9,
     "grpo": 9.5e-11,
     "evaluate": 1.1e-10,
+    "decide": 4e-2,
+    "register": 4e-2,
+    "conclude": 4e-2,
     "tabulate": 4e-2,
 }
 """CPU seconds per unit of work where this store has measured nothing of like size. The unit is a
 token for data, a prompt for rl_prompts and crossthink, a parameter for convert, a floating-point
-operation for training and evaluation, an evaluation for tabulate.
+operation for training and evaluation, an evaluation for those that read them.
 Found by the laptop study on one x86 core."""
 
 DEFAULT_FIXED_SECONDS = {"grpo": 60.0}
@@ -113,7 +118,7 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         return 0, 0.0, float(recipe.validation_prompts)
     if stage.kind == "convert":
         return 0, 0.0, float(count_parameters(stage.inputs["checkpoint"].recipe.model).total)
-    if stage.kind == "tabulate":
+    if stage.kind in READERS:
         return 0, 0.0, float(len(stage.inputs))
     if stage.kind == "blend":
         tokens = sum(window.tokens for window in recipe.windows)
