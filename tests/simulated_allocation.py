@@ -93,7 +93,7 @@ class World:
     _effects: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     def score(self, candidate: int, seed: int) -> float:
-        """One cell; the same when it is asked again."""
+        """One cell; the same at every call."""
         arm = self.question.candidates[candidate].arm
         parts = zip(
             self.deviations,

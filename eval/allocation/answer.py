@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from frontload.eval.allocation.conclude import (
-    CANNOT_TELL,
     FLAT,
     OVERTURNED,
     RECOMMENDED,
+    UNDECIDED,
     Conclusion,
 )
 from frontload.eval.allocation.decide import DRAWS
@@ -38,6 +38,8 @@ def answer_json(
     names = [one.name for one in question.candidates]
     fresh = set(registration.cells())
     posterior = found.posterior
+    draws_BC = posterior.draws(DRAWS)
+    less_BC = draws_BC - draws_BC[:, [registration.recommendation]]
     return {
         "format": 1,
         "outcome": found.outcome,
@@ -60,9 +62,9 @@ def answer_json(
                 "verdict": one.verdict,
                 "seeds": list(one.seeds),
                 "by_seed": list(one.by_seed),
-                "foretold": one.foretold,
-                "foretold_error": one.foretold_error,
-                "foretold_less_found": one.foretold - one.value,
+                "predicted": one.predicted,
+                "predicted_error": one.predicted_error,
+                "predicted_less_found": one.predicted - one.value,
             }
             for one in found.compared
         ],
@@ -83,10 +85,14 @@ def answer_json(
         "halves": [names[place] for place in found.halves],
         "scales": posterior.scales(),
         "candidates": [
-            _candidate(one) | {"mean": float(mean), "error": float(error)}
-            for one, mean, error in zip(
-                question.candidates, posterior.mean_C, posterior.error_C, strict=True
-            )
+            _candidate(one)
+            | {
+                "mean": float(posterior.mean_C[place]),
+                "error": float(posterior.error_C[place]),
+                "less_registered": float(less_BC[:, place].mean()),
+                "less_registered_error": float(less_BC[:, place].std()),
+            }
+            for place, one in enumerate(question.candidates)
         ],
         "cells": [
             {
@@ -127,7 +133,7 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     for one in answer["compared"]:
         lines.append(
             f"- against {one['name']} ({one['candidate']}): {interval(one)}, {one['verdict']}; "
-            f"exploring foretold {one['foretold']:+.2f} +- {one['foretold_error']:.2f}"
+            f"exploring predicted {one['predicted']:+.2f} +- {one['predicted_error']:.2f}"
         )
     lines += [
         "",
@@ -161,9 +167,9 @@ def sentence(answer: Mapping[str, Any]) -> str:
             f"{spend}, {fixed}, fresh seeds overturned what exploring recommended "
             f"({answer['registered']}): {where} is better."
         )
-    assert answer["outcome"] == CANNOT_TELL
+    assert answer["outcome"] == UNDECIDED
     return (
-        f"{spend}, {fixed}, where they should go cannot be told from {seeds} fresh seeds; the "
+        f"{spend}, {fixed}, where they should go is undecided after {seeds} fresh seeds; the "
         f"best guess is {where}."
     )
 

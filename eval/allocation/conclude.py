@@ -22,7 +22,7 @@ from frontload.recipes.schema import AllocationQuestion
 RECOMMENDED = "recommended"
 FLAT = "flat"
 OVERTURNED = "overturned"
-CANNOT_TELL = "cannot be told"
+UNDECIDED = "undecided"
 NEAR = 1e-9  # of a level's end
 
 
@@ -108,7 +108,7 @@ def judge_outcome(
 
     Recommended: better than one competitor at the 5% level of all comparisons, and for none does
     the interval leave room for being worse by more than epsilon. Flat: equal to each within
-    epsilon. Overturned: a competitor is better. Anything else cannot be told from these seeds.
+    epsilon. Overturned: a competitor is better. Anything else is undecided.
     """
     best = registration.recommendation
     worse = [one for one in compared if one.verdict == WORSE]
@@ -119,7 +119,7 @@ def judge_outcome(
     is_safe = all(one.low > -epsilon for one in compared)
     if is_safe and any(one.verdict == BETTER for one in compared):
         return RECOMMENDED, best
-    return CANNOT_TELL, best
+    return UNDECIDED, best
 
 
 def edges_of(question: AllocationQuestion, candidate: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import AskedCell, Objective
 
 SUITE = "sft"
-"""The suite that every candidate is asked, tuned or not."""
+"""The suite that scores every candidate, tuned or not."""
 
 WHOLE = (
     *("sft.avg", "flat8.avg", "flat9.avg", "rl.avg", "sft.inside", "sft.outside"),

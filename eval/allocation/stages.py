@@ -17,7 +17,7 @@ from frontload.eval.allocation.decide import (
 from frontload.eval.allocation.scores import read_scores
 from frontload.eval.allocation.surrogate import Posterior
 from frontload.eval.allocation.validate import (
-    Foretold,
+    Predicted,
     Registration,
     compare_fresh,
     plan_validation,
@@ -62,7 +62,7 @@ def register(recipe: Register, inputs: Inputs, work: Workspace) -> None:
                     "name": one.name,
                     "candidate": one.candidate,
                     "candidate_name": names[one.candidate],
-                    "foretold": one.mean,
+                    "predicted": one.mean,
                     "error": one.error,
                 }
                 for one in found.comparisons
@@ -70,7 +70,7 @@ def register(recipe: Register, inputs: Inputs, work: Workspace) -> None:
             "seeds": list(found.seeds),
             "seeds_wanted": found.seeds_wanted,
             "spread_of_a_difference": found.spread,
-            "half_width_foretold": found.half_width if found.seeds else None,
+            "half_width_predicted": found.half_width if found.seeds else None,
             "price_of_a_seed": found.seed_price,
             "cells": [list(cell) for cell in found.cells()],
         },
@@ -107,10 +107,10 @@ def read_registration(value: dict[str, Any]) -> Registration:
     return Registration(
         recommendation=value["recommendation"],
         comparisons=tuple(
-            Foretold(
+            Predicted(
                 name=one["name"],
                 candidate=one["candidate"],
-                mean=one["foretold"],
+                mean=one["predicted"],
                 error=one["error"],
             )
             for one in value["comparisons"]

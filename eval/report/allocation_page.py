@@ -109,9 +109,9 @@ def draw_curve(answer: Mapping[str, Any], place: int, *, name: str) -> Any:
         ]
         line.sort(key=lambda one: one["levels"][place])
         at = [one["levels"][place] for one in line]
-        mean = [one["mean"] for one in line]
-        low = [one["mean"] - BAND * one["error"] for one in line]
-        high = [one["mean"] + BAND * one["error"] for one in line]
+        mean = [one["less_registered"] for one in line]
+        low = [one["less_registered"] - BAND * one["less_registered_error"] for one in line]
+        high = [one["less_registered"] + BAND * one["less_registered_error"] for one in line]
         label = f"pretraining {kind[0]}, SFT {kind[1]}"
         style = {"marker": "D", "linestyle": "none"} if len(line) == 1 else {}
         ax.plot(at, mean, color=colors[kind], label=label, **style)
@@ -120,7 +120,7 @@ def draw_curve(answer: Mapping[str, Any], place: int, *, name: str) -> Any:
     for cell, value in _without_seeds(answer):
         ax.plot(
             levels[cell["candidate"]],
-            value,
+            value - chosen["mean"],
             marker="o" if cell["is_fresh"] else ".",
             markersize=4,
             color=colors[sets[cell["candidate"]]],
@@ -130,7 +130,8 @@ def draw_curve(answer: Mapping[str, Any], place: int, *, name: str) -> Any:
         ax.axvline(levels[one["candidate"]], color=INK, linewidth=0.7, linestyle=(0, (4, 3)))
     ax.axvline(chosen["levels"][place], color=INK, linewidth=1.2)
     ax.set_xlabel(f"{name}, 0 to 1 of its range", color=INK)
-    ax.set_ylabel(answer["objective"]["name"], color=INK)
+    ax.axhline(0.0, color=INK, linewidth=0.7)
+    ax.set_ylabel(f"{answer['objective']['name']}, less the recommended", color=INK)
     legend(ax, columns=3)
     return figure
 

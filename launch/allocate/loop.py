@@ -1,7 +1,7 @@
 """The loop: block after block until exploring ends, then the registration, fresh seeds, the answer.
 
 Nothing is kept but artifacts. Each step's stage follows from those before it, so the same command
-after a kill finds what is built and goes on.
+after a kill finds what is built and continues.
 """
 
 from collections.abc import Mapping, Sequence

@@ -128,7 +128,7 @@ def plan_lines(allocation: Allocation, prices: AllocationPrices, explored: Explo
         )
     lines += [f"  {text}" for text in warnings(allocation, prices)]
     if explored.decisions:
-        state = f"stopped: {explored.stop}" if explored.stop else "goes on"
+        state = f"stopped: {explored.stop}" if explored.stop else "continues"
         lines.append(
             f"  so far {len(explored.decisions)} decisions on {len(explored.cells)} cells; {state}"
         )
@@ -144,7 +144,7 @@ def warnings(allocation: Allocation, prices: AllocationPrices) -> list[str]:
         needed = ARMS_OF_FACTORS[min(num, len(ARMS_OF_FACTORS)) - 1]
         if prices.num_arms < needed:
             found.append(
-                f"more is asked than the money carries: {show_number(num, 'ordered factor')} "
+                f"this needs more than the money pays: {show_number(num, 'ordered factor')} "
                 f"and the sets take some {needed} arms at a seed, exploring pays {prices.num_arms}"
             )
     if _parameters(allocation) < LEAST_PARAMETERS:

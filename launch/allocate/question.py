@@ -1,7 +1,7 @@
 """An allocation as its decisions see it: candidates with prices, and what the store has of them.
 
-Prices and earlier cells are looked up once, when a question is first asked of a store, and stand in
-the first decision from then on: a run that was killed goes on to the same bytes, whatever the store
+Prices and earlier cells are looked up once, when a store first sees a question, and stand in the
+first decision from then on: a run that was killed continues to the same bytes, whatever the store
 has learnt of prices since.
 """
 
