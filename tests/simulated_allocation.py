@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from frontload.eval.allocation.conclude import Conclusion, conclude
+from frontload.eval.allocation.conclude import Conclusion, draw_conclusion
 from frontload.eval.allocation.decide import Decision, decide_next
 from frontload.eval.allocation.validate import Registration, compare_fresh, plan_validation
 from frontload.recipes.schema import AllocationQuestion, Candidate, Competitor, Objective
@@ -170,7 +170,9 @@ def simulate(
         epsilon=question.objectives[0].epsilon,
         num_items=1,
     )
-    conclusion = conclude(question, registration, compared=compared, scores={"score": world.scores})
+    conclusion = draw_conclusion(
+        question, registration, compared=compared, scores={"score": world.scores}
+    )
     return Simulated(
         world=world, decision=decision, registration=registration, conclusion=conclusion
     )

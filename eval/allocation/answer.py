@@ -1,6 +1,7 @@
 """The answer as data and in words: one sentence, what it rests on, what more would cost."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,6 @@ def answer_json(
     """All that the page and the text say, as plain values."""
     decides = question.objectives[0]
     names = [one.name for one in question.candidates]
-    fresh = set(registration.cells())
-    posterior = found.posterior
-    draws_BC = posterior.draws(DRAWS)
-    less_BC = draws_BC - draws_BC[:, [registration.recommendation]]
     return {
         "format": 1,
         "outcome": found.outcome,
@@ -52,18 +49,9 @@ def answer_json(
         },
         "objective": {"name": decides.name, "weights": decides.weights, "epsilon": decides.epsilon},
         "compared": [
-            {
-                "name": one.name,
+            asdict(one)
+            | {
                 "candidate": names[one.candidate],
-                "value": one.value,
-                "error": one.error,
-                "low": one.low,
-                "high": one.high,
-                "verdict": one.verdict,
-                "seeds": list(one.seeds),
-                "by_seed": list(one.by_seed),
-                "predicted": one.predicted,
-                "predicted_error": one.predicted_error,
                 "predicted_less_found": one.predicted - one.value,
             }
             for one in found.compared
@@ -83,26 +71,9 @@ def answer_json(
             for one in found.others
         ],
         "halves": [names[place] for place in found.halves],
-        "scales": posterior.scales(),
-        "candidates": [
-            _candidate(one)
-            | {
-                "mean": float(posterior.mean_C[place]),
-                "error": float(posterior.error_C[place]),
-                "less_registered": float(less_BC[:, place].mean()),
-                "less_registered_error": float(less_BC[:, place].std()),
-            }
-            for place, one in enumerate(question.candidates)
-        ],
-        "cells": [
-            {
-                "candidate": names[place],
-                "seed": seed,
-                "is_fresh": (place, seed) in fresh,
-                "scores": {name: one.values[place, seed] for name, one in scores.items()},
-            }
-            for place, seed in scores[decides.name].draws
-        ],
+        "scales": found.posterior.scales(),
+        "candidates": _surface(question, registration, found=found),
+        "cells": _cells(names, registration, scores=scores),
         "num_items": scores[decides.name].num_items,
         "seeds_to_know": found.seeds_to_know,
         "price_to_know": found.price_to_know,
@@ -110,6 +81,42 @@ def answer_json(
         "money_unit": question.money_unit,
         "not_tried": list(NOT_TRIED),
     }
+
+
+def _surface(
+    question: AllocationQuestion, registration: Registration, *, found: Conclusion
+) -> list[dict[str, Any]]:
+    """Every candidate as the surrogate sees it, by itself and less the registered one."""
+    posterior = found.posterior
+    draws_BC = posterior.draws(DRAWS)
+    less_BC = draws_BC - draws_BC[:, [registration.recommendation]]
+    return [
+        _candidate(one)
+        | {
+            "mean": float(posterior.mean_C[place]),
+            "error": float(posterior.error_C[place]),
+            "less_registered": float(less_BC[:, place].mean()),
+            "less_registered_error": float(less_BC[:, place].std()),
+        }
+        for place, one in enumerate(question.candidates)
+    ]
+
+
+def _cells(
+    names: Sequence[str], registration: Registration, *, scores: Mapping[str, CellScores]
+) -> list[dict[str, Any]]:
+    """Every cell that was run, with each objective's score."""
+    fresh = set(registration.cells())
+    values = {name: one.values for name, one in scores.items()}
+    return [
+        {
+            "candidate": names[place],
+            "seed": seed,
+            "is_fresh": (place, seed) in fresh,
+            "scores": {name: of_cell[place, seed] for name, of_cell in values.items()},
+        }
+        for place, seed in next(iter(values.values()))
+    ]
 
 
 def best_place(question: AllocationQuestion, found: Conclusion) -> dict[str, Any]:

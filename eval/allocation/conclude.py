@@ -58,7 +58,7 @@ class Conclusion:
     price_to_halve: float  # of intervals half as wide
 
 
-def conclude(
+def draw_conclusion(
     question: AllocationQuestion,
     registration: Registration,
     *,

@@ -57,12 +57,11 @@ def read_scores(
         items: frozenset[str] = frozenset()
         for one in cells:
             metrics = measured.metrics(one.role)
-            parts = []
-            for name in sorted(objective.weights):
-                if name not in metrics:
-                    raise _no_metric(objective, name, known=sorted(metrics))
-                parts.append(objective.weights[name] * metrics[name].draws_AB[0])
-                items |= metrics[name].questions
+            missing = sorted(objective.weights.keys() - metrics.keys())
+            if missing:
+                raise _no_metric(objective, missing[0], known=sorted(metrics))
+            parts = [w * metrics[name].draws_AB[0] for name, w in sorted(objective.weights.items())]
+            items = items.union(*[metrics[name].questions for name in objective.weights])
             draws[one.candidate, one.seed] = np.sum(parts, axis=0)
         found[objective.name] = CellScores(draws=draws, num_items=len(items))
     return found

@@ -5,7 +5,7 @@ from typing import Any
 
 from frontload.data_tools.disk.files import read_json, replacing
 from frontload.eval.allocation.answer import answer_json, answer_text
-from frontload.eval.allocation.conclude import conclude as draw_conclusion
+from frontload.eval.allocation.conclude import draw_conclusion
 from frontload.eval.allocation.decide import (
     SURE,
     WORTH,

@@ -54,9 +54,9 @@ def allocate(options: argparse.Namespace) -> int:
     if options.plan:
         explored = Loop(allocation, store, crew=Crew(workers=1)).progress()
         if options.json:
-            print(json.dumps(plan_json(allocation, prices, explored), indent=1))
+            print(json.dumps(plan_json(allocation, prices, explored=explored), indent=1))
         else:
-            print("\n".join(plan_lines(allocation, prices, explored)))
+            print("\n".join(plan_lines(allocation, prices, explored=explored)))
         return 0
     out = check_out(
         options.out or Path("results") / f"allocate-{allocation.name}", what="the answer"
@@ -65,9 +65,9 @@ def allocate(options: argparse.Namespace) -> int:
     check_crew(placement, crew)
     loop = Loop(allocation, store, crew=crew)
     if not options.json:
-        print("\n".join(plan_lines(allocation, prices, loop.progress())), flush=True)
+        print("\n".join(plan_lines(allocation, prices, explored=loop.progress())), flush=True)
     found = loop.run()
-    page = _write(allocation, found, out)
+    page = _write(allocation, found, out=out)
     if options.json:
         print((found.folder / ANSWER).read_text(encoding="utf-8"), end="")
         return 0
@@ -76,7 +76,7 @@ def allocate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _write(allocation: Allocation, found: Answered, out: Path) -> Path:
+def _write(allocation: Allocation, found: Answered, *, out: Path) -> Path:
     pages: Any = importlib.import_module("frontload.eval.report.allocation_page")
     return pages.write_allocation(
         pages.AllocationRequest(

@@ -98,7 +98,9 @@ def require_money(allocation: Allocation, prices: AllocationPrices) -> None:
         )
 
 
-def plan_lines(allocation: Allocation, prices: AllocationPrices, explored: Explored) -> list[str]:
+def plan_lines(
+    allocation: Allocation, prices: AllocationPrices, *, explored: Explored
+) -> list[str]:
     """The plan for people."""
     question, lattice, unit = allocation.question, allocation.lattice, UNITS[prices.unit]
     budget = allocation.recipe.budget
@@ -156,7 +158,7 @@ def warnings(allocation: Allocation, prices: AllocationPrices) -> list[str]:
 
 
 def plan_json(
-    allocation: Allocation, prices: AllocationPrices, explored: Explored
+    allocation: Allocation, prices: AllocationPrices, *, explored: Explored
 ) -> Mapping[str, Any]:
     """The plan as plain values."""
     return {

@@ -92,7 +92,7 @@ def look_up(name: str, store: Store, *, overrides: Sequence[str] = ()) -> Alloca
         question=question,
         prior=tuple(cells),
         num_unpaired=unpaired if first is None else 0,
-        data_price=_data_price(recipe, graph, store),
+        data_price=_data_price(recipe, graph, store=store),
     )
 
 
@@ -130,7 +130,7 @@ def _question(
         budget_fixed=recipe.budget.fixed,
         money_unit=money.unit,
         factors=graph.lattice.factors,
-        candidates=_candidates(recipe, graph, store),
+        candidates=_candidates(recipe, graph, store=store),
         competitors=tuple(
             schema.Competitor(name=name, candidate=place)
             for name, place in graph.lattice.competitors.items()
@@ -154,7 +154,7 @@ def _question(
 
 
 def _candidates(
-    recipe: AllocationRecipe, graph: AllocationGraph, store: Store
+    recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store
 ) -> tuple[schema.Candidate, ...]:
     parts = [list(graph.parts(place, 1)) for place in range(len(graph.lattice.points))]
     stages = list({one.stage.key: one.stage for each in parts for one in each}.values())
@@ -183,7 +183,7 @@ def _prices(
     return {key: round(one.seconds if is_cpu else one.gpu_hours, 4) for key, one in prices.items()}
 
 
-def _data_price(recipe: AllocationRecipe, graph: AllocationGraph, store: Store) -> float:
+def _data_price(recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store) -> float:
     data = {one.key: one for one in graph.data_stages()}
     built = store.find_all(data.values())
     missing = [one for key, one in data.items() if key not in built]

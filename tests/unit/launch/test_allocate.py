@@ -86,7 +86,9 @@ def test_cells_of_earlier_studies_are_data_and_a_lone_arm_is_left_out(store: Sto
     assert found.num_unpaired == 2
     assert found.question.made["2"] == ("evaluate/base+ldq-737280", "evaluate/base+shq-737280")
     assert price_allocation(found).first_block < price_allocation(empty).first_block
-    lines = plan_lines(found, price_allocation(found), Loop(found, store, crew=CREW).progress())
+    lines = plan_lines(
+        found, price_allocation(found), explored=Loop(found, store, crew=CREW).progress()
+    )
     assert any("2 cells of earlier studies" in line for line in lines)
     assert any("2 cells of the store are left out" in line for line in lines)
 
