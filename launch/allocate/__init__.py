@@ -1,1 +1,1 @@
-"""`frontload allocate`: plans a question, runs block after block, registers, validates."""
+"""`frontload allocate QUESTION`: plans a question, runs block after block, registers, validates."""

@@ -178,9 +178,11 @@ def price_stages(
         placement = placements.of(stage.kind)
         tokens, flops, work = work_of(stage)
         gpus = gpus_of(stage.kind, placement)
-        layout = _layout(stage, placement, layouts) if gpus and stage.kind in TRAINING else None
+        layout = (
+            _layout(stage, placement, known=layouts) if gpus and stage.kind in TRAINING else None
+        )
         rate = _measured_rate(work, measured.get(stage.kind, ()))
-        seconds = _default(stage.kind, work, placement) if rate is None else work * rate
+        seconds = _default(stage.kind, work, placement=placement) if rate is None else work * rate
         if rate is None and layout is not None and layout.time is not None:
             seconds = GPU_FIXED_SECONDS[stage.kind] + tokens / layout.time.tokens_per_second
         rent = placement.gpus.dollars_per_hour if placement.gpus is not None else 0.0
@@ -199,7 +201,7 @@ def price_stages(
 
 
 def _layout(
-    stage: Stage, placement: Placement, known: dict[tuple[Any, ...], LayoutEstimate]
+    stage: Stage, placement: Placement, *, known: dict[tuple[Any, ...], LayoutEstimate]
 ) -> LayoutEstimate:
     """What `frontload estimate` says of a training stage as it is placed; one answer a shape."""
     training = stage.recipe.training
@@ -226,7 +228,7 @@ def _layout(
     return known[shape]
 
 
-def _default(kind: str, work: float, placement: Placement) -> float:
+def _default(kind: str, work: float, *, placement: Placement) -> float:
     """Seconds at the stated rates: on a GPU the placement's share of the data sheet's."""
     gpus = placement.gpus
     if gpus is not None and kind in GPU_KINDS:

@@ -90,7 +90,7 @@ class AllocationGraph:
         if total not in self._data:
             self._data[total] = study_data(shaped)
         expanded: list[Point] = single_points(shaped)
-        graph = StudyGraph(shaped, self._data[total], expanded)
+        graph = StudyGraph(shaped, self._data[total], points=expanded)
         found: dict[int, Stage] = {}
         for one, point in zip(order, expanded, strict=True):
             (found[places[one]],) = graph.evaluations(point).values()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,11 +78,10 @@ def check_answer(folder: Path, printed: str) -> None:
     assert answer["outcome"] in (RECOMMENDED, FLAT, OVERTURNED, UNDECIDED)
     assert (out / "answer.md").read_text() in printed
     page = (out / "allocation.html").read_text()
-    assert "http" not in page.partition("<main>")[2].replace("http://www.w3.org", "")
+    assert not re.findall(r"(?:src|href)=.?http", page.partition("<main>")[2]), "it fetches nothing"
     for one in answer["compared"]:
         assert one["name"] in page
         assert len(one["seeds"]) == len(one["by_seed"]) >= 2
-    assert "+++" not in page
     assert (out / "figures" / "curve_0.svg").is_file()
     fresh = {cell["seed"] for cell in answer["cells"] if cell["is_fresh"]}
     explored = {cell["seed"] for cell in answer["cells"] if not cell["is_fresh"]}
