@@ -42,6 +42,12 @@ COMMANDS: Mapping[str, Command] = {
         overrides=STUDY_OVERRIDES,
         names=("studies",),
     ),
+    "allocate": Command(
+        text="where a budget of reasoning tokens should go, with an interval, or what it costs",
+        adds="frontload.launch.allocate.command:add_arguments",
+        overrides="money.explore=600 study.sft.learning_rate=5.0e-4",
+        names=("allocations",),
+    ),
     "status": Command(
         text="what of a study is built, begun or missing",
         adds=f"{ARGUMENTS}:add_status",

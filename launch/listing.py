@@ -15,6 +15,7 @@ from frontload.recipes.grammar.load import RECIPES
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
     "studies": ("studies",),
+    "allocations": ("allocations",),
     "training": ("training",),
     "placements": ("placements",),
     "models": ("models",),

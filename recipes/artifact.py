@@ -128,6 +128,9 @@ FAMILIES = (
 #                                 {"step", "prompt", "family", "question", "gold", "sample",
 #                                 "answer", "reward", "accuracy"}
 # Scores (`evaluate`)             items.jsonl, scores.json
+# Allocation (`decide`)           decision.json: the next block, or why exploring ended
+# Allocation (`register`)         registration.json: what fresh seeds will compare
+# Allocation (`conclude`)         answer.json, answer.md
 # Tables (`tabulate`)             tables.json, tables.md, verdicts.json, cells.json
 
 

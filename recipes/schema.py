@@ -322,6 +322,10 @@ class AllocationQuestion:
     """An allocation's question, and all that its decisions follow from besides scores."""
 
     asked: str  # digest of the question without the prices and what was made before
+    budget_tokens: int
+    budget_unit: str  # read or loss
+    budget_fixed: str  # pretraining or compute
+    money_unit: str  # of every price: cpu_seconds or gpu_hours
     factors: tuple[str, ...]  # names of the levels of a candidate
     candidates: tuple[Candidate, ...]
     competitors: tuple[Competitor, ...]
@@ -341,7 +345,7 @@ class AskedCell:
 
     candidate: int
     seed: int
-    role: str
+    role: str  # says both in words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,9 @@ REVISION: dict[str, int] = {
     "convert": 2,  # a chunk that covers the trained length; marks that servers show
     "grpo": 4,  # as pretrain
     "evaluate": 1,
+    "decide": 1,
+    "register": 1,
+    "conclude": 1,
     "tabulate": 4,  # a ledger a cell; a study of other data asks its own questions
 }
 """Raise a number, with a line here saying what changed, when a stage means something else."""
@@ -57,6 +60,9 @@ RECIPE_TYPES: dict[str, type] = {
     "convert": schema.Export,
     "grpo": GrpoRecipe,
     "evaluate": schema.Evaluate,
+    "decide": schema.Decide,
+    "register": schema.Register,
+    "conclude": schema.Conclude,
     "tabulate": schema.Tabulate,
 }
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from frontload.eval.allocation.conclude import Conclusion, conclude
+from frontload.eval.allocation.conclude import Conclusion, draw_conclusion
 from frontload.eval.allocation.decide import Decision, decide_next
 from frontload.eval.allocation.validate import Registration, compare_fresh, plan_validation
 from frontload.recipes.schema import AllocationQuestion, Candidate, Competitor, Objective
@@ -40,6 +40,10 @@ def make_question(*, epsilon: float, money: float, **changes: object) -> Allocat
     ]
     stated: dict[str, object] = {
         "asked": "simulated",
+        "budget_tokens": 1000,
+        "budget_unit": "read",
+        "budget_fixed": "pretraining",
+        "money_unit": "branches",
         "factors": ("share in pretraining",),
         "candidates": tuple(found),
         "competitors": (Competitor(name="half and half", candidate=20),),
@@ -89,7 +93,7 @@ class World:
     _effects: dict[tuple[str, ...], float] = field(default_factory=dict)
 
     def score(self, candidate: int, seed: int) -> float:
-        """One cell; the same when it is asked again."""
+        """One cell; the same at every call."""
         arm = self.question.candidates[candidate].arm
         parts = zip(
             self.deviations,
@@ -166,7 +170,9 @@ def simulate(
         epsilon=question.objectives[0].epsilon,
         num_items=1,
     )
-    conclusion = conclude(question, registration, compared=compared, scores={"score": world.scores})
+    conclusion = draw_conclusion(
+        question, registration, compared=compared, scores={"score": world.scores}
+    )
     return Simulated(
         world=world, decision=decision, registration=registration, conclusion=conclusion
     )

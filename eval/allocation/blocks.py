@@ -87,8 +87,8 @@ def require_paired(question: AllocationQuestion, cells: Sequence[SeededCell]) ->
             raise RecipeError(
                 f"cells of seed {seed}",
                 found=f"one arm alone, {min(found)}",
-                rule="cells are compared within a seed, so a seed has two arms or more: the effect "
-                "of a seed of its own cannot be told from the arm's",
+                rule="cells are compared within a seed, so a seed has two arms or more: with one, "
+                "the effects of seed and arm are one number",
                 do="run a second arm at this seed, or leave its cells out",
             )
 

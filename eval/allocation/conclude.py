@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from frontload.eval.allocation.blocks import SeededCell, space_of
-from frontload.eval.allocation.decide import SURE, chance_best
-from frontload.eval.allocation.surrogate import Observed, Posterior, fit
+from frontload.eval.allocation.blocks import SeededCell
+from frontload.eval.allocation.decide import SURE, chance_best, fit_scores
+from frontload.eval.allocation.surrogate import Posterior
 from frontload.eval.allocation.validate import (
     BETTER,
     EQUAL,
@@ -22,7 +22,7 @@ from frontload.recipes.schema import AllocationQuestion
 RECOMMENDED = "recommended"
 FLAT = "flat"
 OVERTURNED = "overturned"
-CANNOT_TELL = "cannot be told"
+UNDECIDED = "undecided"
 NEAR = 1e-9  # of a level's end
 
 
@@ -51,13 +51,14 @@ class Conclusion:
     chance_better: float  # the same of every candidate
     edges: tuple[str, ...]  # factors at an end of whose range the recommendation lies
     others: tuple[OtherObjective, ...]
+    halves: tuple[int, ...]  # the best candidate by the odd and by the even seeds alone
     posterior: Posterior  # of all cells, explored and fresh
     seeds_to_know: int  # fresh ones, for intervals of epsilon to each side; 0 = they are so by now
     price_to_know: float
     price_to_halve: float  # of intervals half as wide
 
 
-def conclude(
+def draw_conclusion(
     question: AllocationQuestion,
     registration: Registration,
     *,
@@ -66,7 +67,7 @@ def conclude(
 ) -> Conclusion:
     """The outcome, after the fresh seeds; `scores` are of each objective, of all cells."""
     decides = question.objectives[0]
-    posterior = _fitted(question, scores[decides.name])
+    posterior = fit_scores(question, scores[decides.name])
     outcome, candidate = judge_outcome(registration, compared, epsilon=decides.epsilon)
     tried = sorted({place for place, _ in scores[decides.name]})
     everywhere = range(len(question.candidates))
@@ -92,6 +93,7 @@ def conclude(
             for place, objective in enumerate(question.objectives)
             if place
         ),
+        halves=_halves(question, scores[decides.name]),
         posterior=posterior,
         seeds_to_know=more,
         price_to_know=more * registration.seed_price,
@@ -106,7 +108,7 @@ def judge_outcome(
 
     Recommended: better than one competitor at the 5% level of all comparisons, and for none does
     the interval leave room for being worse by more than epsilon. Flat: equal to each within
-    epsilon. Overturned: a competitor is better. Anything else cannot be told from these seeds.
+    epsilon. Overturned: a competitor is better. Anything else is undecided.
     """
     best = registration.recommendation
     worse = [one for one in compared if one.verdict == WORSE]
@@ -117,7 +119,7 @@ def judge_outcome(
     is_safe = all(one.low > -epsilon for one in compared)
     if is_safe and any(one.verdict == BETTER for one in compared):
         return RECOMMENDED, best
-    return CANNOT_TELL, best
+    return UNDECIDED, best
 
 
 def edges_of(question: AllocationQuestion, candidate: int) -> tuple[str, ...]:
@@ -130,9 +132,15 @@ def edges_of(question: AllocationQuestion, candidate: int) -> tuple[str, ...]:
     return tuple(name for name, is_edge in pairs if is_edge)
 
 
-def _fitted(question: AllocationQuestion, scores: Mapping[SeededCell, float]) -> Posterior:
-    cells = list(scores)
-    return fit(space_of(question), Observed.of(cells, [scores[cell] for cell in cells]))
+def _halves(question: AllocationQuestion, scores: Mapping[SeededCell, float]) -> tuple[int, ...]:
+    seeds = sorted({seed for _, seed in scores})
+    if len(seeds) < 2:
+        return ()
+    found = []
+    for half in (seeds[::2], seeds[1::2]):
+        part = {cell: value for cell, value in scores.items() if cell[1] in half}
+        found.append(int(np.argmax(fit_scores(question, part).mean_C)))
+    return tuple(found)
 
 
 def _other(
@@ -143,7 +151,7 @@ def _other(
     scores: Mapping[SeededCell, float],
 ) -> OtherObjective:
     objective = question.objectives[place]
-    posterior = _fitted(question, scores)
+    posterior = fit_scores(question, scores, objective=place)
     best = int(np.argmax(posterior.mean_C))
     return OtherObjective(
         name=objective.name,

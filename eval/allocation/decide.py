@@ -64,7 +64,7 @@ def decide_next(question: AllocationQuestion, scores: Mapping[SeededCell, float]
                 block=None, stop=NO_MONEY, spent=paid, posterior=None, chance=0.0, rated=()
             )
     require_paired(question, cells)
-    posterior = fit(space_of(question), Observed.of(cells, [scores[cell] for cell in cells]))
+    posterior = fit_scores(question, scores)
     mean_C = posterior.mean_C
     epsilon = question.objectives[0].epsilon
     chance = chance_within(posterior, int(np.argmax(mean_C)), epsilon=epsilon)
@@ -87,6 +87,15 @@ def decide_next(question: AllocationQuestion, scores: Mapping[SeededCell, float]
         chance=chance,
         rated=tuple(rated),
     )
+
+
+def fit_scores(
+    question: AllocationQuestion, scores: Mapping[SeededCell, float], *, objective: int = 0
+) -> Posterior:
+    """The posterior of one objective at every candidate."""
+    observed = Observed.of(list(scores), list(scores.values()))
+    epsilon = question.objectives[objective].epsilon
+    return fit(space_of(question), observed, least_spread=epsilon / 2)
 
 
 def chance_within(posterior: Posterior, candidate: int, *, epsilon: float) -> float:

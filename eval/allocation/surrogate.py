@@ -23,7 +23,6 @@ LEAST_WEIGHT = 0.01
 AT_ONCE = 1 << 20  # numbers in one stack of covariances
 VAGUE = 10.0  # standard deviation of the mean level, in units of the scores' own
 JITTER = 1e-6
-LEAST_SPREAD = 1e-6  # of scores, below which all of them are the same number
 SQRT5 = 5.0**0.5
 
 PRIOR = {  # log of the median, log standard deviation; scales in units of the scores' spread
@@ -176,9 +175,13 @@ class Posterior:
         return np.concatenate(found)
 
 
-def fit(space: Space, observed: Observed) -> Posterior:
-    """The posterior of f, with every scale weighed by its marginal likelihood."""
-    spread = max(float(observed.value_N.std()), LEAST_SPREAD)
+def fit(space: Space, observed: Observed, *, least_spread: float) -> Posterior:
+    """The posterior of f, with every scale weighed by its marginal likelihood.
+
+    Scores that are nearly one number are taken to spread by `least_spread`: what has not been seen
+    to differ is not known to be the same.
+    """
+    spread = max(float(observed.value_N.std()), least_spread)
     width = len(space.distance_DCC) + len(space.same_set_KCC) + 4
     generator = np.random.Generator(stream_bits(0, "allocation", "scales"))
     centre_P, deviation_P = _prior(space)

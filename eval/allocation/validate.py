@@ -29,8 +29,8 @@ MOST_SEEDS = 1000  # nobody trains more
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foretold:
-    """A comparison as exploring foretells it."""
+class Predicted:
+    """A comparison as exploring predicts it."""
 
     name: str
     candidate: int
@@ -43,7 +43,7 @@ class Registration:
     """What is written down before a fresh seed is run."""
 
     recommendation: int
-    comparisons: tuple[Foretold, ...]
+    comparisons: tuple[Predicted, ...]
     seeds: tuple[int, ...]  # fresh
     spread: float  # standard deviation of one seed's difference, from exploring
     seeds_wanted: int  # for the half width that is aimed at
@@ -51,7 +51,7 @@ class Registration:
 
     @property
     def half_width(self) -> float:
-        """What the interval will be, if the spread is as foretold."""
+        """What the interval will be, if the spread is as predicted."""
         return half_width(self.spread, len(self.seeds))
 
     def cells(self) -> tuple[SeededCell, ...]:
@@ -84,16 +84,16 @@ def plan_validation(
     best = int(np.argmax(mean_C))
     draws_BC = posterior.draws(DRAWS)
     named = [one for one in question.competitors if one.candidate != best]
-    named += [
-        Competitor(name="the next best", candidate=place)
-        for place in rivals(question, draws_BC, best=best)
-        if place not in {one.candidate for one in named}
-    ]
+    found = rivals(question, draws_BC, best=best)
+    if not named and not found:  # the recommendation is the only competitor: something is compared
+        found = [max((p for p in range(len(mean_C)) if p != best), key=lambda p: mean_C[p])]
+    known = {one.candidate for one in named}
+    named += [Competitor(name="the next best", candidate=p) for p in found if p not in known]
     comparisons = []
     for one in named:
         difference_B = draws_BC[:, best] - draws_BC[:, one.candidate]
         comparisons.append(
-            Foretold(
+            Predicted(
                 name=one.name,
                 candidate=one.candidate,
                 mean=float(difference_B.mean()),
@@ -126,7 +126,7 @@ def rivals(question: AllocationQuestion, draws_BC: np.ndarray, *, best: int) -> 
     return [place for place in order if chance_C[place] >= RIVAL_CHANCE]
 
 
-BETTER, WORSE, EQUAL, OPEN = "better", "worse", "within epsilon", "cannot be told"
+BETTER, WORSE, EQUAL, OPEN = "better", "worse", "within epsilon", "undecided"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +142,8 @@ class Compared:
     verdict: str  # at the 5% level of all comparisons together
     seeds: tuple[int, ...]
     by_seed: tuple[float, ...]
-    foretold: float
-    foretold_error: float
+    predicted: float
+    predicted_error: float
 
     @property
     def half_width(self) -> float:
@@ -190,8 +190,8 @@ def compare_fresh(
                 verdict=verdict,
                 seeds=seeds,
                 by_seed=estimate.seeds,
-                foretold=one.mean,
-                foretold_error=one.error,
+                predicted=one.mean,
+                predicted_error=one.error,
             )
         )
     return found

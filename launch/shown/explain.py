@@ -9,9 +9,17 @@ from typing import Any
 
 from frontload.launch.origins.machine_kind import UNKNOWN, read_machine
 from frontload.launch.origins.made_by import find_maker, run_command, stage_names
-from frontload.launch.origins.named import FIRST_PHASE, ambiguous, built_names, find_named, suggest
+from frontload.launch.origins.named import (
+    FIRST_PHASE,
+    ambiguous,
+    built_names,
+    find_named,
+    name_parts,
+    suggest,
+)
 from frontload.launch.shown import show
 from frontload.launch.shown.explain_answer import sample_json, stage_json
+from frontload.launch.shown.why import why_lines
 from frontload.launch.store import Store, read_manifest
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.plan import Entry, plan_study
@@ -56,7 +64,10 @@ def explain(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(stage_json(stage, folder, entry=entry, made_on=made_on), indent=1))
         return 0
-    print("\n".join(show.explain_lines(stage, folder, entry=entry, made_on=made_on)))
+    lines = show.explain_lines(stage, folder, entry=entry, made_on=made_on)
+    if folder is not None:
+        lines[1:1] = why_lines(store, name_parts(folder)[2])
+    print("\n".join(lines))
     return 0
 
 

@@ -18,6 +18,9 @@ STAGES: dict[str, str] = {
     "convert": "frontload.megatron_ext.stages:export",
     "grpo": "frontload.rl.stages:grpo",
     "evaluate": "frontload.eval.stages:evaluate",
+    "decide": "frontload.eval.allocation.stages:decide",
+    "register": "frontload.eval.allocation.stages:register",
+    "conclude": "frontload.eval.allocation.stages:conclude",
     "tabulate": "frontload.eval.stages:tabulate",
 }
 """Stage kind -> "module:function", imported by the process that makes the stage."""

@@ -18,6 +18,8 @@ from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.stage import Stage
 
 TRAINING = ("pretrain", "sft")
+READERS = ("tabulate", "decide", "register", "conclude")
+"""Kinds that read evaluations; the unit of work of each is one of them."""
 BACKWARD_FACTOR = 3.0  # forward and backward in units of the forward pass
 GRPO_FACTOR = 6.0  # the same for a rollout: sampled, scored by actor and reference, trained on
 
@@ -39,11 +41,14 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "convert": 2e-9,
     "grpo": 9.5e-11,
     "evaluate": 1.1e-10,
+    "decide": 4e-2,
+    "register": 4e-2,
+    "conclude": 4e-2,
     "tabulate": 4e-2,
 }
 """CPU seconds per unit of work where this store has measured nothing of like size. The unit is a
 token for data, a prompt for rl_prompts and crossthink, a parameter for convert, a floating-point
-operation for training and evaluation, an evaluation for tabulate.
+operation for training and evaluation, an evaluation for those that read them.
 Found by the laptop study on one x86 core."""
 
 DEFAULT_FIXED_SECONDS = {"grpo": 60.0}
@@ -113,7 +118,7 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         return 0, 0.0, float(recipe.validation_prompts)
     if stage.kind == "convert":
         return 0, 0.0, float(count_parameters(stage.inputs["checkpoint"].recipe.model).total)
-    if stage.kind == "tabulate":
+    if stage.kind in READERS:
         return 0, 0.0, float(len(stage.inputs))
     if stage.kind == "blend":
         tokens = sum(window.tokens for window in recipe.windows)
@@ -173,9 +178,11 @@ def price_stages(
         placement = placements.of(stage.kind)
         tokens, flops, work = work_of(stage)
         gpus = gpus_of(stage.kind, placement)
-        layout = _layout(stage, placement, layouts) if gpus and stage.kind in TRAINING else None
+        layout = (
+            _layout(stage, placement, known=layouts) if gpus and stage.kind in TRAINING else None
+        )
         rate = _measured_rate(work, measured.get(stage.kind, ()))
-        seconds = _default(stage.kind, work, placement) if rate is None else work * rate
+        seconds = _default(stage.kind, work, placement=placement) if rate is None else work * rate
         if rate is None and layout is not None and layout.time is not None:
             seconds = GPU_FIXED_SECONDS[stage.kind] + tokens / layout.time.tokens_per_second
         rent = placement.gpus.dollars_per_hour if placement.gpus is not None else 0.0
@@ -194,7 +201,7 @@ def price_stages(
 
 
 def _layout(
-    stage: Stage, placement: Placement, known: dict[tuple[Any, ...], LayoutEstimate]
+    stage: Stage, placement: Placement, *, known: dict[tuple[Any, ...], LayoutEstimate]
 ) -> LayoutEstimate:
     """What `frontload estimate` says of a training stage as it is placed; one answer a shape."""
     training = stage.recipe.training
@@ -221,7 +228,7 @@ def _layout(
     return known[shape]
 
 
-def _default(kind: str, work: float, placement: Placement) -> float:
+def _default(kind: str, work: float, *, placement: Placement) -> float:
     """Seconds at the stated rates: on a GPU the placement's share of the data sheet's."""
     gpus = placement.gpus
     if gpus is not None and kind in GPU_KINDS:

@@ -55,6 +55,12 @@ class AllocationGraph:
             if stage.kind in SEEDED:
                 yield SeededStage(part=_part(stage, seed), stage=stage)
 
+    def data_stages(self) -> Iterator[Stage]:
+        """Every stage that all seeds share: corpus, tokenizer, sets, indexes."""
+        for stage in in_order(self._of_seed(1)):
+            if stage.kind not in SEEDED:
+                yield stage
+
     def _of_seed(self, seed: int) -> tuple[Stage, ...]:
         if seed not in self._evaluations:
             found: dict[int, Stage] = {}
@@ -84,7 +90,7 @@ class AllocationGraph:
         if total not in self._data:
             self._data[total] = study_data(shaped)
         expanded: list[Point] = single_points(shaped)
-        graph = StudyGraph(shaped, self._data[total], expanded)
+        graph = StudyGraph(shaped, self._data[total], points=expanded)
         found: dict[int, Stage] = {}
         for one, point in zip(order, expanded, strict=True):
             (found[places[one]],) = graph.evaluations(point).values()

@@ -79,7 +79,9 @@ class AllocationRecipe:
     objectives: dict[str, ObjectiveKnobs]
     decides: str  # the objective that the recommendation is for; the others are reported beside it
     factors: FactorKnobs
-    sft_max_epochs: dict[str, float]  # SFT mix -> most passes over it
+    # SFT mix -> most passes over it, where the recipe states its size; in no key, other than the
+    # study's own sft.max_epochs
+    sft_max_epochs: dict[str, float]
     competitors: dict[str, PointKnobs]
     money: MoneyKnobs
     design: DesignKnobs

@@ -22,6 +22,7 @@ RECIPES = Path(__file__).resolve().parents[1]
 
 PARENT_FOLDERS = (
     "studies",
+    "allocations",
     "training",
     "placements",
     "curations",

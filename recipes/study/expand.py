@@ -66,7 +66,7 @@ def expand_study(name: str, loaded: Loaded[StudyRecipe]) -> Study:
 
 def expand_points(name: str, recipe: StudyRecipe, points: Sequence[Point]) -> Study:
     """The graph of some points of a checked recipe, with the tables of their cells."""
-    graph = StudyGraph(recipe, study_data(recipe), points)
+    graph = StudyGraph(recipe, study_data(recipe), points=points)
     cells: dict[str, list[str]] = {}
     inputs: dict[str, Stage] = {}
     ledger: dict[str, schema.CellReading] = {}

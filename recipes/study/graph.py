@@ -17,7 +17,7 @@ WSD, PLATEAU = "wsd", "plateau"
 class StudyGraph:
     """Makes the stages of one recipe; what several points share is made once."""
 
-    def __init__(self, recipe: StudyRecipe, data: StudyData, points: Iterable[Point]) -> None:
+    def __init__(self, recipe: StudyRecipe, data: StudyData, *, points: Iterable[Point]) -> None:
         self.recipe, self.data = recipe, data
         self._onsets: dict[int, list[int]] = {}  # seed -> onsets in the order of the points
         for point in points:

@@ -63,14 +63,14 @@ def report(studies: Sequence[Simulated], *, replicates: int) -> None:
     print(f"  claims of 0.8: {len(claims)} of {len(studies)}, true {np.mean(claims):.1%}")
     compared = [(one, study) for study in studies for one in study.conclusion.compared]
     fresh = [c.low <= s.true_difference(c.candidate) <= c.high for c, s in compared]
-    told = [
-        abs(c.foretold - s.true_difference(c.candidate)) <= 1.96 * c.foretold_error
+    predicted = [
+        abs(c.predicted - s.true_difference(c.candidate)) <= 1.96 * c.predicted_error
         for c, s in compared
     ]
-    curse = np.mean([c.foretold - s.true_difference(c.candidate) for c, s in compared])
+    curse = np.mean([c.predicted - s.true_difference(c.candidate) for c, s in compared])
     print(
-        f"  intervals on fresh seeds cover {np.mean(fresh):.1%} of {len(fresh)}, those foretold "
-        f"{np.mean(told):.1%}; foretold less true {curse:+.2f} points"
+        f"  intervals on fresh seeds cover {np.mean(fresh):.1%} of {len(fresh)}, those predicted "
+        f"{np.mean(predicted):.1%}; predicted less true {curse:+.2f} points"
     )
     print(f"  outcomes: {dict(Counter(one.conclusion.outcome for one in studies))}", flush=True)
 

@@ -1,0 +1,76 @@
+"""Objectives of cells: weighted sums of the metrics of their evaluations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from frontload.eval.allocation.blocks import SeededCell
+from frontload.eval.results import read_results
+from frontload.eval.statistics.cells import Cells
+from frontload.eval.suites import CATEGORIES
+from frontload.recipes.artifact import Inputs, item_results_file
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.schema import AskedCell, Objective
+
+SUITE = "sft"
+"""The suite that scores every candidate, tuned or not."""
+
+WHOLE = (
+    *("sft.avg", "flat8.avg", "flat9.avg", "rl.avg", "sft.inside", "sft.outside"),
+    *("sft.pass_at_k", "sft.format_failure"),
+    *("heldout.loss", "heldout.loss.inside", "heldout.loss.outside"),
+    *("heldout.step_accuracy", "heldout.step_accuracy.inside", "heldout.step_accuracy.outside"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellScores:
+    """One objective of cells: measured first, then on resampled questions."""
+
+    draws: dict[SeededCell, np.ndarray]
+    num_items: int
+
+    @property
+    def values(self) -> dict[SeededCell, float]:
+        """The measured numbers."""
+        return {cell: float(row[0]) for cell, row in self.draws.items()}
+
+
+def known_metrics() -> tuple[str, ...]:
+    """What an objective may weigh whatever the study's items are."""
+    return (*WHOLE, *(f"{SUITE}.{category}" for category in CATEGORIES[SUITE]))
+
+
+def read_scores(
+    objectives: Sequence[Objective], cells: Sequence[AskedCell], *, inputs: Inputs
+) -> dict[str, CellScores]:
+    """Each objective of each cell, by the objective's name.
+
+    Raises: RecipeError for a metric that no evaluation has.
+    """
+    files = {one.role: [read_results(item_results_file(inputs[one.role]))] for one in cells}
+    measured = Cells(files=files)
+    found: dict[str, CellScores] = {}
+    for objective in objectives:
+        draws: dict[SeededCell, np.ndarray] = {}
+        items: frozenset[str] = frozenset()
+        for one in cells:
+            metrics = measured.metrics(one.role)
+            missing = sorted(objective.weights.keys() - metrics.keys())
+            if missing:
+                raise _no_metric(objective, missing[0], known=sorted(metrics))
+            parts = [w * metrics[name].draws_AB[0] for name, w in sorted(objective.weights.items())]
+            items = items.union(*[metrics[name].questions for name in objective.weights])
+            draws[one.candidate, one.seed] = np.sum(parts, axis=0)
+        found[objective.name] = CellScores(draws=draws, num_items=len(items))
+    return found
+
+
+def _no_metric(objective: Objective, name: str, *, known: Sequence[str]) -> RecipeError:
+    return RecipeError(
+        f"objective {objective.name}, metric {name}",
+        found="no evaluation of this study has it",
+        rule="an objective weighs metrics of the sft suite: " + ", ".join(known),
+        do="name one of them",
+    )

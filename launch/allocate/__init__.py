@@ -1,0 +1,1 @@
+"""`frontload allocate QUESTION`: plans a question, runs block after block, registers, validates."""

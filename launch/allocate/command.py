@@ -1,0 +1,90 @@
+"""The command `allocate`: where should a budget of reasoning tokens go?"""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+from frontload.eval.allocation.stages import ANSWER, ANSWER_TEXT
+from frontload.launch.allocate.loop import Answered, Loop
+from frontload.launch.allocate.plan import plan_json, plan_lines, price_allocation, require_money
+from frontload.launch.allocate.question import Allocation, look_up
+from frontload.launch.run.out_folder import check_out
+from frontload.launch.store import Store
+from frontload.launch.study.crew import Crew, check_crew, find_crew
+from frontload.recipes.errors import RecipeError
+
+ALLOCATION = "a name under recipes/allocations, or a path ending in .yaml"
+
+
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """The arguments of `frontload allocate`."""
+    one.add_argument("allocation", metavar="QUESTION", help=ALLOCATION)
+    one.add_argument(
+        "--plan", action="store_true", help="print candidates, prices and state; run nothing"
+    )
+    one.add_argument("--json", action="store_true", help="print JSON: the plan, or the answer")
+    one.add_argument(
+        "--store", type=Path, default=Path("store"), help="folder of artifacts (default store)"
+    )
+    one.add_argument(
+        "--out", type=Path, help="folder of the answer (default results/allocate-QUESTION)"
+    )
+    one.add_argument(
+        "--workers", type=int, default=0, help="worker processes (default one per core)"
+    )
+    one.set_defaults(run=allocate)
+
+
+def allocate(options: argparse.Namespace) -> int:
+    """Explores, registers, validates and answers; resumes after any kill."""
+    if options.workers < 0:
+        raise RecipeError(
+            "--workers",
+            found=f"is {options.workers}",
+            rule="--workers is 1 or more; the default is one per core",
+            do="write 1 or more, or leave it out",
+        )
+    store = Store(options.store)
+    allocation = look_up(options.allocation, store, overrides=options.overrides)
+    prices = price_allocation(allocation)
+    require_money(allocation, prices)
+    placement = allocation.placements.default
+    if options.plan:
+        explored = Loop(allocation, store, crew=Crew(workers=1)).progress()
+        if options.json:
+            print(json.dumps(plan_json(allocation, prices, explored=explored), indent=1))
+        else:
+            print("\n".join(plan_lines(allocation, prices, explored=explored)))
+        return 0
+    out = check_out(
+        options.out or Path("results") / f"allocate-{allocation.name}", what="the answer"
+    )
+    crew = find_crew(placement, options.workers)
+    check_crew(placement, crew)
+    loop = Loop(allocation, store, crew=crew)
+    if not options.json:
+        print("\n".join(plan_lines(allocation, prices, explored=loop.progress())), flush=True)
+    found = loop.run()
+    page = _write(allocation, found, out=out)
+    if options.json:
+        print((found.folder / ANSWER).read_text(encoding="utf-8"), end="")
+        return 0
+    print((found.folder / ANSWER_TEXT).read_text(encoding="utf-8"), end="")
+    print(f"answer: {page}")
+    return 0
+
+
+def _write(allocation: Allocation, found: Answered, *, out: Path) -> Path:
+    pages: Any = importlib.import_module("frontload.eval.report.allocation_page")
+    return pages.write_allocation(
+        pages.AllocationRequest(
+            name=allocation.name,
+            out=out,
+            answer=found.folder,
+            registered=found.registered,
+            decisions=found.decisions,
+            packs=found.packs,
+        )
+    )

@@ -1,0 +1,219 @@
+"""The command `allocate` before anything runs: prices, earlier cells, what is pinned, refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from frontload.launch import cli
+from frontload.launch.allocate.loop import Loop
+from frontload.launch.allocate.plan import plan_lines, price_allocation, require_money, warnings
+from frontload.launch.allocate.question import Allocation, digest_of, first_decision, look_up
+from frontload.launch.shown.why import why_lines
+from frontload.launch.store import Store, Ticket
+from frontload.launch.study.crew import Crew
+from frontload.recipes.allocation.load import load_allocation
+from frontload.recipes.artifact import write_json
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.stage import Stage
+
+CREW = Crew(workers=1)
+
+
+def put(store: Store, stage: Stage, files: dict[str, Any] | None = None) -> None:
+    """Publishes a stage with these files, as if it had been made."""
+    ticket = Ticket.of(stage)
+    folder = store.workspace(ticket) / "path"
+    folder.mkdir(parents=True)
+    for name, value in (files or {}).items():
+        write_json(folder / name, value)
+    store.publish(ticket)
+
+
+def put_cells(store: Store, allocation: Allocation, cells: list[tuple[int, int]]) -> None:
+    for cell in cells:
+        put(store, allocation.graph.evaluation(*cell))
+
+
+def decision(block: list[list[int]] | None, *, stop: str = "") -> dict[str, Any]:
+    following = block and {"name": "a block", "price": 3.0, "cells": block}
+    blocks = [{"name": "a block", "gain": 0.5, "price": 3.0}]
+    return {"decision.json": {"next": following, "stop": stop, "blocks": blocks}}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def test_a_question_of_an_empty_store_has_no_data_and_every_price(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    question = allocation.question
+    assert allocation.prior == ()
+    assert question.made == {}
+    assert question.objectives[0].name == "average"
+    half = question.candidates[10]
+    assert set(half.parts) == {
+        "blend/trunk",
+        "pretrain/trunk",
+        "blend/ldq",
+        "pretrain/ldq",
+        "pack/shq-368640",
+        "sft/ldq+shq-368640",
+        "evaluate/ldq+shq-368640",
+    }
+    trunk, branch = (half.parts[f"pretrain/{name}"] for name in ("trunk", "ldq"))
+    assert trunk / branch == pytest.approx(1.5)
+    prices = price_allocation(allocation)
+    assert prices.data > 0
+    assert prices.first_block > 2 * (trunk + 3 * branch)
+    assert prices.new_seed > trunk + 2 * branch
+    assert prices.fresh_seed > trunk + 4 * branch
+    assert prices.num_arms == int(3_400 / prices.arm)
+
+
+def test_what_the_deciding_objective_is_called_it_stands_first(store: Store) -> None:
+    allocation = look_up("laptop", store, overrides=["decides=heldout_loss"])
+    assert [one.name for one in allocation.question.objectives] == ["heldout_loss", "average"]
+
+
+def test_cells_of_earlier_studies_are_data_and_a_lone_arm_is_left_out(store: Store) -> None:
+    empty = look_up("laptop", store)
+    put_cells(store, empty, [(0, 1), (10, 1), (0, 2), (1, 2)])
+    found = look_up("laptop", store)
+    assert found.prior == ((0, 1), (10, 1))
+    assert found.num_unpaired == 2
+    assert found.question.made["2"] == ("evaluate/base+ldq-737280", "evaluate/base+shq-737280")
+    assert price_allocation(found).first_block < price_allocation(empty).first_block
+    lines = plan_lines(
+        found, price_allocation(found), explored=Loop(found, store, crew=CREW).progress()
+    )
+    assert any("2 cells of earlier studies" in line for line in lines)
+    assert any("2 cells of the store are left out" in line for line in lines)
+
+
+def test_what_was_there_and_its_prices_are_pinned_by_the_first_decision(store: Store) -> None:
+    """The loop's own cells, and what they took, change no later decision's inputs."""
+    allocation = look_up("laptop", store)
+    loop = Loop(allocation, store, crew=CREW)
+    block = [[0, 1], [10, 1]]
+    put(store, loop.decision((), 0), decision(block))
+    put_cells(store, allocation, [(0, 1), (10, 1), (20, 1)])
+    evaluated = Ticket.of(allocation.graph.evaluation(0, 1))
+    path = store.provenance_file(evaluated)
+    path.parent.mkdir(parents=True)
+    write_json(path, {"placement": {"gpus": None}, "work": 1.0, "cpu_seconds": 1e9})
+    again = look_up("laptop", store)
+    assert again.question == allocation.question
+    assert again.prior == ()
+    explored = Loop(again, store, crew=CREW).progress()
+    assert explored.following is not None
+    assert explored.following["cells"] == block
+    cells = [again.asked_cell(*cell) for cell in ((0, 1), (10, 1))]
+    assert Loop(again, store, crew=CREW).decision(cells, 1).key == loop.decision(cells, 1).key
+
+
+def test_another_question_of_the_same_store_is_asked_anew(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    put(store, Loop(allocation, store, crew=CREW).decision((), 0), decision([[0, 1]]))
+    assert first_decision(store, allocation.question.asked) is not None
+    other = look_up("laptop", store, overrides=["objectives.average.epsilon=3.0"])
+    assert first_decision(store, other.question.asked) is None
+
+
+def test_where_a_question_is_asked_is_no_part_of_it() -> None:
+    plain, moved = (
+        load_allocation("laptop", overrides=more).value
+        for more in ([], ["study.placement.threads_per_rank=2"])
+    )
+    assert digest_of(plain) == digest_of(moved)
+    other = load_allocation("laptop", overrides=["study.sft.learning_rate=2.0e-3"]).value
+    assert digest_of(plain) != digest_of(other)
+
+
+def test_the_chain_of_decisions_is_read_up_to_where_it_stops(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    loop = Loop(allocation, store, crew=CREW)
+    put(store, loop.decision((), 0), decision([[0, 1], [10, 1]]))
+    cells = [allocation.asked_cell(*cell) for cell in ((0, 1), (10, 1))]
+    put(store, loop.decision(cells, 1), decision(None, stop="enough"))
+    explored = loop.progress()
+    assert [stage.label for stage in explored.decisions] == ["laptop-0", "laptop-1"]
+    assert explored.stop == "enough"
+    assert list(explored.cells) == cells
+
+
+def test_a_cell_says_which_decision_asked_for_it_and_what_was_expected(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    loop = Loop(allocation, store, crew=CREW)
+    put(store, loop.decision((), 0), decision([[0, 1], [10, 1]]))
+    cells = [allocation.asked_cell(*cell) for cell in ((0, 1), (10, 1))]
+    put(store, loop.decision(cells, 1), decision(None, stop="enough"))
+    (line,) = why_lines(store, allocation.graph.evaluation(10, 1).key)
+    assert "asked for it: a block, price 3.0, expected gain 0.5" in line
+    assert loop.decision((), 0).key in line
+    assert why_lines(store, allocation.graph.evaluation(10, 2).key) == []
+
+
+def test_more_factors_than_the_money_pays_are_said_before_anything_runs(store: Store) -> None:
+    onset = "factors.onset={least: 0.2, most: 0.8, steps: 3}"
+    one = look_up("laptop", store)
+    two = look_up("laptop", store, overrides=[onset, "money.explore=6_000"])
+    said = [
+        [text for text in warnings(each, price_allocation(each)) if "money pays" in text]
+        for each in (one, two)
+    ]
+    assert said[0] == []
+    assert "2 ordered factors" in said[1][0]
+
+
+def test_a_small_model_calls_its_answer_a_check_of_the_machinery(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    assert any(
+        "check of the machinery" in t for t in warnings(allocation, price_allocation(allocation))
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "asked", "do"),
+    [
+        ("money.explore=100", "money.explore", "write at least 1_53"),
+        ("money.validate=1_000", "money.validate", "write at least 2_71"),
+    ],
+)
+def test_money_below_one_block_or_one_interval_is_refused(
+    store: Store, override: str, asked: str, do: str
+) -> None:
+    allocation = look_up("laptop", store, overrides=[override])
+    with pytest.raises(RecipeError) as caught:
+        require_money(allocation, price_allocation(allocation))
+    assert caught.value.asked.endswith(f": {asked}")
+    assert do in caught.value.do
+    assert not store.root.exists()
+
+
+@pytest.mark.parametrize("metric", ["sft.average", "pt.avg", "loss"])
+def test_an_objective_that_no_suite_has_is_refused(store: Store, metric: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        look_up("laptop", store, overrides=[f"objectives.average.weights={{{metric}: 1.0}}"])
+    assert caught.value.asked.endswith(f"objectives.average.weights.{metric}")
+    assert "sft.avg" in caught.value.rule
+
+
+def test_a_loop_does_not_run_on_a_clusters_queue(store: Store) -> None:
+    with pytest.raises(RecipeError) as caught:
+        look_up("laptop", store, overrides=["study.placement=slurm_cpu"])
+    assert caught.value.asked.endswith("study.placement")
+
+
+def test_the_plan_as_json_names_every_candidate_and_price(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    assert cli.main(["allocate", "laptop", "--plan", "--json", "--store", str(store)]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert len(plan["candidates"]) == 22
+    assert plan["prices"]["num_fresh_seeds"] == 3
+    assert plan["stop"] == ""
+    assert not store.exists()
