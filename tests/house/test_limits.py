@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,14 @@ FORBIDDEN_WORDS = {"utils", "util", "common", "helpers", "helper", "misc", "mana
 EXCEPTIONS: dict[str, str] = {}
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    """The tree of a source, which several rules read and none changes."""
+    return ast.parse(source)
+
+
 def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path.read_text())
     return [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
@@ -34,7 +41,7 @@ def test_module_keeps_the_house_rules(path: Path) -> None:
         problems.append("not ASCII")
     if set(path.stem.split("_")) & FORBIDDEN_WORDS:
         problems.append("a name that says nothing")
-    if ast.get_docstring(ast.parse(text)) is None:
+    if ast.get_docstring(parsed(text)) is None:
         problems.append("no module docstring")
     for function in functions(path):
         where = f"{name}:{function.name}"
@@ -57,7 +64,7 @@ def test_module_keeps_the_house_rules(path: Path) -> None:
 def test_public_functions_have_docstrings(path: Path) -> None:
     bare = [
         node.name
-        for node in ast.parse(path.read_text()).body
+        for node in parsed(path.read_text()).body
         if isinstance(node, (ast.FunctionDef, ast.ClassDef))
         and not node.name.startswith("_")
         and ast.get_docstring(node) is None
@@ -69,7 +76,7 @@ def test_public_functions_have_docstrings(path: Path) -> None:
 def test_importing_a_module_reads_no_environment_and_parses_no_arguments() -> None:
     offenders = []
     for path in MODULES:
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path.read_text()).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
                 continue
             if isinstance(node, ast.If) and "__name__" in ast.unparse(node.test):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.test_limits import MODULES, ROOT
+from tests.house.test_limits import MODULES, ROOT, parsed
 
 VACUOUS = {"change it", "change the command", "fix it", "correct it", "check it"}
 
@@ -14,7 +14,7 @@ def last_parts(source: str) -> list[tuple[int, str]]:
     """Line and text of each `do=` that is one plain string."""
     return [
         (keyword.value.lineno, keyword.value.value)
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(parsed(source))
         if isinstance(node, ast.Call)
         for keyword in node.keywords
         if keyword.arg == "do"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.house.test_limits import MODULES, ROOT, functions
+from tests.house.test_limits import MODULES, ROOT, functions, parsed
 
 POSITIONAL, NESTING = 2, 3  # CONVENTIONS.md 10 and 46
 WITH_MORE_POSITIONAL = 362
@@ -54,7 +54,7 @@ def homes(sources: dict[str, str], kind: type[ast.ClassDef] | type[ast.FunctionD
     """Public names that more than one module defines at its top."""
     found: dict[str, set[str]] = defaultdict(set)
     for module, source in sources.items():
-        for node in ast.parse(source).body:
+        for node in parsed(source).body:
             if isinstance(node, kind) and not node.name.startswith("_"):
                 found[node.name].add(module)
     return {name for name, modules in found.items() if len(modules) > 1}
@@ -62,7 +62,7 @@ def homes(sources: dict[str, str], kind: type[ast.ClassDef] | type[ast.FunctionD
 
 def megatron_internals(source: str) -> list[str]:
     """Private names of Megatron's modules that a module uses."""
-    tree = ast.parse(source)
+    tree = parsed(source)
     names, private = set(), []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("megatron."):

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.house.test_limits import MODULES, ROOT
+from tests.house.test_limits import MODULES, ROOT, parsed
 
 RUNS = re.compile(
     r"""(
@@ -31,7 +31,7 @@ PLACES = {
 def running_reads(source: str) -> list[str]:
     """The calls and bases of a module that run what they read, as written."""
     found: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         names = []
         if isinstance(node, ast.Call):
             names.append(ast.unparse(node.func))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.test_limits import MODULES, ROOT
+from tests.house.test_limits import MODULES, ROOT, parsed
 
 LEGEND = ROOT / "recipes/facts/shapes.md"
 SUFFIX = re.compile(r"[a-z]\w*_([A-Z][A-Za-z0-9]*)|[A-Z]_([A-Z][A-Za-z0-9]*)")
@@ -26,7 +26,7 @@ def legend() -> dict[str, set[str]]:
 def letters_of(source: str) -> set[str]:
     """The shape letters of public signatures and of the fields of public classes."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             fields = (one for one in node.body if isinstance(one, ast.AnnAssign))
             names |= {ast.unparse(field.target) for field in fields}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.test_limits import MODULES, ROOMS, ROOT
+from tests.house.test_limits import MODULES, ROOMS, ROOT, parsed
 
 MODULES_OF_A_WING = 16
 NAMES = {path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for path in MODULES}
@@ -17,7 +17,7 @@ FLAT = sorted(path for path in MODULES if path.parent.parent == ROOT)
 def imported_modules(path: Path) -> set[str]:
     """Modules of the house that a module imports: at its top, in a function, or by name."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
         elif isinstance(node, ast.Import):
