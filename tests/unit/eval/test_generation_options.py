@@ -124,10 +124,8 @@ def test_each_request_has_its_own_options(tokenizer: TextTokenizer) -> None:
 def test_the_end_token_stays_only_where_its_grader_looks_for_it(tokenizer: TextTokenizer) -> None:
     model = Recording(tokenizer.vocab_size)
     model.ends = True
-    foreign, ours = (
-        answers(FrontloadLM(model, tokenizer, shows_end=shown), ("the box", {}))[0]
-        for shown in (False, True)
-    )
+    foreign = answers(FrontloadLM(model, tokenizer), ("the box", {}))[0]
+    ours = answers(FrontloadLM(model, tokenizer, shows_end=True), ("the box", {}))[0]
     assert ours == f"{foreign} <|end|>"
     assert len(foreign.split()) == 3
 
@@ -200,6 +198,7 @@ def test_messages_that_the_template_cannot_say_are_refused(
 
 def test_a_template_of_another_name_is_refused(tokenizer: TextTokenizer) -> None:
     lm = FrontloadLM(BigramModel(tokenizer.vocab_size), tokenizer)
+    assert lm.apply_chat_template([{"role": "user", "content": "hi"}]) == generation_prompt("hi")
     assert lm.chat_template(False) is None
     assert "<|answer|>" in str(lm.chat_template(True))
     with pytest.raises(RecipeError, match="chatml"):
