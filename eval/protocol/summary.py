@@ -157,7 +157,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def summary_lines(summary: SuiteSummary) -> list[str]:
+def suite_lines(summary: SuiteSummary) -> list[str]:
     """The table for people, in percent; missing benchmarks have no number."""
     lines = [f"suite {summary.suite}, size {summary.size}, seed {summary.seed}, runner {RUNNER}"]
     width = max(map(len, summary.benchmarks))

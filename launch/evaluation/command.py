@@ -102,7 +102,7 @@ def run_eval(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(summary.to_json(), indent=1))
         return 0
-    print("\n".join(shown.summary_lines(summary)))
+    print("\n".join(shown.suite_lines(summary)))
     print(f"answers and scores: {out}")
     return 0
 

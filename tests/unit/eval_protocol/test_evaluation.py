@@ -9,7 +9,7 @@ import pytest
 from frontload.eval.protocol.data_root import DataRoot
 from frontload.eval.protocol.evaluation import evaluate_suite
 from frontload.eval.protocol.in_process import InProcess
-from frontload.eval.protocol.summary import SuiteSummary, summary_lines
+from frontload.eval.protocol.summary import SuiteSummary, suite_lines
 from frontload.eval.results import ChoiceResult, GeneratedResult, read_results
 from frontload.recipes.errors import RecipeError, StageError
 from tests.unit.eval_protocol.protocol_inputs import CONTEXT, Scripted, few, quiet, request
@@ -55,7 +55,7 @@ def test_a_missing_benchmark_has_no_number_and_takes_its_averages_with_it(
     missing = summary.benchmarks["aime25"]
     assert (missing.accuracy, missing.num_items) == (None, 0)
     assert "math-ai/aime25" in missing.missing
-    (line,) = [line for line in summary_lines(summary) if "aime25" in line]
+    (line,) = [line for line in suite_lines(summary) if "aime25" in line]
     assert "missing: no rows" in line
     assert "%" not in line
     scores = json.loads((tmp_path / "scores.json").read_text())
@@ -114,7 +114,7 @@ def test_marks_say_what_must_be_known_of_a_number(
     summary = run(few("base", "mmlu", "race"), made_root, tmp_path, equal)
     assert any("alike in 4 of 4" in mark for mark in summary.benchmarks["mmlu"].marks)
     assert any("made up" in mark for mark in summary.benchmarks["mmlu"].marks)
-    assert any("! options: all" in line for line in summary_lines(summary))
+    assert any("! options: all" in line for line in suite_lines(summary))
     constant = run(few("sft", "aime24"), made_root, tmp_path / "one", Scripted("\\boxed{1}"))
     assert constant.benchmarks["aime24"].floor == 0.5, "the gold answer of one of two questions"
 
