@@ -29,6 +29,7 @@ from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 OPEN_ROUTES = ("/health",)
 LOOK_SECONDS = 1.0  # between two looks whether the client is still there
+WAITING_CLIENTS = 2_048  # connections that were not taken up yet
 GRACE_SECONDS = 5  # for the last answers to leave
 
 
@@ -200,6 +201,7 @@ def _listen(address: Address) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address.host, address.port))
+        listener.listen(WAITING_CLIENTS)  # whoever reads the URL may connect at once
     except (OSError, OverflowError) as error:
         listener.close()
         raise RecipeError(

@@ -86,6 +86,11 @@ class ServerAnswerer:
         return f"server:{self._model}{digest}"
 
     @property
+    def sums_in_batches(self) -> bool:
+        """A server decides what runs side by side: asking again what is there would not help."""
+        return False
+
+    @property
     def max_sequence_tokens(self) -> int:
         """As the settings state it, or the server."""
         found = self._settings.max_sequence_tokens or self._stated_tokens

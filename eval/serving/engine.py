@@ -105,6 +105,7 @@ class ServingEngine:
         self._new: queue.SimpleQueue[tuple[Any, Future[Any]] | None] = queue.SimpleQueue()
         self._writing: deque[tuple[WriteJob, Future[Written]]] = deque()
         self._scoring: deque[tuple[ScoreJob, Future[list[Ranked]]]] = deque()
+        self._in_pass: list[Future[list[Ranked]]] = []  # of the texts that are being scored
         self._rows: dict[int, _Row] = {}
         self._num_admitted = 0
         self._is_stopped = False
@@ -177,11 +178,13 @@ class ServingEngine:
                 taken.append((job, future))
         if not taken:
             return
+        self._in_pass = [future for _, future in taken]
         num_top = max(job.num_top for job, _ in taken)
         found = self.model.ranked_scores([list(job.tokens) for job, _ in taken], num_top=num_top)
         self.num_score_passes += 1
         for (_, future), ranked in zip(taken, found, strict=True):
             _bring(future, ranked)
+        self._in_pass = []
 
     def _admit_some(self) -> None:
         requests: list[RowRequest] = []
@@ -218,7 +221,8 @@ class ServingEngine:
         self._batch.advance(ended)
 
     def _fail_all(self) -> None:
-        futures = [row.future for row in self._rows.values()]
+        futures: list[Future[Any]] = [row.future for row in self._rows.values()]
+        futures += self._in_pass
         futures += [future for _, future in (*self._writing, *self._scoring)]
         while not self._new.empty():
             found = self._new.get()

@@ -1,1 +1,1 @@
-"""`frontload eval`: benchmarks asked of a checkpoint, and the rows that they are made of."""
+"""The commands of eval: benchmarks asked of a checkpoint, and the rows that they are made of."""

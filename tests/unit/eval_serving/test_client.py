@@ -17,7 +17,8 @@ from fastapi.responses import JSONResponse, Response
 from frontload.data_tools.text.render import encode_prompts
 from frontload.data_tools.text.tokenizer import END
 from frontload.eval.asking.pairs import encode_pair
-from frontload.eval.protocol.answers import GenerationRequest, LoglikelihoodRequest
+from frontload.eval.protocol.answers import Answerer, GenerationRequest, LoglikelihoodRequest
+from frontload.eval.protocol.in_process import InProcess
 from frontload.eval.serving.client import ServerAnswerer, ServerSettings
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 from tests.unit.eval_serving.small_server import CONTEXT, NAME, Running, Small, serve
@@ -326,3 +327,22 @@ def test_a_server_killed_in_mid_run_loses_no_answer(small: Small, tmp_path: Path
         answerer = ServerAnswerer(settings(running.url))
         kept |= dict(answerer.generate(one for one in requests if one.key not in kept))
         assert kept == dict(answerer.generate(requests))
+
+
+def test_the_runner_may_ask_a_server_or_the_model_in_process(
+    small: Small, running: Running
+) -> None:
+    ours: Answerer = InProcess(small.model, small.tokenizer, identity="x")
+    served: Answerer = ServerAnswerer(settings(running.url), small.tokenizer)
+    messages = ({"role": "user", "content": "what is in box 1 ?"},)
+    requests = [asked(n, stop=("e",) if n % 2 else ()) for n in range(12)]
+    requests.append(asked(12, prompt=None, messages=messages))
+    assert dict(ours.generate(requests)) == dict(served.generate(requests))
+    pairs = [
+        LoglikelihoodRequest(key=str(n), context=one, continuation=other)
+        for n, (one, other) in enumerate([("the box", " holds a cup"), ("so", " a"), ("", "ring")])
+    ]
+    expected, found = dict(ours.loglikelihood(pairs)), dict(served.loglikelihood(pairs))
+    for key, one in expected.items():
+        assert found[key].total == pytest.approx(one.total, abs=1e-4)
+        assert (found[key].is_greedy, found[key].num_tokens) == (one.is_greedy, one.num_tokens)

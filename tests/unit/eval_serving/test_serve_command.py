@@ -19,6 +19,8 @@ from frontload.recipes.machines.placement import Placement
 from tests.parity.reference_model import draw_weights
 from tests.unit.eval_serving.small_server import Small
 
+HTTP = httpx.Client(timeout=60)
+
 
 @pytest.fixture(scope="module")
 def checkpoint(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -56,18 +58,18 @@ def started(checkpoint: Path, small: Small, *flags: str) -> Iterator[tuple[subpr
 
 def test_sigterm_ends_the_server_and_what_it_has_under_way(checkpoint: Path, small: Small) -> None:
     with started(checkpoint, small) as (process, url), ThreadPoolExecutor() as pool:
-        (model,) = httpx.get(f"{url}/models").json()["data"]
+        (model,) = HTTP.get(f"{url}/models").json()["data"]
         assert model["id"] == checkpoint.name
         short = {"prompt": "the box", "max_tokens": 3, "temperature": 0}
-        answer = httpx.post(f"{url}/completions", json=short).json()
+        answer = HTTP.post(f"{url}/completions", json=short).json()
         (tokens,) = small.model.generate(
             [small.tokenizer.encode("the box")], max_new_tokens=3, temperature=0, seed=0,
             stop_token=1,
         )[0]  # fmt: skip
         assert answer["choices"][0]["text"] == small.tokenizer.decode(tokens)
-        long = short | {"max_tokens": 180, "n": 128, "temperature": 1}
-        waiting = pool.submit(httpx.post, f"{url}/completions", json=long, timeout=30)
-        while httpx.get(url.replace("/v1", "/health")).json()["most_rows"] < 100:
+        long = short | {"prompt": ["so"] * 16, "max_tokens": 180, "n": 128, "temperature": 1}
+        waiting = pool.submit(HTTP.post, f"{url}/completions", json=long)
+        while HTTP.get(url.replace("/v1", "/health")).json()["most_rows"] < 100:
             pass
         process.send_signal(signal.SIGTERM)
         answer = waiting.result()

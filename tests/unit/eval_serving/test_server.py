@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
 
 import httpx
 import openai
@@ -10,12 +11,14 @@ import pytest
 
 from frontload.data_tools.text.render import encode_prompts
 from frontload.data_tools.text.tokenizer import END
-from frontload.eval.serving.app import Address
-from frontload.recipes.errors import RecipeError
+from frontload.eval.serving.app import Address, Server, make_answers
+from frontload.megatron_ext.inference.running import RunningBatch
+from frontload.recipes.errors import RecipeError, StageError
 from tests.unit.eval_serving.small_server import CONTEXT, NAME, Running, Small, serve
 
 PROMPT = "the box 1 holds a ring , so"
 QUESTION = [{"role": "user", "content": "what is in box 1 ?"}]
+HTTP = httpx.Client(timeout=60)
 BODY: dict[str, Any] = {"model": NAME, "prompt": PROMPT, "max_tokens": 4}
 
 
@@ -233,7 +236,7 @@ def test_64_requests_at_once_share_their_passes_and_say_what_each_says_alone(
 def test_what_cannot_be_done_is_refused_by_its_name(
     running: Running, changes: dict[str, Any], status: int, named: str
 ) -> None:
-    answer = httpx.post(f"{running.url}/completions", json=BODY | changes)
+    answer = HTTP.post(f"{running.url}/completions", json=BODY | changes)
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert named in error["message"]
@@ -253,7 +256,7 @@ def test_what_cannot_be_done_is_refused_by_its_name(
 def test_a_message_that_the_model_would_not_read_is_refused(
     running: Running, messages: list[dict[str, Any]], named: str
 ) -> None:
-    answer = httpx.post(f"{running.url}/chat/completions", json={"messages": messages})
+    answer = HTTP.post(f"{running.url}/chat/completions", json={"messages": messages})
     assert answer.status_code == 400
     assert named in answer.json()["error"]["message"]
 
@@ -267,9 +270,9 @@ def test_options_that_mean_nothing_are_taken(client: openai.OpenAI) -> None:
 
 def test_a_body_that_is_no_json_and_a_route_that_is_none(running: Running) -> None:
     headers = {"content-type": "application/json"}
-    answer = httpx.post(f"{running.url}/completions", content=b"{", headers=headers)
+    answer = HTTP.post(f"{running.url}/completions", content=b"{", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
-    answer = httpx.post(f"{running.url}/embeddings", json={})
+    answer = HTTP.post(f"{running.url}/embeddings", json={})
     assert answer.status_code == 404
     assert "/v1/completions" in answer.json()["error"]["message"]
 
@@ -284,10 +287,10 @@ def test_a_server_with_a_key_answers_who_sends_it(small: Small) -> None:
     with serve(small, api_key="secret") as running:
         for key, status in ((None, 401), ("wrong", 401), ("secret", 200)):
             headers = {} if key is None else {"authorization": f"Bearer {key}"}
-            answer = httpx.post(f"{running.url}/completions", json=BODY, headers=headers)
+            answer = HTTP.post(f"{running.url}/completions", json=BODY, headers=headers)
             assert answer.status_code == status
-            assert httpx.get(f"{running.url}/models", headers=headers).status_code == status
-        assert httpx.get(running.url.replace("/v1", "/health")).status_code == 200
+            assert HTTP.get(f"{running.url}/models", headers=headers).status_code == status
+        assert HTTP.get(running.url.replace("/v1", "/health")).status_code == 200
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.7"])
@@ -297,23 +300,27 @@ def test_other_machines_need_a_key(host: str) -> None:
     Address(host=host, port=0, api_key="secret").check()
 
 
-def test_a_client_that_leaves_takes_its_rows_along(small: Small) -> None:
+def test_a_client_that_leaves_takes_its_rows_along(
+    small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frontload.eval.serving.app.LOOK_SECONDS", 0.02)
+    new_tokens = CONTEXT - 20
     with serve(small) as running:
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(
+            HTTP.post(
                 f"{running.url}/completions",
-                json=BODY | {"max_tokens": CONTEXT - 20, "n": 128, "temperature": 1},
-                timeout=0.05,
+                json=BODY | {"max_tokens": new_tokens, "n": 128, "temperature": 1},
+                timeout=0.1,
             )
-        httpx.post(f"{running.url}/completions", json=BODY).raise_for_status()
-        asyncio.run(asyncio.sleep(1.5))
+        HTTP.post(f"{running.url}/completions", json=BODY).raise_for_status()
         assert running.engine._batch.num_rows == 0
+        assert running.engine.num_passes < new_tokens, "nobody reads what else was written"
 
 
 def test_few_rows_at_once_only_take_longer(small: Small, client: openai.OpenAI) -> None:
     expected = client.completions.create(model=NAME, prompt=[PROMPT, "a cup", "so"], n=4, seed=1)
     with serve(small, max_rows=5) as running:
-        found = httpx.post(
+        found = HTTP.post(
             f"{running.url}/completions",
             json={"prompt": [PROMPT, "a cup", "so"], "n": 4, "seed": 1},
         ).json()
@@ -321,3 +328,34 @@ def test_few_rows_at_once_only_take_longer(small: Small, client: openai.OpenAI) 
     assert [one["text"] for one in found["choices"]] == [one.text for one in expected.choices]
     assert [one["index"] for one in found["choices"]] == list(range(12))
     assert json.dumps(found)
+
+
+class BrokenModel:
+    """A stand-in for a model that runs out of memory in its first pass."""
+
+    vocab_size = 400
+    max_sequence_tokens = CONTEXT
+
+    def __init__(self, small: Small) -> None:
+        self._small = small
+
+    def open_batch(self) -> RunningBatch:
+        return self._small.model.open_batch()
+
+    def ranked_scores(self, sequences: list[list[int]], *, num_top: int) -> NoReturn:
+        raise MemoryError("no room for the logits")
+
+
+def test_a_model_that_fails_ends_the_server_with_its_reason(small: Small) -> None:
+    answers = make_answers(
+        BrokenModel(small), small.tokenizer, name=NAME, template=None, max_rows=4
+    )
+    server = Server(answers, Address(host="127.0.0.1", port=0))
+    with ThreadPoolExecutor(1) as pool:
+        served = pool.submit(server.serve_until_stopped)
+        asked = {"prompt": PROMPT, "echo": True, "logprobs": 1, "max_tokens": 1, "temperature": 0}
+        answer = HTTP.post(f"{server.url}/completions", json=asked)
+        assert answer.status_code == 503
+        assert "no room for the logits" in answer.json()["error"]["message"]
+        with pytest.raises(StageError, match="no room for the logits"):
+            served.result(timeout=20)
