@@ -43,7 +43,7 @@ build_convolution() {
 if cuda=$(find_cuda); then
     began=$(date +%s)
     build_convolution
-    echo "causal-conv1d for sm_$arch and torch $torch: $(($(date +%s) - began)) s with the compiler of $cuda"
+    echo "causal-conv1d for compute capability $arch and torch $torch: $(($(date +%s) - began)) s with the compiler of $cuda"
 else
     echo "no CUDA toolkit here (nvcc and cuda_runtime.h): causal-conv1d is carried as source and compiled on the GPU machine"
 fi

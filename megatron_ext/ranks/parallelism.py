@@ -16,7 +16,7 @@ from frontload.megatron_ext.cpu import has_gloo_groups
 from frontload.megatron_ext.ranks.gloo import one_gloo_device
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.facts.census import count_layer_parameters
-from frontload.recipes.facts.gemms import check_precision, check_tokens
+from frontload.recipes.facts.gemms import check_precision, check_tokens, check_widths
 from frontload.recipes.facts.layout import Batching, cut_batch
 from frontload.recipes.facts.pattern import parse_pattern, split_pipeline
 from frontload.recipes.machines.placement import Placement
@@ -32,6 +32,7 @@ def check_placement(model: Model, training: Training, placement: Placement) -> B
     batching = cut_batch(model, training, placement=placement)
     precision = find_precision(training.precision)
     check_precision(model, precision, placement)
+    check_widths(model, placement)
     check_tokens(
         precision,
         placement,

@@ -12,7 +12,7 @@ from frontload.megatron_ext.sizing.timing import (
     step_time,
 )
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.facts.gemms import check_layers, check_precision, check_tokens
+from frontload.recipes.facts.gemms import check_layers, check_precision, check_tokens, check_widths
 from frontload.recipes.facts.layout import Batch, Batching, cut_batch
 from frontload.recipes.machines.gpus import find_gpu
 from frontload.recipes.machines.placement import Placement
@@ -68,6 +68,7 @@ def estimate_layout(
     batching = cut_batch(model, batch, placement=placement)
     check_layers(placement, precision)
     check_precision(model, precision, placement)
+    check_widths(model, placement)
     check_tokens(
         precision,
         placement,

@@ -10,6 +10,7 @@ from frontload.recipes.machines.placement import Placement
 from frontload.recipes.machines.precision import Precision
 from frontload.recipes.schema import Model
 
+KERNEL_MULTIPLE = 8  # causal-conv1d's channels (ssd_combined.py:74), a head of flash attention
 FP8_MULTIPLE = 16  # Transformer Engine's assert_dim_for_fp8_exec: cuBLAS's alignment for FP8
 
 
@@ -105,6 +106,28 @@ def check_layers(placement: Placement, precision: Precision) -> None:
             do=f"write kernels: {TRANSFORMER_ENGINE} on CUDA, or bf16; `frontload precision "
             "--emulate` shows its error on any machine",
         )
+
+
+def check_widths(model: Model, placement: Placement) -> None:
+    """Checks that the kernels of a placement take the model as it is cut.
+
+    Raises: RecipeError naming the width that they do not take.
+    """
+    if placement.kernels == TORCH:
+        return
+    widths = {
+        "the convolution's channels on a rank": mamba_conv_channels(model)
+        // placement.tensor_parallel,
+        "model.kv_channels": model.kv_channels,
+    }
+    for name, width in widths.items():
+        if width % KERNEL_MULTIPLE:
+            raise RecipeError(
+                "placement.kernels",
+                found=f"is {placement.kernels}, and {name} are {width}",
+                rule=f"its kernels take multiples of {KERNEL_MULTIPLE}",
+                do=f"write kernels: {TORCH}, or change the model's widths",
+            )
 
 
 def check_tokens(

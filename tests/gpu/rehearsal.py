@@ -49,7 +49,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "slice_8b": {"job": JOB},
     "kernels_and_torch": {"job": JOB, "kernels": TORCH},
     "fp8_products": {"model": "hybrid_138k", "tokens": 32, "rounds": 1},
-    "train_500": {"study": "single_gpu_tiny", "overrides": STUDY},
+    "train_500": {"study": "single_gpu_tiny", "overrides": STUDY, "kernels": TORCH},
 }
 """Check -> what stands in for its sizes and its kernels."""
 

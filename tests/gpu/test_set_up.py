@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_what_travels_is_small() -> None:
-    """64 MiB a call; the packages of `make gpu-wheels` were 30.8 MiB."""
-    assert luggage.repository_mib() + 31.0 < luggage.LIMIT_MIB
+    """64 MiB a call; the packages of `make gpu-wheels` were 15.2 MiB."""
+    assert luggage.repository_mib() + 16.0 < luggage.LIMIT_MIB
 
 
 def test_luggage_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -128,7 +128,7 @@ FAST = STUDY[:3]  # without 250 steps' worth of tokens
 
 
 def test_the_study_trains_through_its_own_stages() -> None:
-    (found,) = train.train_500(H200, "single_gpu_tiny", STUDY)
+    (found,) = train.train_500(H200, "single_gpu_tiny", overrides=STUDY)
     assert found.result == PASS, found.figure
     assert found.check.startswith("250 steps of the study")
     assert "placement.kernels=torch" in found.figure
@@ -136,7 +136,7 @@ def test_the_study_trains_through_its_own_stages() -> None:
 
 def test_a_study_that_learns_nothing_fails() -> None:
     slow = (*FAST, "pretraining.learning_rate=1.0e-9")
-    (found,) = train.train_500(H200, "single_gpu_tiny", slow)
+    (found,) = train.train_500(H200, "single_gpu_tiny", overrides=slow)
     assert found.result == "fail", found.figure
     nan = train.compare_losses([1.0, float("nan")], bound=2.0, words="")
     assert nan.result == "fail"
@@ -145,4 +145,4 @@ def test_a_study_that_learns_nothing_fails() -> None:
 def test_a_stage_that_fails_is_told() -> None:
     wild = (*FAST, "pretraining.learning_rate=1.0e30")
     with pytest.raises(StageError, match="step 2"):
-        list(train.train_500(H200, "single_gpu_tiny", wild))
+        list(train.train_500(H200, "single_gpu_tiny", overrides=wild))

@@ -43,10 +43,14 @@ class Quiet:
 
 
 def train_500(
-    facts: dict[str, Any], study: str = "single_gpu", overrides: Sequence[str] = SHORT
+    facts: dict[str, Any],
+    study: str = "single_gpu",
+    *,
+    overrides: Sequence[str] = SHORT,
+    kernels: str = "",
 ) -> Iterator[Finding]:
     """Whether a proxy learns more of its last phase than what follows each token most often."""
-    kernels = f"placement.kernels={best_kernels(facts)}"
+    kernels = f"placement.kernels={kernels or best_kernels(facts)}"
     found = load_study(study, overrides=[*overrides, kernels], settle=settle)
     branch = next(one for one in found.stages if (one.kind, one.label) == ("pretrain", BRANCH))
     trunk = branch.inputs["start"]

@@ -42,6 +42,7 @@ from frontload.megatron_ext.model.stack import build_model, initialise_weights  
 from frontload.megatron_ext.ranks.parallelism import join_groups, take_census  # noqa: E402
 from frontload.megatron_ext.ranks.settings import fp8_settings, transformer_config  # noqa: E402
 from frontload.recipes.errors import RecipeError  # noqa: E402
+from frontload.recipes.facts.gemms import check_widths  # noqa: E402
 from frontload.recipes.machines.cluster import MAMBA_SSM, TRANSFORMER_ENGINE  # noqa: E402
 from frontload.recipes.machines.placement import Placement  # noqa: E402
 from frontload.recipes.machines.precision import find_precision  # noqa: E402
@@ -270,6 +271,25 @@ def test_what_this_machine_lacks_is_refused(kernels: str, precision: str, words:
         check_kernels(Placement(kernels=kernels), find_precision(precision))
     for word in words:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ""),
+        ({"kv_channels": 12}, "model.kv_channels are 12"),
+        ({"mamba_head_dim": 17}, "the convolution's channels on a rank are 66"),
+    ],
+)
+def test_widths_that_no_kernel_takes_are_refused(changes: dict[str, int], words: str) -> None:
+    model = tiny_model(**changes)
+    check_widths(model, Placement(tensor_parallel=2))
+    placement = Placement(tensor_parallel=2, kernels=MAMBA_SSM)
+    if not words:
+        check_widths(model, placement)
+        return
+    with pytest.raises(RecipeError, match=f"mamba_ssm, and {words}; its kernels take multiples"):
+        check_widths(model, placement)
 
 
 @pytest.mark.parametrize(
