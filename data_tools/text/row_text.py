@@ -10,7 +10,7 @@ from typing import Any
 
 from frontload.data_tools.raw.parse import RejectReason, take_text
 from frontload.data_tools.text.chat import ChatTemplate, load_template
-from frontload.data_tools.text.messages import read_messages
+from frontload.data_tools.text.messages import Misfit, read_dialogue
 from frontload.data_tools.text.tokenizer import TextTokenizer
 
 
@@ -61,12 +61,12 @@ class ChatText:
             if self._special.search(text):
                 return RejectReason.SPECIAL_TOKEN
             return text.rstrip() if self._end else text
-        messages = read_messages(row)
-        if isinstance(messages, str):
+        dialogue = read_dialogue(row)
+        if isinstance(dialogue, Misfit):
             return RejectReason.NO_CONVERSATION
-        if any(self._special.search(text) for turn in messages for text in turn.values()):
+        if any(map(self._special.search, dialogue.strings())):
             return RejectReason.SPECIAL_TOKEN
-        text = self.template.text(messages)
+        text = self.template.text(dialogue)
         if text is None:
             return RejectReason.NO_CONVERSATION
         return text.rstrip().removesuffix(self._end).rstrip() if self._end else text
