@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.packing.build import build_pack
-from frontload.data_tools.packing.plan import POLICIES, PackRequest, parse_day
+from frontload.data_tools.packing.plan import POLICIES, PackRequest
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.text.targets import History, TargetRules
+from frontload.data_tools.text.template import parse_day
 
 MAX_LOST_RATE = 0.5  # ours: who loses most rows has the wrong length, or the wrong template
 

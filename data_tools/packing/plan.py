@@ -93,22 +93,6 @@ def check_pack(request: PackRequest) -> None:
     check_place(request.output, asked="--output")
 
 
-def parse_day(text: str) -> date:
-    """The day that a template is to write.
-
-    Raises: RecipeError.
-    """
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise RecipeError(
-            f"--date {text}",
-            found="no day",
-            rule="it is year, month and day",
-            do="write for example 2026-01-31",
-        ) from error
-
-
 def pack_plan(
     request: PackRequest,
     files: Sequence[Path],

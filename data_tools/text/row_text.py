@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -20,6 +21,7 @@ class TextRule:
 
     key: str  # the field that holds it
     chat: Path | None = None  # instead: the tokenizer whose chat template writes conversations
+    day: date | None = None  # that the template writes
     end: str = ""  # the token that ends a document, where documents are given one
 
 
@@ -87,4 +89,6 @@ def row_text(rule: TextRule) -> FieldText | ChatText:
     if rule.chat is None:
         return FieldText(rule.key)
     loaded = TextTokenizer.load(rule.chat)
-    return ChatText(load_template(None, loaded), tuple(loaded.special_tokens), end=rule.end)
+    return ChatText(
+        load_template(None, loaded, day=rule.day), tuple(loaded.special_tokens), end=rule.end
+    )

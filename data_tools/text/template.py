@@ -104,6 +104,22 @@ class _Generation(jinja2.ext.Extension):
         return f"{BEGIN}{caller()}{END}"
 
 
+def parse_day(text: str) -> date:
+    """The day that a template is to write.
+
+    Raises: RecipeError.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise RecipeError(
+            f"--date {text}",
+            found="no day",
+            rule="it is year, month and day",
+            do="write for example 2026-01-31",
+        ) from error
+
+
 def _without_marks(text: str) -> MarkedText:
     spans: list[tuple[int, int]] = []
     plain, size = [], 0
