@@ -19,7 +19,8 @@ from frontload.data_tools.corpus.mix import make_mix, mix_file
 from frontload.data_tools.disk.files import read_json, replacing
 from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import new_folder
-from frontload.data_tools.packing.build import PackRequest, build_pack
+from frontload.data_tools.packing.build import build_pack
+from frontload.data_tools.packing.plan import PackRequest
 from frontload.data_tools.packing.rows import FILES as PACK_FILES
 from frontload.data_tools.preprocess.request import PreprocessRequest
 from frontload.data_tools.preprocess.run import preprocess

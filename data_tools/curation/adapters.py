@@ -23,7 +23,7 @@ from frontload.data_tools.text.example import (
     Turn,
     has_unclosed_think,
 )
-from frontload.data_tools.text.messages import read_messages
+from frontload.data_tools.text.messages import Misfit, message_text, read_dialogue
 from frontload.data_tools.text.turns import is_dialogue, split_turns
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.curation import Policy, Source
@@ -195,10 +195,18 @@ def _rows(row: dict[str, Any], rules: Rules) -> Converted:
     domain = str(row.get("domain") or rules.domain or BASE)
     family = str(row.get("family") or BASE)
     if row.get("messages") is not None:
-        messages = read_messages(row)
-        if isinstance(messages, str):
-            return Drop(reason=messages)
-        turns = tuple(Turn(role=one["role"], text=_thought(**one)) for one in messages)
+        dialogue = read_dialogue(row)
+        if isinstance(dialogue, Misfit):
+            return Drop(reason=dialogue.reason, detail=dialogue.detail)
+        if dialogue.tools or dialogue.untrained:
+            return Drop(reason="tools, or turns without loss, which a curated row has no field for")
+        turns = tuple(
+            Turn(
+                role=one["role"],
+                text=_thought(one["role"], message_text(one), one.get("reasoning_content", "")),
+            )
+            for one in dialogue.messages
+        )
         found = _checked_example(row, turns, domain=domain, family=family)
     elif row.get("question") is not None:
         texts = [row["question"], row.get("trace", ""), row.get("answer")]

@@ -4,21 +4,17 @@ Killed at any moment, the same command goes on: encoded shards are kept, rows ar
 every byte comes out the same.
 """
 
-import hashlib
-import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import batched, chain
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.disk.files import file_sha256, read_json
+from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.disk.indexed import token_dtype
 from frontload.data_tools.disk.publish import (
-    check_place,
     check_there,
     clear,
     new_folder,
@@ -27,63 +23,27 @@ from frontload.data_tools.disk.publish import (
     workplace,
 )
 from frontload.data_tools.packing.choice import chosen_encoder, note_encoder
-from frontload.data_tools.packing.encode import (
-    DROP,
-    OVER_LONG,
-    SPLIT,
-    TURN_OVER_LONG,
-    Counts,
-    EncodedSequence,
-    PackRules,
-    SequenceEncoder,
-)
+from frontload.data_tools.packing.encode import CUT_OFF, Counts, EncodedSequence, SequenceEncoder
+from frontload.data_tools.packing.plan import PackRequest, check_pack, pack_plan, pack_rules
 from frontload.data_tools.packing.rows import write_rows
 from frontload.data_tools.packing.spill import Spill, SpillReader
 from frontload.data_tools.preprocess.encoder import ParityError
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.preprocess.text_encoder import TextEncoder
 from frontload.data_tools.preprocess.vocabulary import load_vocabulary
-from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, ROWS_TO_JUDGE, check_bad_rate
+from frontload.data_tools.raw.bad_rate import ROWS_TO_JUDGE
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import BadRow, RawRow
 from frontload.data_tools.raw.rows import read_rows
-from frontload.data_tools.text.chat import ChatTemplate, load_template
-from frontload.data_tools.text.messages import UNCLOSED
-from frontload.data_tools.text.tokenizer import TextTokenizer
+from frontload.data_tools.text.chat import load_template
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 
+WORK_FORMAT = 3  # of a work folder: 3 has the ids of whole texts, and where the first drops are
 SHARD_ROWS = 1024  # ours: 40 MB of long traces; what a kill can cost
 CHUNK_ROWS = 64  # ours: rows that a worker is handed; decides nothing but speed
-POLICIES = (DROP, SPLIT)
-FORMAT = 2
-ONE_PACK_ONLY = ("budget_tokens", "buffer_conversations")
-"""Of a request, what a plan states where it was asked for."""
-CUT_OFF = frozenset({OVER_LONG, TURN_OVER_LONG, UNCLOSED})
-"""Drops that say how long an answer is, and that no mending of rows or options brings back."""
-MOST_TOKENS = (1 << 31) - 2  # Megatron's .idx holds int32 lengths, and a row has one token more
-
 Progress = Callable[[int, int], None]
 """Told the rows read so far, and the sequences in them."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackRequest:
-    """What `frontload data pack` was asked for."""
-
-    inputs: tuple[str, ...]
-    tokenizer: Path
-    template: Path | None
-    output: Path
-    sequence_tokens: int
-    over_long: str
-    source_field: str
-    epochs: int
-    seed: int
-    workers: int
-    max_bad_rate: float = MAX_BAD_RATE
-    budget_tokens: int = 0  # instead of epochs: so many samples of sequence_tokens; 0 = by epochs
-    buffer_conversations: int = 0  # placed together; 0 = all
 
 
 class TooManyBad(RecipeError):
@@ -103,11 +63,11 @@ def build_pack(
     Raises: RecipeError for a wrong option or input, or an output that is something else; nothing
             is published then.
     """
-    _check(request)
+    check_pack(request)
     files = expand_inputs(request.inputs, asked_by="FILE")
     tokenizer = load_vocabulary(request.tokenizer).loaded
-    template = load_template(request.template, tokenizer)
-    plan = _plan(request, files, tokenizer, template)
+    template = load_template(request.template, tokenizer, day=request.day)
+    plan = pack_plan(request, files, tokenizer=tokenizer, template=template)
     finished = _finished(request.output, plan)
     if finished is not None:
         return finished
@@ -161,11 +121,20 @@ def _write(
 
 
 def _judge(request: PackRequest, counts: Counts) -> None:
-    """Stops a run that loses too many rows for another reason than their length.
+    """Stops a run that loses too many rows, for another reason than their length or for any.
 
     Raises: TooManyBad.
     """
     rows = counts.rows.total()
+    lost = counts.dropped.total()
+    if lost > rows * request.max_lost_rate:
+        raise TooManyBad(
+            f"--max-lost-rate {request.max_lost_rate:g}",
+            found=f"{lost} of {rows} rows are lost" + _dropped(counts),
+            rule="a pack that lost more rows than that is not what was asked for",
+            do="raise --sequence-tokens, or the rate to publish what is left: what is encoded is"
+            " kept",
+        )
     bad = sum(n for name, n in counts.dropped.items() if name.partition("\t")[2] not in CUT_OFF)
     if bad > rows * request.max_bad_rate:
         raise TooManyBad(
@@ -179,81 +148,13 @@ def _judge(request: PackRequest, counts: Counts) -> None:
 
 def _dropped(counts: Counts, *, but: frozenset[str] = frozenset()) -> str:
     """The drops by source and reason, as a message says them; nothing when no row was read."""
-    told = [(name.partition("\t"), number) for name, number in sorted(counts.dropped.items())]
-    told = [each for each in told if each[0][2] not in but]
-    return "".join(f"; {number} of {source} dropped: {why}" for (source, _, why), number in told)
-
-
-def _check(request: PackRequest) -> None:
-    for option, found in (
-        ("--sequence-tokens", request.sequence_tokens),
-        ("--epochs", request.epochs),
-        ("--workers", request.workers),
-    ):
-        if found < 1:
-            raise RecipeError(
-                option, found=str(found), rule="it is at least 1", do="write 1 or more"
-            )
-    if request.sequence_tokens > MOST_TOKENS:
-        raise RecipeError(
-            "--sequence-tokens",
-            found=str(request.sequence_tokens),
-            rule=f"lengths are stored in 32 bits, so a row has {MOST_TOKENS} tokens at most",
-            do="write for example 32768",
-        )
-    check_bad_rate(request.max_bad_rate)
-    if request.budget_tokens % request.sequence_tokens:
-        down = request.budget_tokens // request.sequence_tokens * request.sequence_tokens
-        raise RecipeError(
-            "pack.tokens",
-            found=str(request.budget_tokens),
-            rule=f"it is a positive multiple of sequence_tokens {request.sequence_tokens}",
-            do=f"write {max(down, request.sequence_tokens)}",
-        )
-    if request.over_long not in POLICIES:
-        raise RecipeError(
-            "--over-long",
-            found=repr(request.over_long),
-            rule=f"it is one of {', '.join(POLICIES)}; no conversation is truncated",
-            do=f"write {DROP}, or {SPLIT} to cut dialogues before a user's turn",
-        )
-    check_place(request.output, asked="--output")
-
-
-def _plan(
-    request: PackRequest,
-    files: Sequence[Path],
-    tokenizer: TextTokenizer,
-    template: ChatTemplate,
-) -> dict[str, Any]:
-    """All that decides the bytes. Files are named without their folders."""
-    inputs = []
-    for file in files:
-        digest = file_sha256(file)
-        inputs.append({"name": file.name, "sha256": digest, "size_bytes": file.stat().st_size})
-    plan = {
-        "format": FORMAT,
-        "inputs": inputs,
-        "tokenizer_sha256": tokenizer.sha256(),
-        "vocab_size": tokenizer.vocab_size,
-        "template": template.name,
-        "template_sha256": template.sha256,
-        "reasoning": "reasoning_content" if template.has_reasoning else "<think>",
-        **asdict(_rules(request)),
-        "epochs_asked": request.epochs,
-        "seed": request.seed,
-        **{name: asked for name in ONE_PACK_ONLY if (asked := getattr(request, name))},
-    }
-    text = json.dumps(plan, sort_keys=True)
-    return plan | {"plan_sha256": hashlib.sha256(text.encode()).hexdigest()}
-
-
-def _rules(request: PackRequest) -> PackRules:
-    return PackRules(
-        sequence_tokens=request.sequence_tokens,
-        over_long=request.over_long,
-        source_field=request.source_field,
-    )
+    told = ""
+    for key, number in sorted(counts.dropped.items()):
+        source, _, why = key.partition("\t")
+        if why not in but:
+            first = counts.examples.get(key)
+            told += f"; {number} of {source} dropped: {why}" + (f" (first {first})" * bool(first))
+    return told
 
 
 def _finished(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
@@ -282,6 +183,7 @@ def _finished(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
 
 def _enter_plan(work: Path, plan: dict[str, Any]) -> None:
     """Keeps what a run of the same plan left, and nothing else."""
+    plan = plan | {"work_format": WORK_FORMAT}
     if not (work / "plan.json").is_file() or read_json(work / "plan.json") != plan:
         clear(work)  # of other inputs or options
         write_json(work / "plan.json", plan)
@@ -332,9 +234,9 @@ def _encoding(request: PackRequest, choice: EncoderChoice) -> Iterator[Callable[
 
 def _encoder(request: PackRequest, choice: EncoderChoice) -> SequenceEncoder:
     tokenizer = load_vocabulary(request.tokenizer).loaded
-    template = load_template(request.template, tokenizer)
+    template = load_template(request.template, tokenizer, day=request.day)
     ids = TextEncoder(request.tokenizer, choice).ids
-    return SequenceEncoder(tokenizer, template, _rules(request), ids=ids)
+    return SequenceEncoder(tokenizer, template, pack_rules(request), ids=ids)
 
 
 def _start_worker(request: PackRequest, choice: EncoderChoice) -> None:

@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.packing.build import POLICIES, PackRequest, build_pack
+from frontload.data_tools.packing.build import build_pack
+from frontload.data_tools.packing.plan import POLICIES, PackRequest
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
+from frontload.data_tools.text.targets import History, TargetRules
+from frontload.data_tools.text.template import parse_day
+
+MAX_LOST_RATE = 0.5  # ours: who loses most rows has the wrong length, or the wrong template
 
 
 def add_arguments(pack: argparse.ArgumentParser) -> None:
@@ -39,8 +44,30 @@ def add_arguments(pack: argparse.ArgumentParser) -> None:
         help="publish nothing when more rows than that are dropped, but for their length"
         " (default %(default)s)",
     )
+    pack.add_argument(
+        "--max-lost-rate",
+        type=float,
+        default=MAX_LOST_RATE,
+        metavar="SHARE",
+        help="and when more are lost, for their length too (default %(default)s)",
+    )
+    _add_targets(pack)
     pack.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
     pack.set_defaults(run=run_pack)
+
+
+def _add_targets(pack: argparse.ArgumentParser) -> None:
+    pack.add_argument(
+        "--history",
+        choices=[policy.value for policy in History],
+        default=History.EACH_TURN.value,
+        help="where a template writes earlier turns in another way, as without their reasoning: a"
+        " row for each turn (default), one row with loss on what stands as it is generated, or one"
+        " row that keeps their reasoning",
+    )
+    pack.add_argument("--last-turn-only", action="store_true", help="loss on the last turn alone")
+    pack.add_argument("--mask-thinking", action="store_true", help="no loss on the reasoning")
+    pack.add_argument("--date", metavar="DAY", help="that a template writes, such as 2026-01-31")
 
 
 def run_pack(arguments: argparse.Namespace) -> int:
@@ -59,6 +86,13 @@ def run_pack(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             workers=arguments.workers,
             max_bad_rate=arguments.max_bad_rate,
+            max_lost_rate=arguments.max_lost_rate,
+            targets=TargetRules(
+                history=History(arguments.history),
+                last_turn_only=arguments.last_turn_only,
+                masks_thinking=arguments.mask_thinking,
+            ),
+            day=parse_day(arguments.date) if arguments.date else None,
         ),
         progress=shown,
     )
@@ -84,7 +118,20 @@ def report_lines(pack: Mapping[str, Any]) -> list[str]:
                 f"{counts['split']} cut into {counts['parts']},"
                 f" {counts['cut_turns']} turns too long for any row"
             )
-        parts += [f"{number} dropped: {reason}" for reason, number in counts["dropped"].items()]
+        if by_turn := counts.get("by_turn"):
+            parts.append(f"{by_turn} in {counts['turn_rows']} rows that each end with a turn")
+        if context := counts.get("context_turns"):
+            parts.append(f"{context} turns without loss: the template writes them otherwise later")
+        if joined := counts.get("joined"):
+            parts.append(f"{joined} targets begin inside a token of their prompt")
+        if unopened := counts.get("unopened"):
+            parts.append(
+                f"{unopened} targets begin before the thought that the prompt of inference opens"
+            )
+        examples = counts.get("examples", {})
+        for reason, number in counts["dropped"].items():
+            first = f" (first {examples[reason]})" if reason in examples else ""
+            parts.append(f"{number} dropped: {reason}{first}")
         lines.append(f"  {source}: {'; '.join(parts)}")
     made_by = pack.get("made_by", {})  # packs of older versions do not say
     if made_by.get("encoder") == EncoderChoice.TOKENIZERS:

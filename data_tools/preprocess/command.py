@@ -22,6 +22,7 @@ from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.preprocess.slurm import array_script
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
+from frontload.data_tools.text.template import parse_day
 
 
 def add_arguments(raw: argparse.ArgumentParser) -> None:
@@ -49,6 +50,9 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead of one field: rows of messages, or of question, trace and answer, become text"
         " by the tokenizer's chat template; rows of text stay",
+    )
+    raw.add_argument(
+        "--date", metavar="DAY", help="that a chat template writes, such as 2026-01-31"
     )
     raw.add_argument("--append-eod", action="store_true", help="end every document with EOD")
     raw.add_argument("--eod-token", metavar="TOKEN", help="EOD, unless the tokenizer is ours")
@@ -135,6 +139,7 @@ def run_preprocess(arguments: argparse.Namespace) -> int:
         tokenizer=arguments.tokenizer,
         json_key=arguments.json_key,
         is_chat=arguments.chat,
+        day=parse_day(arguments.date) if arguments.date else None,
         append_eod=arguments.append_eod,
         eod_token=arguments.eod_token,
         prepend_bos=arguments.prepend_bos,

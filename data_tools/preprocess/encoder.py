@@ -180,7 +180,8 @@ class Encoder:
         )
         suspects = set(np.searchsorted(ends, places[~is_end]).tolist())
         suspects.update(np.flatnonzero(encoded.lengths == len(self._end)).tolist())
-        if odd := self._code_points.doubtful(joined):
+        beyond = "".join(text for text in texts if not text.isascii()).encode()
+        if odd := self._code_points.doubtful(beyond):
             suspects.update(n for n, text in enumerate(texts) if not odd.isdisjoint(text))
         return self._look_again(texts, encoded, sorted(suspects)) if suspects else encoded
 

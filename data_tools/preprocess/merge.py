@@ -27,7 +27,7 @@ LENGTHS_AT_A_TIME = 1 << 20
 SAME = (
     "format", "tokenizer_sha256", "eod_token", "eod_id", "json_key", "append_eod", "special_text",
     "max_row_bytes", "part_bytes", "dtype", "vocab_size", "template_sha256",
-    "ids_around", "left_out_around",
+    "day", "ids_around", "left_out_around",
 )  # fmt: skip
 """What all shards of one output have in common."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 
@@ -50,6 +51,7 @@ class PreprocessRequest:
     tokenizer: Path
     json_key: str = "text"
     is_chat: bool = False  # instead of a field: conversations, by the tokenizer's chat template
+    day: date | None = None  # that the chat template writes, where it writes one
     append_eod: bool = False
     eod_token: str | None = None
     prepend_bos: str | None = (

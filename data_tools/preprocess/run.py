@@ -94,6 +94,7 @@ def preprocess(request: PreprocessRequest, *, progress: Progress | None = None) 
         of_tokenizer["left_out_around"] = left_out
     if isinstance(text := row_text(text_rule(request, eod)), ChatText):
         of_tokenizer["template_sha256"] = text.template.sha256
+        of_tokenizer |= {"day": request.day.isoformat()} if request.day else {}
     plan = make_plan(request, files, of_tokenizer, columns=text.columns)
     if (earlier := find_published(prefix, plan.key)) and not work_folder(prefix).exists():
         return earlier
@@ -117,7 +118,8 @@ def text_rule(request: PreprocessRequest, eod: tuple[str, int] | None) -> TextRu
     """What a request says of the text of its rows."""
     if not request.is_chat:
         return TextRule(key=request.json_key)
-    return TextRule(key="", chat=request.tokenizer, end=eod[0] if eod else "")
+    end = eod[0] if eod else ""
+    return TextRule(key="", chat=request.tokenizer, end=end, day=request.day)
 
 
 class _Run:

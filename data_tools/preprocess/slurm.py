@@ -78,6 +78,7 @@ def _command(request: PreprocessRequest, prefix: Path) -> str:
         words += ["--prepend-bos", *filter(None, [request.prepend_bos])]
     optional = (
         ("--eod-token", request.eod_token, None),
+        ("--date", request.day, None),
         ("--encoder", request.encoder, EncoderChoice.AUTO),
         ("--special-text", request.special_text, SpecialText.DROP),
         ("--max-bad-rate", request.max_bad_rate, MAX_BAD_RATE),

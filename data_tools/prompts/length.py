@@ -9,7 +9,7 @@ from itertools import batched
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.text.chat import ChatTemplate, load_template
+from frontload.data_tools.text.chat import ANY_DAY, ChatTemplate, load_template
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 
@@ -59,4 +59,6 @@ def load_limit(tokenizer: Path, tokens: int) -> PromptLimit:
             do="write that number",
         )
     library = TextTokenizer.load(tokenizer)
-    return PromptLimit(tokenizer=library, template=load_template(None, library), tokens=tokens)
+    return PromptLimit(
+        tokenizer=library, template=load_template(None, library, day=ANY_DAY), tokens=tokens
+    )

@@ -17,6 +17,7 @@ from frontload.data_tools.proof.phases import prove_ledger
 from frontload.data_tools.proof.prefix import prove_index_folder, prove_prefix
 from frontload.data_tools.proof.sets import prove_sets
 from frontload.data_tools.proof.shown import drawn, show_documents
+from frontload.data_tools.proof.source import prove_pack_source
 from frontload.data_tools.shown.explain import explain_sample, sources_in_store
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -35,6 +36,16 @@ def add_arguments(verify: argparse.ArgumentParser) -> None:
     verify.add_argument("folders", nargs="+", type=Path, metavar="PATH", help="folder or prefix P")
     verify.add_argument(
         "--tokenizer", type=Path, metavar="T", help="file or folder: ids, digest, shown text"
+    )
+    verify.add_argument(
+        "--input",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="of a pack the files it was made of: with --tokenizer every row is encoded again",
+    )
+    verify.add_argument(
+        "--template", type=Path, metavar="FILE", help="of a pack that was made with one"
     )
     verify.add_argument(
         "--samples", type=int, default=0, metavar="N", help="show N random samples (default 0)"
@@ -57,11 +68,23 @@ def run_verify(arguments: argparse.Namespace) -> int:
     tokenizer = TextTokenizer.load(arguments.tokenizer) if arguments.tokenizer else None
     for path, kind in kinds.items():
         _refuse_unprovable(path, kind)
+    if arguments.input and (tokenizer is None or "pack" not in kinds.values()):
+        raise RecipeError(
+            "--input",
+            found="no --tokenizer" if tokenizer is None else "no pack",
+            rule="the rows that a pack was made of are encoded again",
+            do="name the pack, its tokenizer and, where one was named, its --template",
+        )
     refused = 0
     for path, kind in kinds.items():
         print(f"{kind} {path}")
         started = time.perf_counter()
         checks = _prove(path, kind, among=kinds, tokenizer=tokenizer)
+        if arguments.input and kind == "pack" and tokenizer and not wrong(checks):
+            template = arguments.template
+            checks += prove_pack_source(
+                path, arguments.input, tokenizer=tokenizer, template=template
+            )
         seconds = time.perf_counter() - started
         for one in checks:
             print(f"  {one.to_text()}")

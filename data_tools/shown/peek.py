@@ -21,8 +21,9 @@ from frontload.data_tools.raw.parse import BadRow
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.shown.explain import explain_sample, sources_in_store
 from frontload.data_tools.shown.masked import decoded, has_colour, masked_text, open_console
-from frontload.data_tools.text.chat import load_template
-from frontload.data_tools.text.messages import read_messages
+from frontload.data_tools.text.chat import ANY_DAY, load_template
+from frontload.data_tools.text.messages import Dialogue, read_dialogue
+from frontload.data_tools.text.targets import cut_rows
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.artifact import documents_file
 from frontload.recipes.errors import ArtifactError, RecipeError
@@ -116,7 +117,7 @@ def _show_file(
 ) -> None:
     """Rows of a file; with a tokenizer, conversations as its template says them, targets marked."""
     expand_inputs([str(file)], asked_by="PATH")
-    template = load_template(arguments.template, tokenizer) if tokenizer else None
+    template = load_template(arguments.template, tokenizer, day=ANY_DAY) if tokenizer else None
     rows = iter(read_rows(file))
     passed = sum(1 for _ in islice(rows, arguments.first))
     row = None
@@ -124,17 +125,18 @@ def _show_file(
         if isinstance(row, BadRow):
             console.print(f"  row {row.number}: {row.reason}")
             continue
-        messages = read_messages(row.value) if template else "no template"
-        parts = (
-            template.pieces(messages) if template and not isinstance(messages, str) else messages
-        )
-        if isinstance(parts, str) or template is None:
+        dialogue = read_dialogue(row.value)
+        chats = dialogue
+        if template and isinstance(dialogue, Dialogue):
+            chats = cut_rows(template, dialogue)
+        if not isinstance(chats, list):
             line = json.dumps(row.value, ensure_ascii=False, default=str)
             console.print(f"  {_cut(line)}")
             continue
-        texts = [(piece.text, piece.is_target) for piece in parts if not isinstance(piece, dict)]
-        console.print(f"row {row.number}")
-        console.print(masked_text(texts, is_coloured=has_colour(console)))
+        for chat in chats:
+            texts = [(piece.text, piece.is_target) for piece in chat.pieces]
+            console.print(f"row {row.number}")
+            console.print(masked_text(texts, is_coloured=has_colour(console)))
     if row is None:
         _tell_end(console, arguments, passed)
 

@@ -1,77 +1,67 @@
-"""A chat template as pieces of text: what a model is given, and what it is trained to say.
-
-A piece is found by rendering the conversation up to a turn, so it holds for any template that
-renders earlier turns the same whether or not later ones follow; any other is told, not repaired.
-"""
+"""A chat template, with the tokens that it may name: conversations as models read them."""
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NoReturn
-
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
+from typing import Any
 
 import frontload.recipes.schema
-from frontload.data_tools.text.messages import ASSISTANT, USER, Message
+from frontload.data_tools.text.messages import (
+    ASSISTANT,
+    REASONING,
+    USER,
+    Dialogue,
+    Message,
+    called_name,
+    message_text,
+)
+from frontload.data_tools.text.template import FAULTS, CompiledTemplate, MarkedText
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError
 
-REWRITES = "the template renders a turn in another way when more turns follow"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatPiece:
-    """Text of a conversation; a target is what the assistant says, to the end of its turn."""
-
-    text: str
-    is_target: bool
+NAMED_TOKENS = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
+ARGUMENTS = {"of": "it"}
+ANY_DAY = date(2026, 1, 1)
+"""For who counts tokens, or shows a row: a day as long as others."""
+_QUESTION: Message = {"role": USER, "content": "question"}
+_TEXT_AND_PARTS = ("what is asked", [{"type": "text", "text": "what is asked"}])
 
 
 class ChatTemplate:
-    """A compiled template, with the tokens that it may name."""
+    """A compiled template, with the tokens that it may name, and what it makes of messages."""
 
-    def __init__(self, source: str, *, named_tokens: dict[str, str], name: str) -> None:
+    def __init__(
+        self, source: str, *, named_tokens: dict[str, str], name: str, day: date | None = None
+    ) -> None:
         self.name = name
         self.source = source
         self.sha256 = hashlib.sha256(source.encode()).hexdigest()
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-        )  # as transformers compiles a tokenizer's template, which templates are written for
-        environment.globals["raise_exception"] = _raise
-        try:
-            self._template = environment.from_string(source)
-        except jinja2.TemplateError as error:
-            raise RecipeError(
-                f"chat template {name}",
-                found=f"no jinja template ({error})",
-                rule="a chat template renders `messages` and `add_generation_prompt`",
-                do="mend it, or name another with --template",
-            ) from error
+        self._template = CompiledTemplate(source, name=name, day=day)
         self._named_tokens = named_tokens
-        self.has_reasoning = self._renders_reasoning()
+        self.reasoning_field = self._field_of_reasoning()
+        self._takes_text, self._takes_parts = map(self._shows, _TEXT_AND_PARTS)
+        self._writes_text = not any(self._shows_call(said, ARGUMENTS) for said in (None, ""))
+        self._takes_null = self._shows_call(None, "{}" if self._writes_text else ARGUMENTS)
 
-    def pieces(self, messages: Sequence[Message]) -> list[ChatPiece] | str:
-        """The conversation piece by piece, or the reason why this template cannot say it."""
-        turns = messages if self.has_reasoning else [_with_think(turn) for turn in messages]
-        try:
-            whole = self.render(turns, is_prompt=False)
-            return self._cut(whole, turns)
-        except jinja2.TemplateError as error:
-            return f"the template refuses it: {str(error)[:80]}"
+    @property
+    def has_reasoning(self) -> bool:
+        """Whether it has a field for reasoning; else that is written as <think>."""
+        return bool(self.reasoning_field)
 
-    def text(self, messages: Sequence[Message]) -> str | None:
+    def text(self, dialogue: Dialogue) -> str | None:
         """The whole conversation; None where the template refuses it, or leaves a turn out."""
-        turns = messages if self.has_reasoning else [_with_think(turn) for turn in messages]
+        turns = [self.prepared(turn) for turn in dialogue.messages]
         try:
-            whole = self.render(turns, is_prompt=False)
-        except jinja2.TemplateError:
+            whole = self.rendered(turns, tools=dialogue.tools).text
+        except FAULTS:
             return None
-        return whole if all(_holds(whole, turn) for turn in turns) else None
+        is_whole = names_all(whole, dialogue.tools) and all(
+            holds_answer(whole, turn) and holds_reasoning(whole, turn) for turn in dialogue.messages
+        )
+        return whole if is_whole else None
 
     def prompt(self, messages: Sequence[tuple[str, str]]) -> str | None:
         """What a model is given before it answers (role, text) messages; None if that is not all.
@@ -80,48 +70,78 @@ class ChatTemplate:
         """
         turns: list[Message] = [{"role": role, "content": text} for role, text in messages]
         try:
-            text = self.render(turns, is_prompt=True)
-        except jinja2.TemplateError:
+            text = self.render([self.prepared(turn) for turn in turns], is_prompt=True)
+        except FAULTS:
             return None
-        return text if all(_holds(text, turn) for turn in turns) else None
-
-    def _cut(self, whole: str, turns: Sequence[Message]) -> list[ChatPiece] | str:
-        pieces: list[ChatPiece] = []
-        at = 0
-        for number, turn in enumerate(turns):
-            if not _holds(whole, turn):
-                return f"the template leaves out a turn of role {turn['role']}, or alters it"
-            if turn["role"] != ASSISTANT:
-                continue
-            before = self.render(turns[:number], is_prompt=True)
-            is_last = number + 1 == len(turns)
-            after = whole if is_last else self.render(turns[: number + 1], is_prompt=False)
-            if not whole.startswith(after) or not after.startswith(before):
-                return REWRITES
-            end = len(after.rstrip()) if after[len(before) :].strip() else len(after)
-            pieces.append(ChatPiece(text=whole[at : len(before)], is_target=False))
-            pieces.append(ChatPiece(text=whole[len(before) : end], is_target=True))
-            at = end
-        if at < len(whole):
-            pieces.append(ChatPiece(text=whole[at:], is_target=False))
-        return pieces
+        return text if all(holds_answer(text, turn) for turn in turns) else None
 
     def render(self, messages: Sequence[Message], *, is_prompt: bool = False) -> str:
         """The text of messages as the template writes it, for an answer to follow or not."""
+        return self.rendered(messages, is_prompt=is_prompt).text
+
+    def rendered(
+        self,
+        messages: Sequence[Message],
+        *,
+        is_prompt: bool = False,
+        tools: Sequence[dict[str, Any]] = (),
+        **switches: object,
+    ) -> MarkedText:
+        """The same with tools and switches of the template, and what it marks as generated."""
+        variables = {**self._named_tokens, **switches}
         return self._template.render(
-            messages=messages, add_generation_prompt=is_prompt, **self._named_tokens
+            messages, tools=tools, is_prompt=is_prompt, variables=variables
         )
 
-    def _renders_reasoning(self) -> bool:
-        """Whether `reasoning_content` is part of the text, or has to be written as <think>."""
-        turns = [
-            {"role": USER, "content": "question"},
-            {"role": ASSISTANT, "content": "answer", "reasoning_content": "reasoning of it"},
-        ]
+    @property
+    def has_generation(self) -> bool:
+        """Whether it marks what is generated."""
+        return self._template.has_generation
+
+    def prepared(self, turn: Message, *, is_inline: bool = False) -> Message:
+        """A turn in the form that this template reads: names of fields, parts or text."""
+        turn = dict(turn)
+        reasoning = turn.pop("reasoning_content", "")
+        if reasoning and (is_inline or not self.reasoning_field):
+            turn["content"] = f"<think>\n{reasoning.strip()}\n</think>\n\n{message_text(turn)}"
+        elif reasoning:
+            turn[self.reasoning_field] = reasoning
+        if calls := turn.get("tool_calls"):
+            turn["tool_calls"] = [
+                _with_arguments(call, as_text=self._writes_text) for call in calls
+            ]
+        content = turn["content"]
+        if content is None and not self._takes_null:
+            content = ""
+        if isinstance(content, list) and not self._takes_parts:
+            content = message_text(turn)
+        elif isinstance(content, str) and self._takes_parts and not self._takes_text:
+            content = [{"type": "text", "text": content}] if content else []
+        turn["content"] = content
+        return turn
+
+    def _field_of_reasoning(self) -> str:
+        for name in REASONING:
+            answer = {"role": ASSISTANT, "content": "answer", name: "reasoning of it"}
+            if "reasoning of it" in self._tried([_QUESTION, answer]):
+                return name
+        return ""
+
+    def _shows(self, content: object) -> bool:
+        shown = self._tried([{"role": USER, "content": content}])
+        return "what is asked" in shown and "'type'" not in shown
+
+    def _shows_call(self, content: str | None, arguments: object) -> bool:
+        call = {"type": "function", "function": {"name": "look_up", "arguments": arguments}}
+        turn = {"role": ASSISTANT, "content": content, "tool_calls": [call]}
+        shown = self._tried([_QUESTION, turn])
+        return "look_up" in shown and "None" not in shown
+
+    def _tried(self, messages: list[Message]) -> str:
         try:
-            return "reasoning of it" in self.render(turns, is_prompt=False)
-        except jinja2.TemplateError:
-            return False
+            return self.render(messages)
+        except FAULTS:
+            return ""
 
 
 @lru_cache(maxsize=1)
@@ -131,7 +151,9 @@ def our_template() -> ChatTemplate:
     return ChatTemplate(_text(file), named_tokens={}, name=file.name)
 
 
-def load_template(file: Path | None, tokenizer: TextTokenizer) -> ChatTemplate:
+def load_template(
+    file: Path | None, tokenizer: TextTokenizer, *, day: date | None = None
+) -> ChatTemplate:
     """The template of --template, else this project's for its tokenizers, else the tokenizer's own.
 
     Raises: RecipeError when there is none, or it is no template.
@@ -142,7 +164,7 @@ def load_template(file: Path | None, tokenizer: TextTokenizer) -> ChatTemplate:
         config = _read_config(folder / "tokenizer_config.json")
     tokens = {
         name: value["content"] if isinstance(value, dict) else value
-        for name in ("bos_token", "eos_token", "pad_token", "unk_token")
+        for name in (f"{kind}_token" for kind in NAMED_TOKENS)
         if (value := config.get(name)) is not None
     }
     if file is not None:
@@ -153,15 +175,14 @@ def load_template(file: Path | None, tokenizer: TextTokenizer) -> ChatTemplate:
                 rule="it is a jinja file that renders `messages`",
                 do="correct the path, or leave the option out",
             )
-        return ChatTemplate(_text(file), named_tokens=tokens, name=file.name)
+        return ChatTemplate(_text(file), named_tokens=tokens, day=day, name=file.name)
     if tokenizer.is_ours:
         return our_template()
     if (folder / "chat_template.jinja").is_file():
         source = _text(folder / "chat_template.jinja")
-        return ChatTemplate(source, named_tokens=tokens, name="chat_template.jinja")
-    if isinstance(config.get("chat_template"), str):
-        source = config["chat_template"]
-        return ChatTemplate(source, named_tokens=tokens, name="tokenizer_config.json")
+        return ChatTemplate(source, named_tokens=tokens, day=day, name="chat_template.jinja")
+    if source := _default_of(config.get("chat_template")):
+        return ChatTemplate(source, named_tokens=tokens, day=day, name="tokenizer_config.json")
     raise RecipeError(
         f"--tokenizer {tokenizer.file}",
         found="neither this project's special tokens nor a chat template beside it",
@@ -170,19 +191,45 @@ def load_template(file: Path | None, tokenizer: TextTokenizer) -> ChatTemplate:
     )
 
 
-def _with_think(turn: Message) -> Message:
-    if "reasoning_content" not in turn:
-        return turn
-    content = f"<think>\n{turn['reasoning_content'].strip()}\n</think>\n\n{turn['content']}"
-    return {"role": turn["role"], "content": content}
+def holds_answer(whole: str, message: Message) -> bool:
+    """Whether a text holds what a message says, and the names of the tools that it calls."""
+    content = message["content"]
+    texts = [part["text"] for part in content] if isinstance(content, list) else [content or ""]
+    is_said = all(text.strip() in whole for text in texts)
+    return is_said and names_all(whole, message.get("tool_calls", ()))
 
 
-def _holds(whole: str, turn: Message) -> bool:
-    return all(turn.get(part, "").strip() in whole for part in ("content", "reasoning_content"))
+def holds_reasoning(whole: str, message: Message) -> bool:
+    """Whether a text holds the reasoning of a message, where it has some."""
+    return message.get("reasoning_content", "").strip() in whole
 
 
-def _raise(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
+def names_all(whole: str, tools: Sequence[dict[str, Any]]) -> bool:
+    """Whether a text holds the name of each tool, or of each that is called."""
+    return all(called_name(tool) in whole for tool in tools)
+
+
+def _with_arguments(call: dict[str, Any], *, as_text: bool) -> dict[str, Any]:
+    """A call whose arguments are an object, as servers hand them to templates, or JSON text."""
+    function = call.get("function", call)
+    found = function.get("arguments")
+    try:
+        if as_text and isinstance(found, dict):
+            found = json.dumps(found, ensure_ascii=False)
+        elif isinstance(found, str) and not as_text and isinstance(read := json.loads(found), dict):
+            found = read
+    except ValueError:
+        pass  # no JSON: the template has what there is
+    changed = {**function, "arguments": found}
+    return {**call, "function": changed} if "function" in call else changed
+
+
+def _default_of(templates: object) -> str:
+    """The template of a configuration: one text, or of several by name the default."""
+    if isinstance(templates, list):
+        named = (one for one in templates if isinstance(one, dict) and one.get("name") == "default")
+        templates = next(named, {}).get("template")
+    return templates if isinstance(templates, str) else ""
 
 
 def _read_config(file: Path) -> dict[str, Any]:

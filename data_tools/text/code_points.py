@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
+import numpy as np
+
 Ids = Callable[[Sequence[str]], Sequence[Sequence[int]]]
 """The ids of each text."""
 
-ASCII = bytes(range(128))
 CONTEXTS = (  # ours: for the classes that pre-tokenizers tell apart, and for their ends
     *(
         "a{0}b {0} {0}{0} 1{0}2 {0}A",
@@ -38,10 +39,8 @@ class CodePoints:
 
     def doubtful(self, utf8: bytes) -> frozenset[str]:
         """The characters of a text, given in UTF-8, for which the libraries differ."""
-        rare = utf8.translate(None, ASCII)
-        if not rare:
-            return frozenset()
-        found = set(rare.decode())
+        signed = np.frombuffer(utf8, np.int8)  # below 0: a byte of what is not ASCII
+        found = set(signed[signed < 0].tobytes().decode())
         if unknown := found - self._known - self._doubtful:
             self._try(sorted(unknown))
         return frozenset(found & self._doubtful) if self._doubtful else frozenset()

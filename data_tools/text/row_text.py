@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from operator import itemgetter
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from frontload.data_tools.raw.parse import RejectReason, take_text
 from frontload.data_tools.text.chat import ChatTemplate, load_template
-from frontload.data_tools.text.messages import read_messages
+from frontload.data_tools.text.messages import Misfit, read_dialogue
 from frontload.data_tools.text.tokenizer import TextTokenizer
 
 
@@ -20,6 +21,7 @@ class TextRule:
 
     key: str  # the field that holds it
     chat: Path | None = None  # instead: the tokenizer whose chat template writes conversations
+    day: date | None = None  # that the template writes
     end: str = ""  # the token that ends a document, where documents are given one
 
 
@@ -61,12 +63,12 @@ class ChatText:
             if self._special.search(text):
                 return RejectReason.SPECIAL_TOKEN
             return text.rstrip() if self._end else text
-        messages = read_messages(row)
-        if isinstance(messages, str):
+        dialogue = read_dialogue(row)
+        if isinstance(dialogue, Misfit):
             return RejectReason.NO_CONVERSATION
-        if any(self._special.search(text) for turn in messages for text in turn.values()):
+        if any(map(self._special.search, dialogue.strings())):
             return RejectReason.SPECIAL_TOKEN
-        text = self.template.text(messages)
+        text = self.template.text(dialogue)
         if text is None:
             return RejectReason.NO_CONVERSATION
         return text.rstrip().removesuffix(self._end).rstrip() if self._end else text
@@ -87,4 +89,6 @@ def row_text(rule: TextRule) -> FieldText | ChatText:
     if rule.chat is None:
         return FieldText(rule.key)
     loaded = TextTokenizer.load(rule.chat)
-    return ChatText(load_template(None, loaded), tuple(loaded.special_tokens), end=rule.end)
+    return ChatText(
+        load_template(None, loaded, day=rule.day), tuple(loaded.special_tokens), end=rule.end
+    )

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools.disk.indexed import IndexedWriter
-from frontload.data_tools.packing.build import PackRequest, build_pack
+from frontload.data_tools.packing.build import build_pack
+from frontload.data_tools.packing.plan import PackRequest
 from frontload.recipes.errors import RecipeError
 from tests.unit.data_tools.chats import chatml_tokenizer, long_tailed
 from tests.unit.data_tools.room import write_jsonl

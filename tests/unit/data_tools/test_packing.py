@@ -11,8 +11,9 @@ import pytest
 
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.packing import choice
-from frontload.data_tools.packing.build import PackRequest, build_pack
+from frontload.data_tools.packing.build import build_pack
 from frontload.data_tools.packing.encode import Counts, PackRules, SequenceEncoder
+from frontload.data_tools.packing.plan import PackRequest
 from frontload.data_tools.packing.rows import FILES
 from frontload.data_tools.preprocess import encoder as encoders
 from frontload.data_tools.preprocess import text_encoder
@@ -24,7 +25,7 @@ from frontload.data_tools.text.render import encode_rows
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import ArtifactError, RecipeError
 from tests.unit.data_command import run_data_command
-from tests.unit.data_tools.chats import CHATML, FORGETFUL, chatml_tokenizer, dialogue, long_tailed
+from tests.unit.data_tools.chats import CHATML, chatml_tokenizer, dialogue, long_tailed
 from tests.unit.data_tools.room import Room, write_jsonl
 from tests.unit.data_tools.test_render import BARE, WORKED
 
@@ -117,7 +118,8 @@ def test_our_own_template_gives_the_tokens_and_masks_of_the_study(built_room: Ro
         (dialogue("a"), "it does not end with the assistant"),
         (dialogue("a", "<think>and so"), "unclosed <think>"),
         (dialogue("a", " "), "empty text"),
-        ({"messages": [{"role": "tool", "content": "a"}]}, "a turn of role tool"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, "it does not begin with the user"),
+        ({"messages": [{"role": "critic", "content": "a"}]}, "a turn of role critic"),
         ({"messages": "a"}, "wrong type"),
         ({"messages": [{"role": "user", "content": 1}]}, "wrong type"),
         ({"text": "a book"}, "plain text, no conversation"),
@@ -133,12 +135,7 @@ def test_what_is_no_conversation_is_dropped_by_reason(chatml: Path, row: dict, r
     assert counts.dropped == Counter({f"rows.jsonl\t{reason}": 1})
 
 
-def test_a_template_that_forgets_is_told(tmp_path: Path, built_room: Room) -> None:
-    forgetful = chatml_tokenizer(tmp_path / "t", template=FORGETFUL)
-    row = dialogue("a", "<think>x1</think>b", "c", "<think>x2</think>d")
-    _, counts = parts_of(forgetful, row)
-    (reason,) = counts.dropped
-    assert "the template leaves out a turn of role assistant" in reason
+def test_a_template_that_leaves_out_a_turn_is_told(built_room: Room) -> None:
     _, counts = parts_of(built_room.folder / "tokenizer", dialogue("w1", "w2", system="w3"))
     assert list(counts.dropped) == [
         "rows.jsonl\tthe template leaves out a turn of role system, or alters it"

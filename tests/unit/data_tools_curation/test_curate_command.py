@@ -10,7 +10,7 @@ import pytest
 from frontload.data_tools.curation import measure, run
 from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.text.document import BaseText, read_documents
-from frontload.data_tools.text.messages import read_messages
+from frontload.data_tools.text.messages import Dialogue, Misfit, read_dialogue
 from tests.unit.data_tools_curation.workbench import Workbench, folder_bytes, read_jsonl
 
 PAPER = """
@@ -280,10 +280,11 @@ def test_every_kind_of_row_is_read_by_those_who_come_next(bench: Workbench) -> N
             assert text.text == row["text"]
             continue
         assert text.text.startswith(row["question"] + "\n\n")
-        messages = read_messages(row)
+        dialogue = read_dialogue(row)
         if "flags" in row:
-            assert messages == "empty text", "an answer that was cut is no answer"
+            assert isinstance(dialogue, Misfit), "an answer that was cut is no answer"
+            assert dialogue.reason == "empty text"
         else:
-            assert isinstance(messages, list)
-            assert messages[-1]["content"] == row["answer"]
+            assert isinstance(dialogue, Dialogue)
+            assert dialogue.messages[-1]["content"] == row["answer"]
     assert kinds == {"text", "question"}

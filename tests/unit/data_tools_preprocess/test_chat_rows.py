@@ -17,7 +17,8 @@ from frontload.data_tools.text.render import encode_documents
 from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.data_tools.text.train_tokenizer import train_byte_pairs
 from frontload.recipes.errors import RecipeError
-from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
+from tests.unit.data_tools.chats import CHATML, chatml_tokenizer, dialogue
+from tests.unit.data_tools.room import write_jsonl
 from tests.unit.data_tools_preprocess.files import pair
 
 ROWS = [
@@ -151,3 +152,18 @@ def test_by_command_the_output_is_proven_and_explained(
     words = [tmp_path / "P", 1, "--tokenizer", ours, "--input", file]
     assert frontload("explain", *words) == 0
     assert "rows.jsonl row 3" in capsys.readouterr().out
+
+
+def test_a_template_that_writes_the_day_is_given_the_stated_one(
+    tmp_path: Path, frontload: Callable[..., int]
+) -> None:
+    folder = chatml_tokenizer(tmp_path / "t", template="{{ strftime_now('%d %b %Y') }} " + CHATML)
+    file = write_jsonl(tmp_path / "rows.jsonl", [dialogue("a", "b")])
+    words = ["preprocess", "--chat", "--input", file, "--tokenizer", folder, "--workers", 1]
+    with pytest.raises(RecipeError, match="it writes the day, and none is stated"):
+        frontload(*words, "--output-prefix", tmp_path / "P")
+    assert not list(tmp_path.glob("P*"))
+    assert frontload(*words, "--output-prefix", tmp_path / "P", "--date", "2026-01-31") == 0
+    text = TextTokenizer.load(folder).decode(IndexedReader(tmp_path / "P").sequence(0).tolist())
+    assert text.startswith("31 Jan 2026<|im_start|>user")
+    assert json.loads((tmp_path / "P.manifest.json").read_text())["day"] == "2026-01-31"
