@@ -2,6 +2,8 @@
 # Makes .venv once: finds a Python 3.12 (PATH, pyenv, uv), installs the pinned packages, then does nothing.
 # The Python of mamba-ssm and causal-conv1d goes into .venv/interpreted, where only tests/interpreted looks: without
 # their compiled parts nothing else may find them. No compiler is needed.
+# trl goes into .venv/templates, where only a test reads its files: veRL imports from a trl that it finds what this one
+# no longer has.
 # Called by the Makefile from the root of the checkout. Prints what it does; exits 2 with the cure if it cannot.
 set -eu
 
@@ -48,6 +50,13 @@ MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE CAUSAL_CONV1D_SKIP_CUDA_BUILD=
     --no-build-isolation --no-binary=mamba-ssm,causal-conv1d --target .venv/interpreted mamba-ssm causal-conv1d || {
     echo "set-up asked pip for the Python of mamba-ssm and causal-conv1d, whose kernels the tests interpret: it failed" \
         "(see above); the package index must be reachable once; run the same command again" >&2
+    exit 2
+}
+rm -rf .venv/templates
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+    --target .venv/templates trl || {
+    echo "set-up asked pip for trl, whose chat templates the tests read: it failed (see above);" \
+        "the package index must be reachable once; run the same command again" >&2
     exit 2
 }
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints_alone.txt || {
