@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,15 @@ class Protocol:
     max_sequence_tokens: int  # of the model's training
     num_shots: int
     seed: int
+    missing: dict[str, str] = field(default_factory=dict)
+    """Benchmark of the suite that has no result here -> its category."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Its fields; `missing` where there is something missing."""
+        found = asdict(self)
+        if not self.missing:
+            del found["missing"]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +123,7 @@ def write_results(path: Path, protocol: Protocol, *, results: Iterable[Result]) 
     """Writes the head and one line a result, whole or not at all."""
     names = {kind: name for name, kind in _KINDS.items()}
     with replacing(path, "w") as stream:
-        stream.write(_line({"kind": "protocol", "format": FORMAT, **asdict(protocol)}))
+        stream.write(_line({"kind": "protocol", "format": FORMAT, **protocol.to_json()}))
         for result in results:
             stream.write(_line({"kind": names[type(result)], **asdict(result)}))
 

@@ -110,6 +110,12 @@ COMMANDS: Mapping[str, Command] = {
         text="a checkpoint behind the OpenAI protocol: completions and chats",
         adds="frontload.launch.serve:add_arguments",
     ),
+    "eval": Command(
+        text="the paper's benchmarks on a checkpoint: suites base, sft and rl",
+        adds="frontload.launch.evaluation.command:add_arguments",
+        below="frontload.launch.evaluation.command:COMMANDS",
+        overrides="benchmarks.gsm8k.num_shots=4",
+    ),
     "doctor": Command(
         text="what this machine has and lacks; with --nodes, which nodes of a job are slow",
         adds="frontload.launch.doctor.command:add_arguments",

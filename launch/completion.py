@@ -7,14 +7,18 @@ update.
 import argparse
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from frontload.launch.cli import COMMANDS, PROGRAM
 from frontload.recipes.command_line import Command, command_parser, find_object
 from frontload.recipes.grammar.load import recipe_names
 from frontload.recipes.machines.precision import PRECISIONS
 
-NAMED: Mapping[str, tuple[str, ...]] = {"placement": ("placements",), "study": ("studies",)}
+NAMED: Mapping[str, tuple[str, ...]] = {
+    "placement": ("placements",),
+    "study": ("studies",),
+    "suite": ("suites",),
+}
 """Flags whose value is the name of a recipe, and the folders of those names."""
 
 
@@ -61,7 +65,9 @@ def _below(words: tuple[str, ...], table: Mapping[str, Command]) -> Iterator[Com
         path = (*words, name)
         if command.below:
             below: Mapping[str, Command] = find_object(command.below)
-            yield Completed(words=path, flags=("--help",), values={}, valued=(), names=tuple(below))
+            alone = Completed(words=path, flags=("--help",), values={}, valued=(), names=())
+            own = _of_command(path, command) if command.adds else alone
+            yield replace(own, names=(*own.names, *below))
             yield from _below(path, below)
         else:
             yield _of_command(path, command)
@@ -147,7 +153,9 @@ _POSIX_KEYS = {"after": '"$1:$2"', "flags": '"$1:$3"', "names": '"$1"'}
 _POSIX_CASES = {"after": "{}", "flags": "{}:-*", "names": "{}"}
 _FISH_TESTS = {"after": "true", "flags": "string match -q -- '-*' $argv[3]", "names": "true"}
 _FISH_KEYS = {"after": '"$argv[1]:$argv[2]"', "flags": '"$argv[1]"', "names": '"$argv[1]"'}
-_FAMILIES = "|".join(name for name, command in COMMANDS.items() if command.below)
+_FAMILIES = "|".join(
+    name for name, command in COMMANDS.items() if command.below and not command.adds
+)
 
 _BASH = f"""
 _frontload() {{

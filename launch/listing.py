@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from frontload.eval.suites import CATEGORIES
 from frontload.recipes.grammar.load import RECIPES
 
 FOLDERS: Mapping[str, tuple[str, ...]] = {
@@ -20,9 +19,9 @@ FOLDERS: Mapping[str, tuple[str, ...]] = {
     "models": ("models",),
     "curations": ("curations",),
     "blends": ("blends",),
+    "suites": ("suites",),
 }
-SUITES = "suites"
-KINDS = (*FOLDERS, SUITES)
+KINDS = tuple(FOLDERS)
 SENTENCE = re.compile(r"(?<=[^\W_]|[)\]`\"])\.(\s|$)")  # where the first sentence ends
 
 
@@ -33,7 +32,7 @@ class Listed:
     kind: str
     name: str
     text: str  # the first sentence of the comment above its file
-    path: str  # "" where it is no file
+    path: str
 
 
 def add_arguments(one: argparse.ArgumentParser) -> None:
@@ -62,11 +61,6 @@ def show_list(options: argparse.Namespace) -> int:
 
 def list_kind(kind: str) -> list[Listed]:
     """Everything of one kind, by name."""
-    if kind == SUITES:
-        return [
-            Listed(kind=kind, name=name, text="asks " + ", ".join(categories), path="")
-            for name, categories in CATEGORIES.items()
-        ]
     paths = [path for folder in FOLDERS[kind] for path in (RECIPES / folder).glob("*.yaml")]
     return [
         Listed(kind=kind, name=path.stem, text=first_sentence(path), path=str(path))

@@ -10,13 +10,16 @@ from frontload.launch.convert import find_checkpoint, find_tokenizer
 from frontload.launch.store import Store
 from frontload.recipes.errors import RecipeError
 
+TRANSFORMERS = "hf:"
 MAX_ROWS = 256  # as in megatron_ext/inference/generate.py
 
 
 def add_arguments(one: argparse.ArgumentParser) -> None:
     """The arguments of `frontload serve`."""
     one.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="its folder, or its key or label in the store"
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="its folder, its key or label in the store, or hf:FOLDER for a model of transformers",
     )
     one.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     one.add_argument("--port", type=int, default=8000, help="0 = any free one (default 8000)")
@@ -52,19 +55,29 @@ def run_serve(options: argparse.Namespace) -> int:
         host=options.host, port=options.port, api_key=_api_key(options.api_key_env)
     )
     address.check()
-    store = Store(options.store)
-    checkpoint = find_checkpoint(store, options.checkpoint, command="serve")
+    folder, tokenizer = _find_model(options)
     model = app.CheckpointToServe(
-        checkpoint=checkpoint,
-        tokenizer=options.tokenizer or find_tokenizer(store, checkpoint, command="serve"),
+        folder=folder,
+        is_transformers=options.checkpoint.startswith(TRANSFORMERS),
+        tokenizer=tokenizer,
         template=options.template,
-        name=options.name or checkpoint.resolve().name,
+        name=options.name or folder.resolve().name,
     )
     try:
         app.serve_checkpoint(model, address, max_rows=options.max_rows)
     except KeyboardInterrupt:  # uvicorn raises its signal again when it has ended
         print("stopped")
     return 0
+
+
+def _find_model(options: argparse.Namespace) -> tuple[Path, Path]:
+    """The folder of the model, and its tokenizer."""
+    if options.checkpoint.startswith(TRANSFORMERS):
+        folder = Path(options.checkpoint.removeprefix(TRANSFORMERS))
+        return folder, options.tokenizer or folder
+    store = Store(options.store)
+    checkpoint = find_checkpoint(store, options.checkpoint, command="serve")
+    return checkpoint, options.tokenizer or find_tokenizer(store, checkpoint, command="serve")
 
 
 def _api_key(name: str | None) -> str | None:

@@ -27,7 +27,7 @@ class Command:
 
     text: str  # its line in --help
     adds: str = ""  # "module:function": adds the arguments, and the default `run`
-    below: str = ""  # "module:TABLE" of a family
+    below: str = ""  # "module:TABLE" of a family; with `adds`, of commands beside its own
     overrides: str = ""  # one example of each sort that it takes; "" = it takes none
     names: tuple[str, ...] = ()  # folders of recipes whose names its first argument may be
 
@@ -212,8 +212,10 @@ def read_command(
     if name not in commands:
         raise _not_a_command(name, commands, prog=prog)
     command, prog = commands[name], f"{prog} {name}"
-    if command.below:
+    if command.below and (not command.adds or words[1:2]):
         table = find_object(command.below)
+        if command.adds and words[1] not in table:  # its first argument is a name of its own
+            return command_parser(command, prog=prog).read(words[1:])
         family = family_parser(table, prog=prog, description=command.text)
         return read_command(words[1:], table, prog=prog, help_parser=family)
     return command_parser(command, prog=prog).read(words[1:])
@@ -223,6 +225,11 @@ def command_parser(command: Command, *, prog: str) -> Parser:
     """The parser of one command, with the arguments that its module adds."""
     parser = Parser(prog=prog, description=command.text)
     find_object(command.adds)(parser)
+    if command.below:
+        others = [
+            f"`{prog} {name}`: {one.text}" for name, one in find_object(command.below).items()
+        ]
+        parser.epilog = "also: " + "; ".join(others)
     if command.overrides:
         text = OVERRIDES_HELP + command.overrides
         parser.add_argument(OVERRIDES, nargs="*", default=[], metavar="PATH=VALUE", help=text)

@@ -38,12 +38,26 @@ class LeakFilter:
                 else:
                     yield row
 
-    def _matches(self, texts: Sequence[str]) -> set[int]:
-        words = self._hasher.words(texts)
-        found = find_matches(words, self._index, hasher=self._hasher)
-        sizes = self._index.sizes_I
+    @property
+    def num_too_short(self) -> int:
+        """Questions of fewer words than are looked for: no text is found to hold them."""
+        return int((self._index.sizes_I == 0).sum())
+
+    def leaked(self, texts: Iterable[str]) -> set[int]:
+        """The questions, by number, that some text holds."""
         return {
-            text
-            for text, matches in found.items()
-            if any(is_leak(m, RULES, item_ngram_words=int(sizes[m.item])) for m in matches)
+            question
+            for some in batched(texts, BATCH_ROWS)
+            for questions in self._matches(list(some)).values()
+            for question in questions
         }
+
+    def _matches(self, texts: Sequence[str]) -> dict[int, set[int]]:
+        """Text -> the questions that it holds; texts that hold none have no entry."""
+        words = self._hasher.words(texts)
+        sizes = self._index.sizes_I
+        held = {
+            text: {m.item for m in found if is_leak(m, RULES, item_ngram_words=int(sizes[m.item]))}
+            for text, found in find_matches(words, self._index, hasher=self._hasher).items()
+        }
+        return {text: questions for text, questions in held.items() if questions}

@@ -70,8 +70,13 @@ class Answerer(Protocol):
         ...
 
     @property
+    def sums_in_batches(self) -> bool:
+        """Whether the last bits of an answer hang on the requests that a call holds."""
+        ...
+
+    @property
     def max_sequence_tokens(self) -> int:
-        """Prompt and answer together, at most."""
+        """Prompt and answer together, as the model was made for."""
         ...
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[tuple[str, Generated]]:

@@ -22,6 +22,7 @@ from frontload.eval.serving.answers import Answers
 from frontload.eval.serving.bodies import ChatBody, CompletionBody, RequestError
 from frontload.eval.serving.engine import Engine, ServedModel
 from frontload.eval.serving.texts import Texts
+from frontload.megatron_ext.hf.transformers_decoder import load_transformers
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 
@@ -167,17 +168,19 @@ def make_answers(
 class CheckpointToServe:
     """What one server has."""
 
-    checkpoint: Path
+    folder: Path  # a checkpoint of this project
+    is_transformers: bool  # or the Hugging Face folder of a stranger
     tokenizer: Path
     template: Path | None  # None = the tokenizer's own
     name: str
 
 
 def serve_checkpoint(served: CheckpointToServe, address: Address, *, max_rows: int) -> None:
-    """Serves a checkpoint until a signal."""
+    """Serves a model until a signal."""
     tokenizer = TextTokenizer.load(served.tokenizer)
     template = load_template(served.template, tokenizer)
-    model = LanguageModel.load(served.checkpoint)
+    load = load_transformers if served.is_transformers else LanguageModel.load
+    model = load(served.folder)
     answers = make_answers(model, tokenizer, name=served.name, template=template, max_rows=max_rows)
     server = Server(answers, address)
     print(f"{server.url}: {served.name}, context {model.max_sequence_tokens} tokens", flush=True)

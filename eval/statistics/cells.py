@@ -156,12 +156,15 @@ class Cells:
                 suite = file.protocol.suite
                 if suite not in self._floors:
                     benchmarks, category_of = _constant_answers(file)
-                    self._floors[suite] = averages(suite, benchmarks, category_of, mean=_mean)
+                    floors = averages(suite, benchmarks, category_of, mean=_mean)
+                    self._floors[suite] = _complete(suite, floors, missing=file.protocol.missing)
         return self._floors
 
     def _suite_metrics(self, suite: str, files: Sequence[ResultFile]) -> dict[str, Draws]:
         benchmarks, category_of = self._benchmark_draws(files)
+        missing = {name: cat for file in files for name, cat in file.protocol.missing.items()}
         found = averages(suite, benchmarks, category_of, mean=mean_draws)
+        found = _complete(suite, found, missing=missing)
         found |= {
             f"{CELL_PREFIX[suite]}.{name}": self._resampled(per_seed)
             for name, per_seed in sorted(_generated_groups(files).items())
@@ -259,6 +262,17 @@ def averages[T](
     if flat8 and suite == "sft":
         found["rl.avg"] = found["flat8.avg"]  # the paper's T3: same benchmarks, other name
     return found
+
+
+def _complete[T](suite: str, found: Mapping[str, T], *, missing: Mapping[str, str]) -> dict[str, T]:
+    """The metrics without those that a missing benchmark is a part of."""
+    if not missing:
+        return dict(found)
+    prefix, categories = CELL_PREFIX[suite], set(missing.values())
+    without = {f"{prefix}.{category}" for category in categories} | {f"{prefix}.avg", "flat9.avg"}
+    if categories - {INSTRUCTION_CATEGORY}:
+        without |= {"flat8.avg", "rl.avg"}
+    return {name: value for name, value in found.items() if name not in without}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
 """Per-item results to scores: benchmarks, categories, the paper's three averages. No model."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """The form of scores.json, as it reads back."""
-        return json.loads(json.dumps(asdict(self)))
+        return json.loads(json.dumps(asdict(self) | {"protocol": self.protocol.to_json()}))
 
 
 def rescore(path: Path) -> Scores:
@@ -97,14 +97,15 @@ def score(file: ResultFile) -> Scores:
         name: _benchmark(group, file.protocol.max_sequence_tokens)
         for name, group in _grouped(answered, lambda r: r.benchmark).items()
     }
-    categories = category_means(benchmarks)
+    missing = file.protocol.missing
+    categories = category_means(benchmarks, missing=missing)
     expected = CATEGORIES[file.protocol.suite]
     return Scores(
         format=FORMAT,
         protocol=file.protocol,
         benchmarks=benchmarks,
         categories=categories,
-        averages=_averages(benchmarks, categories),
+        averages=_averages(benchmarks, categories, missing=missing),
         missing_categories=tuple(name for name in expected if name not in categories),
         families=_accuracies(generated, lambda r: r.family),
         inside_shq=_accuracies(generated, lambda r: "inside" if r.inside_shq else "outside"),
@@ -114,9 +115,12 @@ def score(file: ResultFile) -> Scores:
     )
 
 
-def category_means(benchmarks: dict[str, BenchmarkScore]) -> dict[str, Estimate]:
-    """Unweighted mean of the benchmarks of each category."""
-    names = sorted({benchmark.category for benchmark in benchmarks.values()})
+def category_means(
+    benchmarks: dict[str, BenchmarkScore], *, missing: Mapping[str, str]
+) -> dict[str, Estimate]:
+    """Unweighted mean of the benchmarks of each category; none where one of them is missing."""
+    found = {benchmark.category for benchmark in benchmarks.values()}
+    names = sorted(found - set(missing.values()))
     return {
         name: mean_of_means([b.accuracy for b in benchmarks.values() if b.category == name])
         for name in names
@@ -124,14 +128,19 @@ def category_means(benchmarks: dict[str, BenchmarkScore]) -> dict[str, Estimate]
 
 
 def _averages(
-    benchmarks: dict[str, BenchmarkScore], categories: dict[str, Estimate]
+    benchmarks: dict[str, BenchmarkScore],
+    categories: dict[str, Estimate],
+    *,
+    missing: Mapping[str, str],
 ) -> dict[str, Estimate]:
-    if not benchmarks:
-        return {}
-    flat = [b.accuracy for b in benchmarks.values()]
+    """The averages that exist: an average of fewer benchmarks than it says is another number."""
+    averages: dict[str, Estimate] = {}
+    if benchmarks and not missing:
+        flat = [b.accuracy for b in benchmarks.values()]
+        averages["avg"] = mean_of_means(list(categories.values()))
+        averages["flat9"] = mean_of_means(flat)
     without = [b.accuracy for b in benchmarks.values() if b.category != INSTRUCTION_CATEGORY]
-    averages = {"avg": mean_of_means(list(categories.values())), "flat9": mean_of_means(flat)}
-    if without:
+    if without and set(missing.values()) <= {INSTRUCTION_CATEGORY}:
         averages["flat8"] = mean_of_means(without)
     return averages
 

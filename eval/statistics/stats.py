@@ -71,6 +71,26 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
     return Estimate(value=value, se=se, num_units=int(below.size))
 
 
+def share_interval(estimate: Estimate) -> tuple[float, float]:
+    """A 95% interval of a share between 0 and 1 that is a mean over units.
+
+    Wilson's interval with the number of units that would give the error (several samples of a unit
+    tell less than as many units), and Student's threshold. Where all units agree the error is 0,
+    though few units say little: there, and never below, the units themselves are the number.
+    Source: Korn and Graubard 1998, section 2, with Wilson's interval.
+    """
+    share, num_units = estimate.value, estimate.num_units
+    if num_units < 2 or estimate.se is None:
+        return 0.0, 1.0
+    spread = share * (1 - share)
+    effective = spread / estimate.se**2 if estimate.se and spread > 0 else float(num_units)
+    effective = max(effective, float(num_units))
+    limit = critical_value(num_units - 1) ** 2 / effective
+    centre = (share + limit / 2) / (1 + limit)
+    reach = math.sqrt(limit * (spread + limit / 4)) / (1 + limit)
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spread:
     """A variance over training seeds, of one seed, and the degrees of freedom behind it."""

@@ -6,6 +6,7 @@ weights are folded into the product that follows them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -195,6 +196,18 @@ _LAYERS = {
 }
 
 
+class Decoding(Protocol):
+    """What generation and scoring ask of a model, as `Decoder` does it."""
+
+    table_VD: Tensor
+
+    def full(self, tokens_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, list[Any]]: ...
+
+    def step(self, tokens_B: Tensor, states: list[Any]) -> Tensor: ...
+
+    def logits(self, hidden_TD: Tensor) -> Tensor: ...
+
+
 class Decoder:
     """The whole model in full form and in one-token form."""
 
@@ -232,7 +245,7 @@ class Decoder:
 
 
 def generate(
-    decoder: Decoder, prompts: list[list[int]], sampling: Sampling
+    decoder: Decoding, prompts: list[list[int]], sampling: Sampling
 ) -> list[list[list[int]]]:
     """Continues every prompt `num_samples` times: [prompt][sample] -> new tokens, stop included."""
     responses = generate_responses(decoder, prompts, sampling)
@@ -241,7 +254,7 @@ def generate(
 
 @torch.inference_mode()
 def generate_responses(
-    decoder: Decoder, prompts: list[list[int]], sampling: Sampling, *, score: bool = False
+    decoder: Decoding, prompts: list[list[int]], sampling: Sampling, *, score: bool = False
 ) -> list[list[Response]]:
     """`generate`, with log-probabilities at the sampling's temperature if `score` asks for them.
 
@@ -262,7 +275,7 @@ def generate_responses(
 
 
 def _generate_batch(
-    decoder: Decoder,
+    decoder: Decoding,
     prompts: list[list[int]],
     indices: list[int],
     sampling: Sampling,

@@ -14,7 +14,13 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from frontload.megatron_ext.checkpoints.files import METADATA, WEIGHTS, first_line, read_model
 from frontload.megatron_ext.checkpoints.table import CheckpointReader, check_whole
 from frontload.megatron_ext.inference.draws import Sampling
-from frontload.megatron_ext.inference.generate import Decoder, Weights, generate, pad_rows
+from frontload.megatron_ext.inference.generate import (
+    Decoder,
+    Decoding,
+    Weights,
+    generate,
+    pad_rows,
+)
 from frontload.megatron_ext.inference.running import NEXT, Ranked, RunningBatch, rank_logits
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.facts.census import count_parameters
@@ -45,10 +51,21 @@ class LanguageModel:
     """A model whose weights are whole on one device: what evaluation talks to."""
 
     def __init__(self, model: Model, weights: Weights) -> None:
-        self.model = model
-        self.vocab_size = model.vocab_size
-        self.max_sequence_tokens = model.max_sequence_tokens
-        self._decoder = Decoder(model, weights)
+        self._hold(Decoder(model, weights), model.vocab_size, model.max_sequence_tokens)
+
+    @classmethod
+    def of_decoder(
+        cls, decoder: Decoding, *, vocab_size: int, max_sequence_tokens: int
+    ) -> "LanguageModel":
+        """The model of another library, behind the decoder's methods."""
+        made = cls.__new__(cls)
+        made._hold(decoder, vocab_size, max_sequence_tokens)
+        return made
+
+    def _hold(self, decoder: Decoding, vocab_size: int, max_sequence_tokens: int) -> None:
+        self.vocab_size = vocab_size
+        self.max_sequence_tokens = max_sequence_tokens
+        self._decoder = decoder
 
     @classmethod
     def load(cls, checkpoint: Path) -> "LanguageModel":

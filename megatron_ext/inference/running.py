@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from frontload.megatron_ext.inference.draws import choose_row_tokens, draws_at, row_key
-from frontload.megatron_ext.inference.generate import Decoder, pad_rows
-from frontload.megatron_ext.inference.states import State, join_states
+from frontload.megatron_ext.inference.generate import Decoding, pad_rows
+from frontload.megatron_ext.inference.states import State
 
 RESERVED_TOKENS = 64  # slots of keys and values made at once
 NEXT = -1  # a target that is not known: the likeliest token
@@ -54,7 +54,7 @@ class DrawnToken:
 class RunningBatch:
     """Rows that are being continued, one token a call of `draw`."""
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: Decoding) -> None:
         self.num_passes = 0  # calls of the model, of prompts and of single tokens
         self._decoder = decoder
         self._device = decoder.table_VD.device
@@ -92,7 +92,8 @@ class RunningBatch:
         if self._logits_BV is None:
             self._states, self._logits_BV = states, logits
         else:
-            join_states(self._states, states)
+            for state, other in zip(self._states, states, strict=True):
+                state.join(other)
             self._logits_BV = torch.cat([self._logits_BV, logits])
         self._num_reserved = 0
         keys = np.array([row_key(one.seed, one.sample) for one in requests], np.uint64)

@@ -1,10 +1,26 @@
 """What a layer remembers of each row of a batch; rows leave, are copied, and join another batch."""
 
-from typing import Self
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class State(Protocol):
+    """What one layer, or a whole model of another library, remembers of the rows of a batch."""
+
+    def take(self, rows: Tensor) -> None:
+        """Keeps `rows`, in that order, with repeats."""
+        ...
+
+    def join(self, other: Any) -> None:
+        """Puts the rows of `other`, a state of the same kind, below its own."""
+        ...
+
+    def reserve(self, num_tokens: int) -> None:
+        """Makes room for at least `num_tokens` more tokens a row."""
+        ...
 
 
 class MambaState:
@@ -94,13 +110,3 @@ class MlpState:
 
     def reserve(self, num_tokens: int) -> None:
         """Nothing to make room for."""
-
-
-State = MambaState | AttentionState | MlpState
-
-
-def join_states(states: list[State], others: list[State]) -> None:
-    """Puts the rows of `others` below those of `states`, layer by layer."""
-    for state, other in zip(states, others, strict=True):
-        assert type(state) is type(other)
-        state.join(other)  # pyright: ignore[reportArgumentType]

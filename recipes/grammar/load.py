@@ -26,6 +26,7 @@ PARENT_FOLDERS = (
     "placements",
     "curations",
     "blends",
+    "suites",
 )
 """Where a parent is looked for that is not beside its child."""
 

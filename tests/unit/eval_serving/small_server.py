@@ -12,6 +12,7 @@ from frontload.data_tools.text.train_tokenizer import corpus_texts, train_byte_p
 from frontload.eval.serving.app import Address, Server, make_answers
 from frontload.eval.serving.engine import Engine
 from frontload.megatron_ext.inference.language_model import LanguageModel
+from frontload.recipes.schema import Model
 from tests.parity.reference_model import draw_weights
 from tests.training_inputs import tiny_model
 from tests.unit.eval.fake_study import write_corpus
@@ -24,6 +25,7 @@ NAME = "small"
 class Small:
     """A model with its tokenizer, and the folder of items that the tokenizer was trained on."""
 
+    recipe: Model
     model: LanguageModel
     tokenizer: TextTokenizer
     corpus: Path
@@ -47,7 +49,7 @@ def make_small(folder: Path) -> Small:
     tokenizer = TextTokenizer.load(folder)
     recipe = tiny_model(vocab_size=tokenizer.vocab_size, max_sequence_tokens=CONTEXT)
     model = LanguageModel(recipe, draw_weights(recipe, seed=4))
-    return Small(model=model, tokenizer=tokenizer, corpus=folder)
+    return Small(recipe=recipe, model=model, tokenizer=tokenizer, corpus=folder)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ def checkpoint(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from frontload.megatron_ext.model.stack import build_model
     from frontload.megatron_ext.ranks import parallelism
 
-    recipe = small.model.model
+    recipe = small.recipe
     groups = parallelism.join_groups(Placement())
     module = build_model(recipe, Placement(), groups, precision="fp32")
     module.load_state_dict(draw_weights(recipe, seed=4), strict=False)

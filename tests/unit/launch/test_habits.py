@@ -29,7 +29,7 @@ def all_commands(
     for name, command in table.items():
         if command.below:
             yield from all_commands(find_object(command.below), (*before, name))
-        else:
+        if command.adds:
             yield " ".join((*before, name)), command
 
 
@@ -48,7 +48,7 @@ def test_every_command_explains_every_argument(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["plan", "run", "status", "report", "train", "rl", "launch",
                                   "explain", "estimate", "precision", "data blend",
-                                  "data curate"])  # fmt: skip
+                                  "data curate", "eval"])  # fmt: skip
 def test_what_takes_overrides_says_so(name: str) -> None:
     assert COMMANDS[name].overrides
 
@@ -106,7 +106,7 @@ def test_list_names_everything_that_ships(capsys: pytest.CaptureFixture[str]) ->
         if path.relative_to(RECIPES).parts[0] not in nameless
     }
     assert listed == files
-    assert {"base", "sft"} == {row["name"] for row in rows if row["kind"] == "suites"}
+    assert {"base", "sft", "rl"} == {row["name"] for row in rows if row["kind"] == "suites"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

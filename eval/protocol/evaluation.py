@@ -1,0 +1,182 @@
+"""A suite asked of one model: its tasks, its answers, and what is made of them."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from frontload.data_tools.text.tokenizer import TextTokenizer
+from frontload.eval.grading.grade import Grader
+from frontload.eval.protocol.answers import Answerer
+from frontload.eval.protocol.data_root import DataRoot
+from frontload.eval.protocol.items import BenchmarkTask, MissingBenchmark
+from frontload.eval.protocol.own import load_own
+from frontload.eval.protocol.results_of import benchmark_results
+from frontload.eval.protocol.runner import AnswerWatch, Asking, Sheet, ask, sample_names
+from frontload.eval.protocol.samples import open_samples
+from frontload.eval.protocol.summary import BenchmarkSummary, SuiteSummary, summarise
+from frontload.eval.results import ChoiceResult, GeneratedResult, Protocol, write_results
+from frontload.eval.statistics.score import rescore
+from frontload.recipes.artifact import item_results_file, scores_file, write_json
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.suite import (
+    INSTRUCTIONS,
+    PROGRAM,
+    STOCK,
+    TINY,
+    SuiteRecipe,
+)
+
+SAMPLES, SUMMARY = "samples.jsonl", "evaluation.json"
+UNGRADED = {
+    PROGRAM: "programs are not run yet: no sandbox is installed",
+    INSTRUCTIONS: "instructions are not checked yet: no checker is installed",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteRequest:
+    """What to ask, of which rows, and where the answers go."""
+
+    suite: SuiteRecipe
+    name: str  # of the suite, for people
+    size: str  # full or tiny
+    seed: int
+    root: DataRoot
+    out: Path  # an existing folder
+    tokenizer: TextTokenizer | None  # of the model, to count prompts; None where it is not known
+    grading_processes: int = 1
+
+
+def evaluate_suite(
+    request: SuiteRequest, answerer: Answerer, *, watch: AnswerWatch
+) -> SuiteSummary:
+    """Asks what is not answered yet, grades everything, writes four files.
+
+    samples.jsonl (answers, appended as they come), items.jsonl and scores.json (as the stage
+    `evaluate` leaves them, which tables and reports read) and evaluation.json (the summary).
+
+    Raises: RecipeError when no benchmark of the suite can be asked.
+    """
+    with closing(Grader(processes=request.grading_processes)) as grader:
+        tasks = load_tasks(request, grader=grader)
+        askings = {
+            name: Asking(
+                name=name,
+                task=task,
+                sampling=request.suite.benchmarks[name].sampling,
+                seed=request.seed,
+            )
+            for name, task in tasks.items()
+            if isinstance(task, BenchmarkTask)
+        }
+        if not askings:
+            raise _nothing(request, tasks)
+        with open_samples(request.out / SAMPLES) as samples:
+            sheets = {
+                name: ask(asking, answerer, samples=samples, watch=watch)
+                for name, asking in askings.items()
+            }
+            samples.settle(
+                name for one in askings.values() for name in sample_names(one, answerer.identity)
+            )
+            num_torn = samples.num_torn
+        return _judge(request, answerer, tasks=tasks, sheets=sheets, num_torn=num_torn)
+
+
+def load_tasks(
+    request: SuiteRequest, *, grader: Grader
+) -> dict[str, BenchmarkTask | MissingBenchmark]:
+    """The suite's benchmarks on the rows at hand, in the suite's order."""
+    return {name: _load(name, request, grader=grader) for name in request.suite.asked}
+
+
+def _load(name: str, request: SuiteRequest, *, grader: Grader) -> BenchmarkTask | MissingBenchmark:
+    benchmark, root, is_tiny = request.suite.benchmarks[name], request.root, request.size == TINY
+    if benchmark.grader in UNGRADED:
+        return MissingBenchmark(reason=UNGRADED[benchmark.grader])
+    if benchmark.form == STOCK:
+        from frontload.eval.protocol.stock import load_stock  # lm_eval: a CPU second to import
+
+        return load_stock(name, benchmark, root=root, is_tiny=is_tiny)
+    return load_own(name, request.suite, root=root, grader=grader, is_tiny=is_tiny)
+
+
+def _judge(
+    request: SuiteRequest,
+    answerer: Answerer,
+    *,
+    tasks: Mapping[str, BenchmarkTask | MissingBenchmark],
+    sheets: Mapping[str, Sheet],
+    num_torn: int,
+) -> SuiteSummary:
+    results: list[GeneratedResult | ChoiceResult] = []
+    summaries: dict[str, BenchmarkSummary] = {}
+    for name, task in tasks.items():
+        benchmark = request.suite.benchmarks[name]
+        if isinstance(task, MissingBenchmark):
+            summaries[name] = summarise(benchmark, missing=task.reason)
+            continue
+        made = benchmark_results(
+            name, benchmark, task=task, sheet=sheets[name], tokenizer=request.tokenizer
+        )
+        results += made
+        summaries[name] = summarise(
+            benchmark,
+            results=made,
+            task=task,
+            is_made=request.root.is_made(benchmark.dataset),
+        )
+    path = item_results_file(request.out)
+    missing = {
+        name: request.suite.benchmarks[name].category
+        for name, task in tasks.items()
+        if isinstance(task, MissingBenchmark)
+    }
+    protocol = replace(_protocol(request, answerer), missing=missing)
+    write_results(path, protocol, results=results)
+    scores = rescore(path)
+    write_json(scores_file(request.out), scores.to_json())
+    summary = SuiteSummary(
+        suite=request.name,
+        size=request.size,
+        seed=request.seed,
+        model=answerer.identity,
+        benchmarks=summaries,
+        scores=scores,
+        num_torn=num_torn,
+        rows={
+            benchmark.dataset: request.root.sha256(benchmark.dataset)
+            for name in sheets
+            for benchmark in [request.suite.benchmarks[name]]
+        },
+    )
+    write_json(request.out / SUMMARY, summary.to_json())
+    return summary
+
+
+def _protocol(request: SuiteRequest, answerer: Answerer) -> Protocol:
+    asked = [request.suite.benchmarks[name] for name in request.suite.asked]
+    drawn = [one.sampling for one in asked if one.sampling]
+    return Protocol(
+        suite=request.suite.stage,
+        num_samples=min((one.samples for one in drawn), default=1),
+        num_hard_samples=max((one.samples for one in drawn), default=1),
+        temperature=max((one.temperature for one in drawn), default=0.0),
+        max_new_tokens=max((one.max_new_tokens for one in drawn), default=0),
+        max_sequence_tokens=answerer.max_sequence_tokens,
+        num_shots=max((one.num_shots for one in asked), default=0),
+        seed=request.seed,
+    )
+
+
+def _nothing(
+    request: SuiteRequest, tasks: Mapping[str, BenchmarkTask | MissingBenchmark]
+) -> RecipeError:
+    reasons = [task.reason for task in tasks.values() if isinstance(task, MissingBenchmark)]
+    return RecipeError(
+        f"suite {request.name} on {request.root.folder}",
+        found=f"none of its {len(tasks)} benchmarks can be asked: {reasons[0]}",
+        rule="a suite asks the benchmarks whose rows are there",
+        do=f"run `frontload eval data --root {request.root.folder} --from LOCAL`",
+    )

@@ -1,0 +1,73 @@
+"""Who answers `frontload eval`: a checkpoint, a stranger's folder, or a server."""
+
+import argparse
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from frontload.launch.convert import find_checkpoint, find_tokenizer
+from frontload.launch.serve import TRANSFORMERS
+from frontload.launch.store import Store
+from frontload.recipes.errors import RecipeError
+
+SERVERS = ("http://", "https://")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenAnswerer:
+    """A model that is asked, and the name of its folder of scores."""
+
+    answerer: Any  # of frontload.eval.protocol.answers
+    tokenizer: Any  # None where it is not known
+    name: str
+
+
+def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
+    """The model that CHECKPOINT names: http(s)://..., hf:FOLDER, a folder, or a name in the store.
+
+    Raises: RecipeError for one that is not there, or has no tokenizer.
+    """
+    asked = options.checkpoint
+    if asked.startswith(SERVERS):
+        return _server(options)
+    models: Any = importlib.import_module("frontload.eval.protocol.in_process")
+    if asked.startswith(TRANSFORMERS):
+        folder = Path(asked.removeprefix(TRANSFORMERS))
+        answerer = models.load_stranger(folder, options.tokenizer or folder)
+    else:
+        store = Store(options.store)
+        folder = find_checkpoint(store, asked, command="eval")
+        tokenizer = options.tokenizer or find_tokenizer(store, folder, command="eval")
+        answerer = models.load_in_process(folder, tokenizer)
+    return ChosenAnswerer(
+        answerer=answerer, tokenizer=answerer.tokenizer, name=folder.resolve().name
+    )
+
+
+def _server(options: argparse.Namespace) -> ChosenAnswerer:
+    client: Any = importlib.import_module("frontload.eval.serving.client")
+    texts: Any = importlib.import_module("frontload.data_tools.text.tokenizer")
+    tokenizer = texts.TextTokenizer.load(options.tokenizer) if options.tokenizer else None
+    settings = client.ServerSettings(
+        url=options.checkpoint, model=options.model, api_key=_key(options.api_key_env)
+    )
+    answerer = client.ServerAnswerer(settings, tokenizer)
+    name = options.model or options.checkpoint.partition("://")[2]
+    safe = "".join(letter if letter.isalnum() or letter in ".-_" else "_" for letter in name)
+    return ChosenAnswerer(answerer=answerer, tokenizer=tokenizer, name=safe)
+
+
+def _key(name: str | None) -> str | None:
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        raise RecipeError(
+            f"eval --api-key-env {name}",
+            found="no such environment variable, or an empty one",
+            rule="the variable holds the key that the server wants",
+            do=f"export {name}=..., or leave the flag out",
+        )
+    return key

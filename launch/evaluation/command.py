@@ -1,0 +1,112 @@
+"""`frontload eval CHECKPOINT`: its arguments, and the table it prints."""
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from frontload.data_tools.disk.publish import make_folder
+from frontload.launch.evaluation.answerers import choose_answerer
+from frontload.recipes.command_line import Command
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.suite import FULL, SIZES, load_suite
+
+COMMANDS: Mapping[str, Command] = {
+    "data": Command(
+        text="gather the rows of the benchmarks into one proved folder",
+        adds="frontload.launch.evaluation.data:add_arguments",
+    ),
+}
+"""The commands beside `frontload eval CHECKPOINT`."""
+
+DEFAULT_ROOT = Path("benchmarks")
+SAY_EVERY_SECONDS = 5.0
+
+
+def add_arguments(one: argparse.ArgumentParser) -> None:
+    """The arguments of `eval`."""
+    one.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        help="its folder, its key or label in the store, hf:FOLDER for a model of transformers, or "
+        "the address of a server of the OpenAI protocol, as http://127.0.0.1:8000/v1",
+    )
+    one.add_argument(
+        "--suite", required=True, help="a name under recipes/suites, or a path ending in .yaml"
+    )
+    one.add_argument(
+        "--size", choices=SIZES, default=FULL, help="all rows, or a few fixed ones (default full)"
+    )
+    one.add_argument(
+        "--data",
+        type=Path,
+        default=DEFAULT_ROOT,
+        help="the folder that `frontload eval data` made (default benchmarks)",
+    )
+    one.add_argument("--seed", type=int, default=1, help="of the draws (default 1)")
+    one.add_argument(
+        "--out",
+        type=Path,
+        help="folder of answers and scores (default evaluations/NAME/SUITE-SIZE)",
+    )
+    one.add_argument("--tokenizer", type=Path, help="tokenizer.json (default its study's)")
+    one.add_argument("--model", help="of a server that has several")
+    one.add_argument(
+        "--api-key-env", metavar="NAME", help="environment variable with the key of a server"
+    )
+    one.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
+    one.add_argument("--json", action="store_true", help="print JSON")
+    one.set_defaults(run=run_eval)
+
+
+def run_eval(options: argparse.Namespace) -> int:
+    """Asks what is not answered yet, and prints the scores of all benchmarks of the suite."""
+    loaded = load_suite(options.suite, overrides=options.overrides)
+    if options.seed < 0:
+        raise RecipeError(
+            f"eval --seed {options.seed}",
+            found="a seed below 0",
+            rule="a seed is 0 or more",
+            do="write another",
+        )
+    roots: Any = importlib.import_module("frontload.eval.protocol.data_root")
+    root = roots.DataRoot.open(options.data)
+    chosen = choose_answerer(options)
+    suite_name = Path(options.suite).stem
+    out = options.out or Path("evaluations") / chosen.name / f"{suite_name}-{options.size}"
+    protocol: Any = importlib.import_module("frontload.eval.protocol.evaluation")
+    shown: Any = importlib.import_module("frontload.eval.protocol.summary")
+    make_folder(out, asked="eval --out")
+    request = protocol.SuiteRequest(
+        suite=loaded.value,
+        name=suite_name,
+        size=options.size,
+        seed=options.seed,
+        root=root,
+        out=out,
+        tokenizer=chosen.tokenizer,
+    )
+    summary = protocol.evaluate_suite(request, chosen.answerer, watch=_Watch())
+    if options.json:
+        print(json.dumps(summary.to_json(), indent=1))
+        return 0
+    print("\n".join(shown.summary_lines(summary)))
+    print(f"answers and scores: {out}")
+    return 0
+
+
+class _Watch:
+    """Says how far a benchmark is, now and then."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def __call__(self, name: str, *, done: int, total: int) -> None:
+        now = time.monotonic()
+        if now - self._said >= SAY_EVERY_SECONDS or (done == total and sys.stderr.isatty()):
+            self._said = now
+            print(f"{name}: {done} of {total} answers", file=sys.stderr)

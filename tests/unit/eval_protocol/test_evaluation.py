@@ -1,0 +1,148 @@
+"""A suite on a model: scores with their n and marks, missing benchmarks missing, nothing twice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from frontload.eval.protocol.data_root import DataRoot
+from frontload.eval.protocol.evaluation import evaluate_suite
+from frontload.eval.protocol.in_process import InProcess
+from frontload.eval.protocol.summary import SuiteSummary, summary_lines
+from frontload.eval.results import ChoiceResult, GeneratedResult, read_results
+from frontload.recipes.errors import RecipeError, StageError
+from tests.unit.eval_protocol.protocol_inputs import CONTEXT, Scripted, few, quiet, request
+
+
+def run(suite: object, root: DataRoot, out: Path, model: object, **changes: object) -> SuiteSummary:
+    asked = request(suite, root, out, **changes)  # pyright: ignore[reportArgumentType]
+    return evaluate_suite(asked, model, watch=quiet)  # pyright: ignore[reportArgumentType]
+
+
+def test_scores_of_known_answers(made_root: DataRoot, tmp_path: Path) -> None:
+    """The first option of every four is liked; every generated answer is 54."""
+    suite = few("base", "gsm8k", "mmlu", "race")
+    found = run(suite, made_root, tmp_path, Scripted("The answer is 54.")).benchmarks
+    results = read_results(tmp_path / "items.jsonl").results
+    golds = [one.gold for one in results if isinstance(one, GeneratedResult)]
+    places = [one.gold for one in results if isinstance(one, ChoiceResult)]
+    assert "54" in golds
+    assert found["gsm8k"].accuracy == golds.count("54") / 4
+    assert found["mmlu"].accuracy == places[:4].count(0) / 4
+    assert (found["mmlu"].num_items, found["race"].num_items) == (4, 4)
+    assert found["mmlu"].failures == {}, "an option is always an answer"
+
+
+def test_samples_a_row_are_averaged_and_runs_spread(made_root: DataRoot, tmp_path: Path) -> None:
+    summary = run(few("sft", "aime24"), made_root, tmp_path, Scripted("\\boxed{1}"))
+    aime = summary.benchmarks["aime24"]
+    assert (aime.num_items, aime.num_samples, aime.accuracy) == (2, 16, 0.0)
+    assert (aime.run_spread, aime.failures["any"], aime.ceiling) == (0.0, 0.0, 1.0)
+    (first, _) = read_results(tmp_path / "items.jsonl").results
+    assert isinstance(first, GeneratedResult)
+    assert len(first.samples) == 16
+    silent = run(few("sft", "aime24"), made_root, tmp_path / "silent", Scripted("I do not know."))
+    assert silent.benchmarks["aime24"].failures == {"any": 1.0, "no answer": 1.0}
+
+
+def test_a_missing_benchmark_has_no_number_and_takes_its_averages_with_it(
+    made_root: DataRoot, tmp_path: Path
+) -> None:
+    entries = [one for name, one in made_root.entries.items() if "aime25" not in name.dataset]
+    root = DataRoot(made_root.folder, entries)
+    summary = run(few("sft", "aime24", "aime25", "mmlu"), root, tmp_path, Scripted("\\boxed{A}"))
+    missing = summary.benchmarks["aime25"]
+    assert (missing.accuracy, missing.num_items) == (None, 0)
+    assert "math-ai/aime25" in missing.missing
+    (line,) = [line for line in summary_lines(summary) if "aime25" in line]
+    assert "missing: no rows" in line
+    assert "%" not in line
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert list(scores["benchmarks"]) == ["aime24", "mmlu"]
+    assert list(scores["categories"]) == ["science"], "the mean of two is no number of one"
+    assert scores["averages"] == {}
+    assert scores["protocol"]["missing"] == {"aime25": "math"}
+
+
+def test_a_whole_suite_has_its_averages(made_root: DataRoot, tmp_path: Path) -> None:
+    run(few("sft", "aime24", "mmlu"), made_root, tmp_path, Scripted("\\boxed{A}"))
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert set(scores["averages"]) == {"avg", "flat8", "flat9"}
+    assert "missing" not in scores["protocol"]
+
+
+def test_scoring_again_asks_nothing_and_writes_the_same(
+    made_root: DataRoot, tmp_path: Path, drawn_model: InProcess
+) -> None:
+    suite = few("base", "gsm8k", "arc_challenge", "math500")
+    run(suite, made_root, tmp_path, drawn_model)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    deaf = Scripted(fails_after=0)
+    deaf.identity, deaf.max_sequence_tokens = drawn_model.identity, CONTEXT
+    run(suite, made_root, tmp_path, deaf)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    # another metric of the same answers asks nothing either; another model is asked anew
+    run(few("base", "gsm8k", metric="exact_match,strict-match"), made_root, tmp_path, deaf)
+    with pytest.raises(ConnectionError):
+        run(suite, made_root, tmp_path, Scripted(fails_after=0))
+
+
+def test_a_server_that_dies_loses_nothing(made_root: DataRoot, tmp_path: Path) -> None:
+    suite = few("sft", "aime24", "aime25")
+    with pytest.raises(ConnectionError):
+        run(suite, made_root, tmp_path, Scripted("\\boxed{1}", fails_after=37))
+    assert len((tmp_path / "samples.jsonl").read_text().splitlines()) == 37
+    again = Scripted("\\boxed{1}")
+    run(suite, made_root, tmp_path, again)
+    assert len(again.asked) == 64 - 37, "only what is missing is asked"
+
+
+def test_a_model_that_leaves_a_request_out_is_found_out(
+    made_root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Scripted("x")
+    monkeypatch.setattr(model, "generate", lambda asked: iter(()))
+    with pytest.raises(StageError, match="32 of 32 requests without an answer"):
+        run(few("sft", "aime24"), made_root, tmp_path, model)
+
+
+def test_marks_say_what_must_be_known_of_a_number(
+    made_root: DataRoot, tmp_path: Path, drawn_model: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    equal = Scripted(likes=9)  # no option is liked
+    summary = run(few("base", "mmlu", "race"), made_root, tmp_path, equal)
+    assert any("alike in 4 of 4" in mark for mark in summary.benchmarks["mmlu"].marks)
+    assert any("made up" in mark for mark in summary.benchmarks["mmlu"].marks)
+    assert any("! options: all" in line for line in summary_lines(summary))
+    constant = run(few("sft", "aime24"), made_root, tmp_path / "one", Scripted("\\boxed{1}"))
+    assert constant.benchmarks["aime24"].floor == 0.5, "the gold answer of one of two questions"
+
+
+def test_more_samples_keep_those_that_are_there(made_root: DataRoot, tmp_path: Path) -> None:
+    suite = few("sft", "math500")
+    run(suite, made_root, tmp_path, Scripted("a"))
+    drawn = suite.benchmarks["math500"].sampling
+    assert drawn is not None
+    more = few("sft", "math500", sampling=replace(drawn, samples=6))
+    again = Scripted("a")
+    run(more, made_root, tmp_path, again)
+    assert len(again.asked) == 4 * 2
+
+
+def test_another_seed_draws_other_answers(
+    made_root: DataRoot, tmp_path: Path, drawn_model: InProcess
+) -> None:
+    texts = []
+    for seed in (1, 2):
+        out = tmp_path / str(seed)
+        run(few("sft", "math500"), made_root, out, drawn_model, seed=seed)
+        rows = map(json.loads, (out / "samples.jsonl").read_text().splitlines())
+        texts.append([row["text"] for row in rows])
+    assert texts[0] != texts[1]
+    assert len(set(texts[0])) > 8, "samples of a row differ"
+
+
+def test_a_suite_without_any_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="none of its 2 benchmarks can be asked"):
+        run(few("sft", "gpqa", "mmlu"), DataRoot(tmp_path, []), tmp_path / "out", Scripted())

@@ -1,0 +1,93 @@
+"""`frontload eval` and `frontload eval data` as they are typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from frontload.launch import cli
+from tests.training_inputs import tiny_model
+from tests.unit.eval_protocol.protocol_inputs import CONTEXT, write_tokenizer
+from tests.unit.megatron_ext.convert_inputs import write_checkpoint
+
+Capture = pytest.CaptureFixture[str]
+SHORT = [
+    f"benchmarks.{name}.sampling.max_new_tokens=12"
+    for name in ("gsm8k", "math500", "mmlu_pro", "humaneval_plus", "mbpp_plus")
+]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a checkpoint, its tokenizer, and made-up rows."""
+    monkeypatch.chdir(tmp_path)
+    write_tokenizer(tmp_path / "tokenizer")
+    (tmp_path / "model").mkdir()
+    model = tiny_model(vocab_size=340, max_sequence_tokens=CONTEXT, pattern="M-")
+    write_checkpoint(tmp_path / "model", model, scale=0.3)
+    assert cli.main(["eval", "data", "--from", "made"]) == 0
+    return tmp_path
+
+
+def evaluate(*words: str, suite: str = "base") -> int:
+    asked = ["eval", "model", "--tokenizer", "tokenizer", "--suite", suite, "--size", "tiny"]
+    return cli.main([*asked, *words])
+
+
+def test_a_checkpoint_goes_through_the_tiny_base_suite(home: Path, capsys: Capture) -> None:
+    capsys.readouterr()
+    assert cli.main(["eval", "data", "--from", "made", "--json"]) == 0
+    rows = {row["dataset"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows["openai/gsm8k"]["rows"], rows["openai/gsm8k"]["of"]) == (6, 1_319)
+    assert evaluate(*SHORT) == 0
+    out = capsys.readouterr().out
+    for name in ("gsm8k", "math500", "mmlu", "mmlu_pro", "arc_challenge", "race", "winogrande"):
+        assert f"  {name} " in out
+    assert "missing" in out, "programs need a sandbox"
+    folder = home / "evaluations" / "model" / "base-tiny"
+    before = (folder / "samples.jsonl").read_bytes()
+    assert evaluate("--json", *SHORT) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["runner"], found["size"]) == ("native", "tiny")
+    assert found["benchmarks"]["mmlu"]["num_items"] == 4
+    assert (folder / "samples.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--suite", "bse"], "write 'base'"),
+        (["--suite", "base", "asked=[gsm8k, mmul]"], "write 'mmlu'"),
+        (["--suite", "base", "--data", "nowhere"], "eval data --root nowhere"),
+        (["--suite", "base", "--seed", "-1"], "a seed is 0 or more"),
+        (["--suite", "base", "--size", "small"], "full, tiny"),
+        ([], "no --suite"),
+    ],
+)
+def test_wrong_input_is_refused_and_nothing_is_written(
+    home: Path, capsys: Capture, words: list[str], says: str
+) -> None:
+    assert cli.main(["eval", "model", "--tokenizer", "tokenizer", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert not (home / "evaluations").exists()
+
+
+def test_a_checkpoint_without_a_tokenizer_is_refused(home: Path, capsys: Capture) -> None:
+    assert cli.main(["eval", "model", "--suite", "base", "--size", "tiny"]) == 2
+    assert "--tokenizer" in capsys.readouterr().err
+    assert not (home / "evaluations").exists()
+
+
+def test_a_token_that_is_not_there_is_refused(home: Path, capsys: Capture) -> None:
+    assert cli.main(["eval", "data", "--from", "hub", "--token-env", "NO_SUCH_TOKEN"]) == 2
+    assert "export NO_SUCH_TOKEN" in capsys.readouterr().err
+
+
+def test_the_commands_beside_it_are_told_and_found(capsys: Capture) -> None:
+    for words in (["eval", "--help"], ["eval", "data", "--help"]):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+    told = capsys.readouterr().out
+    assert "CHECKPOINT" in told
+    assert "eval data" in told
+    assert "--token-env" in told
