@@ -28,10 +28,6 @@ from frontload.recipes.runs.suite import (
 )
 
 SAMPLES, SUMMARY = "samples.jsonl", "evaluation.json"
-UNGRADED = {
-    PROGRAM: "programs are not run yet: no sandbox is installed",
-    INSTRUCTIONS: "instructions are not checked yet: no checker is installed",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +42,7 @@ class SuiteRequest:
     out: Path  # an existing folder
     tokenizer: TextTokenizer | None  # of the model, to count prompts; None where it is not known
     grading_processes: int = 1
+    accept_limits_only: bool = False  # without walls programs run with limits only, and are marked
 
 
 def evaluate_suite(
@@ -93,8 +90,13 @@ def load_tasks(
 
 def _load(name: str, request: SuiteRequest, *, grader: Grader) -> BenchmarkTask | MissingBenchmark:
     benchmark, root, is_tiny = request.suite.benchmarks[name], request.root, request.size == TINY
-    if benchmark.grader in UNGRADED:
-        return MissingBenchmark(reason=UNGRADED[benchmark.grader])
+    if benchmark.grader in (PROGRAM, INSTRUCTIONS):
+        from frontload.eval.protocol.programs import Running, load_programs
+
+        how = Running(
+            processes=request.grading_processes, accept_limits_only=request.accept_limits_only
+        )
+        return load_programs(name, benchmark, root=root, is_tiny=is_tiny, how=how)
     if benchmark.form == STOCK:
         from frontload.eval.protocol.stock import load_stock  # lm_eval: a CPU second to import
 

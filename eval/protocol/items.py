@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from frontload.data_tools.text.messages import Message
 from frontload.eval.protocol.answers import Generated, Loglikelihood
 from frontload.eval.statistics.floors import Floors
+from frontload.eval.statistics.gates import ScoreGate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +64,10 @@ class BenchmarkTask:
     def floors(self) -> Floors | None:
         """What needs no model; None where the grader does not say it cheaply."""
         return None
+
+    def gates(self) -> list[ScoreGate]:
+        """What a reader must know of how the answers were graded; asked after `grade`."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)

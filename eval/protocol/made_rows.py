@@ -147,7 +147,7 @@ def _program(stream: Random, split: KnownSplit) -> Iterator[dict[str, Any]]:
     is_mbpp = split.dataset == "evalplus/mbppplus"
     yield {
         "task_id": f"Made/{more}",
-        "prompt": f'"""\n{text}\nassert add_{more}(1) == {1 + more}\n"""'
+        "prompt": f'"""\n{text}\nassert add_{more}(1) == {1 + more}\n"""\n'
         if is_mbpp
         else f'{head}    """{text}"""\n',
         "entry_point": f"add_{more}",

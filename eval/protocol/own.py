@@ -101,7 +101,7 @@ def load_own(
         question = _text(row, benchmark.fields[QUESTION], where=where)
         options, right = _options(row, benchmark, where=where)
         gold = LETTERS[right] if options else _gold(row, benchmark, where=where)
-        item = _item(benchmark, where=where, row=row, options=options, gold=gold)
+        item = asked_item(benchmark, where=where, row=row, options=options, gold=gold)
         reference = Reference(
             gold=gold,
             kind=Kind.CHOICE if benchmark.grader == CHOICE else Kind.ANSWER,
@@ -143,7 +143,7 @@ def asked_rows(
     return found
 
 
-def _item(
+def asked_item(
     benchmark: SuiteBenchmark,
     *,
     where: str,
@@ -151,6 +151,7 @@ def _item(
     options: tuple[str, ...],
     gold: str,
 ) -> BenchmarkItem:
+    """A row as a suite asks it: the prompt with its fields, as a text or as a conversation."""
     values = {
         use: _text(row, name, where=where)
         for use, name in benchmark.fields.items()

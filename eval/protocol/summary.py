@@ -141,6 +141,7 @@ def _marks(
             said=f"{shown} questions stand among the examples of their own prompts",
         ),
     ]
+    gates += task.gates()
     gates += [options_differ(choices)] if choices else []
     gates += [gold_is_right(generated), texts_are_written(generated)] if generated else []
     return marks(gates)

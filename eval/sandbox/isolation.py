@@ -173,7 +173,7 @@ def find_isolation(*, accept_limits_only: bool = False) -> Isolation:
         do="allow user namespaces (sysctl user.max_user_namespaces, "
         "kernel.apparmor_restrict_unprivileged_userns=0; a container: --privileged or a profile "
         "that allows them), or accept limits without walls for programs that you trust "
-        "(accept_limits_only), which marks every score",
+        "(--accept-limits-only), which marks every score",
     )
 
 

@@ -66,6 +66,12 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--api-key-env", metavar="NAME", help="environment variable with the key of a server"
     )
+    one.add_argument(
+        "--accept-limits-only",
+        action="store_true",
+        help="where bubblewrap cannot work, run generated programs with limits but without walls, "
+        "and mark every score of theirs; else those benchmarks are missing",
+    )
     one.add_argument("--store", type=Path, default=Path("store"), help="folder of artifacts")
     one.add_argument("--json", action="store_true", help="print JSON")
     one.set_defaults(run=run_eval)
@@ -97,6 +103,7 @@ def run_eval(options: argparse.Namespace) -> int:
         root=root,
         out=out,
         tokenizer=chosen.tokenizer,
+        accept_limits_only=options.accept_limits_only,
     )
     summary = protocol.evaluate_suite(request, chosen.answerer, watch=_Watch())
     if options.json:

@@ -350,7 +350,7 @@ def test_without_user_namespaces_it_refuses_unless_limits_are_accepted() -> None
     refused, accepted = ended.stdout.splitlines()
     assert refused.startswith("REFUSED running a generated program in the sandbox: bubblewrap does")
     assert "user namespaces" in refused
-    assert "accept_limits_only" in refused
+    assert "--accept-limits-only" in refused
     assert accepted.startswith(f"{LIMITS_ONLY} | ")
     assert "WITHOUT walls" in accepted
 
