@@ -17,7 +17,9 @@ PAGES = [
     ROOT / "README.md",
     *(page for room in ROOMS for page in sorted((ROOT / room).rglob("README.md"))),
 ]
-PAGE_LINES, FIRST_PAGE_LINES = 100, 190
+PAGE_LINES, FIRST_PAGE_LINES = 100, 140
+"""At most, without the lines that `make pages` writes."""
+WRITTEN = re.compile(r"<!-- pages: .*?<!-- /pages -->", re.DOTALL)
 PLACEHOLDERS = {
     "STUDY": "smoke", "N": "0", "KEY-OR-LABEL": "x", "LABEL": "x", "DIR": "d", "KIND": "models",
 }  # fmt: skip
@@ -130,7 +132,7 @@ def test_every_page_names_files_that_are_there() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_a_page_is_short(page: Path) -> None:
     most = FIRST_PAGE_LINES if page.parent == ROOT else PAGE_LINES
-    assert len(page.read_text().splitlines()) <= most
+    assert len(WRITTEN.sub("", page.read_text()).splitlines()) <= most
 
 
 def test_every_page_of_a_wing_is_named_by_its_room() -> None:
