@@ -34,7 +34,7 @@ class GeneratedResult:
     family: str
     question: str
     gold: str
-    inside_shq: bool
+    inside_shq: bool | None  # None of a benchmark, whose questions are of no family
     hard: bool
     prompt_tokens: int
     num_shots: int  # worked examples in the prompt

@@ -131,6 +131,9 @@ FAMILIES = (
 # Allocation (`decide`)           decision.json: the next block, or why exploring ended
 # Allocation (`register`)         registration.json: what fresh seeds will compare
 # Allocation (`conclude`)         answer.json, answer.md
+# Rows (`import_benchmarks`)      proof.json (manifest of a data root), rows.json: where it lies
+# Scores (`benchmarks`)           as of `evaluate`, samples.jsonl (answers), questions.jsonl,
+#                                 evaluation.json
 # Tables (`tabulate`)             tables.json, tables.md, verdicts.json, cells.json
 
 
@@ -184,6 +187,11 @@ def index_prefix(folder: Path) -> Path:
 
 def scores_file(folder: Path) -> Path:
     return folder / "scores.json"
+
+
+def benchmark_questions(folder: Path) -> Path:
+    """The multiple-choice questions of an evaluation on benchmarks, as people read them."""
+    return folder / "questions.jsonl"
 
 
 def item_results_file(folder: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 from frontload.recipes import schema
 from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import MARKS, GrpoRecipe
+from frontload.recipes.runs.suite import BenchmarkRows, SuiteRun
 
 REVISION: dict[str, int] = {
     "synthesize": 2,  # split by matter, orders in base text, items of the trained families only
@@ -32,6 +33,8 @@ REVISION: dict[str, int] = {
     "decide": 1,
     "register": 1,
     "conclude": 1,
+    "import_benchmarks": 1,
+    "benchmarks": 1,
     "tabulate": 4,  # a ledger a cell; a study of other data asks its own questions
 }
 """Raise a number, with a line here saying what changed, when a stage means something else."""
@@ -63,6 +66,8 @@ RECIPE_TYPES: dict[str, type] = {
     "decide": schema.Decide,
     "register": schema.Register,
     "conclude": schema.Conclude,
+    "import_benchmarks": BenchmarkRows,
+    "benchmarks": SuiteRun,
     "tabulate": schema.Tabulate,
 }
 

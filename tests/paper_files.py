@@ -7,6 +7,7 @@ from typing import Any
 
 from frontload.data_tools.synthetic.corpus import write_corpus
 from frontload.data_tools.text.train_tokenizer import train
+from frontload.eval.protocol.gather import GatherRequest, gather
 from frontload.recipes.schema import Tokenizer
 from frontload.recipes.study.expand import load_study
 
@@ -35,6 +36,7 @@ def write_paper_files(folder: Path) -> None:
     trained = train(Tokenizer(kind="word", vocab_size=256), files)
     (raw / "tokenizer").mkdir()
     (raw / "tokenizer" / "tokenizer.json").write_text(trained.tokenizer.to_json())
+    gather(raw / "benchmarks", GatherRequest(sources=("made",), datasets=(), token=None))
 
 
 def _rows(file: Path) -> Iterable[dict[str, Any]]:

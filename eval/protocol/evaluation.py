@@ -1,10 +1,12 @@
 """A suite asked of one model: its tasks, its answers, and what is made of them."""
 
+import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from frontload.data_tools.disk.files import replacing
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.grading.grade import Grader
 from frontload.eval.protocol.answers import Answerer
@@ -17,7 +19,12 @@ from frontload.eval.protocol.samples import open_samples
 from frontload.eval.protocol.summary import BenchmarkSummary, SuiteSummary, summarise
 from frontload.eval.results import ChoiceResult, GeneratedResult, Protocol, write_results
 from frontload.eval.statistics.score import rescore
-from frontload.recipes.artifact import item_results_file, scores_file, write_json
+from frontload.recipes.artifact import (
+    benchmark_questions,
+    item_results_file,
+    scores_file,
+    write_json,
+)
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.suite import (
     INSTRUCTIONS,
@@ -130,13 +137,14 @@ def _judge(
             is_made=request.root.is_made(benchmark.dataset),
         )
     path = item_results_file(request.out)
-    missing = {
-        name: request.suite.benchmarks[name].category
-        for name, task in tasks.items()
-        if isinstance(task, MissingBenchmark)
+    missing = {  # those that are not asked too: the paper's average is of all of them
+        name: benchmark.category
+        for name, benchmark in request.suite.benchmarks.items()
+        if name not in sheets
     }
     protocol = replace(_protocol(request, answerer), missing=missing)
     write_results(path, protocol, results=results)
+    _write_questions(request.out, tasks)
     scores = rescore(path)
     write_json(scores_file(request.out), scores.to_json())
     summary = SuiteSummary(
@@ -155,6 +163,16 @@ def _judge(
     )
     write_json(request.out / SUMMARY, summary.to_json())
     return summary
+
+
+def _write_questions(out: Path, tasks: Mapping[str, BenchmarkTask | MissingBenchmark]) -> None:
+    """The multiple-choice questions, whose texts stand in no result, for the pages of a report."""
+    with replacing(benchmark_questions(out), "w") as stream:
+        for task in tasks.values():
+            for item in task.items if isinstance(task, BenchmarkTask) else ():
+                if item.options:
+                    row = {"id": item.id, "context": item.question, "options": item.shown}
+                    stream.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def _protocol(request: SuiteRequest, answerer: Answerer) -> Protocol:

@@ -21,6 +21,7 @@ class BenchmarkItem:
     prompt: str | None = None
     messages: tuple[Message, ...] | None = None
     options: tuple[tuple[str, str], ...] = ()  # (context, continuation) of each
+    shown: tuple[str, ...] = ()  # the options as people read them
 
     @property
     def digest(self) -> str:

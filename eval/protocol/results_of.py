@@ -54,7 +54,7 @@ def benchmark_results(
                 family=name,
                 question=item.question,
                 gold=item.gold,
-                inside_shq=False,
+                inside_shq=None,
                 hard=False,
                 prompt_tokens=_num_tokens(tokenizer, prompt_text(item)),
                 num_shots=benchmark.num_shots,

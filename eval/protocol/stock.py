@@ -89,7 +89,9 @@ class StockTask(BenchmarkTask):
         question = _question(doc)
         if instances[0].request_type == "loglikelihood":
             options = tuple(cast("tuple[str, str]", one.args) for one in instances)
-            item = BenchmarkItem(id=where, question=question, gold="", options=options)
+            item = BenchmarkItem(
+                id=where, question=question, gold="", options=options, shown=_shown(doc, options)
+            )
             return item, []
         prompt, settings = cast("tuple[str, dict[str, Any]]", instances[0].args)
         gold = str(part.task.doc_to_target(doc))
@@ -262,6 +264,15 @@ def _question(doc: Mapping[str, Any]) -> str:
         if isinstance(doc.get(name), str):
             return doc[name]
     return ""
+
+
+def _shown(doc: Mapping[str, Any], options: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The options as people read them: those of the row where the prompt has letters for them."""
+    listed = doc.get("choices")
+    if isinstance(listed, list) and len(listed) == len(options):
+        return tuple(map(str, listed))
+    is_placed = len({context for context, _ in options}) > 1  # the options end the contexts
+    return tuple(context if is_placed else text.strip() for context, text in options)
 
 
 def _no_metric(benchmark: SuiteBenchmark, found: Mapping[str, float]) -> RecipeError:

@@ -175,7 +175,7 @@ def suite_lines(summary: SuiteSummary) -> list[str]:
             ("floor", one.floor),
             ("gold scores", one.ceiling if one.ceiling != 1 else None),
         ):
-            title = "no answer" if title == ANY_FAILURE else title
+            title = "without an answer" if title == ANY_FAILURE else title
             if value is not None:
                 parts.append(f"{title} {PERCENT * value:.1f} %")
         lines.append(f"  {name:{width}}  " + ", ".join(parts))

@@ -23,7 +23,7 @@ from frontload.eval.results import (
 )
 from frontload.eval.tables.build import label_of
 from frontload.eval.tables.questions import is_paper_study
-from frontload.recipes.artifact import corpus_items, item_results_file
+from frontload.recipes.artifact import item_results_file
 
 QUESTIONS_FILE = "questions.js"
 
@@ -57,14 +57,14 @@ class Pool:
 
 @dataclass
 class _Corpora:
-    """Rows of the items that were asked, by corpus and id; each corpus is read once."""
+    """Rows of the items that were asked, by their file and id; each file is read once."""
 
     rows: dict[Path, dict[str, Mapping[str, Any]]] = field(default_factory=dict)
 
-    def row(self, corpus: Path, name: str) -> Mapping[str, Any]:
-        if corpus not in self.rows:
-            self.rows[corpus] = {str(r["id"]): r for _, r in read_objects(corpus_items(corpus))}
-        return self.rows[corpus].get(name, {})
+    def row(self, items: Path, name: str) -> Mapping[str, Any]:
+        if items not in self.rows:
+            self.rows[items] = {str(r["id"]): r for _, r in read_objects(items)}
+        return self.rows[items].get(name, {})
 
 
 def write_item_data(
@@ -126,7 +126,7 @@ def _cell_data(
         for result in file.results:
             if isinstance(result, HeldoutResult):
                 continue
-            question = _question(result, corpora.row(one.corpus, result.id))
+            question = _question(result, corpora.row(one.items, result.id))
             rows.append([questions.number(question), _answers(result, texts)])
         seeds.append(rows)
     return {"texts": list(texts.numbers), "seeds": seeds}

@@ -18,7 +18,7 @@ class ReportOrigin:
     evaluation: str  # kind/label-key, as `frontload explain` takes it
     checkpoint: str
     folder: Path  # of the evaluation
-    corpus: Path
+    items: Path  # file of the questions that were asked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ class ReportQuestion:
     question: str
     gold: str
     family: str
-    inside_shq: bool
+    inside_shq: bool | None
     samples: tuple[Sample, ...]
 
 

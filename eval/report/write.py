@@ -119,7 +119,7 @@ def write_report(request: ReportRequest) -> Path:
 
 def own_files_lines(request: ReportRequest) -> list[str]:
     """What became of a user's own rows; nothing for a corpus that was made."""
-    corpora = dict.fromkeys(one.corpus for asked in request.origins.values() for one in asked)
+    corpora = dict.fromkeys(one.items.parent for asked in request.origins.values() for one in asked)
     counts = [read_json(corpus / COUNTS) for corpus in corpora if (corpus / COUNTS).is_file()]
     own = [one for one in counts if "distinct_questions" in one]
     return own_counts_lines(own[0]) if own else []

@@ -302,8 +302,9 @@ def _generated_groups(files: Sequence[ResultFile]) -> dict[str, PerSeed]:
             values = {
                 "format_failure": PERCENT * failed / len(result.samples),
                 "pass_at_k": PERCENT * any(sample.correct for sample in result.samples),
-                "inside" if result.inside_shq else "outside": PERCENT * result.accuracy,
             }
+            if result.inside_shq is not None:
+                values["inside" if result.inside_shq else "outside"] = PERCENT * result.accuracy
             for name, value in values.items():
                 per_seed = groups.setdefault(name, {})
                 per_seed.setdefault(file.protocol.seed, {})[result.id] = value

@@ -108,7 +108,10 @@ def score(file: ResultFile) -> Scores:
         averages=_averages(benchmarks, categories, missing=missing),
         missing_categories=tuple(name for name in expected if name not in categories),
         families=_accuracies(generated, lambda r: r.family),
-        inside_shq=_accuracies(generated, lambda r: "inside" if r.inside_shq else "outside"),
+        inside_shq=_accuracies(
+            [one for one in generated if one.inside_shq is not None],
+            lambda r: "inside" if r.inside_shq else "outside",
+        ),
         format_failure_rate=_format_failure_rate(generated),
         heldout=_heldout_scores(heldout),
         gold_replay=_gold_replay(generated),

@@ -54,6 +54,14 @@ METRIC_OF_COLUMN = {
     "CODE_SFT": "sft.code",
     "INS_SFT": "sft.ins",
     "Avg.": "rl.avg",
+    "MATH-500": "bench.math500",
+    "GSM8K": "bench.gsm8k",
+    "AIME24": "bench.aime24",
+    "AIME25": "bench.aime25",
+    "GPQA": "bench.gpqa",
+    "MMLU": "bench.mmlu",
+    "MMLU-PRO": "bench.mmlu_pro",
+    "LCB": "bench.livecodebench",
 }
 
 FIGURE2_CELLS = ("pt:base>sft:SHQ", "pt:SHQ>sft:SHQ", "pt:LDQ>sft:SHQ", "pt:LMQ>sft:SHQ")

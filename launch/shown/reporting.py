@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from frontload.launch.store import Store
+from frontload.recipes.artifact import benchmark_questions, corpus_items
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.stage import Stage, canonical
 from frontload.recipes.study.expand import Study
@@ -32,14 +34,13 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
     for cell, roles in study.tabulate.recipe.cells.items():
         for role in roles:
             asked = study.tabulate.inputs[role]
-            checkpoint, corpus = asked.inputs["checkpoint"], asked.inputs["corpus"]
             origins.setdefault(cell, []).append(
                 origin.ReportOrigin(
                     seed=int(role.rpartition(" seed ")[2]),
                     evaluation=asked.folder,
-                    checkpoint=checkpoint.folder,
+                    checkpoint=asked.inputs["checkpoint"].folder,
                     folder=folders[asked.key],
-                    corpus=folders[corpus.key],
+                    items=_items_file(asked, folders),
                 )
             )
     request = report.ReportRequest(
@@ -55,6 +56,14 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
         utilisation=utilisation,
     )
     return report.write_report(request)
+
+
+def _items_file(asked: Stage, folders: Mapping[str, Path]) -> Path:
+    """The questions of an evaluation: its own of benchmarks, else those of its corpus."""
+    corpus = asked.inputs.get("corpus")
+    if corpus is None:
+        return benchmark_questions(folders[asked.key])
+    return corpus_items(folders[corpus.key])
 
 
 def is_current(study: Study, out: Path) -> bool:

@@ -11,12 +11,13 @@ from frontload.launch.cluster.job_state import JobState
 from frontload.launch.origins.machine_kind import MachineKind, machine_lines
 from frontload.launch.store import Store, Ticket, read_manifest
 from frontload.launch.study.plan import BUILT, FIRST_OF_ITS_KIND, Entry, Plan, most_gpus
-from frontload.launch.study.price import HOUR_SECONDS, OWN_TOKENS, Price
+from frontload.launch.study.price import ANSWER_SHARE, HOUR_SECONDS, OWN_TOKENS, Price
 from frontload.launch.study.runner import Summary
 from frontload.launch.text.assumptions import LEFT_OUT, overlap_text, rates_text
 from frontload.launch.text.tables import make_table, open_console, print_table
 from frontload.launch.text.words import show_count, show_number, show_seconds
 from frontload.recipes.errors import DiskFull
+from frontload.recipes.runs.suite import num_generations
 from frontload.recipes.stage import Stage
 
 SHOWN_FILES = 4
@@ -170,6 +171,14 @@ def _assumptions(plan: Plan) -> list[str]:
     kinds = {entry.stage.kind for entry in plan.missing}
     if "grpo" in kinds and any(entry.price.on_gpu for entry in plan.missing):
         lines.append("grpo on GPUs is a guess: every response at full length, no wait for memory")
+    runs = [entry.stage.recipe for entry in plan.missing if entry.stage.kind == "benchmarks"]
+    if runs:
+        counts = [sum(num_generations(run.suite, size=run.size).values()) for run in runs]
+        lines.append(
+            f"benchmarks: {sum(counts):,} answers to generate, {min(counts):,} to {max(counts):,} "
+            f"a model, each taken for {100 * ANSWER_SHARE:.0f}% of the longest that its suite "
+            "allows; that a GPU decodes at the rate at which it computes is a guess"
+        )
     if kinds & {"import_own", "import_raw"}:
         lines.append(
             f"your files are taken for {show_count(OWN_TOKENS)} tokens, whatever they hold"

@@ -15,6 +15,7 @@ from frontload.recipes.facts.census import count_parameters, forward_flops_per_t
 from frontload.recipes.machines.gpus import find_gpu
 from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.machines.precision import find_precision
+from frontload.recipes.runs.suite import SuiteRun, most_answer_tokens, num_scored_rows
 from frontload.recipes.stage import Stage
 
 TRAINING = ("pretrain", "sft")
@@ -44,6 +45,8 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "decide": 4e-2,
     "register": 4e-2,
     "conclude": 4e-2,
+    "import_benchmarks": 0.0,
+    "benchmarks": 1.1e-10,
     "tabulate": 4e-2,
 }
 """CPU seconds per unit of work where this store has measured nothing of like size. The unit is a
@@ -54,10 +57,23 @@ Found by the laptop study on one x86 core."""
 DEFAULT_FIXED_SECONDS = {"grpo": 60.0}
 """CPU seconds before the first unit of work: veRL's processes start (tests/bench/bench_rl.py)."""
 
-GPU_FIXED_SECONDS = {"pretrain": 6.0, "sft": 6.0, "evaluate": 12.0, "grpo": 600.0}
+GPU_FIXED_SECONDS = {
+    "pretrain": 6.0,
+    "sft": 6.0,
+    "evaluate": 12.0,
+    "benchmarks": 180.0,
+    "grpo": 600.0,
+}
 """Seconds of a GPU before and after the work that its rate prices: a checkpoint read and written,
 and kernels loaded; of an evaluation, the steps of generation too, which launching bounds and not
-arithmetic, and grading. Assumed: never run on a GPU."""
+arithmetic, and grading; of benchmarks, vLLM's start. Assumed: never run on a GPU."""
+
+ANSWER_SHARE = 0.5
+"""Mean length of an answer to a benchmark, of the longest that a suite allows. Assumed: the paper's
+answers of SHQ average over 10k tokens, base models stop at a few hundred."""
+
+SCORED_ROW_TOKENS = 1_000
+"""Tokens that are read to score a row's options: four short ones behind up to five examples."""
 
 OWN_TOKENS, RAW_ITEMS = 1_000_000, 1_000
 """Taken for the size of a user's own or raw files, which are not read to price them."""
@@ -108,6 +124,12 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         tokens = _items(stage.inputs["corpus"], recipe) * answer
         flops = tokens * forward_flops_per_token(model, model.max_sequence_tokens)
         return tokens, flops, flops
+    if stage.kind == "benchmarks":
+        model = stage.inputs["checkpoint"].recipe.model
+        context = _trained_context(stage.inputs["checkpoint"])
+        tokens = benchmark_tokens(recipe, context=context)
+        flops = tokens * forward_flops_per_token(model, context)
+        return tokens, flops, flops
     if stage.kind == "grpo":
         tokens = recipe.most_tokens  # answers that end early cost less
         flops = GRPO_FACTOR * tokens * forward_flops_per_token(recipe.model, recipe.context_tokens)
@@ -118,6 +140,8 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         return 0, 0.0, float(recipe.validation_prompts)
     if stage.kind == "convert":
         return 0, 0.0, float(count_parameters(stage.inputs["checkpoint"].recipe.model).total)
+    if stage.kind == "import_benchmarks":
+        return 0, 0.0, 1.0
     if stage.kind in READERS:
         return 0, 0.0, float(len(stage.inputs))
     if stage.kind == "blend":
@@ -127,6 +151,21 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
     else:
         tokens = _corpus_tokens(stage)
     return tokens, 0.0, float(tokens)
+
+
+def benchmark_tokens(run: SuiteRun, *, context: int) -> int:
+    """Tokens that an evaluation on benchmarks generates and reads."""
+    longest = most_answer_tokens(run.suite, size=run.size, context=context)
+    scored = num_scored_rows(run.suite, size=run.size)
+    return round(ANSWER_SHARE * longest) + SCORED_ROW_TOKENS * scored
+
+
+def _trained_context(checkpoint: Stage) -> int:
+    """Tokens of the longest text that a checkpoint was trained on: those of its fine-tuning."""
+    if checkpoint.kind == "grpo":
+        checkpoint = checkpoint.inputs["start"]
+    most = checkpoint.recipe.model.max_sequence_tokens
+    return max(most, checkpoint.recipe.training.sequence_tokens)
 
 
 def read_measured(store: Store, placements: Placements) -> Measured:

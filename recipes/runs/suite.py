@@ -15,6 +15,8 @@ FORMS = (STOCK, TEXT, CHAT)
 HARNESS, ANSWER, CHOICE = "lm_eval", "answer", "choice"
 PROGRAM, INSTRUCTIONS = "program", "instructions"
 GRADERS = (HARNESS, ANSWER, CHOICE, PROGRAM, INSTRUCTIONS)
+ENGINE, VLLM = "frontload", "vllm"
+ANSWERERS = (ENGINE, VLLM)
 LAYOUTS = ("boxed", "think_boxed", "marks")  # of frontload.eval.grading.layout
 STAGES = {"base": ("math", "science", "code", "gpr"), "sft": ("math", "science", "code", "ins")}
 """Tables that a suite fills -> their categories (Front-Loading Reasoning, Tables 1 and 2)."""
@@ -61,6 +63,24 @@ class SuiteRecipe:
     layout: str  # where an answer that is graded here has its final part: boxed, marks, think_boxed
     asked: tuple[str, ...]  # of `benchmarks`, in the order of the report
     benchmarks: dict[str, SuiteBenchmark]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteRun:
+    """Stage `benchmarks`: a suite asked of one checkpoint. `suite` decides, asked or not."""
+
+    suite: SuiteRecipe
+    size: str  # full or tiny
+    answerer: str  # who generates: "frontload" in the stage's process, "vllm" from an exported copy
+    seed: int  # of the draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRows:
+    """Stage `import_benchmarks`: the proof of rows that stay in the folder of `eval data`."""
+
+    root: str  # seen from the command's folder
+    revision: str  # of the rows, in the user's words: another one makes the scores anew
 
 
 def load_suite(name: str, *, overrides: Sequence[str] = ()) -> Loaded[SuiteRecipe]:
@@ -164,10 +184,33 @@ def _no_choice(
     )
 
 
-def num_generations(recipe: SuiteRecipe) -> dict[str, int]:
-    """Benchmark -> answers that a full evaluation generates; 0 where options are scored."""
+def num_generations(recipe: SuiteRecipe, *, size: str = FULL) -> dict[str, int]:
+    """Benchmark -> answers that an evaluation generates; 0 where options are scored."""
     return {
-        name: one.num_rows * one.sampling.samples if one.sampling else 0
+        name: num_rows(one, size=size) * one.sampling.samples if one.sampling else 0
         for name in recipe.asked
         for one in [recipe.benchmarks[name]]
     }
+
+
+def num_rows(benchmark: SuiteBenchmark, *, size: str) -> int:
+    """Rows that are asked. Of size tiny a benchmark of unnamed parts is taken for one part."""
+    if size == FULL:
+        return benchmark.num_rows
+    return len(benchmark.tiny_rows) * max(1, len(benchmark.tiny_parts))
+
+
+def most_answer_tokens(recipe: SuiteRecipe, *, size: str, context: int) -> int:
+    """Tokens of all answers if each is as long as it may be."""
+    counts = num_generations(recipe, size=size)
+    return sum(
+        counts[name] * min(one.sampling.max_new_tokens, context)
+        for name, one in recipe.benchmarks.items()
+        if name in counts and one.sampling
+    )
+
+
+def num_scored_rows(recipe: SuiteRecipe, *, size: str) -> int:
+    """Rows whose options are scored."""
+    asked = [recipe.benchmarks[name] for name in recipe.asked]
+    return sum(num_rows(one, size=size) for one in asked if one.sampling is None)

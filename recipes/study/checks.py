@@ -14,6 +14,7 @@ from frontload.recipes.runs.training_checks import check_training
 from frontload.recipes.stage import REVISION
 from frontload.recipes.study.corpus_checks import check_corpus, check_mixes
 from frontload.recipes.study.ends import check_floors
+from frontload.recipes.study.evaluations import check_benchmarks
 from frontload.recipes.study.point_checks import check_points
 from frontload.recipes.study.points import (
     BASE,
@@ -56,6 +57,7 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     check_points(loaded)
     _check_epochs(loaded)
     _check_suites(loaded)
+    check_benchmarks(loaded)
     check_rl(loaded)
 
 

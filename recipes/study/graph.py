@@ -6,6 +6,7 @@ from dataclasses import replace
 from frontload.recipes import schema
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.data import StudyData
+from frontload.recipes.study.evaluations import ask_suite
 from frontload.recipes.study.points import BASE, SFT_SUITE, Arm, Point, Tuning, cell_of, tuning_name
 from frontload.recipes.study.reinforcement import reinforce
 from frontload.recipes.study.schema import StudyRecipe, SuiteKnobs
@@ -37,7 +38,7 @@ class StudyGraph:
         found: dict[str, Stage] = {}
         for suite in point.suites:
             role = f"{cell} seed {point.seed}" + ("" if suite == by_default else f" {suite}")
-            found[role] = self._evaluate(suite, model, seed=point.seed)
+            found[role] = self._evaluate(suite, model, point=point)
         return found
 
     def model(self, point: Point) -> Stage:
@@ -139,7 +140,13 @@ class StudyGraph:
             self._tuned[arm, tuning, seed] = stage
         return self._tuned[arm, tuning, seed]
 
-    def _evaluate(self, suite: str, model: Stage, *, seed: int) -> Stage:
+    def _evaluate(self, suite: str, model: Stage, *, point: Point) -> Stage:
+        seed = point.seed
+        if self.recipe.evaluation.benchmarks is not None:
+            used = "rl" if point.is_reinforced and suite == SFT_SUITE else suite
+            return ask_suite(
+                self.recipe.evaluation.benchmarks, used, model=model, data=self.data, seed=seed
+            )
         knobs: SuiteKnobs = getattr(self.recipe.evaluation, suite)
         recipe = schema.Evaluate(
             suite=suite,

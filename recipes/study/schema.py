@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import GrpoKnobs
+from frontload.recipes.runs.suite import SuiteRecipe
 from frontload.recipes.runs.training import NOT_OF_A_STUDY, TrainingKnobs
 from frontload.recipes.schema import Model, OwnData, Synthesis, Tokenizer
 
@@ -113,6 +114,19 @@ class SuiteKnobs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchmarkKnobs:
+    """The paper's benchmarks, asked in place of the corpus's own questions."""
+
+    root: str  # folder of rows that `frontload eval data` made, seen from the command's folder
+    revision: str  # of the rows, in your words: another one makes the scores anew
+    size: str  # full, or tiny: a few fixed rows
+    answerer: str  # frontload: in the stage's process; vllm: from an exported copy
+    base: SuiteRecipe = field(metadata={"folder": "suites"})  # of pretrained models
+    sft: SuiteRecipe = field(metadata={"folder": "suites"})  # of fine-tuned models
+    rl: SuiteRecipe = field(metadata={"folder": "suites"})  # of reinforced models
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluationKnobs:
     """The base suite scores pretrained models, the sft suite fine-tuned ones."""
 
@@ -124,6 +138,7 @@ class EvaluationKnobs:
     """`stage/metric` -> standard deviation of one cell over seeds, points: what a study of several
     seeds found (seed_spreads of its cells.json), from which one of one seed says how many it needs.
     """
+    benchmarks: BenchmarkKnobs | None = None  # absent: the corpus's questions, by base and sft
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,7 @@ placements:
   sft: *place
   convert: *place
   evaluate: *place
+  benchmarks: *place
   grpo: *place
 """
 

@@ -53,7 +53,7 @@ def origins(found: dict[str, list[Path]]) -> dict[str, list[ReportOrigin]]:
                 evaluation=f"evaluate/{folder.parent.name}-{10**11 + place:012d}",
                 checkpoint=f"pretrain/{folder.parent.name}-{2 * 10**11 + place:012d}",
                 folder=folder,
-                corpus=folder.parents[1] / "corpus",
+                items=folder.parents[1] / "corpus" / "items.jsonl",
             )
             for number, folder in enumerate(found[cell])
         ]

@@ -53,14 +53,14 @@ def make_root(folder: Path) -> DataRoot:
 
 
 def few(name: str, *benchmarks: str, longest: int = 24, **changes: object) -> SuiteRecipe:
-    """A shipped suite that asks these benchmarks, all their answers of at most so many tokens."""
+    """A shipped suite of these benchmarks alone, their answers of at most so many tokens."""
     suite = load_suite(name).value
     chosen = {}
     for one in benchmarks:
         found = suite.benchmarks[one]
         drawn = found.sampling and replace(found.sampling, max_new_tokens=longest)
         chosen[one] = replace(found, **({"sampling": drawn} | changes))
-    return replace(suite, asked=benchmarks, benchmarks=suite.benchmarks | chosen)
+    return replace(suite, asked=benchmarks, benchmarks=chosen)
 
 
 def request(

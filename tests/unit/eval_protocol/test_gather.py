@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from frontload.data_tools.disk.files import file_sha256
 from frontload.eval.protocol.data_root import DataRoot, SplitName
 from frontload.eval.protocol.gather import GatherReport, GatherRequest, gather
 from frontload.recipes.errors import ArtifactError, FrontloadError, RecipeError
@@ -101,6 +102,20 @@ def test_what_is_there_stays_and_what_is_missing_is_added(local: Path, tmp_path:
     root = DataRoot.open(tmp_path / "root")
     assert root.is_made("openai/gsm8k")
     assert not root.is_made(AIME.dataset), "only made-up rows are marked"
+
+
+def test_whole_numbers_of_any_size_stay_whole(local: Path, tmp_path: Path) -> None:
+    """HumanEval/79 is called with one of 70 bits: as a float its gold program fails."""
+    rows = [{**row, "of": 10**21 + number} for number, row in enumerate(aime(30))]
+    gathered(tmp_path / "root", "made", only=("openai/gsm8k",))
+    name = SplitName(dataset="openai/gsm8k", part="main", split="test")
+    path = tmp_path / "root" / name.file
+    write_jsonl(path, rows)
+    manifest = json.loads((tmp_path / "root" / "manifest.json").read_text())
+    (entry,) = [one for one in manifest["splits"] if one["split"] == "test"]
+    entry["sha256"] = file_sha256(path)
+    (tmp_path / "root" / "manifest.json").write_text(json.dumps(manifest))
+    assert DataRoot.open(tmp_path / "root").read(name)[7]["of"] == 10**21 + 7
 
 
 def test_made_up_rows_are_the_same_each_time(tmp_path: Path) -> None:

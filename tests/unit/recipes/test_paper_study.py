@@ -147,18 +147,24 @@ def test_the_whole_paper_is_one_graph_from_raw_files_to_tables(name: str) -> Non
     study = load_study(name)
     counts = Counter(stage.kind for stage in study.stages)
     suites = Counter(
-        (stage.recipe.suite, stage.inputs["checkpoint"].kind)
+        (stage.recipe.suite.stage, len(stage.recipe.suite.asked), stage.inputs["checkpoint"].kind)
         for stage in study.stages
-        if stage.kind == "evaluate"
+        if stage.kind == "benchmarks"
     )
-    assert suites == {("base", "pretrain"): 5, ("sft", "sft"): 16, ("sft", "grpo"): 2}
+    assert suites == {
+        ("base", 10, "pretrain"): 5,
+        ("sft", 9, "sft"): 16,
+        ("sft", 8, "grpo"): 2,
+    }, "the reinforced models are not asked to follow instructions"
     assert (counts["pretrain"], counts["sft"], counts["grpo"]) == (6, 16, 2)
-    assert counts["convert"] == (2 if name == "paper_8b" else 0)
+    assert counts["convert"] == (23 if name == "paper_8b" else 0), "vLLM reads exported copies"
+    assert counts["import_benchmarks"] == 1
     assert counts["index"] == 3, "base text and two sets: the union is read as its parts"
     assert set(study.tabulate.recipe.cells) == set(load_study("laptop").tabulate.recipe.cells)
 
 
 def test_each_kind_is_placed_where_the_study_says(paper: Study) -> None:
     assert paper.placements.of("pretrain").world_size == 512
-    assert paper.placements.of("evaluate").world_size == 1
+    assert paper.placements.of("benchmarks").world_size == 1
+    assert paper.placements.of("benchmarks").gpus is not None
     assert paper.placements.of("curate_sets").gpus is None
