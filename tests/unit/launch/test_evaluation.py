@@ -1,11 +1,15 @@
 """`frontload eval` and `frontload eval data` as they are typed."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from frontload.launch import cli
+from frontload.launch.study.price import ANSWER_SHARE, work_of
+from frontload.recipes.runs.suite import num_generations
+from frontload.recipes.study.expand import load_study
 from tests.training_inputs import tiny_model
 from tests.unit.eval_protocol.protocol_inputs import CONTEXT, write_tokenizer
 from tests.unit.megatron_ext.convert_inputs import write_checkpoint
@@ -92,3 +96,18 @@ def test_the_commands_beside_it_are_told_and_found(capsys: Capture) -> None:
     assert "CHECKPOINT" in told
     assert "eval data" in told
     assert "--token-env" in told
+
+
+def test_the_plan_of_the_paper_states_its_generations_and_their_price(capsys: Capture) -> None:
+    study = load_study("paper_8b")
+    runs = [stage for stage in study.stages if stage.kind == "benchmarks"]
+    totals = Counter(sum(num_generations(stage.recipe.suite).values()) for stage in runs)
+    assert totals == {31_195: 5, 117_304: 16, 115_140: 2}
+    (tuned,) = [stage for stage in runs if stage.label == "lmq+shq-x1-seed1.sft"]
+    tokens, flops, _ = work_of(tuned)
+    assert tokens == 117_304 * 16_384 * ANSWER_SHARE, "a model tuned at 32k writes to its limit"
+    assert flops > tokens * 2 * 8e9, "two operations a parameter and token, and attention"
+    assert cli.main(["plan", "paper_8b"]) == 0
+    told = capsys.readouterr().out
+    assert "2,263,119 answers to generate, 31,195 to 117,304 a model" in " ".join(told.split())
+    assert " benchmarks " in told
