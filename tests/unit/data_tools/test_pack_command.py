@@ -111,6 +111,8 @@ def test_verify_proves_a_pack_from_its_source(
     assert "WRONG sources" in capsys.readouterr().out
     with pytest.raises(RecipeError, match="--input: no --tokenizer"):
         run_data_command("verify", made, *source[2:])
+    with pytest.raises(RecipeError, match="--template other: no --input"):
+        run_data_command("verify", made, *source[:2], "--template", "other")
 
 
 @pytest.mark.parametrize(
