@@ -185,5 +185,5 @@ def suite_lines(summary: SuiteSummary) -> list[str]:
 def _said_failures(failures: Mapping[str, float]) -> list[tuple[str, float]]:
     """All answers without a final one, then their reasons, where these say more than that."""
     reasons = {why: share for why, share in failures.items() if why != ANY_FAILURE}
-    whole = [("without a final answer", failures[ANY_FAILURE])] if failures else []
+    whole = [("without an answer", failures[ANY_FAILURE])] if failures else []
     return whole + ([] if set(reasons) == {"no answer"} else sorted(reasons.items()))

@@ -131,9 +131,12 @@ class HalfCut(Scripted):
 
 def test_the_share_without_an_answer_is_said_once(made_root: DataRoot, tmp_path: Path) -> None:
     for model, says in (
-        (Scripted("no box"), "without a final answer 100.0 %, floor"),
-        (HalfCut("no box"), "answer 100.0 %, cut off at the longest answer 50.0 %, no answer 50.0"),
-        (Scripted("\\boxed{1}"), "without a final answer 0.0 %, floor"),
+        (Scripted("no box"), "without an answer 100.0 %, floor"),
+        (
+            HalfCut("no box"),
+            "an answer 100.0 %, cut off at the longest answer 50.0 %, no answer 50.0",
+        ),
+        (Scripted("\\boxed{1}"), "without an answer 0.0 %, floor"),
     ):
         summary = run(few("sft", "aime24"), made_root, tmp_path / str(len(says)), model)
         (line,) = [line for line in suite_lines(summary) if "aime24" in line]
