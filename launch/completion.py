@@ -115,12 +115,12 @@ def _tables() -> list[tuple[str, dict[str, str]]]:
 
 def bash_script() -> str:
     """For bash."""
-    return _posix_words() + _BASH
+    return _posix_words() + _with_pairs(_BASH, between="|")
 
 
 def zsh_script() -> str:
     """For zsh: to be sourced, or a file of $fpath."""
-    return "#compdef frontload\n" + _posix_words() + _ZSH
+    return "#compdef frontload\n" + _posix_words() + _with_pairs(_ZSH, between="|")
 
 
 def fish_script() -> str:
@@ -134,7 +134,7 @@ def fish_script() -> str:
             lines += [f"                string split ' ' -- {shlex.quote(words)}"] if words else []
             lines += ["                return"]
         lines += ["        end", *(["        return"] if name == "flags" else []), "    end"]
-    return "\n".join([*lines, "end"]) + _FISH
+    return "\n".join([*lines, "end"]) + _with_pairs(_FISH, between=" ")
 
 
 def _posix_words() -> str:
@@ -153,18 +153,25 @@ _POSIX_KEYS = {"after": '"$1:$2"', "flags": '"$1:$3"', "names": '"$1"'}
 _POSIX_CASES = {"after": "{}", "flags": "{}:-*", "names": "{}"}
 _FISH_TESTS = {"after": "true", "flags": "string match -q -- '-*' $argv[3]", "names": "true"}
 _FISH_KEYS = {"after": '"$argv[1]:$argv[2]"', "flags": '"$argv[1]"', "names": '"$argv[1]"'}
-_FAMILIES = "|".join(
-    name for name, command in COMMANDS.items() if command.below and not command.adds
-)
+_PAIRS = "@PAIRS@"  # commands of two words, quoted
+
+
+def _with_pairs(text: str, *, between: str) -> str:
+    """The text with the commands of two words in it: `eval data` is one, `eval FOLDER` is none."""
+    pairs = [" ".join(one.words) for one in completed_commands() if len(one.words) > 1]
+    return text.replace(_PAIRS, between.join(map(shlex.quote, pairs)))
+
 
 _BASH = f"""
 _frontload() {{
     local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" command=""
     if [ "$COMP_CWORD" -gt 1 ]; then
         command="${{COMP_WORDS[1]}}"
-        case "$command" in
-            {_FAMILIES}) [ "$COMP_CWORD" -gt 2 ] && command="$command ${{COMP_WORDS[2]}}" ;;
-        esac
+        if [ "$COMP_CWORD" -gt 2 ]; then
+            case "$command ${{COMP_WORDS[2]}}" in
+                {_PAIRS}) command="$command ${{COMP_WORDS[2]}}" ;;
+            esac
+        fi
     fi
     local IFS=$' \t\n'
     COMPREPLY=($(compgen -W "$(__frontload_words "$command" "$previous" "$current")" -- "$current"))
@@ -177,9 +184,11 @@ _frontload() {{
     local command="" previous="$words[CURRENT-1]"
     if (( CURRENT > 2 )); then
         command="$words[2]"
-        case "$command" in
-            {_FAMILIES}) (( CURRENT > 3 )) && command="$command $words[3]" ;;
-        esac
+        if (( CURRENT > 3 )); then
+            case "$command $words[3]" in
+                {_PAIRS}) command="$command $words[3]" ;;
+            esac
+        fi
     fi
     local -a found
     found=(${{=$(__frontload_words "$command" "$previous" "$PREFIX")}})
@@ -196,7 +205,7 @@ function __frontload_complete
     set -l command
     if test (count $done) -gt 1
         set command $done[2]
-        if contains -- $command {_FAMILIES.replace("|", " ")}; and test (count $done) -gt 2
+        if test (count $done) -gt 2; and contains -- "$done[2] $done[3]" {_PAIRS}
             set command "$done[2] $done[3]"
         end
     end

@@ -139,9 +139,9 @@ def find_tokenizer(store: Store, checkpoint: Path, *, command: str) -> Path:
             waiting.append(found)
     raise RecipeError(
         f"{command} {checkpoint}",
-        found="no manifest leads from it to a tokenizer",
+        found=f"no manifest leads from it to a tokenizer in {store.root}",
         rule="a Hugging Face folder holds its tokenizer",
-        do="name the tokenizer.json with --tokenizer",
+        do="name the tokenizer.json with --tokenizer, or the store of its run with --store",
     )
 
 

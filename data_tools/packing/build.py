@@ -132,8 +132,8 @@ def _judge(request: PackRequest, counts: Counts) -> None:
             f"--max-lost-rate {request.max_lost_rate:g}",
             found=f"{lost} of {rows} rows are lost" + _dropped(counts),
             rule="a pack that lost more rows than that is not what was asked for",
-            do="raise --sequence-tokens, or the rate to publish what is left: what is encoded is"
-            " kept",
+            do="raise --sequence-tokens where rows are longer, mend rows that are dropped for"
+            " another reason, or raise the rate to publish what is left: what is encoded is kept",
         )
     bad = sum(n for name, n in counts.dropped.items() if name.partition("\t")[2] not in CUT_OFF)
     if bad > rows * request.max_bad_rate:

@@ -109,6 +109,13 @@ def check_request(request: PreprocessRequest) -> None:
             rule="at least one process encodes",
             do="write 1 or more",
         )
+    if request.day and not request.is_chat:
+        raise RecipeError(
+            f"--date {request.day}",
+            found="no --chat",
+            rule="a day is written by a chat template, and no template is used",
+            do="add --chat, or leave --date out",
+        )
     check_bad_rate(request.max_bad_rate)
     if request.max_row_bytes < 1:
         raise RecipeError(

@@ -75,6 +75,13 @@ def run_verify(arguments: argparse.Namespace) -> int:
             rule="the rows that a pack was made of are encoded again",
             do="name the pack, its tokenizer and, where one was named, its --template",
         )
+    if arguments.template and not arguments.input:
+        raise RecipeError(
+            f"--template {arguments.template}",
+            found="no --input",
+            rule="a template renders the rows that a pack was made of, and they are not named",
+            do="name them with --input, or leave --template out",
+        )
     refused = 0
     for path, kind in kinds.items():
         print(f"{kind} {path}")

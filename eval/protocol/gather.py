@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import file_sha256, replacing
-from frontload.data_tools.disk.publish import make_folder, workplace
+from frontload.data_tools.disk.publish import check_place, make_folder, workplace
 from frontload.eval.protocol.data_root import (
     MADE,
     MANIFEST,
@@ -59,6 +59,7 @@ def gather(root: Path, request: GatherRequest) -> list[GatherReport]:
     """
     _check(request)
     make_folder(root.absolute().parent, asked=ASKED)
+    check_place(root, asked=ASKED)
     with workplace(root, asked=ASKED):
         entries = dict(DataRoot.open(root).entries) if (root / MANIFEST).is_file() else {}
         asked = [one for one in KNOWN if one.dataset in (request.datasets or known_datasets())]
@@ -82,8 +83,9 @@ def _find(
     split: KnownSplit, *, entries: Mapping[SplitName, SplitEntry], request: GatherRequest
 ) -> tuple[Parts, str]:
     """The rows of a split by part and their origin; no part, and why, where there are none."""
-    if any(split.is_of(name) for name in entries):
-        return {}, "there already"
+    origins = {entry.origin for name, entry in entries.items() if split.is_of(name)}
+    if origins:
+        return {}, "there already: " + ", ".join(sorted(origins))
     reason = "none of the sources has it"
     for source in request.sources:
         found = _from(split, source, token=request.token)

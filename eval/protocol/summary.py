@@ -171,13 +171,19 @@ def suite_lines(summary: SuiteSummary) -> list[str]:
         parts += [f"k {one.num_samples}"] if one.num_samples > 1 else []
         for title, value in (
             ("run sd", one.run_spread),
-            *(one.failures.items()),
+            *_said_failures(one.failures),
             ("floor", one.floor),
             ("gold scores", one.ceiling if one.ceiling != 1 else None),
         ):
-            title = "without an answer" if title == ANY_FAILURE else title
             if value is not None:
                 parts.append(f"{title} {PERCENT * value:.1f} %")
         lines.append(f"  {name:{width}}  " + ", ".join(parts))
         lines += [f"  {'':{width}}  ! {mark}" for mark in one.marks]
     return lines
+
+
+def _said_failures(failures: Mapping[str, float]) -> list[tuple[str, float]]:
+    """All answers without a final one, then their reasons, where these say more than that."""
+    reasons = {why: share for why, share in failures.items() if why != ANY_FAILURE}
+    whole = [("without an answer", failures[ANY_FAILURE])] if failures else []
+    return whole + ([] if set(reasons) == {"no answer"} else sorted(reasons.items()))

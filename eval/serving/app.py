@@ -245,7 +245,8 @@ async def _on_wrong_type(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-    return _error(f"{field}: {first['msg']}; see the OpenAI protocol; correct it", 400, param=field)
+    do = "correct it" if field != "body" else "send JSON, with Content-Type: application/json"
+    return _error(f"{field}: {first['msg']}; see the OpenAI protocol; {do}", 400, param=field)
 
 
 async def _on_wrong_route(request: Request, error: Exception) -> JSONResponse:

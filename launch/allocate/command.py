@@ -3,6 +3,8 @@
 import argparse
 import importlib
 import json
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,8 @@ def allocate(options: argparse.Namespace) -> int:
     loop = Loop(allocation, store, crew=crew)
     if not options.json:
         print("\n".join(plan_lines(allocation, prices, explored=loop.progress())), flush=True)
-    found = loop.run()
+    with redirect_stdout(sys.stderr) if options.json else nullcontext():
+        found = loop.run()  # its progress is no part of the JSON
     page = _write(allocation, found, out=out)
     if options.json:
         print((found.folder / ANSWER).read_text(encoding="utf-8"), end="")

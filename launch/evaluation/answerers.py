@@ -32,6 +32,7 @@ def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
     asked = options.checkpoint
     if asked.startswith(SERVERS):
         return _server(options)
+    _refuse_server_options(options)
     models: Any = importlib.import_module("frontload.eval.protocol.in_process")
     if asked.startswith(TRANSFORMERS):
         folder = Path(asked.removeprefix(TRANSFORMERS))
@@ -44,6 +45,21 @@ def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
     return ChosenAnswerer(
         answerer=answerer, tokenizer=answerer.tokenizer, name=folder.resolve().name
     )
+
+
+def _refuse_server_options(options: argparse.Namespace) -> None:
+    """Refuses what is said of a server where a model of this process is asked.
+
+    Raises: RecipeError.
+    """
+    for flag, value in (("--model", options.model), ("--api-key-env", options.api_key_env)):
+        if value is not None:
+            raise RecipeError(
+                f"eval {options.checkpoint} {flag} {value}",
+                found="a checkpoint that this process asks itself",
+                rule=f"{flag} is of a server, whose address begins with http:// or https://",
+                do=f"name a server, or leave {flag} out",
+            )
 
 
 def _server(options: argparse.Namespace) -> ChosenAnswerer:

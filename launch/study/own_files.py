@@ -32,7 +32,7 @@ def pin_own_files(loaded: Loaded[StudyRecipe]) -> Loaded[StudyRecipe]:
     except RecipeError as error:
         field, _, pattern = error.asked.partition(" ")
         found = f"{pattern}: {error.found}" if pattern else error.found
-        raise loaded.refuse(field, found=found, rule=error.rule, do=error.do) from error
+        raise loaded.refuse(field.rstrip(":"), found=found, rule=error.rule, do=error.do) from error
     _refuse_too_small(loaded, dict(files))
     return replace(loaded, value=replace(loaded.value, own=replace(own, files=files)))
 

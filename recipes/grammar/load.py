@@ -157,7 +157,7 @@ def recipe_path(name: str, *, folder: str, what: str) -> Path:
         raise RecipeError(
             f"{what} '{name}'",
             found=f"no such file in recipes/{folder}",
-            rule=f"a {what} is one of " + ", ".join(names) + ", or the path of a .yaml file",
+            rule="it is one of " + ", ".join(names) + ", or the path of a .yaml file",
             do=nearest(name, names),
         )
     return found

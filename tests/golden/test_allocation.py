@@ -101,10 +101,23 @@ def check_registration_comes_first(folder: Path) -> None:
 
 
 def check_second_run(folder: Path) -> None:
-    """A second run makes nothing; the plan says what stopped; a cell knows who asked for it."""
+    """A second run makes nothing; the plan says what stopped; a cell knows who asked for it.
+
+    As JSON it prints the answer and nothing beside it.
+    """
     before = digests(folder)
-    printed = finish(folder)
-    assert "start " not in printed
+    again = subprocess.run(
+        [sys.executable, "-m", "frontload.launch.cli", "allocate", *ASKED, "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    answer = folder / "results" / "allocate-smoke" / "answer.json"
+    assert json.loads(again.stdout) == json.loads(answer.read_text())
+    assert "registered as " in again.stderr
+    assert "start " not in again.stderr
     assert digests(folder) == before
     planned = json.loads(finish(folder, "--plan", "--json"))
     assert planned["stop"]

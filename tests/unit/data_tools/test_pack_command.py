@@ -111,6 +111,8 @@ def test_verify_proves_a_pack_from_its_source(
     assert "WRONG sources" in capsys.readouterr().out
     with pytest.raises(RecipeError, match="--input: no --tokenizer"):
         run_data_command("verify", made, *source[2:])
+    with pytest.raises(RecipeError, match="--template other: no --input"):
+        run_data_command("verify", made, *source[:2], "--template", "other")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,10 @@ def test_a_pack_that_lost_most_rows_is_refused_until_it_is_asked_for(
     with pytest.raises(RecipeError, match="--max-lost-rate 0.5: 2 of 3 rows are lost; 2 of rows"):
         pack(forgetful, rows, tmp_path / "P")
     assert not (tmp_path / "P").exists()
+    with pytest.raises(
+        RecipeError, match="no conversation.*mend rows that are dropped for another"
+    ):
+        pack(forgetful, [{"text": "no turns"}], tmp_path / "Q")
     pack(forgetful, rows, tmp_path / "P", "--max-lost-rate", 0.7)
     assert read_json(tmp_path / "P" / "pack.json")["conversations_packed"] == 1
     with pytest.raises(RecipeError, match="--max-lost-rate 1.5: no share"):

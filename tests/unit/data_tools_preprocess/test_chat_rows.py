@@ -162,8 +162,11 @@ def test_a_template_that_writes_the_day_is_given_the_stated_one(
     words = ["preprocess", "--chat", "--input", file, "--tokenizer", folder, "--workers", 1]
     with pytest.raises(RecipeError, match="it writes the day, and none is stated"):
         frontload(*words, "--output-prefix", tmp_path / "P")
+    words += ["--output-prefix", tmp_path / "P", "--date", "2026-01-31"]
+    with pytest.raises(RecipeError, match="--date 2026-01-31: no --chat"):
+        frontload(*(word for word in words if word != "--chat"))
     assert not list(tmp_path.glob("P*"))
-    assert frontload(*words, "--output-prefix", tmp_path / "P", "--date", "2026-01-31") == 0
+    assert frontload(*words) == 0
     text = TextTokenizer.load(folder).decode(IndexedReader(tmp_path / "P").sequence(0).tolist())
     assert text.startswith("31 Jan 2026<|im_start|>user")
     assert json.loads((tmp_path / "P.manifest.json").read_text())["day"] == "2026-01-31"

@@ -1,11 +1,13 @@
 """A suite on a model: scores with their n and marks, missing benchmarks missing, nothing twice."""
 
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from frontload.eval.protocol.answers import Generated, GenerationRequest
 from frontload.eval.protocol.data_root import DataRoot
 from frontload.eval.protocol.evaluation import evaluate_suite
 from frontload.eval.protocol.in_process import InProcess
@@ -117,6 +119,28 @@ def test_marks_say_what_must_be_known_of_a_number(
     assert any("! options: all" in line for line in suite_lines(summary))
     constant = run(few("sft", "aime24"), made_root, tmp_path / "one", Scripted("\\boxed{1}"))
     assert constant.benchmarks["aime24"].floor == 0.5, "the gold answer of one of two questions"
+
+
+class HalfCut(Scripted):
+    """Every second answer ends at its longest length; no answer has a box."""
+
+    def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[tuple[str, Generated]]:
+        for place, (key, answer) in enumerate(super().generate(requests)):
+            yield key, replace(answer, finish="length") if place % 2 else answer
+
+
+def test_the_share_without_an_answer_is_said_once(made_root: DataRoot, tmp_path: Path) -> None:
+    for model, says in (
+        (Scripted("no box"), "without an answer 100.0 %, floor"),
+        (
+            HalfCut("no box"),
+            "an answer 100.0 %, cut off at the longest answer 50.0 %, no answer 50.0",
+        ),
+        (Scripted("\\boxed{1}"), "without an answer 0.0 %, floor"),
+    ):
+        summary = run(few("sft", "aime24"), made_root, tmp_path / str(len(says)), model)
+        (line,) = [line for line in suite_lines(summary) if "aime24" in line]
+        assert says in line
 
 
 def test_more_samples_keep_those_that_are_there(made_root: DataRoot, tmp_path: Path) -> None:

@@ -97,11 +97,13 @@ def test_what_is_there_stays_and_what_is_missing_is_added(local: Path, tmp_path:
     gathered(tmp_path / "root", local)
     before = (tmp_path / "root" / AIME.file).read_bytes()
     reports = {one.split.dataset: one for one in gathered(tmp_path / "root", "made")}
-    assert reports[AIME.dataset].origin == "there already"
+    assert reports[AIME.dataset].origin == "there already: aime25.jsonl"
     assert (tmp_path / "root" / AIME.file).read_bytes() == before
     root = DataRoot.open(tmp_path / "root")
     assert root.is_made("openai/gsm8k")
     assert not root.is_made(AIME.dataset), "only made-up rows are marked"
+    asked = gathered(tmp_path / "root", local)
+    assert {one.origin for one in asked} == {"there already: aime25.jsonl", "there already: made"}
 
 
 def test_whole_numbers_of_any_size_stay_whole(local: Path, tmp_path: Path) -> None:
@@ -175,6 +177,11 @@ def test_a_wrong_request_is_refused(
     with pytest.raises(FrontloadError, match=says):
         gathered(tmp_path / "root", *sources, only=only)
     assert not (tmp_path / "root").exists()
+
+
+def test_a_root_without_a_name_is_refused() -> None:
+    with pytest.raises(RecipeError, match="--root .: a folder without a name in it"):
+        gathered(Path(), "made")
 
 
 def test_a_copy_of_the_hub_with_a_torn_file_is_refused(tmp_path: Path) -> None:

@@ -272,6 +272,8 @@ def test_a_body_that_is_no_json_and_a_route_that_is_none(running: Running) -> No
     headers = {"content-type": "application/json"}
     answer = HTTP.post(f"{running.url}/completions", content=b"{", headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400)
+    answer = HTTP.post(f"{running.url}/completions", content=b'{"prompt": "a"}')  # as curl -d
+    assert "send JSON, with Content-Type: application/json" in answer.json()["error"]["message"]
     answer = HTTP.post(f"{running.url}/embeddings", json={})
     assert answer.status_code == 404
     assert "/v1/completions" in answer.json()["error"]["message"]

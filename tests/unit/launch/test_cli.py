@@ -59,6 +59,9 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["run", "smoke", "--store", "/dev/null"], "it is not a folder"),
         (["status", "smoke", "--store", "/dev/null"], "it is not a folder"),
         (["run", "smoke", "--out", "/dev/null/out"], "not a folder"),
+        (["run", "smoke", "--out", "/proc/out"], "no folder can be made there"),
+        (["allocate", "smoke", "--out", "/proc/out"], "no folder can be made there"),
+        (["plan", "laptp"], "it is one of controls, laptop"),
         (["data", "prepocess"], "write 'preprocess'"),
         (["data", "blend", "gsm8k", "--plan-onyl"], "write '--plan-only'"),
         (["data", *PREPROCESS, "--encoder", "gigatokn"], "--encoder: 'gigatokn'; it is one of"),
@@ -263,6 +266,17 @@ def test_a_file_that_is_not_there_is_told_with_line_and_pattern(
     assert err.count("own.reasoning_files") == 1
     assert "mine.yaml:" in err
     assert "train.jsonl" in err
+
+
+def test_a_field_that_no_row_has_is_refused_at_its_own_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = write_own_study(tmp_path).read_text().splitlines()
+    (line,) = [number for number, text in enumerate(lines, 1) if "  reasoning_files:" in text]
+    code, _, err = call(capsys, "plan", "mine.yaml", "own.question_field=task")
+    assert code == 2
+    assert f"mine.yaml:{line}: own.reasoning_files: first row of train.jsonl: " in err
 
 
 def test_letters_that_a_terminal_lacks_are_escaped(tmp_path: Path) -> None:

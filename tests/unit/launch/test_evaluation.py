@@ -66,6 +66,8 @@ def test_a_checkpoint_goes_through_the_tiny_base_suite(home: Path, capsys: Captu
         (["--suite", "base", "--data", "nowhere"], "eval data --root nowhere"),
         (["--suite", "base", "--seed", "-1"], "a seed is 0 or more"),
         (["--suite", "base", "--size", "small"], "full, tiny"),
+        (["--suite", "base", "--model", "m"], "--model m: a checkpoint that this process asks"),
+        (["--suite", "base", "--api-key-env", "KEY"], "leave --api-key-env out"),
         ([], "no --suite"),
     ],
 )

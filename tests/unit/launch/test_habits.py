@@ -140,6 +140,8 @@ LINES = {
     "frontload plan --s": ["--seeds", "--store"],
     "frontload data pac": ["pack"],
     "frontload data pack --seq": ["--sequence-tokens"],
+    "frontload eval data --fr": ["--from"],
+    "frontload eval my_model --su": ["--suite"],
     "frontload train sft_tiny --placement o": ["one_gpu", "one_gpu_proxy", "one_node"],
     "frontload convert ": ["from-hf", "to-hf"],
     "frontload train sft_tiny --out ": [],  # a path: the shell completes files
