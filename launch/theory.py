@@ -19,7 +19,7 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
         "--dim",
         type=int,
         default=200,
-        help=f"dimension of the task (default 200; {PAPER} is the paper's and takes a minute)",
+        help=f"dimension of the task (default 200; {PAPER} is that of the paper: a minute of CPU)",
     )
     one.add_argument("--seed", type=int, default=1, help="of what is drawn (default 1)")
     one.add_argument("--out", type=Path, help="folder of the page (default results/theory)")

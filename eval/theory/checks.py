@@ -5,7 +5,7 @@ import numpy as np
 from frontload.eval.theory.errors import expected_error, simulated_error
 from frontload.eval.theory.fine_tuning import descend, endless_sft, sft_minimiser
 from frontload.eval.theory.sft_curves import half_shifted
-from frontload.eval.theory.shown import Check, TheoryFigure
+from frontload.eval.theory.shown import TheoryCheck, TheoryFigure
 from frontload.eval.theory.task import Task, draw_prompts, stream
 
 DESCENT = 1e-10  # of double precision over a few hundred products
@@ -18,7 +18,7 @@ DRAWN = 2000  # prompts
 DIM = 80
 
 
-def all_checks(figures: tuple[TheoryFigure, ...], *, seed: int) -> tuple[Check, ...]:
+def all_checks(figures: tuple[TheoryFigure, ...], *, seed: int) -> tuple[TheoryCheck, ...]:
     """Every check; those of peaks and of the limit read the figures."""
     by_name = {figure.name: figure for figure in figures}
     return (
@@ -28,7 +28,7 @@ def all_checks(figures: tuple[TheoryFigure, ...], *, seed: int) -> tuple[Check, 
     )
 
 
-def formula_checks(*, seed: int) -> list[Check]:
+def formula_checks(*, seed: int) -> list[TheoryCheck]:
     """Theorems 4.1 and 4.2, formula (5.1), proposition 4.3."""
     found = []
     for interference in (0.0, 0.1):
@@ -43,7 +43,7 @@ def formula_checks(*, seed: int) -> list[Check]:
         reached = descend(prompts, task, steps=3, num_updates=3000)
         away = np.linalg.norm(reached - weights) / np.linalg.norm(weights)
         found.append(
-            Check(
+            TheoryCheck(
                 name=f"descent reaches SFT's minimiser, r = {interference:g}",
                 source="theorems 4.1, 4.2",
                 found=float(away),
@@ -58,13 +58,13 @@ def formula_checks(*, seed: int) -> list[Check]:
     return [*found, _endless_check(seed=seed)]
 
 
-def peak_checks(figure: TheoryFigure) -> list[Check]:
+def peak_checks(figure: TheoryFigure) -> list[TheoryCheck]:
     """Double descent peaks where the prompts' span fills up."""
     found = []
     for plot in figure.plots:
         away = [abs(line.x[int(np.argmax(line.y))] - plot.marks[0]) for line in plot.lines]
         found.append(
-            Check(
+            TheoryCheck(
                 name=f"peak at B / d = {plot.marks[0]:g}, {plot.title}",
                 source="figure 1",
                 found=max(away),
@@ -75,7 +75,7 @@ def peak_checks(figure: TheoryFigure) -> list[Check]:
     return found
 
 
-def limit_checks(figure: TheoryFigure) -> list[Check]:
+def limit_checks(figure: TheoryFigure) -> list[TheoryCheck]:
     """Theorem B.1, corrected, beside the first order as it is drawn."""
     found = []
     for plot in figure.plots:
@@ -85,7 +85,7 @@ def limit_checks(figure: TheoryFigure) -> list[Check]:
         away = np.maximum(away - ERRORS * np.array(drawn.errors), 0.0) / np.array(drawn.y)
         far = np.abs(np.array(drawn.x) - 1) >= AWAY
         found.append(
-            Check(
+            TheoryCheck(
                 name=f"theorem B.1, corrected, {plot.title}",
                 source="theorem B.1",
                 found=float(away[far].max()),
@@ -96,14 +96,16 @@ def limit_checks(figure: TheoryFigure) -> list[Check]:
     return found
 
 
-def _drawn_check(name: str, weights: np.ndarray, task: Task, *, seed: int) -> Check:
+def _drawn_check(name: str, weights: np.ndarray, task: Task, *, seed: int) -> TheoryCheck:
     rng = stream(seed, "drawn", name)
     drawn = simulated_error(weights, task, num_prompts=DRAWN, rng=rng)
     away = abs(expected_error(weights, task) - drawn.value) / (drawn.se or np.inf)
-    return Check(name=name, source="(5.1)", found=away, allowed=ERRORS, unit="standard errors")
+    return TheoryCheck(
+        name=name, source="(5.1)", found=away, allowed=ERRORS, unit="standard errors"
+    )
 
 
-def _endless_check(*, seed: int) -> Check:
+def _endless_check(*, seed: int) -> TheoryCheck:
     task = half_shifted(DIM, length=2.0, interference=0.1)
     prompts = draw_prompts(
         task.tuning,
@@ -112,7 +114,7 @@ def _endless_check(*, seed: int) -> Check:
         rng=stream(seed, "endless"),
     )
     limit = expected_error(endless_sft(task), task)
-    return Check(
+    return TheoryCheck(
         name=f"{MANY} d prompts beside endlessly many",
         source="proposition 4.3",
         found=abs(expected_error(sft_minimiser(prompts, task), task) / limit - 1),

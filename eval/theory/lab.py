@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from frontload.eval.theory.checks import all_checks
 from frontload.eval.theory.sft_curves import against_length, against_prompts, in_the_limit
-from frontload.eval.theory.shown import Check, Theory
+from frontload.eval.theory.shown import Theory, TheoryCheck
 from frontload.eval.theory.step_curves import balance_figure, outcome_figure, step_table
 
 SOURCE = "Theoretical Perspectives on Data Quality and Synergistic Effects, arXiv 2603.01293"
@@ -31,7 +31,7 @@ def compute_theory(dim: int, *, seed: int) -> Theory:
     return Theory(dim=dim, seed=seed, checks=all_checks(figures, seed=seed), figures=figures)
 
 
-def check_lines(checks: Sequence[Check]) -> list[str]:
+def check_lines(checks: Sequence[TheoryCheck]) -> list[str]:
     """A line for each check, as people read it."""
     width = max(len(one.name) for one in checks)
     return [

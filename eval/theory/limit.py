@@ -1,6 +1,6 @@
 """Theorem B.1 of arXiv 2603.01293: SFT's first-order error where d, m, n and B grow in step.
 
-The theorem as printed is 1 to 18% low below B = d. Both forms are here; this is where they part.
+The theorem as printed is up to 17% low below B = d. Both forms are here; this is where they part.
 
 M holds the columns A w*, P is the projection on their span, G = -Gamma_0^-1 the pretrained weights,
 D = Gamma_0^-1 - eta A^-1 what SFT adds where it saw data: V = G + D P to order zero. Write T_ij for
@@ -75,8 +75,8 @@ def limit_traces(task: Task, ratio: float, *, form: Form) -> Traces:
     bias += ((change**2)[:, None] * found.cross * test**2).sum()
     return Traces(
         bias=float(bias),
-        inverse=_inverse(parts, tuning, found, ratio=ratio, middle=test**2),
-        inverse_test=_inverse(parts, tuning, found, ratio=ratio, middle=test),
+        inverse=_inverse(parts, tuning, found=found, ratio=ratio, middle=test**2),
+        inverse_test=_inverse(parts, tuning, found=found, ratio=ratio, middle=test),
         noise=quadratic(float(parts @ tuning) * tuning),
         test=quadratic(test),
     )
@@ -101,7 +101,7 @@ def project(task: Task, ratio: float) -> Projection:
 
 
 def _inverse(
-    parts: np.ndarray, tuning: np.ndarray, found: Projection, *, ratio: float, middle: np.ndarray
+    parts: np.ndarray, tuning: np.ndarray, *, found: Projection, ratio: float, middle: np.ndarray
 ) -> float:
     """The limit of tr(middle (M M')^+). Source: (B.14), (B.15)."""
     if ratio > 1:

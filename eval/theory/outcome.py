@@ -19,7 +19,7 @@ class Supervised:
 
 
 def outcome_gradient(
-    weights: np.ndarray, moments: np.ndarray, truths: np.ndarray, *, steps: int
+    weights: np.ndarray, moments: np.ndarray, *, truths: np.ndarray, steps: int
 ) -> np.ndarray:
     """The gradient of the mean of |(I + V S)^k w*|^2 / 2 with respect to V. Source: appendix E.
 
@@ -48,7 +48,7 @@ def supervise_outcomes(
     truths = rng.standard_normal((num_prompts, task.dim))
     weights, num_cut = np.diag(task.initial), 0
     for _ in range(num_updates):
-        gradient = outcome_gradient(weights, moments, truths, steps=steps)
+        gradient = outcome_gradient(weights, moments, truths=truths, steps=steps)
         length = float(np.linalg.norm(gradient))
         if length > LONGEST:
             gradient, num_cut = gradient * (LONGEST / length), num_cut + 1

@@ -8,7 +8,7 @@ from frontload.eval.statistics.stats import Estimate, clustered_mean
 from frontload.eval.theory.errors import expected_error
 from frontload.eval.theory.fine_tuning import first_order_sft, sft_minimiser
 from frontload.eval.theory.limit import Form, limit_error
-from frontload.eval.theory.shown import Line, Plot, TheoryFigure
+from frontload.eval.theory.shown import Plot, TheoryFigure, TheoryLine
 from frontload.eval.theory.task import Prompts, Task, draw_prompts, stream
 
 DRAWS = 3  # a point is their mean; near a peak one of the three is most of it
@@ -36,7 +36,7 @@ def half_shifted(dim: int, *, length: float, interference: float, rate: float = 
     )
 
 
-def drawn(task: Task, count: float, *, seed: int, draw: int) -> Prompts:
+def drawn_prompts(task: Task, count: float, *, seed: int, draw: int) -> Prompts:
     """Prompts of SFT, `count` d of them; one draw is the same at any other setting of the task."""
     return draw_prompts(
         task.tuning,
@@ -48,13 +48,15 @@ def drawn(task: Task, count: float, *, seed: int, draw: int) -> Prompts:
 
 def sft_error(task: Task, count: float, *, seed: int) -> Estimate:
     """The expected error of SFT's minimiser, over draws of its prompts."""
-    weights = [sft_minimiser(drawn(task, count, seed=seed, draw=n), task) for n in range(DRAWS)]
+    weights = [
+        sft_minimiser(drawn_prompts(task, count, seed=seed, draw=n), task) for n in range(DRAWS)
+    ]
     return clustered_mean([expected_error(one, task) for one in weights])
 
 
-def line_of(label: str, x: Sequence[float], found: Sequence[Estimate]) -> Line:
+def line_of(label: str, x: Sequence[float], found: Sequence[Estimate]) -> TheoryLine:
     """A curve through estimates, with their errors."""
-    return Line(
+    return TheoryLine(
         label=label,
         x=tuple(x),
         y=tuple(one.value for one in found),
@@ -166,12 +168,12 @@ def in_the_limit(dim: int, *, seed: int) -> TheoryFigure:
     )
 
 
-def _theorem(task: Task, *, form: Form) -> Line:
+def _theorem(task: Task, *, form: Form) -> TheoryLine:
     errors = tuple(limit_error(task, one, form=form) for one in LIMIT_COUNTS)
-    return Line(label=f"theorem, {form}", x=LIMIT_COUNTS, y=errors, is_reference=True)
+    return TheoryLine(label=f"theorem, {form}", x=LIMIT_COUNTS, y=errors, is_reference=True)
 
 
 def _both(task: Task, count: float, *, seed: int, draw: int) -> tuple[float, float]:
-    prompts = drawn(task, count, seed=seed, draw=draw)
+    prompts = drawn_prompts(task, count, seed=seed, draw=draw)
     first = expected_error(first_order_sft(prompts, task), task)
     return first, expected_error(sft_minimiser(prompts, task), task)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class TheoryLine:
     """One curve. `is_reference`: a formula, or a start to compare with; drawn broken."""
 
     label: str
@@ -20,7 +20,7 @@ class Plot:
     """Curves over the same axis; `marks`: places on it that the theory names."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[TheoryLine, ...]
     x: str
     y: str
     is_log_x: bool = False
@@ -42,7 +42,7 @@ class TheoryFigure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
+class TheoryCheck:
     """A formula beside another way to its number."""
 
     name: str
@@ -63,5 +63,5 @@ class Theory:
 
     dim: int
     seed: int
-    checks: tuple[Check, ...]
+    checks: tuple[TheoryCheck, ...]
     figures: tuple[TheoryFigure, ...]

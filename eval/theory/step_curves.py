@@ -1,5 +1,7 @@
 """Figures of chains of thought: steps at the test, outcome supervision, balance of pretraining."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from frontload.eval.statistics.stats import clustered_mean
@@ -7,7 +9,7 @@ from frontload.eval.theory.errors import errors_by_step
 from frontload.eval.theory.fine_tuning import sft_minimiser
 from frontload.eval.theory.outcome import supervise_outcomes
 from frontload.eval.theory.sft_curves import ERROR, line_of
-from frontload.eval.theory.shown import Line, Plot, TheoryFigure
+from frontload.eval.theory.shown import Plot, TheoryFigure, TheoryLine
 from frontload.eval.theory.task import Task, draw_prompts, stream
 
 STEPS = 8
@@ -33,16 +35,13 @@ def step_table(*, seed: int) -> TheoryFigure:
         "both": (0.5, 0.5),
     }
     start = _stepped_task(scale=0.5, interference=0.0)
-    before = Line(
-        label="pretrained alone",
-        x=_steps(),
-        y=_by_step(np.diag(start.initial), start, seed=seed),
-        is_reference=True,
+    before = replace(
+        _stepped("pretrained alone", np.diag(start.initial), start, seed=seed), is_reference=True
     )
     plots = [
         Plot(
             title=title,
-            lines=(*(_line(label, *one, seed=seed) for label, one in sets.items()), before),
+            lines=(*(_line(label, one, seed=seed) for label, one in sets.items()), before),
             x="steps at the test",
             y=ERROR,
         )
@@ -77,7 +76,7 @@ def outcome_figure(*, seed: int) -> TheoryFigure:
         cut.append(line_of(label, COUNTS, found[1]))
         start = _chain_error(np.diag(task.initial), task, seed=seed)
         after.append(
-            Line(
+            TheoryLine(
                 label=f"before, shift {shift:g}",
                 x=(COUNTS[0], COUNTS[-1]),
                 y=(start, start),
@@ -139,15 +138,19 @@ def balance_figure(*, seed: int) -> TheoryFigure:
         plots=(
             Plot(
                 title=f"error after {CHAIN} steps",
-                lines=tuple(Line(label=one, x=COVERED, y=tuple(y)) for one, y in named.items()),
+                lines=tuple(
+                    TheoryLine(label=one, x=COVERED, y=tuple(y)) for one, y in named.items()
+                ),
                 x="variance of the new directions in pretraining",
                 y=ERROR,
             ),
             Plot(
                 title="how hard the start is",
                 lines=(
-                    Line(label="spectral radius", x=COVERED, y=tuple(radius), is_reference=True),
-                    Line(label="updates cut, share", x=COVERED, y=tuple(cut)),
+                    TheoryLine(
+                        label="spectral radius", x=COVERED, y=tuple(radius), is_reference=True
+                    ),
+                    TheoryLine(label="updates cut, share", x=COVERED, y=tuple(cut)),
                 ),
                 x="variance of the new directions in pretraining",
                 y="radius; share",
@@ -166,7 +169,9 @@ def _stepped_task(*, scale: float, interference: float) -> Task:
     return Task(dim=80, shifted=40, prompt_length=800, scale=scale, interference=interference)
 
 
-def _line(label: str, scale: float, interference: float, *, seed: int) -> Line:
+def _line(label: str, levels: tuple[float, float], *, seed: int) -> TheoryLine:
+    """After SFT whose inputs have these levels on the new and on the known directions."""
+    scale, interference = levels
     task = _stepped_task(scale=scale, interference=interference)
     prompts = draw_prompts(
         task.tuning,
@@ -174,17 +179,13 @@ def _line(label: str, scale: float, interference: float, *, seed: int) -> Line:
         num_prompts=SFT_PROMPTS * task.dim,
         rng=stream(seed, "steps"),
     )
-    return Line(label=label, x=_steps(), y=_by_step(sft_minimiser(prompts, task), task, seed=seed))
+    return _stepped(label, sft_minimiser(prompts, task), task, seed=seed)
 
 
-def _steps() -> tuple[float, ...]:
-    return tuple(range(1, STEPS + 1))
-
-
-def _by_step(weights: np.ndarray, task: Task, *, seed: int) -> tuple[float, ...]:
+def _stepped(label: str, weights: np.ndarray, task: Task, *, seed: int) -> TheoryLine:
     rng = stream(seed, "test")
     found = errors_by_step(weights, task, steps=STEPS, num_prompts=TEST_PROMPTS, rng=rng)
-    return tuple(one.value for one in found)
+    return line_of(label, range(1, STEPS + 1), found)
 
 
 def _small_task(*, covered: float, rest: float, shift: float) -> Task:

@@ -228,7 +228,7 @@ def test_the_gradient_of_outcomes_is_that_of_the_error_after_the_chain() -> None
             total += float(((guess - truth) ** 2).sum())
         return total / (2 * 4)
 
-    found = outcome.outcome_gradient(weights, moments, truths, steps=3)
+    found = outcome.outcome_gradient(weights, moments, truths=truths, steps=3)
     np.testing.assert_allclose(found, differences(loss, weights), rtol=1e-5, atol=1e-6)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from frontload.eval.theory import lab, step_curves
-from frontload.eval.theory.shown import Check, Theory
+from frontload.eval.theory.shown import Theory, TheoryCheck
 from frontload.launch import cli
 
 
@@ -43,7 +43,9 @@ def test_the_page_holds_every_figure_with_what_it_can_and_cannot_mirror(
 def test_a_check_that_fails_ends_the_command_after_its_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failing = Check(name="descent", source="theorem 4.2", found=0.1, allowed=1e-10, unit="of V")
+    failing = TheoryCheck(
+        name="descent", source="theorem 4.2", found=0.1, allowed=1e-10, unit="of V"
+    )
     made = Theory(dim=40, seed=1, checks=(failing,), figures=())
     monkeypatch.setattr(lab, "compute_theory", lambda dim, *, seed: made)
     assert cli.main(["theory", "--dim", "40", "--out", "here"]) == 1
