@@ -123,7 +123,8 @@ def against_length(dim: int, *, seed: int) -> TheoryFigure:
         source="figure 2; the setting of figure 1",
         plots=tuple(plots),
         says="At a small B the error falls and rises again: short prompts are noisy at the test, "
-        "and long ones make the pretrained weights surer of directions that are now wrong.",
+        "and long ones make the pretrained weights surer of directions that are now wrong. It "
+        "does so without interference too.",
         mirrors="that what is best in SFT depends on what the base model got from pretraining.",
         cannot="n is the number of examples inside a prompt, the same in pretraining, SFT and "
         "test. It is not the length of an answer: H10 and H12 are not about it.",

@@ -124,13 +124,13 @@ def balance_figure(*, seed: int) -> TheoryFigure:
         radius.append(task.spectral_radius)
         start.append(_chain_error(np.diag(task.initial), task, seed=seed))
         sft.append(_chain_error(sft_minimiser(prompts, task), task, seed=seed))
-        outcome.append(float(np.mean([one for one, _ in runs])))
-        cut.append(float(np.mean([one for _, one in runs])))
-    named = {
-        "pretrained alone": start,
-        f"after SFT, {FEW} prompts": sft,
-        f"after outcomes, {MANY} prompts": outcome,
-    }
+        outcome.append(clustered_mean([one for one, _ in runs]))
+        cut.append(clustered_mean([one for _, one in runs]))
+    lines = (
+        TheoryLine(label="pretrained alone", x=COVERED, y=tuple(start)),
+        TheoryLine(label=f"after SFT, {FEW} prompts", x=COVERED, y=tuple(sft)),
+        line_of(f"after outcomes, {MANY} prompts", COVERED, outcome),
+    )
     return TheoryFigure(
         name="balance",
         title="Balanced pretraining",
@@ -138,9 +138,7 @@ def balance_figure(*, seed: int) -> TheoryFigure:
         plots=(
             Plot(
                 title=f"error after {CHAIN} steps",
-                lines=tuple(
-                    TheoryLine(label=one, x=COVERED, y=tuple(y)) for one, y in named.items()
-                ),
+                lines=lines,
                 x="variance of the new directions in pretraining",
                 y=ERROR,
             ),
@@ -150,7 +148,7 @@ def balance_figure(*, seed: int) -> TheoryFigure:
                     TheoryLine(
                         label="spectral radius", x=COVERED, y=tuple(radius), is_reference=True
                     ),
-                    TheoryLine(label="updates cut, share", x=COVERED, y=tuple(cut)),
+                    line_of("updates cut, share", COVERED, cut),
                 ),
                 x="variance of the new directions in pretraining",
                 y="radius; share",
