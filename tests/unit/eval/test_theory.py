@@ -251,3 +251,40 @@ def test_outcomes_need_prompts_where_pretraining_does_not_cover_the_shift() -> N
         replace(shifted, shift=0.1), num_prompts=64, steps=3, num_updates=200, rng=rng("scale")
     )
     assert covered.num_cut == 0 < 20 < made[64].num_cut
+
+
+def test_endless_sft_is_least_squares_where_it_saw_data_and_pretrained_elsewhere() -> None:
+    prompts = task.draw_prompts(
+        SMALL.tuning, prompt_length=5, num_prompts=400_000, rng=rng("endless")
+    )
+    asked = -SMALL.rate * prompts.weights.T
+    solved = np.linalg.lstsq(prompts.products.T, asked, rcond=None)[0].T
+    np.testing.assert_allclose(fine_tuning.endless_sft(SMALL), np.diag(np.diag(solved)), atol=0.01)
+    hard = replace(SMALL, interference=0.0)
+    np.testing.assert_array_equal(np.diag(fine_tuning.endless_sft(hard))[2:], hard.initial[2:])
+
+
+def test_the_limit_follows_a_large_shift() -> None:
+    shifted = replace(HALF, dim=200, shifted=100, prompt_length=300, shift=3.0)
+    drawn = []
+    for turn in range(6):
+        prompts = task.draw_prompts(
+            shifted.tuning, prompt_length=300, num_prompts=100, rng=rng("shift", str(turn))
+        )
+        drawn.append(errors.expected_error(fine_tuning.first_order_sft(prompts, shifted), shifted))
+    found = limit.limit_error(shifted, 0.5, form="corrected")
+    assert found == pytest.approx(np.mean(drawn), rel=0.03)
+
+
+def test_a_long_gradient_is_cut_to_length_one() -> None:
+    shifted = task.Task(dim=12, shifted=3, prompt_length=48, covered=0.5, shift=0.3)
+    one = outcome.supervise_outcomes(
+        shifted, num_prompts=8, steps=3, num_updates=1, rng=rng("long")
+    )
+    draws = rng("long")
+    moments = task.draw_moments(shifted.test, prompt_length=48, num_prompts=8, rng=draws)
+    truths = draws.standard_normal((8, 12))
+    start = np.diag(shifted.initial)
+    length = np.linalg.norm(outcome.outcome_gradient(start, moments, truths=truths, steps=3))
+    assert one.num_cut == 1 < length < 5
+    assert np.linalg.norm(one.weights - start) == pytest.approx(outcome.STEP)
