@@ -126,6 +126,10 @@ COMMANDS: Mapping[str, Command] = {
         text="what this machine has and lacks; with --nodes, which nodes of a job are slow",
         adds="frontload.launch.doctor.command:add_arguments",
     ),
+    "theory": Command(
+        text="a solvable model of pretraining, SFT and outcome rewards: closed forms, curves",
+        adds="frontload.launch.theory:add_arguments",
+    ),
     "completion": Command(
         text="print a script that completes these commands in bash, zsh or fish",
         adds="frontload.launch.completion:add_arguments",

@@ -1,0 +1,1 @@
+"""A solvable model of pretraining, SFT and outcome supervision: closed forms, checks, curves."""
