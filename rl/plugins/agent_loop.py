@@ -284,7 +284,7 @@ def rows_for_queue(
     step: int,
     names: Sequence[str],
 ) -> tuple[list[str], TensorDict, list[dict[str, Any]]]:
-    """Keys, columns and tags as veRL's own loop (v1/agent_loop_tq.py:140) writes them.
+    """Keys, columns and tags as veRL's own loop (v1/agent_loop_tq.py:150) writes them.
 
     Of its columns of objects only `names`: a queue copies every column in every pass, and objects
     one by one.

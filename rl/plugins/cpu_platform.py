@@ -94,7 +94,7 @@ class CpuPlatform(PlatformBase):
         pass
 
     def ray_resource_name(self) -> str:
-        # ray_trainer.py:214 counts GPU and NPU only: Ray is told of a GPU that is only a number
+        # base.py:230 counts GPU and NPU only: Ray is told of a GPU that is only a number
         return "GPU"
 
     def ray_noset_envvars(self) -> list[str]:
@@ -164,7 +164,7 @@ def _replica() -> type:
 
 
 def use_gloo_without_sockets() -> None:
-    """utils/distributed.py:88: asks for "cpu:gloo,cpu:gloo", which torch refuses as a repetition.
+    """utils/distributed.py:89: asks for "cpu:gloo,cpu:gloo", which torch refuses as a repetition.
 
     One process needs no meeting place either: with a store in memory nothing listens on a port.
     The name is looked up at the call, so torch's own is replaced, for this one request.
@@ -186,7 +186,7 @@ def use_gloo_without_sockets() -> None:
 
 
 def answer_for_the_master() -> None:
-    """single_controller/ray/base.py:516: starts a process, which imports all of veRL, to look for a
+    """single_controller/ray/base.py:523: starts a process, which imports all of veRL, to look for a
     free port. One process meets nobody there (see above), so no port is needed."""
     from verl.single_controller.ray import RayWorkerGroup
 
@@ -197,7 +197,7 @@ def answer_for_the_master() -> None:
 
 
 def use_pageable_memory() -> None:
-    """transformer_impl.py:464: the reference model's policy pins memory, for which torch asks an
+    """transformer_impl.py:462: the reference model's policy pins memory, for which torch asks an
     accelerator; a CPU has nothing to copy to."""
     from torch.distributed.fsdp import CPUOffloadPolicy
     from verl.workers.engine.fsdp import transformer_impl

@@ -38,7 +38,7 @@ def copy_rows(value: Any) -> Any:
 
 
 def partition_unless_one(partition: Partition) -> Partition:
-    """veRL's balancing of lengths over ranks (seqlen_balancing.py:68), but for one rank: all rows.
+    """veRL's balancing of lengths over ranks (seqlen_balancing.py:49), but for one rank: all rows.
 
     It compares every row's length, a tensor, with others' before it finds that there is one part.
     """

@@ -39,7 +39,7 @@ def start_lean_nodes() -> None:
     from ray._private.node import Node
     from ray._private.ray_constants import PROCESS_TYPE_DASHBOARD_AGENT
 
-    # utils.py:1128, asked by services.py:1323 and :1916: agents come in their minimal form
+    # utils.py:1128, asked by services.py:1322 and :1909: agents come in their minimal form
     utils.get_dashboard_dependency_error = _without_dashboard
     build = services._build_python_executable_command_memory_profileable
 

@@ -1,6 +1,6 @@
 """Log-probabilities of an update's tokens, all at once; to the bit what veRL computes one by one.
 
-veRL saves memory that a vocabulary of 256 does not need: verl/utils/torch_functional.py:230 takes
+veRL saves memory that a vocabulary of 256 does not need: verl/utils/torch_functional.py:197 takes
 `logsumexp` of every token by itself, which is most of what its actor does with a small model.
 """
 

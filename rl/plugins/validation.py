@@ -89,5 +89,5 @@ def read_described(lines: Sequence[Mapping[str, Any]], *, step: int) -> Iterator
 
 
 def _sample(line: Mapping[str, Any]) -> int:
-    """veRL's name of an answer is PROMPT_SAMPLE_TURN (trainer_base.py:1193)."""
+    """veRL's name of an answer is PROMPT_SAMPLE_TURN (trainer_base.py:1091)."""
     return int(str(line["uid"]).rsplit("_", 2)[1])

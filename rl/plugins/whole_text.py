@@ -1,6 +1,6 @@
 """veRL's reward manager, handing over a response with its special tokens written out.
 
-veRL's own (experimental/reward_loop/reward_manager/naive.py:62) leaves them out, and with them the
+veRL's own (experimental/reward_loop/reward_manager/naive.py:55) leaves them out, and with them the
 marks of our template, and `<think>` where a tokenizer has it as a special token. The file that veRL
 writes of a validation has neither such tokens nor the prompt's name: both are noted here.
 """

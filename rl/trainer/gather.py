@@ -1,6 +1,6 @@
 """The actor's weights as whole tensors, from the files that the FSDP2 ranks of veRL saved.
 
-Each rank saves what it holds of every tensor (fsdp_checkpoint_manager.py:332 of verl 0.9.1): a
+Each rank saves what it holds of every tensor (fsdp_checkpoint_manager.py:347 of verl 0.9.1): a
 DTensor that is cut along dimension 0, or a whole tensor where every rank has the same.
 """
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from frontload.recipes.errors import ArtifactError
 
-TRACKER = "latest_checkpointed_iteration.txt"  # trainer_base.py:1039: written last, of a whole one
+TRACKER = "latest_checkpointed_iteration.txt"  # trainer_base.py:1022: written last, of a whole one
 STEP = "global_step_"
 PARTS = ("model", "optim", "extra_state")  # of a rank, fsdp_checkpoint_manager.py
 FSDP, MEGATRON = "fsdp_config.json", "ckpt_contents.json"  # the latter is written last
