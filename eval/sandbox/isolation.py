@@ -102,6 +102,9 @@ def _package_folders() -> list[Path]:
     return [site / name for name in PACKAGES if (site / name).is_dir()]
 
 
+MOST_SECONDS = 86_400  # a day: no program may run for as long, process.py ends it far before
+
+
 def _outer() -> list[str]:
     """Lays what root alone may reach where the other user can read it, in a mount namespace.
 
@@ -117,8 +120,14 @@ def _outer() -> list[str]:
 
 
 def _other_user() -> list[str]:
-    """As root, RLIMIT_NPROC does not count: kernel/fork.c exempts the machine's user 0."""
-    return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
+    """As root, RLIMIT_NPROC does not count: kernel/fork.c exempts the machine's user 0.
+
+    The kernel sends the signal of a parent's death in that parent's name. The outer bubblewrap has
+    given up the right to kill another user's process; `timeout`, which stays the parent of the
+    second one, has not.
+    """
+    parent = ["timeout", "--foreground", "--signal=KILL", f"{MOST_SECONDS}"]
+    return [*parent, "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--"]
 
 
 def _inner(places: _Places, *, disk_bytes: int) -> list[str]:
