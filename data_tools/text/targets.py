@@ -280,7 +280,9 @@ class _Cut:
         pieces: list[ChatPiece] = []
         at = 0
         for number, span in sorted(spans.items(), key=lambda item: item[1].begin):
-            begin = self._behind_thought(number, text, span) if self._rules.masks_thinking else 0
+            begin = (
+                self._behind_thought(number, text, span=span) if self._rules.masks_thinking else 0
+            )
             begin = max(begin, span.begin)
             pieces.append(ChatPiece(text=text[at:begin], is_target=False))
             pieces.append(ChatPiece(text=text[begin : span.end], is_target=True))
@@ -289,7 +291,7 @@ class _Cut:
             pieces.append(ChatPiece(text=text[at:], is_target=False))
         return ChatRow(pieces=tuple(pieces), unopened=len(self._unopened & spans.keys()))
 
-    def _behind_thought(self, number: int, text: str, span: _Span) -> int:
+    def _behind_thought(self, number: int, text: str, *, span: _Span) -> int:
         """Where the answer of a turn begins, behind its reasoning and what closes that."""
         reasoning = self._dialogue.messages[number].get("reasoning_content", "").strip()
         at = text.find(reasoning, span.begin, span.end) if reasoning else -1

@@ -53,7 +53,7 @@ def formula_checks(*, seed: int) -> list[TheoryCheck]:
         )
         for name, one in (("pretrained", np.diag(task.initial)), ("after SFT", weights)):
             found.append(
-                _drawn_check(f"error of {name}, r = {interference:g}", one, task, seed=seed)
+                _drawn_check(f"error of {name}, r = {interference:g}", one, task=task, seed=seed)
             )
     return [*found, _endless_check(seed=seed)]
 
@@ -96,7 +96,7 @@ def limit_checks(figure: TheoryFigure) -> list[TheoryCheck]:
     return found
 
 
-def _drawn_check(name: str, weights: np.ndarray, task: Task, *, seed: int) -> TheoryCheck:
+def _drawn_check(name: str, weights: np.ndarray, *, task: Task, seed: int) -> TheoryCheck:
     rng = stream(seed, "drawn", name)
     drawn = simulated_error(weights, task, num_prompts=DRAWN, rng=rng)
     away = abs(expected_error(weights, task) - drawn.value) / (drawn.se or np.inf)
