@@ -95,11 +95,6 @@ def mixed_tokens(knobs: PretrainingKnobs, base_share: float) -> int:
     return second - snap(second * base_share, knobs.sequence_tokens)
 
 
-def grid_reasoning_tokens(knobs: PretrainingKnobs) -> int:
-    """Tokens of reasoning that an arm of the grid reads in pretraining."""
-    return mixed_tokens(knobs, knobs.base_share)
-
-
 # ---------------------------------------------------------------- the paper's grid
 
 

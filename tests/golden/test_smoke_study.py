@@ -20,7 +20,7 @@ import pytest
 from frontload.eval.statistics.score import rescore
 from frontload.launch.origins.machine_kind import machine_kind
 from frontload.recipes.study.expand import load_study
-from frontload.recipes.study.points import grid_reasoning_tokens, mix_title, mixed_tokens
+from frontload.recipes.study.points import mix_title, mixed_tokens
 
 GOLDEN = Path(__file__).with_name("smoke_losses.csv")
 LOSS_TOLERANCE = 1e-4  # fp32 sums in another order, over a hundred steps
@@ -129,7 +129,9 @@ def check_ledger(store: Path, out: Path) -> None:
     read = {cell: sum(one["tokens"] for one in row["reasoning"]) for cell, row in entries.items()}
     assert read.pop("pt:LMQ@60-40", mixed_tokens(knobs, 0.6)) == mixed_tokens(knobs, 0.6)
     for cell, tokens in read.items():
-        assert tokens == (0 if cell.startswith("pt:base") else grid_reasoning_tokens(knobs)), cell
+        assert tokens == (
+            0 if cell.startswith("pt:base") else mixed_tokens(knobs, knobs.base_share)
+        ), cell
 
 
 def check_second_run(folder: Path, num_stages: int) -> None:

@@ -120,9 +120,9 @@ def test_a_dry_run_starts_nothing_and_writes_nothing(tmp_path: Path, capsys: Cap
     said = call(capsys, "run", "smoke", "--dry-run", "--store", str(store))
     assert "ready   synthesize/corpus-" in said
     jobs = call(capsys, "run", "paper_8b", "--dry-run", "--store", str(store))
-    lines = {line.partition("-seed1-")[0]: line for line in jobs.splitlines()}
+    lines = {line.partition("-seed1")[0]: line for line in jobs.splitlines()}
     assert "64 x 8 ranks of paper_tp8pp8, after blend/trunk-seed1-" in lines["pretrain/trunk"]
-    assert "1 x 1 ranks of slurm_one_gpu" in lines["evaluate/ldq+shq-x1"]
+    assert "1 x 1 ranks of slurm_one_gpu" in lines["benchmarks/ldq+shq-x1"]
     script = call(
         capsys, "run", "paper_8b", "--dry-run", "--only", "index/shq", "--store", str(store)
     )

@@ -7,7 +7,7 @@ import pytest
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.stage import BF16_BRANCH_REVISION, BOXED_REWARD_REVISION, REVISION
 from frontload.recipes.study.expand import Study, load_study
-from frontload.recipes.study.points import grid_reasoning_tokens
+from frontload.recipes.study.points import mixed_tokens
 
 
 def shape(study: Study) -> list[str]:
@@ -40,7 +40,8 @@ def test_it_is_the_laptops_study_on_more_families() -> None:
     assert one_gpu.synthesis is not None
     assert laptop.synthesis is not None
     assert set(laptop.synthesis.ldq.families) < set(one_gpu.synthesis.ldq.families)
-    ratios = [one.sft.tokens / grid_reasoning_tokens(one.pretraining) for one in (one_gpu, laptop)]
+    read = [mixed_tokens(one.pretraining, one.pretraining.base_share) for one in (one_gpu, laptop)]
+    ratios = [one.sft.tokens / tokens for one, tokens in zip((one_gpu, laptop), read, strict=True)]
     assert ratios == [pytest.approx(1.0, abs=0.03)] * 2
 
 

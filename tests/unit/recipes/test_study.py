@@ -11,7 +11,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import RECIPES
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.expand import Study, load_study
-from frontload.recipes.study.points import grid_reasoning_tokens
+from frontload.recipes.study.points import mixed_tokens
 
 LAPTOP = RECIPES / "studies" / "laptop.yaml"
 
@@ -81,7 +81,8 @@ def test_every_mix_reads_the_same_reasoning_budget_and_base_windows_touch(laptop
         reasoning[label] = sum(mixed.values())
         assert sum(window.tokens for window in windows.values()) * 6 == trunk.tokens * 4
         assert blend.inputs["before"].kind == "blend"
-    budget = grid_reasoning_tokens(laptop.recipe.pretraining)
+    knobs = laptop.recipe.pretraining
+    budget = mixed_tokens(knobs, knobs.base_share)
     assert reasoning == {
         "base-seed1": 0,
         "shq-seed1": budget,
