@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -39,24 +40,16 @@ class GradedAnswer:
     failure: str = ""  # why there is no answer, "" where there is one
 
 
-class BenchmarkTask:
+class BenchmarkTask(ABC):
     """The items of one benchmark and how their answers become right or wrong."""
 
     def __init__(self, items: Iterable[BenchmarkItem], *, stop: Sequence[str] = ()) -> None:
         self.items = tuple(items)
         self.stop = tuple(stop)  # of generated answers
 
+    @abstractmethod
     def grade(self, answers: Sequence[tuple[BenchmarkItem, Generated]]) -> list[GradedAnswer]:
         """The grade of each generated answer, in order."""
-        raise NotImplementedError
-
-    def scores(self, item: BenchmarkItem, options: Sequence[Loglikelihood]) -> tuple[float, ...]:
-        """A number for each option of an item: the model answers the first of the highest."""
-        raise NotImplementedError
-
-    def gold_place(self, item: BenchmarkItem) -> int:
-        """Which option is right."""
-        raise NotImplementedError
 
     def gold_answers(self) -> list[tuple[BenchmarkItem, Generated]]:
         """For each item an answer that must be graded right; () where no gold text is known."""
@@ -69,6 +62,18 @@ class BenchmarkTask:
     def gates(self) -> list[ScoreGate]:
         """What a reader must know of how the answers were graded; asked after `grade`."""
         return []
+
+
+class ChoiceTask(BenchmarkTask):
+    """A benchmark whose items may have options, of which the likeliest is the answer."""
+
+    @abstractmethod
+    def scores(self, item: BenchmarkItem, options: Sequence[Loglikelihood]) -> tuple[float, ...]:
+        """A number for each option of an item: the model answers the first of the highest."""
+
+    @abstractmethod
+    def gold_place(self, item: BenchmarkItem) -> int:
+        """Which option is right."""
 
 
 @dataclass(frozen=True, kw_only=True)

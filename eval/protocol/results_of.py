@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.protocol.answers import Generated, Loglikelihood
-from frontload.eval.protocol.items import BenchmarkItem, BenchmarkTask
+from frontload.eval.protocol.items import BenchmarkItem, BenchmarkTask, ChoiceTask
 from frontload.eval.protocol.runner import Sheet
 from frontload.eval.results import ChoiceResult, GeneratedResult, Generation
 from frontload.recipes.runs.suite import SuiteBenchmark
@@ -101,6 +101,7 @@ def _choice(
     sheet: Sheet,
     tokenizer: TextTokenizer | None,
 ) -> ChoiceResult:
+    assert isinstance(task, ChoiceTask), "an item with options is one of a choice benchmark"
     return ChoiceResult(
         id=item.id,
         benchmark=name,

@@ -19,7 +19,7 @@ from frontload.eval.protocol.answers import Generated, Loglikelihood
 from frontload.eval.protocol.data_root import DataRoot, SplitName
 from frontload.eval.protocol.items import (
     BenchmarkItem,
-    BenchmarkTask,
+    ChoiceTask,
     GradedAnswer,
     MissingBenchmark,
 )
@@ -65,7 +65,7 @@ class StockPart:
         return found
 
 
-class StockTask(BenchmarkTask):
+class StockTask(ChoiceTask):
     """A benchmark that lm-eval asks and scores."""
 
     def __init__(
