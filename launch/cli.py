@@ -106,7 +106,7 @@ COMMANDS: Mapping[str, Command] = {
     ),
     "data": Command(
         text="preprocess, curate, verify: data from files to tokens",
-        below="frontload.data_tools.cli:COMMANDS",
+        below="frontload.launch.generation.commands:COMMANDS",
     ),
     "convert": Command(
         text="checkpoints to Hugging Face folders and back",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from frontload.data_tools.text.messages import Message
+from frontload.recipes.errors import RecipeError, StageError
 
 Finish = Literal["stop", "length"]
 """Ended by itself or at a stop text; or cut at `max_new_tokens`."""
@@ -55,13 +56,22 @@ class Loglikelihood:
     num_tokens: int  # of the continuation; 0 is an error of the answerer, never a score
 
 
+class RefusedRequest(RecipeError):
+    """One request that the model cannot take, whose key ends `asked`; others it can."""
+
+
+class GarbledReply(StageError):
+    """A reply that is none of the protocol, to the request whose key ends `asked`."""
+
+
 class Answerer(Protocol):
     """A model that can be judged: in this process, behind a server, or in another library.
 
     Answers come in any order, each as soon as it is there: the runner writes it down at once.
 
-    Raises: RecipeError for a request that the model cannot take (a prompt longer than its context,
-            an option that it lacks), naming the request's key; StageError when it stops answering.
+    Raises: RefusedRequest for a request that the model cannot take (a prompt longer than its
+            context, an option that it lacks), naming the request's key; GarbledReply for a reply
+            that cannot be read; StageError when it stops answering.
     """
 
     @property

@@ -20,9 +20,9 @@ from frontload.eval.protocol.answers import (
     GenerationRequest,
     Loglikelihood,
     LoglikelihoodRequest,
+    RefusedRequest,
 )
 from frontload.megatron_ext.inference.running import RowRequest, RunningBatch
-from frontload.recipes.errors import RecipeError
 
 MOST_ROWS = 128  # side by side: beyond it tokens a second no longer rise on one core
 MOST_PROMPT_TOKENS = 1 << 16  # read side by side, padding included
@@ -151,7 +151,7 @@ class InProcess:
 
     def _check_room(self, key: str, num_tokens: int, *, what: str) -> None:
         if self.has_positions and num_tokens > self.max_sequence_tokens:
-            raise RecipeError(
+            raise RefusedRequest(
                 f"asking {key}",
                 found=f"{what} have {num_tokens} tokens",
                 rule=f"the model's context has {self.max_sequence_tokens}; nothing is cut",
@@ -163,7 +163,7 @@ class InProcess:
         turns = [(turn["role"], turn["content"]) for turn in messages]
         text = self._template.prompt(turns)
         if text is None:
-            raise RecipeError(
+            raise RefusedRequest(
                 f"request {key}",
                 found="a message that the chat template refuses or leaves out",
                 rule=f"chat template {self._template.name} writes every message that it is given",

@@ -17,10 +17,12 @@ from frontload.data_tools.text.end_tokens import end_tokens
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.asking.pairs import encode_pair
 from frontload.eval.protocol.answers import (
+    GarbledReply,
     Generated,
     GenerationRequest,
     Loglikelihood,
     LoglikelihoodRequest,
+    RefusedRequest,
 )
 from frontload.eval.serving.replies import ScoredToken, read_places, read_text
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
@@ -209,7 +211,7 @@ class ServerAnswerer:
             raise _garbage(request.key, "no scored token of the continuation")
         sizes = [place.log_probability for place in found]
         if any(size is None for size in sizes):
-            raise RecipeError(
+            raise RefusedRequest(
                 f"log-likelihood {request.key}",
                 found="an empty context: no server scores the first token of a text",
                 rule="a continuation follows a token",
@@ -261,7 +263,7 @@ class ServerAnswerer:
         """The last error of a request in four parts."""
         is_refused = isinstance(error, openai.APIStatusError) and not isinstance(error, TRANSIENT)
         if is_refused:
-            return RecipeError(
+            return RefusedRequest(
                 f"request {key}",
                 found=f"{self._settings.url} refuses it: {_server_message(error)}",
                 rule="a server answers what its model can take",
@@ -293,7 +295,7 @@ def _behind(places: Sequence[ScoredToken], request: LoglikelihoodRequest) -> Seq
     first = next((n for n, place in enumerate(places) if (place.offset or 0) >= start), len(places))
     ends_before = first and (places[first].offset if first < len(places) else -1) == start
     if start and not ends_before:
-        raise RecipeError(
+        raise RefusedRequest(
             f"log-likelihood {request.key}",
             found="a token that spans the end of the context and the continuation",
             rule="a continuation is scored by tokens of its own",
@@ -318,8 +320,8 @@ def _server_message(error: openai.OpenAIError) -> str:
     return f"status {getattr(error, 'status_code', '?')}: {found or error}"[:400]
 
 
-def _garbage(key: str, found: str) -> StageError:
-    return StageError(
+def _garbage(key: str, found: str) -> GarbledReply:
+    return GarbledReply(
         f"request {key}",
         found=found,
         rule="a server answers as the OpenAI protocol says",

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from frontload.eval.protocol.answers import Generated
-from frontload.recipes.errors import StageError
+from frontload.eval.protocol.answers import GarbledReply, Generated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +25,7 @@ class _Reply:
     def get(self, name: str, kind: type, *, may_lack: bool = False) -> Any:
         """A field of this type.
 
-        Raises: StageError for another, or none.
+        Raises: GarbledReply for another, or none.
         """
         value = self._found.get(name) if isinstance(self._found, Mapping) else None
         if value is None and may_lack:
@@ -48,9 +47,9 @@ class _Reply:
             raise self.refused(f"{self._path}{name} has {len(found)} entries, not 1")
         return _Reply(found[0], self._key, path=f"{self._path}{name}[0].")
 
-    def refused(self, found: str) -> StageError:
+    def refused(self, found: str) -> GarbledReply:
         """A reply that cannot be read."""
-        return StageError(
+        return GarbledReply(
             f"request {self._key}",
             found=f"the server's reply: {found}",
             rule="a server answers as the OpenAI protocol says",
@@ -61,7 +60,7 @@ class _Reply:
 def read_text(found: object, *, key: str, is_chat: bool) -> Generated:
     """The text of a completion or a chat. What a server cut off as reasoning is put back.
 
-    Raises: StageError.
+    Raises: GarbledReply.
     """
     reply = _Reply(found, key)
     choice = reply.first("choices")
@@ -84,7 +83,7 @@ def read_text(found: object, *, key: str, is_chat: bool) -> Generated:
 def read_places(body: object, *, key: str) -> list[ScoredToken]:
     """The scored tokens of the prompt of a completion with `echo`, without those written after it.
 
-    Raises: StageError, also for scores that no model gives.
+    Raises: GarbledReply, also for scores that no model gives.
     """
     reply = _Reply(body, key)
     logprobs = reply.first("choices").part("logprobs")

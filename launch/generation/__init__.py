@@ -1,0 +1,1 @@
+"""Commands that ask a model about documents and keep what it writes."""
