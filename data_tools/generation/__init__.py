@@ -1,1 +1,1 @@
-"""What a model is asked to write about documents, and which of its replies are kept. No model."""
+"""Requests to a model about documents, and which of its replies are kept. No model."""

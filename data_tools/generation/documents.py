@@ -43,7 +43,7 @@ class SourceDocument:
         return DroppedDocument(file=self.file, number=self.number, reason=reason)
 
 
-def read_documents(
+def source_documents(
     files: Sequence[Path], *, key: str, most_words: int
 ) -> Iterator[SourceDocument | DroppedDocument]:
     """Every row of the files, in order: a document of at most `most_words` words, or a drop."""

@@ -14,7 +14,7 @@ from frontload.data_tools.disk.publish import make_folder
 from frontload.data_tools.generation.documents import (
     DroppedDocument,
     SourceDocument,
-    read_documents,
+    source_documents,
 )
 from frontload.data_tools.generation.thinking import (
     DOCUMENT,
@@ -149,8 +149,8 @@ def run_augment(options: argparse.Namespace) -> int:
     )
     written = _Written(tokenizer=chosen.tokenizer)
     with open_samples(out / given.REPLIES) as samples:
-        asker = Asker(chosen.answerer, samples, settings)
-        documents = read_documents(files, key=options.json_key, most_words=options.most_words)
+        asker = Asker(chosen.answerer, samples, settings=settings)
+        documents = source_documents(files, key=options.json_key, most_words=options.most_words)
         augmented = _augmented(documents, asker, request=request, keeps_cut=options.keep_cut)
         _write(augmented, out, written=written, key=options.json_key)
         samples.settle(asker.names)

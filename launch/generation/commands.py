@@ -12,5 +12,9 @@ COMMANDS: Mapping[str, Command] = {
         text="documents with the thinking of a model behind them",
         adds=f"{HERE}.augment:add_arguments",
     ),
+    "questions": Command(
+        text="documents to questions with short answers, as the prompts that GRPO reads",
+        adds=f"{HERE}.questions:add_arguments",
+    ),
 }
 """All commands of `frontload data`; those of files alone are the data tools' own."""

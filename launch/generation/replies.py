@@ -66,7 +66,9 @@ class LostReply:
 class Asker:
     """Asks questions of one kind and remembers how many were lost."""
 
-    def __init__(self, answerer: Answerer, samples: SampleFile, settings: AskingSettings) -> None:
+    def __init__(
+        self, answerer: Answerer, samples: SampleFile, *, settings: AskingSettings
+    ) -> None:
         self._answerer, self._samples, self._settings = answerer, samples, settings
         self.num_asked = self.num_lost = 0
         self.names: list[SampleName] = []

@@ -1,4 +1,4 @@
-"""`frontload data augment`: what is kept of a model's replies, what is left out, what a kill costs."""
+"""`frontload data augment`: what is kept of a reply, what is left out, what a kill costs."""
 
 import json
 import os
@@ -172,9 +172,12 @@ def test_a_run_goes_on_from_a_torn_file_to_the_same_bytes(tmp_path: Path) -> Non
 
 def test_a_backend_that_refuses_everything_ends_the_run(tmp_path: Path) -> None:
     source = write_documents(tmp_path / "in.jsonl", [f"story {n}" for n in range(60)])
-    with backend(lambda _: JSONResponse({"error": {"message": "no key"}}, status_code=401)) as one:
-        with pytest.raises(StageError, match="21 refused or garbled; the last: .*no key"):
-            augment(source, one.url, tmp_path / "out")
+    refusal = JSONResponse({"error": {"message": "no key"}}, status_code=401)
+    with (
+        backend(lambda _: refusal) as one,
+        pytest.raises(StageError, match="21 refused or garbled; the last: .*no key"),
+    ):
+        augment(source, one.url, tmp_path / "out")
     assert not (tmp_path / "out" / "documents.jsonl").exists()
     assert not (tmp_path / "out" / "manifest.json").exists()
 
