@@ -46,6 +46,7 @@ def sft(recipe: Sft, inputs: Inputs, work: Workspace) -> None:
         start_sample=0,
         start=inputs["start"],
         optimizer_continues=False,
+        loss=recipe.loss,
     )
     train(job, work)
 

@@ -233,12 +233,28 @@ class Pretrain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenLoss:
+    """What the loss of a token of SFT is multiplied with; no gradient flows through the weight."""
+
+    kind: str  # a name of facts/token_losses.py
+    # of the importance weights, which are clipped to these ends; 0.0 for the other kinds
+    least_weight: float = field(default=0.0, metadata={"neutral": 0.0})
+    most_weight: float = field(default=0.0, metadata={"neutral": 0.0})
+    # iw_sequence: factor of the mean log ratio of a conversation
+    exponent: float = field(default=1.0, metadata={"neutral": 1.0})
+
+
+PLAIN_LOSS = TokenLoss(kind="nll")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sft:
     """Stage `sft`: fine-tunes the checkpoint input `start` on a pack; optimizer state is fresh."""
 
     model: Model
     training: Training
     num_samples: int
+    loss: TokenLoss = field(default=PLAIN_LOSS, metadata={"neutral": PLAIN_LOSS})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,11 +17,11 @@ from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.runs.suite import SuiteRun, most_answer_tokens, num_scored_rows
 from frontload.recipes.stage import Stage
+from frontload.recipes.study.reading import training_flops
 
 TRAINING = ("pretrain", "sft")
 READERS = ("tabulate", "decide", "register", "conclude")
 """Kinds that read evaluations; the unit of work of each is one of them."""
-BACKWARD_FACTOR = 3.0  # forward and backward in units of the forward pass
 GRPO_FACTOR = 6.0  # the same for a rollout: sampled, scored by actor and reference, trained on
 
 DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
@@ -115,8 +115,7 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
     recipe = stage.recipe
     if stage.kind in TRAINING:
         tokens = recipe.num_samples * recipe.training.sequence_tokens
-        forward = forward_flops_per_token(recipe.model, recipe.training.sequence_tokens)
-        flops = BACKWARD_FACTOR * forward * tokens
+        flops = training_flops(stage)
         return tokens, flops, flops
     if stage.kind == "evaluate":
         model = stage.inputs["checkpoint"].recipe.model

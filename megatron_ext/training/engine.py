@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
@@ -25,10 +25,12 @@ from frontload.megatron_ext.model.ssd_steep import STEEP
 from frontload.megatron_ext.model.stack import build_model
 from frontload.megatron_ext.ranks import parallelism, settings
 from frontload.megatron_ext.training.datasets import Samples, share_of_rank
+from frontload.megatron_ext.training.losses import StartWeights, token_weights
 from frontload.recipes.errors import StageError
 from frontload.recipes.facts.layout import Batching
+from frontload.recipes.facts.token_losses import needs_start_model
 from frontload.recipes.machines.placement import Placement
-from frontload.recipes.schema import Model, Training
+from frontload.recipes.schema import PLAIN_LOSS, Model, TokenLoss, Training
 
 
 @dataclass(kw_only=True)
@@ -61,6 +63,7 @@ class Flags:
 
 NO_FLAGS = Flags()
 SHOWN_ROWS = 4  # of a batch in a message
+NUM_SUMS = 3  # of a sample: its loss, its tokens with loss, its weighted loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ class Engine:
     communicator: P2PCommunicator | None  # between pipeline stages
     device: torch.device
     clock: Clock
+    loss: TokenLoss
+    start: StartWeights  # kept where the loss compares with them
 
     def parts(self, *, with_optimizer: bool = True) -> Parts:
         """What a checkpoint of this engine holds, with weights that are on their way gathered."""
@@ -91,7 +96,8 @@ class Engine:
 class StepResult:
     """Numbers of one step, equal on all ranks."""
 
-    loss: float  # mean over the tokens of the global batch that have loss
+    loss: float  # mean over the tokens of the global batch that have loss, each with weight 1
+    weighted_loss: float  # the same with the weights of the recipe's loss: what is descended
     loss_tokens: int
     grad_norm: float  # before clipping
     flags: Flags  # those that some rank raised
@@ -101,7 +107,9 @@ class StepResult:
     sample_losses: tuple[float, ...]  # mean loss of each sample of the global batch
 
 
-def build_engine(model: Model, training: Training, placement: Placement) -> Engine:
+def build_engine(
+    model: Model, training: Training, placement: Placement, *, loss: TokenLoss = PLAIN_LOSS
+) -> Engine:
     """Checks the layout, joins the groups and builds this rank's part; weights are undefined."""
     batching = parallelism.check_placement(model, training, placement)
     parallelism.silence_megatron()
@@ -137,6 +145,8 @@ def build_engine(model: Model, training: Training, placement: Placement) -> Engi
         communicator=communicator,
         device=device,
         clock=clock,
+        loss=loss,
+        start=StartWeights(),
     )
 
 
@@ -161,10 +171,15 @@ class _MicroBatch:
     tokens_BS: Tensor
     labels_BS: Tensor
     loss_mask_BS: Tensor
+    document_ids_BS: Tensor
     resets: Any
+    loss: TokenLoss
+    reference_BS: Tensor | None  # losses under the start model, on the last pipeline stage
 
 
-def _micro_batches(engine: Engine, samples: Samples, first_sample: int) -> Iterator[_MicroBatch]:
+def _micro_batches(
+    engine: Engine, samples: Samples, first_sample: int, *, references: Sequence[Tensor] = ()
+) -> Iterator[_MicroBatch]:
     batching, device = engine.batching, engine.device
     shares = share_of_rank(
         first_sample,
@@ -172,35 +187,89 @@ def _micro_batches(engine: Engine, samples: Samples, first_sample: int) -> Itera
         micro_sequences=batching.micro_sequences,
         data_rank=engine.groups.dp.rank(),
     )
-    for share in shares:
+    for place, share in enumerate(shares):
         rows = samples.read(share)
         resets = None
+        ids_BS = torch.from_numpy(rows.document_ids_BS).to(device)
         if engine.training.reset_at_document_boundaries:
-            ids_BS = torch.from_numpy(rows.document_ids_BS).to(device)
             resets = document_resets(ids_BS)
         yield _MicroBatch(
             tokens_BS=torch.from_numpy(rows.tokens_BS).to(device),
             labels_BS=torch.from_numpy(rows.labels_BS).to(device),
             loss_mask_BS=torch.from_numpy(rows.loss_mask_BS).to(device),
+            document_ids_BS=ids_BS,
             resets=resets,
+            loss=engine.loss,
+            reference_BS=references[place] if references else None,
         )
 
 
 def _forward_step(batches: Iterator[_MicroBatch], module: Any) -> tuple[Tensor, Any]:
     batch = next(batches)
-    output = module(
+    return _losses(batch, module), functools.partial(_sum_loss, batch)
+
+
+def _losses(batch: _MicroBatch, module: Any) -> Tensor:
+    return module(
         batch.tokens_BS, None, None, labels=batch.labels_BS, packed_seq_params=batch.resets
     )
-    return output, functools.partial(_sum_loss, batch.loss_mask_BS)
 
 
-def _sum_loss(loss_mask_BS: Tensor, loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _sum_loss(batch: _MicroBatch, loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Sums, not means: Megatron divides by the tokens of the whole batch, whatever the layout."""
-    loss_B = (loss_BS * loss_mask_BS).sum(1)
+    mask_BS = batch.loss_mask_BS
+    loss_B = weighted_B = (loss_BS * mask_BS).sum(1)
+    if batch.loss != PLAIN_LOSS:
+        weight_BS = token_weights(
+            batch.loss,
+            loss_BS,
+            reference_BS=batch.reference_BS,
+            loss_mask_BS=mask_BS,
+            document_ids_BS=batch.document_ids_BS,
+        )
+        weighted_B = (loss_BS * weight_BS * mask_BS).sum(1)
     return (
-        loss_B.sum(),
-        loss_mask_BS.sum().int(),
-        torch.stack([loss_B.detach(), loss_mask_BS.sum(1)]),
+        weighted_B.sum(),
+        mask_BS.sum().int(),
+        torch.stack([loss_B.detach(), mask_BS.sum(1), weighted_B.detach()]),
+    )
+
+
+def _start_losses(engine: Engine, samples: Samples, *, first_sample: int) -> list[Tensor]:
+    """The loss of each token of this rank's micro-batches under the model that tuning began from.
+
+    Empty where the recipe's loss does not need it, and before the last pipeline stage.
+    """
+    if not needs_start_model(engine.loss):
+        return []
+    if engine.replica.ddp_config.overlap_param_gather:
+        engine.replica.start_param_sync(force_sync=True)
+
+    def forward(batches: Iterator[_MicroBatch], module: Any) -> tuple[Tensor, Any]:
+        batch = next(batches)
+        count = batch.loss_mask_BS.sum().int()
+        return _losses(batch, module), lambda loss_BS: (loss_BS.sum(), count, loss_BS.detach())
+
+    with torch.no_grad(), engine.start.swapped_in(engine.module):
+        return _run_schedule(
+            engine, forward, _micro_batches(engine, samples, first_sample), forward_only=True
+        )
+
+
+def _run_schedule(
+    engine: Engine, forward: Any, batches: Iterator[_MicroBatch], *, forward_only: bool
+) -> list[Tensor]:
+    """Megatron's schedule over the micro-batches; what the last stage keeps of each of them."""
+    return get_forward_backward_func(engine.placement.pipeline_parallel)(
+        forward_step_func=forward,
+        data_iterator=batches,
+        model=[engine.replica],
+        num_microbatches=engine.batching.num_micro_batches,
+        seq_length=engine.training.sequence_tokens,
+        micro_batch_size=engine.batching.micro_sequences,
+        forward_only=forward_only,
+        pg_collection=engine.groups,
+        p2p_communicator=engine.communicator,
     )
 
 
@@ -220,22 +289,13 @@ def train_step(
     """
     if engine.clock.is_on:
         engine.clock.began = engine.clock.look()
-    STEEP.take()
     engine.replica.zero_grad_buffer()
     engine.optimizer.zero_grad()
-    batching = engine.batching
-    sums = get_forward_backward_func(engine.placement.pipeline_parallel)(
-        forward_step_func=_forward_step,
-        data_iterator=_micro_batches(engine, samples, first_sample),
-        model=[engine.replica],
-        num_microbatches=batching.num_micro_batches,
-        seq_length=engine.training.sequence_tokens,
-        micro_batch_size=batching.micro_sequences,
-        forward_only=False,
-        pg_collection=engine.groups,
-        p2p_communicator=engine.communicator,
-    )
-    losses, tokens, raised, steep_rows = _gather(engine, sums, flags=flags)
+    references = _start_losses(engine, samples, first_sample=first_sample)
+    STEEP.take()
+    batches = _micro_batches(engine, samples, first_sample, references=references)
+    sums = _run_schedule(engine, _forward_step, batches, forward_only=False)
+    (losses, tokens, weighted), raised, steep_rows = _gather(engine, sums, flags=flags)
     _refuse_not_finite(engine, samples, losses, first_sample=first_sample)
     _refuse_nothing_to_learn(engine, samples, tokens, first_sample=first_sample)
     _set_learning_rate(engine, learning_rate)
@@ -246,6 +306,7 @@ def train_step(
     num_tokens = int(sum(tokens))
     return StepResult(
         loss=math.fsum(losses) / num_tokens,
+        weighted_loss=math.fsum(weighted) / num_tokens,
         loss_tokens=num_tokens,
         grad_norm=float(grad_norm),
         flags=raised,
@@ -258,22 +319,25 @@ def train_step(
 
 def _gather(
     engine: Engine, sums: list[Tensor], *, flags: Flags
-) -> tuple[list[float], list[float], Flags, int]:
-    """Loss and tokens of every sample of the global batch; of all ranks flags and steep rows."""
+) -> tuple[list[list[float]], Flags, int]:
+    """Loss, tokens and weighted loss of every sample of the global batch; of all ranks flags and
+    steep rows."""
     batch, own = engine.training.global_batch_sequences, (*astuple(flags), STEEP.take())
-    flat = torch.zeros(2 * batch + len(own), dtype=torch.float32, device=engine.device)
+    size = NUM_SUMS * batch
+    flat = torch.zeros(size + len(own), dtype=torch.float32, device=engine.device)
     groups = engine.groups
     if sums and is_pp_last_stage(groups.pp) and groups.tp.rank() == 0:
         share = batch // engine.batching.data_parallel
         low = groups.dp.rank() * share
-        flat[: 2 * batch].view(2, batch)[:, low : low + share] = torch.cat(sums, 1)
-    flat[2 * batch :] = torch.tensor(own, dtype=torch.float32)
+        flat[:size].view(NUM_SUMS, batch)[:, low : low + share] = torch.cat(sums, 1)
+    flat[size:] = torch.tensor(own, dtype=torch.float32)
     if dist.get_world_size() > 1:
         dist.all_reduce(flat)
     values = flat.tolist()
-    save, stop, writing = (value > 0 for value in values[2 * batch : -1])
+    save, stop, writing = (value > 0 for value in values[size:-1])
     raised = Flags(save=save, stop=stop, writing=writing)
-    return values[:batch], values[batch : 2 * batch], raised, int(values[-1])
+    by_sample = [values[start : start + batch] for start in range(0, size, batch)]
+    return by_sample, raised, int(values[-1])
 
 
 def _set_learning_rate(engine: Engine, learning_rate: float) -> None:

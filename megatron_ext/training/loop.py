@@ -27,7 +27,8 @@ from frontload.megatron_ext.training.schedule import check_schedule, learning_ra
 from frontload.megatron_ext.training.spikes import SpikeWatch
 from frontload.recipes.artifact import Part, Workspace, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError, Stopped
-from frontload.recipes.schema import Model, Training
+from frontload.recipes.facts.token_losses import needs_start_model
+from frontload.recipes.schema import PLAIN_LOSS, Model, TokenLoss, Training
 
 TELEMETRY_SECONDS = 1.0  # system metrics at most this often
 
@@ -43,6 +44,7 @@ class TrainingJob:
     start_sample: int  # position in the schedule before the first step
     start: Path | None  # checkpoint artifact to begin from
     optimizer_continues: bool  # `start` also gives the optimizer, and the result keeps it
+    loss: TokenLoss = PLAIN_LOSS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def train(job: TrainingJob, work: Workspace) -> None:
     work.mark(Part.START, step=0)
     _check(job)
     torch.manual_seed(job.training.seed)
-    engine = build_engine(job.model, job.training, work.placement)
+    engine = build_engine(job.model, job.training, work.placement, loss=job.loss)
     saver = Saver(work, engine.parts)
     leader = dist.get_rank() == 0
     done, watch = _begin(job, engine, work)
@@ -138,6 +140,11 @@ def _begin(job: TrainingJob, engine: Engine, work: Workspace) -> tuple[int, Spik
     """Loads or draws the weights; the samples already consumed, and the losses before them."""
     upkeep = work.placement.upkeep
     folder = newest_whole(work.scratch)
+    if needs_start_model(job.loss):
+        assert job.start is not None, "the loss of fine-tuning, which has a start"
+        save.check_same_model(job.start, job.model)
+        save.load_weights(job.start / save.WEIGHTS, engine.parts(with_optimizer=False))
+        engine.start.keep(engine.module)
     if folder is not None:
         state = save.load_weights(folder, engine.parts())
         torch.set_rng_state(state["rng"])
@@ -202,6 +209,7 @@ def _report(job: TrainingJob, work: Workspace, *, done: int, result: StepResult)
         data__samples=job.start_sample + done,
         data__loss_tokens=result.loss_tokens,
         **({"train__steep_rows": result.steep_rows} if result.steep_rows else {}),
+        **({"train__weighted_loss": result.weighted_loss} if job.loss != PLAIN_LOSS else {}),
     )
     work.progress(done, job.num_samples, note=f"loss {result.loss:.3f}")
 

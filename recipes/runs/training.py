@@ -7,7 +7,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from frontload.recipes.machines.upkeep import Upkeep
-from frontload.recipes.schema import Model, Optimizer, Pretrain, Schedule, Sft, Training
+from frontload.recipes.schema import (
+    PLAIN_LOSS,
+    Model,
+    Optimizer,
+    Pretrain,
+    Schedule,
+    Sft,
+    TokenLoss,
+    Training,
+)
 
 SFT_STAGE = "sft"
 
@@ -127,6 +136,7 @@ class SftRecipe(RunRecipe):
     """Fine-tuning of one start model on one pack."""
 
     tokens: int  # rows x sequence_tokens, padding included; whole global batches
+    loss: TokenLoss = PLAIN_LOSS
 
     @property
     def total_tokens(self) -> int:
@@ -136,7 +146,9 @@ class SftRecipe(RunRecipe):
     def stages(self) -> dict[str, Sft]:
         """The one stage."""
         num_samples = self.tokens // self.sequence_tokens
-        stage = Sft(model=self.model, training=self.training(), num_samples=num_samples)
+        stage = Sft(
+            model=self.model, training=self.training(), num_samples=num_samples, loss=self.loss
+        )
         return {SFT_STAGE: stage}
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.facts.token_losses import check_token_loss
 from frontload.recipes.grammar.limits import (
     TOLERANCE,
     require_at_least,
@@ -16,7 +17,7 @@ from frontload.recipes.machines.checks import check_upkeep
 from frontload.recipes.machines.precision import PRECISIONS
 from frontload.recipes.runs.adamw import adamw_problems
 from frontload.recipes.runs.training import PretrainRecipe, SftRecipe, TrainingKnobs
-from frontload.recipes.schema import Model
+from frontload.recipes.schema import Model, TokenLoss
 
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
@@ -36,6 +37,7 @@ def check_train(loaded: Train) -> None:
         _check_phases(loaded, recipe)
     else:
         _whole_batches(loaded, "tokens", tokens=recipe.tokens)
+        check_loss(loaded, "loss", loss=recipe.loss, precision=recipe.precision)
 
 
 def check_training(
@@ -74,6 +76,14 @@ def check_training(
         warmup=knobs.warmup_share,
         decay=knobs.decay_share,
     )
+
+
+def check_loss(loaded: Loaded[Any], path: str, *, loss: TokenLoss, precision: str) -> None:
+    """Refuses a loss of fine-tuning that is none, at the line that set it."""
+    try:
+        check_token_loss(loss, precision=precision)
+    except RecipeError as error:
+        raise loaded.refuse_at(f"{path}.{error.asked}", error) from error
 
 
 def _check_phases(loaded: Train, recipe: PretrainRecipe) -> None:

@@ -10,7 +10,7 @@ from frontload.recipes.grammar.limits import (
 )
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_placement
-from frontload.recipes.runs.training_checks import check_training
+from frontload.recipes.runs.training_checks import check_loss, check_training
 from frontload.recipes.stage import REVISION
 from frontload.recipes.study.corpus_checks import check_corpus, check_mixes
 from frontload.recipes.study.ends import check_floors
@@ -153,6 +153,7 @@ def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
 
 def _check_sft(loaded: Loaded[StudyRecipe]) -> None:
     knobs = loaded.value.sft
+    check_loss(loaded, "sft.loss", loss=knobs.loss, precision=knobs.precision)
     unit = knobs.sequence_tokens * knobs.global_batch_sequences
     if knobs.tokens % unit:
         raise _refuse_budget(

@@ -7,7 +7,16 @@ from frontload.recipes import schema
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.data import StudyData
 from frontload.recipes.study.evaluations import ask_suite
-from frontload.recipes.study.points import BASE, SFT_SUITE, Arm, Point, Tuning, cell_of, tuning_name
+from frontload.recipes.study.points import (
+    BASE,
+    SFT_SUITE,
+    Arm,
+    Point,
+    Tuning,
+    cell_of,
+    loss_suffix,
+    tuning_name,
+)
 from frontload.recipes.study.reinforcement import reinforce
 from frontload.recipes.study.schema import StudyRecipe, SuiteKnobs
 
@@ -126,16 +135,17 @@ class StudyGraph:
 
     def _tune(self, arm: Arm, tuning: Tuning, seed: int) -> Stage:
         if (arm, tuning, seed) not in self._tuned:
-            knobs, pack = self.recipe.sft, self._pack(tuning, seed)
+            knobs, pack = self.recipe.sft, self._pack(tuning.data, seed)
             samples = tuning.tokens // knobs.sequence_tokens
             recipe = schema.Sft(
                 model=self.recipe.model,
                 training=knobs.training_of(total_samples=samples, seed=seed),
                 num_samples=samples,
+                loss=tuning.loss,
             )
             start = self._branch(arm, seed)
             inputs = {"start": start, "pack": pack, "tokenizer": self.data.tokenizer}
-            label = f"{arm.name}+{pack.label}"
+            label = f"{arm.name}+{pack.label}{loss_suffix(tuning)}"
             stage = Stage(kind="sft", label=label, recipe=recipe, inputs=inputs)
             self._tuned[arm, tuning, seed] = stage
         return self._tuned[arm, tuning, seed]

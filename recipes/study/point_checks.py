@@ -7,6 +7,7 @@ from frontload.recipes.grammar.limits import (
     require_distinct,
 )
 from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.runs.training_checks import check_loss
 from frontload.recipes.study.points import (
     BASE,
     BASE_SUITE,
@@ -31,6 +32,7 @@ def check_points(loaded: Loaded[StudyRecipe]) -> None:
     _check_suites(loaded, path, recipe.evaluation.suites_of_pretrained)
     for place, point in enumerate(recipe.points):
         _check_point(loaded, f"points.{place}", point)
+    _check_losses(loaded)
     onsets = {first_phase_tokens(recipe.pretraining)}
     onsets |= {point.onset_tokens for point in recipe.points if point.onset_tokens}
     if len(onsets) > DEEPEST:
@@ -68,6 +70,9 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
         require_choice(loaded, f"{path}.sft.mix", value=point.sft.mix, names=names)
         batch = recipe.sft.sequence_tokens * recipe.sft.global_batch_sequences
         _check_whole(loaded, f"{path}.sft.tokens", point.sft.tokens, batch)
+        if point.sft.loss is not None:
+            at = f"{path}.sft.loss"
+            check_loss(loaded, at, loss=point.sft.loss, precision=recipe.sft.precision)
     if point.rl and (recipe.rl is None or point.sft is None or not point.sft.tokens):
         raise loaded.refuse(
             f"{path}.rl",
@@ -80,6 +85,20 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
         require_at_least(loaded, f"{path}.seeds.{number}", value=seed, least=1)
     if point.suites:
         _check_suites(loaded, f"{path}.suites", point.suites)
+
+
+def _check_losses(loaded: Loaded[StudyRecipe]) -> None:
+    """A cell is named by the kind of its loss, so a study has one loss of a kind."""
+    known = {loaded.value.sft.loss.kind: loaded.value.sft.loss}
+    for place, point in enumerate(loaded.value.points):
+        loss = point.sft.loss if point.sft is not None else None
+        if loss is not None and known.setdefault(loss.kind, loss) != loss:
+            raise loaded.refuse(
+                f"points.{place}.sft.loss",
+                found=f"another {loss.kind} than the one before",
+                rule="cells are named by the kind of their loss: a study has one of each kind",
+                do="write the same numbers, or split the points over two studies",
+            )
 
 
 def _check_whole(loaded: Loaded[StudyRecipe], path: str, tokens: int, unit: int) -> None:

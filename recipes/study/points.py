@@ -4,8 +4,9 @@ An arm is one pretraining: base text up to an onset, then base text and windows 
 A point is one model: an arm, its fine-tuning if any, reinforcement learning or not, and a seed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from frontload.recipes.schema import PLAIN_LOSS, TokenLoss
 from frontload.recipes.study.schema import PointKnobs, PretrainingKnobs, SftKnobs, StudyRecipe
 
 BASE = "base"
@@ -41,6 +42,12 @@ class Tuning:
 
     mix: str
     tokens: int
+    loss: TokenLoss = PLAIN_LOSS
+
+    @property
+    def data(self) -> "Tuning":
+        """What it reads, whatever its loss."""
+        return replace(self, loss=PLAIN_LOSS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,13 +72,19 @@ def tuning_name(tuning: Tuning, knobs: SftKnobs) -> str:
     return f"{tuning.mix}-{tuning.tokens}" if rest else f"{tuning.mix}-x{times}"
 
 
+def loss_suffix(tuning: Tuning) -> str:
+    """`-dft` behind the name of a fine-tuning; nothing behind a plain one's."""
+    return "" if tuning.loss.kind == PLAIN_LOSS.kind else f"-{tuning.loss.kind}"
+
+
 def cell_of(point: Point, knobs: SftKnobs) -> str:
     """The cell id of claims.json: `pt:LDQ>sft:SHQ*2>rl:CrossThink`."""
     cell = point.arm.cell
     if point.tuning is not None:
         times, rest = divmod(point.tuning.tokens, knobs.tokens)
         size = f"@{point.tuning.tokens}" if rest else f"*{times}" if times > 1 else ""
-        cell += f">sft:{mix_title(point.tuning.mix)}{size}"
+        loss = "" if point.tuning.loss == knobs.loss else f"-{point.tuning.loss.kind}"
+        cell += f">sft:{mix_title(point.tuning.mix)}{loss}{size}"
     return cell + (f">rl:{RL_DATA}" if point.is_reinforced else "")
 
 
@@ -144,7 +157,7 @@ def grid_points(recipe: StudyRecipe, seed: int) -> list[Point]:
     suites = recipe.evaluation.suites_of_pretrained
 
     def point(arm: str, mix: str = "", times: int = 1, *, is_reinforced: bool = False) -> Point:
-        tuning = Tuning(mix=mix, tokens=sft.tokens * times) if mix else None
+        tuning = Tuning(mix=mix, tokens=sft.tokens * times, loss=sft.loss) if mix else None
         return Point(
             arm=arms[arm],
             tuning=tuning,
@@ -176,7 +189,8 @@ def single_points(recipe: StudyRecipe) -> list[Point]:
 def _single_point(recipe: StudyRecipe, knobs: PointKnobs, seed: int) -> Point:
     tuning = None
     if knobs.sft is not None and knobs.sft.tokens:
-        tuning = Tuning(mix=knobs.sft.mix, tokens=knobs.sft.tokens)
+        loss = knobs.sft.loss or recipe.sft.loss
+        tuning = Tuning(mix=knobs.sft.mix, tokens=knobs.sft.tokens, loss=loss)
     by_default = (SFT_SUITE,) if knobs.sft is not None else recipe.evaluation.suites_of_pretrained
     return Point(
         arm=single_arm(recipe, knobs),

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from frontload.recipes.facts.census import training_flops_per_token
-from frontload.recipes.schema import CellReading
+from frontload.recipes.facts.census import forward_flops_per_token, training_flops_per_token
+from frontload.recipes.facts.token_losses import needs_start_model
+from frontload.recipes.schema import CellReading, Sft
 from frontload.recipes.stage import Stage
 
 
@@ -29,6 +30,15 @@ class ModelReading:
         )
 
 
+def training_flops(stage: Stage) -> float:
+    """Operations of a stage of pretraining or SFT, those of a start model's losses included."""
+    recipe, width = stage.recipe, stage.recipe.training.sequence_tokens
+    a_token = training_flops_per_token(recipe.model, width)
+    if isinstance(recipe, Sft) and needs_start_model(recipe.loss):
+        a_token += forward_flops_per_token(recipe.model, width)
+    return recipe.num_samples * width * a_token
+
+
 def role_of(stage: Stage) -> str:
     """The role of a blend or a pack among the inputs of `tabulate`."""
     return f"{stage.kind} {stage.label}"
@@ -41,9 +51,7 @@ def reading_of(model: Stage) -> ModelReading:
     stage: Stage | None = model
     while stage is not None:
         if stage.kind in ("pretrain", "sft"):
-            tokens = stage.recipe.num_samples * stage.recipe.training.sequence_tokens
-            width = stage.recipe.training.sequence_tokens
-            flops += tokens * training_flops_per_token(stage.recipe.model, width)
+            flops += training_flops(stage)
         pack = stage.inputs.get("pack", pack)
         if "blend" in stage.inputs:
             blends.insert(0, stage.inputs["blend"])

@@ -7,7 +7,14 @@ from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import GrpoKnobs
 from frontload.recipes.runs.suite import SuiteRecipe
 from frontload.recipes.runs.training import NOT_OF_A_STUDY, TrainingKnobs
-from frontload.recipes.schema import Model, OwnData, Synthesis, Tokenizer
+from frontload.recipes.schema import (
+    PLAIN_LOSS,
+    Model,
+    OwnData,
+    Synthesis,
+    Tokenizer,
+    TokenLoss,
+)
 
 PARENT = {"parents": "training", "stated_elsewhere": NOT_OF_A_STUDY}
 """Of a section that may go on from a recipe of one run, e.g. `sft: {extends: sft_8b, ...}`."""
@@ -80,6 +87,7 @@ class SftKnobs(TrainingKnobs):
     mixes: tuple[str, ...]
     cells: tuple[SftCell, ...]
     max_epochs: dict[str, float] = field(default_factory=dict)  # mix -> most passes; absent = any
+    loss: TokenLoss = PLAIN_LOSS  # of the grid, and of points that name none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,7 @@ class PointTuning:
 
     mix: str
     tokens: int  # 0 = none: the model as pretraining left it, scored as fine-tuned ones are
+    loss: TokenLoss | None = None  # absent = that of `sft`
 
 
 @dataclass(frozen=True, kw_only=True)

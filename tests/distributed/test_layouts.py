@@ -2,16 +2,25 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from frontload.recipes.machines.placement import Placement
+from frontload.recipes.schema import TokenLoss
 from tests.ranks import run_on_ranks
-from tests.training_inputs import BATCH, tiny_pretrain, workspace, write_blend
+from tests.training_inputs import (
+    BATCH,
+    tiny_pretrain,
+    tiny_sft,
+    workspace,
+    write_blend,
+    write_pack,
+)
 
-STEPS, SAVED_AT = 6, 2
+STEPS, SAVED_AT, TUNED_STEPS = 6, 2, 3
 LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-dp2": {"tensor_parallel": 2},
     "tp2-dp2-sp": {"tensor_parallel": 2, "sequence_parallel": True},
@@ -39,6 +48,22 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 """On four ranks, so that each axis meets another one."""
 NO_LINES = ("lost layer", "memory")
+WEIGHTED: dict[str, dict[str, Any]] = {
+    "sft-tp2-pp2": LAYOUTS["tp2-pp2"],
+    "sft-dp4-micro": {"micro_batch_sequences": 1},
+    "sft-tp2-dp2-sp": LAYOUTS["tp2-dp2-sp"],
+    "sft-distributed-overlap": {
+        "distributed_optimizer": True,
+        "tensor_parallel": 2,
+        "overlap_communication": True,
+        "micro_batch_sequences": 1,
+    },
+}
+"""Fine-tuning with importance weights, which run a second model through each layout."""
+LOSSES = {
+    "iw_sequence": TokenLoss(kind="iw_sequence", least_weight=0.5, most_weight=2.0),
+    "dft": TokenLoss(kind="dft"),
+}
 FROM_ZERO: dict[str, dict[str, Any]] = {
     "fresh-tp2-pp2": LAYOUTS["tp2-pp2"],
     "fresh-distributed-optimizer": {"distributed_optimizer": True, "tensor_parallel": 2},
@@ -67,8 +92,25 @@ def train_layouts(root: str, layouts: dict[str, dict[str, Any]]) -> dict[str, An
             recipe = tiny_pretrain(BATCH, start_sample=STEPS * BATCH)
             pretrain(recipe, inputs | {"start": work.path}, more)
             found[f"{name}-more"] = more.lines
+    found |= _tune_weighted(Path(root), WEIGHTED)
     found["lost layer"] = _lose_a_layer(Path(root), inputs)
     found["memory"] = peak_shares(4)
+    return found
+
+
+def _tune_weighted(root: Path, layouts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Fine-tunes the published model by each loss under each layout, on four ranks by default."""
+    from frontload.megatron_ext.stages import sft
+
+    inputs = {"start": root / "alone" / "path", "pack": root / "pack"}
+    found: dict[str, Any] = {}
+    for name, options in layouts.items():
+        for kind, loss in LOSSES.items():
+            placement = replace(Placement(ranks_per_node=4), **options)
+            work = workspace(root / f"{name}-{kind}", placement=placement)
+            recipe = replace(tiny_sft(TUNED_STEPS * BATCH), loss=loss)
+            sft(recipe, inputs, work)
+            found[f"{name}-{kind}"] = work.lines
     return found
 
 
@@ -114,12 +156,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pretrain(recipe, inputs, alone)
     for name in LAYOUTS:
         shutil.copytree(stopped.scratch, root / name / "scratch")
+    write_pack(root / "pack", TUNED_STEPS * BATCH)
+    weighted = _tune_weighted(root, {"alone": {"ranks_per_node": 1}})
     more = workspace(root / "alone-more")
     recipe = tiny_pretrain(BATCH, start_sample=STEPS * BATCH)
     pretrain(recipe, inputs | {"start": alone.path}, more)
     arguments = {"root": str(root), "layouts": LAYOUTS | FROM_ZERO}
     ranks = run_on_ranks(__file__, "train_layouts", 4, arguments=arguments)
-    both = {"alone": alone.lines, "alone-more": more.lines}
+    both = {"alone": alone.lines, "alone-more": more.lines, **weighted}
     return both | {"layouts": ranks[0], "silent": ranks[1:], "root": root}
 
 
@@ -142,6 +186,23 @@ def test_drawn_weights_and_next_phase_are_those_of_one_rank(
         found = [metrics["train__loss"] for _, metrics in runs["layouts"][name + suffix]]
         expected = [metrics["train__loss"] for _, metrics in runs["alone" + suffix]]
         assert found == pytest.approx(expected, abs=2e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_weighted_fine_tuning_under_a_layout_is_that_of_one_rank(
+    runs: dict[str, Any], name: str, loss: str
+) -> None:
+    expected = runs[f"alone-{loss}"]
+    found = runs["layouts"][f"{name}-{loss}"]
+    assert len(found) == len(expected) == TUNED_STEPS
+    for (_, one), (_, other) in zip(expected, found, strict=True):
+        # 1e-5: float32 sums in another order
+        assert other["train__loss"] == pytest.approx(one["train__loss"], abs=1e-5)
+        assert other["train__weighted_loss"] == pytest.approx(one["train__weighted_loss"], abs=1e-5)
+        assert other["train__grad_norm"] == pytest.approx(one["train__grad_norm"], rel=1e-4)
+    last = found[-1][1]
+    assert abs(last["train__weighted_loss"] - last["train__loss"]) > 1e-3  # the weights are not 1
 
 
 def test_only_the_first_rank_writes_metrics(runs: dict[str, Any]) -> None:
