@@ -3,13 +3,13 @@
 import argparse
 import importlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from frontload.launch.origins.made_by import find_maker
 from frontload.launch.origins.named import built_names, find_named, suggest
-from frontload.launch.store import Store, check_content, check_given, read_manifest
+from frontload.launch.store import MANIFEST, Store, check_content, check_given, read_manifest
 from frontload.recipes.command_line import Command
 from frontload.recipes.errors import RecipeError
 
@@ -119,19 +119,28 @@ def find_checkpoint(store: Store, asked: str, *, command: str) -> Path:
     )
 
 
+def stores_of(folder: Path, store: Store) -> tuple[Store, ...]:
+    """Where the inputs of a folder are looked for: the store that it lies in, then `store`."""
+    if not (folder / MANIFEST).is_file():
+        return (store,)
+    place, key = folder.resolve(), read_manifest(folder).get("key")
+    is_placed = isinstance(key, str) and place.name.endswith(f"-{key}")
+    return (Store(place.parent.parent), store) if is_placed else (store,)
+
+
 def find_tokenizer(store: Store, checkpoint: Path, *, command: str) -> Path:
     """The tokenizer that the checkpoint's data was made with, by the manifests behind it.
 
     Raises: RecipeError if they lead to none.
     """
-    waiting, seen = [checkpoint], set[Path]()
+    waiting, seen, stores = [checkpoint], set[Path](), stores_of(checkpoint, store)
     while waiting:
         folder = waiting.pop()
         seen.add(folder)
         if not (folder / "manifest.json").is_file():
             continue
         for role, key in read_manifest(folder)["inputs"].items():
-            found = _built(store, key)
+            found = built_folder(stores, key)
             if found is None or found in seen:
                 continue
             if role == "tokenizer":
@@ -145,7 +154,9 @@ def find_tokenizer(store: Store, checkpoint: Path, *, command: str) -> Path:
     )
 
 
-def _built(store: Store, key: str) -> Path | None:
-    for manifest in sorted(store.root.glob(f"*/*-{key}/manifest.json")):
-        return manifest.parent
+def built_folder(stores: Iterable[Store], key: str) -> Path | None:
+    """The folder with this key, of whatever kind, in the first store that has it; None else."""
+    for store in stores:
+        for manifest in sorted(store.root.glob(f"*/*-{key}/{MANIFEST}")):
+            return manifest.parent
     return None

@@ -39,9 +39,9 @@ class LeakFilter:
                     yield row
 
     @property
-    def num_too_short(self) -> int:
-        """Questions of fewer words than are looked for: no text is found to hold them."""
-        return int((self._index.sizes_I == 0).sum())
+    def too_short(self) -> set[int]:
+        """Questions, by number, of fewer words than are looked for: no text holds them."""
+        return set((self._index.sizes_I == 0).nonzero()[0].tolist())
 
     def leaked(self, texts: Iterable[str]) -> set[int]:
         """The questions, by number, that some text holds."""

@@ -13,6 +13,7 @@ from frontload.data_tools.preprocess.merge import merge
 from frontload.data_tools.preprocess.progress import progress_for
 from frontload.data_tools.preprocess.request import (
     AS_TOKENIZER,
+    TEXT_FIELD,
     EncoderChoice,
     PreprocessRequest,
     SpecialText,
@@ -23,6 +24,7 @@ from frontload.data_tools.preprocess.slurm import array_script
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 from frontload.data_tools.text.template import parse_day
+from frontload.recipes.errors import RecipeError
 
 
 def add_arguments(raw: argparse.ArgumentParser) -> None:
@@ -44,7 +46,7 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
     raw.add_argument(
         "--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR", help="a tokenizer.json"
     )
-    raw.add_argument("--json-key", default="text", help="field that holds the text (default text)")
+    raw.add_argument("--json-key", help=f"field that holds the text (default {TEXT_FIELD})")
     raw.add_argument(
         "--chat",
         action="store_true",
@@ -133,11 +135,18 @@ def usable_processors() -> int:
 
 def run_preprocess(arguments: argparse.Namespace) -> int:
     """Writes P.bin, P.idx and P.manifest.json, or prints the job that would."""
+    if arguments.chat and arguments.json_key is not None:
+        raise RecipeError(
+            f"--chat --json-key {arguments.json_key}",
+            found="two answers to where the text of a row is",
+            rule="--chat renders whole rows; --json-key names one field",
+            do="leave one of the two out",
+        )
     request = PreprocessRequest(
         inputs=tuple(arguments.input),
         output_prefix=arguments.output_prefix,
         tokenizer=arguments.tokenizer,
-        json_key=arguments.json_key,
+        json_key=arguments.json_key or TEXT_FIELD,
         is_chat=arguments.chat,
         day=parse_day(arguments.date) if arguments.date else None,
         append_eod=arguments.append_eod,

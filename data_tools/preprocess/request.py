@@ -11,6 +11,7 @@ from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, check_bad_rate
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
 from frontload.recipes.errors import RecipeError
 
+TEXT_FIELD = "text"
 AS_TOKENIZER = ""
 """Of `prepend_bos`: the ids that the tokenizer's own post-processor puts around a text."""
 
@@ -49,7 +50,7 @@ class PreprocessRequest:
     inputs: Sequence[str | Path]
     output_prefix: Path
     tokenizer: Path
-    json_key: str = "text"
+    json_key: str = TEXT_FIELD
     is_chat: bool = False  # instead of a field: conversations, by the tokenizer's chat template
     day: date | None = None  # that the chat template writes, where it writes one
     append_eod: bool = False

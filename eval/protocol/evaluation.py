@@ -1,7 +1,7 @@
 """A suite asked of one model: its tasks, its answers, and what is made of them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +14,25 @@ from frontload.eval.protocol.data_root import DataRoot
 from frontload.eval.protocol.items import BenchmarkTask, MissingBenchmark
 from frontload.eval.protocol.own import load_own
 from frontload.eval.protocol.results_of import benchmark_results
-from frontload.eval.protocol.runner import AnswerWatch, Asking, Sheet, ask, sample_names
+from frontload.eval.protocol.runner import (
+    AnswerWatch,
+    Asking,
+    Sheet,
+    ask,
+    sample_names,
+    settings_digest,
+)
 from frontload.eval.protocol.samples import open_samples
-from frontload.eval.protocol.summary import BenchmarkSummary, SuiteSummary, summarise
+from frontload.eval.protocol.stored import SUMMARY, AskedBenchmark, AskedSuite, require_own_folder
+from frontload.eval.protocol.summary import (
+    BenchmarkSummary,
+    Circumstances,
+    SuiteSummary,
+    missing_summary,
+    summarise,
+)
 from frontload.eval.results import ChoiceResult, GeneratedResult, Protocol, write_results
+from frontload.eval.statistics.gates import corpus_is_clean, prompt_digest
 from frontload.eval.statistics.score import rescore
 from frontload.recipes.artifact import (
     benchmark_questions,
@@ -32,9 +47,10 @@ from frontload.recipes.runs.suite import (
     STOCK,
     TINY,
     SuiteRecipe,
+    stated_prompts,
 )
 
-SAMPLES, SUMMARY = "samples.jsonl", "evaluation.json"
+SAMPLES = "samples.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +66,7 @@ class SuiteRequest:
     tokenizer: TextTokenizer | None  # of the model, to count prompts; None where it is not known
     grading_processes: int = 1
     accept_limits_only: bool = False  # without walls programs run with limits only, and are marked
+    training_texts: Iterable[str] | None = None  # of the checkpoint; None = not known
 
 
 def evaluate_suite(
@@ -60,7 +77,8 @@ def evaluate_suite(
     samples.jsonl (answers, appended as they come), items.jsonl and scores.json (as the stage
     `evaluate` leaves them, which tables and reports read) and evaluation.json (the summary).
 
-    Raises: RecipeError when no benchmark of the suite can be asked.
+    Raises: RecipeError when no benchmark of the suite can be asked, or the folder holds scores of
+            other answers.
     """
     with closing(Grader(processes=request.grading_processes)) as grader:
         tasks = load_tasks(request, grader=grader)
@@ -77,6 +95,7 @@ def evaluate_suite(
         if not askings:
             raise _nothing(request, tasks)
         with open_samples(request.out / SAMPLES) as samples:
+            require_own_folder(request.out, _asked(request, askings, model=answerer.identity))
             sheets = {
                 name: ask(asking, answerer, samples=samples, watch=watch)
                 for name, asking in askings.items()
@@ -85,7 +104,26 @@ def evaluate_suite(
                 name for one in askings.values() for name in sample_names(one, answerer.identity)
             )
             num_torn = samples.num_torn
-        return _judge(request, answerer, tasks=tasks, sheets=sheets, num_torn=num_torn)
+        missing = {name: task for name, task in tasks.items() if isinstance(task, MissingBenchmark)}
+        return _judge(
+            request, answerer, askings=askings, missing=missing, sheets=sheets, num_torn=num_torn
+        )
+
+
+def _asked(request: SuiteRequest, askings: Mapping[str, Asking], *, model: str) -> AskedSuite:
+    return AskedSuite(
+        model=model,
+        seed=request.seed,
+        size=request.size,
+        benchmarks={
+            name: AskedBenchmark(
+                prompts=prompt_digest({item.id: item.digest for item in one.task.items}),
+                settings=settings_digest(one),
+                num_samples=one.sampling.samples if one.sampling else 1,
+            )
+            for name, one in askings.items()
+        },
+    )
 
 
 def load_tasks(
@@ -115,36 +153,32 @@ def _judge(
     request: SuiteRequest,
     answerer: Answerer,
     *,
-    tasks: Mapping[str, BenchmarkTask | MissingBenchmark],
+    askings: Mapping[str, Asking],
+    missing: Mapping[str, MissingBenchmark],
     sheets: Mapping[str, Sheet],
     num_torn: int,
 ) -> SuiteSummary:
-    results: list[GeneratedResult | ChoiceResult] = []
-    summaries: dict[str, BenchmarkSummary] = {}
-    for name, task in tasks.items():
-        benchmark = request.suite.benchmarks[name]
-        if isinstance(task, MissingBenchmark):
-            summaries[name] = summarise(benchmark, missing=task.reason)
-            continue
-        made = benchmark_results(
-            name, benchmark, task=task, sheet=sheets[name], tokenizer=request.tokenizer
+    made = {
+        name: benchmark_results(
+            name,
+            request.suite.benchmarks[name],
+            task=asking.task,
+            sheet=sheets[name],
+            tokenizer=request.tokenizer,
         )
-        results += made
-        summaries[name] = summarise(
-            benchmark,
-            results=made,
-            task=task,
-            is_made=request.root.is_made(benchmark.dataset),
-        )
+        for name, asking in askings.items()
+    }
+    summaries = _summaries(request, askings, missing=missing, made=made)
+    results = [one for found in made.values() for one in found]
     path = item_results_file(request.out)
-    missing = {  # those that are not asked too: the paper's average is of all of them
+    not_asked = {  # those that are not asked too: the paper's average is of all of them
         name: benchmark.category
         for name, benchmark in request.suite.benchmarks.items()
         if name not in sheets
     }
-    protocol = replace(_protocol(request, answerer), missing=missing)
+    protocol = replace(_protocol(request, answerer), missing=not_asked)
     write_results(path, protocol, results=results)
-    _write_questions(request.out, tasks)
+    _write_questions(request.out, [one.task for one in askings.values()])
     scores = rescore(path)
     write_json(scores_file(request.out), scores.to_json())
     summary = SuiteSummary(
@@ -165,11 +199,42 @@ def _judge(
     return summary
 
 
-def _write_questions(out: Path, tasks: Mapping[str, BenchmarkTask | MissingBenchmark]) -> None:
+def _summaries(
+    request: SuiteRequest,
+    askings: Mapping[str, Asking],
+    *,
+    missing: Mapping[str, MissingBenchmark],
+    made: Mapping[str, list[GeneratedResult] | list[ChoiceResult]],
+) -> dict[str, BenchmarkSummary]:
+    """The line of each benchmark that the suite asks, in its order."""
+    questions = {name: [item.question for item in one.task.items] for name, one in askings.items()}
+    clean = corpus_is_clean(questions, request.training_texts)
+    stated = stated_prompts(request.name, request.size)
+    found: dict[str, BenchmarkSummary] = {}
+    for name in request.suite.asked:
+        benchmark = request.suite.benchmarks[name]
+        if name in missing:
+            found[name] = missing_summary(benchmark, missing[name].reason)
+            continue
+        found[name] = summarise(
+            benchmark,
+            results=made[name],
+            task=askings[name].task,
+            around=Circumstances(
+                is_made=request.root.is_made(benchmark.dataset),
+                settings=settings_digest(askings[name]),
+                stated_prompts=stated.get(name),
+                contamination=clean[name],
+            ),
+        )
+    return found
+
+
+def _write_questions(out: Path, tasks: Iterable[BenchmarkTask]) -> None:
     """The multiple-choice questions, whose texts stand in no result, for the pages of a report."""
     with replacing(benchmark_questions(out), "w") as stream:
-        for task in tasks.values():
-            for item in task.items if isinstance(task, BenchmarkTask) else ():
+        for task in tasks:
+            for item in task.items:
                 if item.options:
                     row = {"id": item.id, "context": item.question, "options": item.shown}
                     stream.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -5,6 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from frontload.data_tools.text.messages import Message
 from frontload.eval.protocol.answers import Generated, Loglikelihood
@@ -54,6 +55,15 @@ class BenchmarkTask(ABC):
     def gold_answers(self) -> list[tuple[BenchmarkItem, Generated]]:
         """For each item an answer that must be graded right; () where no gold text is known."""
         return []
+
+    @cached_property
+    def has_gold(self) -> bool:
+        """Whether any gold text is known."""
+        return bool(self.gold_answers())
+
+    def examples(self) -> Sequence[str]:
+        """The questions of the worked examples that its prompts may show."""
+        return ()
 
     def floors(self) -> Floors | None:
         """What needs no model; None where the grader does not say it cheaply."""

@@ -67,6 +67,11 @@ class OwnTask(BenchmarkTask):
             found.append((item, Generated(text=text, num_tokens=0, finish="stop")))
         return found
 
+    def examples(self) -> Sequence[str]:
+        if self.benchmark.examples != MINERVA:
+            return ()
+        return [one["problem"] for one in minerva_examples()[: self.benchmark.num_shots]]
+
     def floors(self) -> Floors:
         """An empty, an echoed and the best constant answer, laid out as the suite asks."""
         asked = [

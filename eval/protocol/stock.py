@@ -4,6 +4,7 @@ Importing this module imports lm_eval (about a CPU second).
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, cast
 import datasets
 import lm_eval.tasks
 from lm_eval.api.instance import Instance
+from lm_eval.api.samplers import FirstNSampler
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml  # an index of all tasks takes 7 CPU seconds
 
@@ -24,6 +26,8 @@ from frontload.eval.protocol.items import (
     MissingBenchmark,
 )
 from frontload.eval.protocol.known_splits import KNOWN
+from frontload.eval.statistics.floors import AskedItem, Floors, measure_floors
+from frontload.eval.statistics.stats import clustered_mean
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.grammar.load import nearest
 from frontload.recipes.runs.suite import SuiteBenchmark
@@ -31,6 +35,7 @@ from frontload.recipes.runs.suite import SuiteBenchmark
 TASKS = Path(lm_eval.tasks.__file__).parent
 UNNAMED = "default"  # the hub's word for the only part of a data set
 NO_FILTER = "none"
+GOLD_SENTENCE = "The answer is {}."  # as the worked examples of gsm8k-cot and MMLU-Pro end
 INVALID = "[invalid]"  # what lm-eval's regex filter returns where nothing matches
 
 
@@ -49,6 +54,15 @@ class StockPart:
         )
         found = self.task.construct_requests(doc=doc, ctx=context, metadata=metadata)
         return found if isinstance(found, list) else [found]
+
+    def examples(self) -> list[str]:
+        """The questions of the rows that its prompts take worked examples from."""
+        if not self.num_shots:
+            return []
+        sampler = self.task.sampler
+        is_first = isinstance(sampler, FirstNSampler)
+        pool = sampler.df[: self.num_shots] if is_first else sampler.df
+        return [_question(cast("dict[str, Any]", row)) for row in pool]
 
     def metrics(self, number: int, results: Sequence[Any]) -> dict[str, float]:
         """`metric,filter` -> value of one row, through lm-eval's filters."""
@@ -114,6 +128,42 @@ class StockTask(ChoiceTask):
         if shown == INVALID:
             return GradedAnswer(correct=False, answer="", failure="no answer")
         return GradedAnswer(correct=found[metric] > 0, answer=shown)
+
+    def examples(self) -> list[str]:
+        parts = {id(part): part for part, _ in self._rows.values()}
+        return [text for part in parts.values() for text in part.examples()]
+
+    def gold_answers(self) -> list[tuple[BenchmarkItem, Generated]]:
+        """The task's own target; where that is no whole answer, a sentence that ends in it."""
+        return [
+            (item, Generated(text=self._gold_text(item), num_tokens=0, finish="stop"))
+            for item in self.items
+            if not item.options
+        ]
+
+    def _gold_text(self, item: BenchmarkItem) -> str:
+        is_whole = self._graded(item, item.gold).correct
+        return item.gold if is_whole else GOLD_SENTENCE.format(item.gold)
+
+    def floors(self) -> Floors | None:
+        """Of options, one place always: no text chooses one. Of texts, as for every grader."""
+        if self.benchmark.sampling is None:
+            places = Counter(self.gold_place(item) for item in self.items)
+            best = min(places, key=lambda place: (-places[place], place))
+            chosen = [self.gold_place(item) == best for item in self.items]
+            nothing = clustered_mean([False] * len(self.items))
+            return Floors(
+                empty=nothing,
+                echoed=nothing,
+                constant=clustered_mean(chosen),
+                constant_answer=f"option {best + 1}",
+            )
+        items = {item.id: item for item in self.items}
+        return measure_floors(
+            [AskedItem(id=item.id, question=item.question, gold=item.gold) for item in self.items],
+            is_right=lambda asked, text: self._graded(items[asked.id], text).correct,
+            respond=GOLD_SENTENCE.format,
+        )
 
     def scores(self, item: BenchmarkItem, options: Sequence[Loglikelihood]) -> tuple[float, ...]:
         """Log-likelihoods in nats; for acc_norm, as lm-eval has it, for each character."""

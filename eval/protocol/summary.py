@@ -9,20 +9,24 @@ from frontload.eval.protocol.results_of import prompt_text
 from frontload.eval.results import ChoiceResult, GeneratedResult
 from frontload.eval.statistics.gates import (
     ScoreGate,
+    examples_are_others,
     gold_is_right,
     marks,
+    options_are_written,
     options_differ,
     prompt_digest,
+    prompts_are_known,
     texts_are_written,
 )
 from frontload.eval.statistics.repeated import ANY_FAILURE, failure_rates, run_spread
-from frontload.eval.statistics.score import Scores
+from frontload.eval.statistics.score import AVERAGING_RULES, Scores
 from frontload.eval.statistics.stats import clustered_mean
 from frontload.recipes.runs.suite import SuiteBenchmark
 
-FORMAT = 1
+FORMAT = 2  # with settings and gates
 RUNNER = "native"
 PERCENT = 100.0
+MOST_NAMED = 3  # missing benchmarks on a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +45,20 @@ class BenchmarkSummary:
     ceiling: float | None  # what the gold answers score; None where no gold text is known
     floor: float | None  # what an empty, an echoed or one constant answer scores, the best of them
     prompts: str  # digest of all prompts
+    settings: str  # digest of the sampling; "" where options are scored
     missing: str  # why there is no number; "" where there is one
+    gates: tuple[ScoreGate, ...]  # all that was looked at, passed or not
     marks: tuple[str, ...]  # what a reader must know before he believes the number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Circumstances:
+    """What decides the marks of a number beside its answers."""
+
+    is_made: bool  # rows that this project made up
+    settings: str  # as in `BenchmarkSummary`
+    stated_prompts: str | None  # digest that the prompts should have; None = not stated
+    contamination: ScoreGate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,39 +91,20 @@ class SuiteSummary:
 def summarise(
     benchmark: SuiteBenchmark,
     *,
-    results: Sequence[GeneratedResult] | Sequence[ChoiceResult] = (),
-    task: BenchmarkTask | None = None,
-    is_made: bool = False,
-    missing: str = "",
+    task: BenchmarkTask,
+    results: Sequence[GeneratedResult] | Sequence[ChoiceResult],
+    around: Circumstances,
 ) -> BenchmarkSummary:
     """The line of one benchmark, with the gates that its number has not passed."""
     drawn = benchmark.sampling
-    metric = benchmark.metric or benchmark.grader
-    if task is None or not results:
-        return BenchmarkSummary(
-            category=benchmark.category,
-            metric=metric,
-            num_items=0,
-            num_samples=drawn.samples if drawn else 1,
-            accuracy=None,
-            error=None,
-            run_spread=None,
-            failures={},
-            mean_tokens=None,
-            ceiling=None,
-            floor=None,
-            prompts="",
-            missing=missing or "no rows",
-            marks=(),
-        )
     found = clustered_mean([result.accuracy for result in results])
     generated = [one for one in results if isinstance(one, GeneratedResult)]
     spread = run_spread(generated)
-    has_gold = bool(task.gold_answers())
     floors = task.floors()
+    gates = _gates(task, results, around=around)
     return BenchmarkSummary(
         category=benchmark.category,
-        metric=metric,
+        metric=benchmark.metric or benchmark.grader,
         num_items=len(results),
         num_samples=drawn.samples if drawn else 1,
         accuracy=found.value,
@@ -115,36 +112,75 @@ def summarise(
         run_spread=spread.deviation if spread else None,
         failures=_failures(generated),
         mean_tokens=_mean([sample.tokens for one in generated for sample in one.samples]),
-        ceiling=_mean([one.gold_correct for one in generated]) if has_gold else None,
+        ceiling=_mean([one.gold_correct for one in generated]) if task.has_gold else None,
         floor=floors.highest if floors else None,
-        prompts=prompt_digest({item.id: item.digest for item in task.items})[:16],
+        prompts=prompt_digest(_prompts(task)),
+        settings=around.settings,
         missing="",
-        marks=_marks(task, results, is_made=is_made),
+        gates=tuple(gates),
+        marks=marks(gates),
     )
 
 
-def _marks(
+def missing_summary(benchmark: SuiteBenchmark, reason: str) -> BenchmarkSummary:
+    """The line of a benchmark that was not asked."""
+    return BenchmarkSummary(
+        category=benchmark.category,
+        metric=benchmark.metric or benchmark.grader,
+        num_items=0,
+        num_samples=benchmark.sampling.samples if benchmark.sampling else 1,
+        accuracy=None,
+        error=None,
+        run_spread=None,
+        failures={},
+        mean_tokens=None,
+        ceiling=None,
+        floor=None,
+        prompts="",
+        settings="",
+        missing=reason,
+        gates=(),
+        marks=(),
+    )
+
+
+def _gates(
     task: BenchmarkTask,
     results: Sequence[GeneratedResult] | Sequence[ChoiceResult],
     *,
-    is_made: bool,
-) -> tuple[str, ...]:
-    """The gates that the number has not passed, in words."""
+    around: Circumstances,
+) -> list[ScoreGate]:
+    """Every gate of the number, in the order in which a reader asks."""
     generated = [one for one in results if isinstance(one, GeneratedResult)]
     choices = [one for one in results if isinstance(one, ChoiceResult)]
     shown = sum(prompt_text(item).count(item.question) > 1 for item in task.items if item.question)
     gates = [
-        ScoreGate(name="rows", is_passed=not is_made, said="made up: they judge nothing"),
         ScoreGate(
-            name="worked examples",
+            name="rows",
+            is_passed=not around.is_made,
+            said="made up: they judge nothing" if around.is_made else "of the benchmark",
+        ),
+        prompts_are_known(_prompts(task), stated=None if around.is_made else around.stated_prompts),
+        examples_are_others([item.question for item in task.items], task.examples()),
+        ScoreGate(
+            name="own prompt",
             is_passed=not shown,
             said=f"{shown} questions stand among the examples of their own prompts",
         ),
+        around.contamination,
+        *task.gates(),
     ]
-    gates += task.gates()
-    gates += [options_differ(choices)] if choices else []
-    gates += [gold_is_right(generated), texts_are_written(generated)] if generated else []
-    return marks(gates)
+    if choices:
+        texts = {item.id: [text for _, text in item.options] for item in task.items}
+        gates += [options_are_written(texts), options_differ(choices)]
+    if generated:
+        gates += [gold_is_right(generated)] if task.has_gold else []
+        gates += [texts_are_written(generated)]
+    return gates
+
+
+def _prompts(task: BenchmarkTask) -> dict[str, str]:
+    return {item.id: item.digest for item in task.items}
 
 
 def _failures(results: Sequence[GeneratedResult]) -> dict[str, float]:
@@ -179,6 +215,25 @@ def suite_lines(summary: SuiteSummary) -> list[str]:
                 parts.append(f"{title} {PERCENT * value:.1f} %")
         lines.append(f"  {name:{width}}  " + ", ".join(parts))
         lines += [f"  {'':{width}}  ! {mark}" for mark in one.marks]
+    return lines + _average_lines(summary)
+
+
+def _average_lines(summary: SuiteSummary) -> list[str]:
+    """The averages by each rule that has all of its benchmarks; else which ones it lacks."""
+    missing = list(summary.scores.protocol.missing)
+    rest = f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else ""
+    lacking = ", ".join(missing[:MOST_NAMED]) + rest
+    lines: list[str] = []
+    for rule, says in AVERAGING_RULES.items():
+        found = summary.scores.averages.get(rule)
+        if found is None:
+            lines.append(f"  {rule}: missing, for want of {lacking}: {says}")
+            continue
+        error = f" +- {PERCENT * found.se:.1f}" if found.se is not None else ""
+        lines.append(f"  {rule}: {PERCENT * found.value:.1f}{error} %: {says}")
+    marked = sum(bool(one.marks) for one in summary.benchmarks.values())
+    if marked:
+        lines.append(f"  {marked} of these numbers are marked (!): read the marks first")
     return lines
 
 

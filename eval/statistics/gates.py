@@ -12,6 +12,8 @@ from frontload.data_tools.corpus.leaks import LeakFilter
 from frontload.data_tools.text.words import normalise_question
 from frontload.eval.results import ChoiceResult, GeneratedResult
 
+CONTAMINATION = "contamination"
+DIGEST_LETTERS = 16
 MOST_EMPTY = 0.02  # ours: of texts; a model that answers writes something
 
 
@@ -20,13 +22,13 @@ class ScoreGate:
     """The verdict of one gate on one benchmark of one checkpoint."""
 
     name: str
-    is_passed: bool
+    is_passed: bool | None  # None: it could not be asked, which marks nothing
     said: str  # what was found, with its numbers
 
 
 def marks(gates: Iterable[ScoreGate]) -> tuple[str, ...]:
     """What a reader must know before he believes the number: the gates that it did not pass."""
-    return tuple(f"{gate.name}: {gate.said}" for gate in gates if not gate.is_passed)
+    return tuple(f"{gate.name}: {gate.said}" for gate in gates if gate.is_passed is False)
 
 
 def gold_is_right(results: Sequence[GeneratedResult]) -> ScoreGate:
@@ -47,6 +49,17 @@ def options_differ(results: Sequence[ChoiceResult]) -> ScoreGate:
         name="options",
         is_passed=not alike,
         said=f"all options score alike in {len(alike)} of {len(results)} questions",
+    )
+
+
+def options_are_written(options: Mapping[str, Sequence[str]]) -> ScoreGate:
+    """Options of white space alone: what a model thinks of them says nothing of the question."""
+    blank = [name for name, texts in options.items() if not all(text.strip() for text in texts)]
+    shown = f" ({', '.join(blank[:3])})" if blank else ""
+    return ScoreGate(
+        name="empty options",
+        is_passed=not blank,
+        said=f"{len(blank)} of {len(options)} questions have an option without a letter{shown}",
     )
 
 
@@ -74,27 +87,45 @@ def examples_are_others(questions: Iterable[str], examples: Iterable[str]) -> Sc
 
 def prompt_digest(prompts: Mapping[str, str]) -> str:
     """A digest of what was asked: question id -> text, in whatever order."""
-    return hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()
+    whole = hashlib.sha256(json.dumps(prompts, sort_keys=True).encode()).hexdigest()
+    return whole[:DIGEST_LETTERS]
 
 
-def prompts_are_known(prompts: Mapping[str, str], *, stated: str) -> ScoreGate:
+def prompts_are_known(prompts: Mapping[str, str], *, stated: str | None) -> ScoreGate:
     """Whether the prompts are those that the numbers beside this one were measured with."""
     found = prompt_digest(prompts)
+    if stated is None:
+        said = f"the digest of {len(prompts)} prompts is {found}; no other is stated"
+        return ScoreGate(name="prompts", is_passed=None, said=said)
     return ScoreGate(
         name="prompts",
         is_passed=found == stated,
-        said=f"the digest of {len(prompts)} prompts is {found[:12]}, stated is {stated[:12]}",
+        said=f"the digest of {len(prompts)} prompts is {found}, stated is {stated}",
     )
 
 
-def corpus_is_clean(questions: Sequence[str], texts: Iterable[str]) -> ScoreGate:
-    """Whether a checkpoint's own training texts hold questions, by the rules of `data curate`."""
-    filter_ = LeakFilter(questions)
-    leaked = filter_.leaked(texts)
-    short = filter_.num_too_short
-    unseen = f"; {short} are too short to look for" if short else ""
-    return ScoreGate(
-        name="contamination",
-        is_passed=not leaked,
-        said=f"{len(leaked)} of {len(questions)} questions stand in the training texts{unseen}",
-    )
+def corpus_is_clean(
+    questions: Mapping[str, Sequence[str]], texts: Iterable[str] | None
+) -> dict[str, ScoreGate]:
+    """Whether a checkpoint's own training texts hold a benchmark's questions, by the rules of
+    `data curate`: benchmark -> its gate, after one pass over the texts; None = not known."""
+    if texts is None:
+        said = "not looked for: the training texts are not known"
+        gate = ScoreGate(name=CONTAMINATION, is_passed=None, said=said)
+        return dict.fromkeys(questions, gate)
+    filter_ = LeakFilter([one for asked in questions.values() for one in asked])
+    leaked, short = filter_.leaked(texts), filter_.too_short
+    found: dict[str, ScoreGate] = {}
+    start = 0
+    for name, asked in questions.items():
+        own = range(start, start + len(asked))
+        start += len(asked)
+        held = sum(number in leaked for number in own)
+        unseen = sum(number in short for number in own)
+        found[name] = ScoreGate(
+            name=CONTAMINATION,
+            is_passed=None if unseen == len(asked) else not held,
+            said=f"{held} of {len(asked)} questions stand in the training texts"
+            + (f"; {unseen} are too short to look for" if unseen else ""),
+        )
+    return found

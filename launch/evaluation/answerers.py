@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.launch.convert import find_checkpoint, find_tokenizer
+from frontload.launch.evaluation.training_files import training_files
 from frontload.launch.serve import TRANSFORMERS
 from frontload.launch.store import Store
 from frontload.recipes.errors import RecipeError
@@ -22,6 +23,7 @@ class ChosenAnswerer:
     answerer: Any  # of frontload.eval.protocol.answers
     tokenizer: Any  # None where it is not known
     name: str
+    training_files: tuple[Path, ...] | None = None  # None where they are not known
 
 
 def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
@@ -33,6 +35,7 @@ def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
     if asked.startswith(SERVERS):
         return _server(options)
     _refuse_server_options(options)
+    files: tuple[Path, ...] | None = None
     models: Any = importlib.import_module("frontload.eval.protocol.in_process")
     if asked.startswith(TRANSFORMERS):
         folder = Path(asked.removeprefix(TRANSFORMERS))
@@ -42,8 +45,12 @@ def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
         folder = find_checkpoint(store, asked, command="eval")
         tokenizer = options.tokenizer or find_tokenizer(store, folder, command="eval")
         answerer = models.load_in_process(folder, tokenizer)
+        files = training_files(store, folder)
     return ChosenAnswerer(
-        answerer=answerer, tokenizer=answerer.tokenizer, name=folder.resolve().name
+        answerer=answerer,
+        tokenizer=answerer.tokenizer,
+        name=folder.resolve().name,
+        training_files=files,
     )
 
 

@@ -5,11 +5,13 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.corpus.texts import texts_of_files
 from frontload.data_tools.disk.publish import make_folder
+from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.launch.evaluation.answerers import choose_answerer
 from frontload.recipes.command_line import Command
 from frontload.recipes.errors import RecipeError
@@ -32,6 +34,7 @@ COMMANDS: Mapping[str, Command] = {
 """The commands beside `frontload eval CHECKPOINT`."""
 
 DEFAULT_ROOT = Path("benchmarks")
+DEFAULT_SEED = 1
 SAY_EVERY_SECONDS = 5.0
 
 
@@ -55,11 +58,19 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
         default=DEFAULT_ROOT,
         help="the folder that `frontload eval data` made (default benchmarks)",
     )
-    one.add_argument("--seed", type=int, default=1, help="of the draws (default 1)")
+    one.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the draws (default 1)")
     one.add_argument(
         "--out",
         type=Path,
-        help="folder of answers and scores (default evaluations/NAME/SUITE-SIZE)",
+        help="folder of answers and scores (default evaluations/NAME/SUITE-SIZE, and -seedN "
+        "behind it for another seed than 1); it holds one evaluation",
+    )
+    one.add_argument(
+        "--corpus",
+        nargs="+",
+        metavar="FILE",
+        help="what the checkpoint was trained on, in which questions are looked for (default: what "
+        "the manifests of its store lead to)",
     )
     one.add_argument("--tokenizer", type=Path, help="tokenizer.json (default its study's)")
     one.add_argument("--model", help="of a server that has several")
@@ -89,12 +100,14 @@ def run_eval(options: argparse.Namespace) -> int:
         )
     roots: Any = importlib.import_module("frontload.eval.protocol.data_root")
     root = roots.DataRoot.open(options.data)
+    corpus = _corpus(options.corpus)
     chosen = choose_answerer(options)
     suite_name = Path(options.suite).stem
-    out = options.out or Path("evaluations") / chosen.name / f"{suite_name}-{options.size}"
+    out = options.out or _default_out(chosen.name, options)
     protocol: Any = importlib.import_module("frontload.eval.protocol.evaluation")
     shown: Any = importlib.import_module("frontload.eval.protocol.summary")
     make_folder(out, asked="eval --out")
+    files = chosen.training_files if corpus is None else corpus
     request = protocol.SuiteRequest(
         suite=loaded.value,
         name=suite_name,
@@ -104,6 +117,7 @@ def run_eval(options: argparse.Namespace) -> int:
         out=out,
         tokenizer=chosen.tokenizer,
         accept_limits_only=options.accept_limits_only,
+        training_texts=None if files is None else texts_of_files(files),
     )
     summary = protocol.evaluate_suite(request, chosen.answerer, watch=_Watch())
     if options.json:
@@ -112,6 +126,16 @@ def run_eval(options: argparse.Namespace) -> int:
     print("\n".join(shown.suite_lines(summary)))
     print(f"answers and scores: {out}")
     return 0
+
+
+def _default_out(name: str, options: argparse.Namespace) -> Path:
+    suite = Path(options.suite).stem
+    seed = f"-seed{options.seed}" if options.seed != DEFAULT_SEED else ""
+    return Path("evaluations") / name / f"{suite}-{options.size}{seed}"
+
+
+def _corpus(patterns: Sequence[str] | None) -> tuple[Path, ...] | None:
+    return None if patterns is None else expand_inputs(patterns, asked_by="eval --corpus")
 
 
 class _Watch:

@@ -44,6 +44,20 @@ def find_crew(placement: Placement, asked: int = 0) -> Crew:
     return Crew(workers=asked or placement.workers or max(1, free), gpus=gpus)
 
 
+def check_workers(asked: int | None) -> None:
+    """Refuses a number of workers that is none; None = not asked.
+
+    Raises: RecipeError.
+    """
+    if asked is not None and asked < 1:
+        raise RecipeError(
+            "--workers",
+            found=f"is {asked}",
+            rule="--workers is 1 or more; the default is one per core",
+            do="write 1 or more, or leave it out",
+        )
+
+
 def visible_gpus() -> tuple[str, ...]:
     """The GPUs that this process may use, in the words of CUDA_VISIBLE_DEVICES."""
     import torch  # two seconds, for runs that are placed on a GPU alone

@@ -1,13 +1,15 @@
 """What an evaluation suite may say: its benchmarks, how each is asked, and which rows are tiny."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.limits import LEAST_TEMPERATURE
 from frontload.recipes.grammar.load import Loaded, load_recipe, nearest, recipe_path
 
-SUITES = "suites"
+SUITES, PROMPTS = "suites", "prompts.json"
 FULL, TINY = "full", "tiny"
 SIZES = (FULL, TINY)
 STOCK, TEXT, CHAT = "lm_eval", "text", "chat"
@@ -92,6 +94,15 @@ def load_suite(name: str, *, overrides: Sequence[str] = ()) -> Loaded[SuiteRecip
     loaded = load_recipe(path, SuiteRecipe, overrides=overrides)
     check_suite(loaded)
     return loaded
+
+
+def stated_prompts(suite: str, size: str) -> dict[str, str]:
+    """Benchmark -> digest of the prompts of a suite that ships, on the rows of the benchmark.
+
+    `tests.pages.prompts` wrote them; a benchmark whose rows were not at hand has none.
+    """
+    path = Path(__file__).parent.parent / SUITES / PROMPTS
+    return json.loads(path.read_text(encoding="utf-8")).get(suite, {}).get(size, {})
 
 
 def check_suite(loaded: Loaded[SuiteRecipe]) -> None:

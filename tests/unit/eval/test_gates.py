@@ -49,29 +49,47 @@ def test_a_question_among_the_worked_examples_is_seen() -> None:
     assert gate.said == "1 of the 2 worked examples are questions of the test"
 
 
+def test_options_without_a_letter_are_named() -> None:
+    fine = {"a": [" yes", " no"], "b": ["\n1"]}
+    assert gates.options_are_written(fine).is_passed
+    gate = gates.options_are_written({**fine, "c": [" yes", " "]})
+    assert gate.is_passed is False
+    assert gate.said == "1 of 3 questions have an option without a letter (c)"
+
+
 def test_the_digest_of_the_prompts_knows_each_of_them() -> None:
     prompts = {"a": "Question: 1", "b": "Question: 2"}
     stated = gates.prompt_digest(prompts)
+    assert len(stated) == 16
     assert gates.prompts_are_known(dict(reversed(prompts.items())), stated=stated).is_passed
     for other in ({"a": "Question: 1"}, {"a": "Question: 2", "b": "Question: 1"}):
         gate = gates.prompts_are_known(other, stated=stated)
-        assert not gate.is_passed
+        assert gate.is_passed is False
         found = gates.prompt_digest(other)
-        assert gate.said == (
-            f"the digest of {len(other)} prompts is {found[:12]}, stated is {stated[:12]}"
-        )
+        assert gate.said == f"the digest of {len(other)} prompts is {found}, stated is {stated}"
+    unknown = gates.prompts_are_known(prompts, stated=None)
+    assert unknown.is_passed is None
+    assert unknown.said == f"the digest of 2 prompts is {stated}; no other is stated"
 
 
 def test_a_question_in_the_training_texts_is_found() -> None:
     """In the middle of a text, in other case and signs; a question of four words is too short."""
+    asked = {"first": QUESTIONS[:1], "second": QUESTIONS[1:], "short": QUESTIONS[2:]}
     clean = ["An apple a day keeps the doctor away, as the old saying goes.", "What is 2 + 2? 4"]
-    gate = gates.corpus_is_clean(QUESTIONS, clean)
-    assert gate.is_passed
-    assert gate.said.endswith("; 1 are too short to look for")
+    found = gates.corpus_is_clean(asked, clean)
+    assert [gate.is_passed for gate in found.values()] == [True, True, None]
+    assert found["first"].said == "0 of 1 questions stand in the training texts"
+    assert found["second"].said.endswith("; 1 are too short to look for")
     dirty = f"Exercises: {QUESTIONS[0].upper().replace('.', ' -')} Three. And so on."
-    gate = gates.corpus_is_clean(QUESTIONS, [*clean * 200, dirty, dirty])
-    assert not gate.is_passed
-    assert gate.said.startswith("1 of 3 questions")
+    found = gates.corpus_is_clean(asked, [*clean * 200, dirty, dirty])
+    assert [gate.is_passed for gate in found.values()] == [False, True, None]
+    assert found["first"].said == "1 of 1 questions stand in the training texts"
+
+
+def test_without_training_texts_nothing_is_said_to_be_clean() -> None:
+    found = gates.corpus_is_clean({"a": QUESTIONS, "b": QUESTIONS}, None)
+    assert {gate.is_passed for gate in found.values()} == {None}
+    assert gates.marks(found.values()) == ()
 
 
 def test_only_gates_that_fail_mark_a_number() -> None:

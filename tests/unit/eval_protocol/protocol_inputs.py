@@ -64,11 +64,24 @@ def few(name: str, *benchmarks: str, longest: int = 24, **changes: object) -> Su
 
 
 def request(
-    suite: SuiteRecipe, root: DataRoot, out: Path, *, size: str = TINY, seed: int = 1
+    suite: SuiteRecipe,
+    root: DataRoot,
+    out: Path,
+    *,
+    size: str = TINY,
+    seed: int = 1,
+    training_texts: Iterable[str] | None = None,
 ) -> SuiteRequest:
     out.mkdir(parents=True, exist_ok=True)
     return SuiteRequest(
-        suite=suite, name="few", size=size, seed=seed, root=root, out=out, tokenizer=None
+        suite=suite,
+        name="few",
+        size=size,
+        seed=seed,
+        root=root,
+        out=out,
+        tokenizer=None,
+        training_texts=training_texts,
     )
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from frontload.eval.protocol.evaluation import evaluate_suite
 from frontload.eval.protocol.in_process import InProcess
 from frontload.eval.protocol.summary import SuiteSummary, suite_lines
 from frontload.eval.results import ChoiceResult, GeneratedResult, read_results
-from frontload.recipes.errors import RecipeError, StageError
+from frontload.recipes.errors import ArtifactError, RecipeError, StageError
 from tests.unit.eval_protocol.protocol_inputs import CONTEXT, Scripted, few, quiet, request
 
 
@@ -57,8 +58,10 @@ def test_a_missing_benchmark_has_no_number_and_takes_its_averages_with_it(
     missing = summary.benchmarks["aime25"]
     assert (missing.accuracy, missing.num_items) == (None, 0)
     assert "math-ai/aime25" in missing.missing
-    (line,) = [line for line in suite_lines(summary) if "aime25" in line]
+    lines = suite_lines(summary)
+    (line,) = [line for line in lines if line.startswith("  aime25 ")]
     assert "missing: no rows" in line
+    assert "  avg: missing, for want of aime25: mean of the category means" in "\n".join(lines)
     assert "%" not in line
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert list(scores["benchmarks"]) == ["aime24", "mmlu"]
@@ -84,10 +87,70 @@ def test_scoring_again_asks_nothing_and_writes_the_same(
     deaf.identity, deaf.max_sequence_tokens = drawn_model.identity, CONTEXT
     run(suite, made_root, tmp_path, deaf)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    # another metric of the same answers asks nothing either; another model is asked anew
-    run(few("base", "gsm8k", metric="exact_match,strict-match"), made_root, tmp_path, deaf)
-    with pytest.raises(ConnectionError):
-        run(suite, made_root, tmp_path, Scripted(fails_after=0))
+    # another metric of the same answers asks nothing either
+    strict = replace(suite.benchmarks["gsm8k"], metric="exact_match,strict-match")
+    again = replace(suite, benchmarks={**suite.benchmarks, "gsm8k": strict})
+    assert run(again, made_root, tmp_path, deaf).benchmarks["gsm8k"].metric == strict.metric
+
+
+@pytest.mark.parametrize(
+    ("seed", "benchmarks", "changes", "says"),
+    [
+        (2, ("aime24", "aime25"), {}, "seed 1, and 2 is asked"),
+        (1, ("aime24",), {}, "aime25, which is not asked now"),
+        (1, ("aime24", "aime25"), {"prompt": "Solve: {question}"}, "aime24 with other prompts"),
+        (1, ("aime24", "aime25"), {"longest": 12}, "aime24 with other sampling"),
+        (1, ("aime24", "aime25"), {"samples": 8}, "16 samples of aime24, and 8 are asked"),
+    ],
+)
+def test_scores_of_other_answers_are_not_replaced(
+    made_root: DataRoot,
+    tmp_path: Path,
+    seed: int,
+    benchmarks: tuple[str, ...],
+    changes: dict[str, Any],
+    says: str,
+) -> None:
+    run(few("sft", "aime24", "aime25"), made_root, tmp_path, Scripted("\\boxed{1}"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    suite = few("sft", *benchmarks, **{k: v for k, v in changes.items() if k != "samples"})
+    if "samples" in changes:
+        for name, one in suite.benchmarks.items():
+            assert one.sampling is not None
+            fewer = replace(one.sampling, samples=changes["samples"])
+            suite.benchmarks[name] = replace(one, sampling=fewer)
+    deaf = Scripted(fails_after=0)
+    with pytest.raises(RecipeError, match=says) as refused:
+        run(suite, made_root, tmp_path, deaf, seed=seed)
+    assert "name another folder with --out" in refused.value.do
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_another_model_or_size_is_refused_and_more_benchmarks_are_not(
+    made_root: DataRoot, tmp_path: Path
+) -> None:
+    run(few("sft", "aime24"), made_root, tmp_path, Scripted("\\boxed{1}"))
+    other = Scripted("\\boxed{1}")
+    other.identity = "another"
+    with pytest.raises(RecipeError, match="model scripted, and another is asked"):
+        run(few("sft", "aime24"), made_root, tmp_path, other)
+    deaf = Scripted(fails_after=0)
+    with pytest.raises(RecipeError, match="size tiny, and full is asked"):
+        run(few("sft", "aime24"), made_root, tmp_path, deaf, size="full")
+    more = Scripted("\\boxed{1}")
+    run(few("sft", "aime24", "aime25"), made_root, tmp_path, more)
+    assert len(more.asked) == 2 * 16, "what is there is not asked again"
+
+
+def test_a_summary_of_another_version_is_named(made_root: DataRoot, tmp_path: Path) -> None:
+    run(few("sft", "aime24"), made_root, tmp_path, Scripted("\\boxed{1}"))
+    path = tmp_path / "evaluation.json"
+    path.write_text(path.read_text().replace('"format": 2', '"format": 1'))
+    with pytest.raises(ArtifactError, match="format 1"):
+        run(few("sft", "aime24"), made_root, tmp_path, Scripted("\\boxed{1}"))
+    path.write_text("{")
+    with pytest.raises(ArtifactError):
+        run(few("sft", "aime24"), made_root, tmp_path, Scripted("\\boxed{1}"))
 
 
 def test_a_server_that_dies_loses_nothing(made_root: DataRoot, tmp_path: Path) -> None:
@@ -119,6 +182,72 @@ def test_marks_say_what_must_be_known_of_a_number(
     assert any("! options: all" in line for line in suite_lines(summary))
     constant = run(few("sft", "aime24"), made_root, tmp_path / "one", Scripted("\\boxed{1}"))
     assert constant.benchmarks["aime24"].floor == 0.5, "the gold answer of one of two questions"
+
+
+def test_every_gate_is_kept_with_what_it_found(
+    made_root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = few("base", "gsm8k", "mmlu")
+    first = run(suite, made_root, tmp_path, Scripted("The answer is 54."))
+    summary = json.loads((tmp_path / "evaluation.json").read_text())["benchmarks"]
+    gates = {name: {gate["name"]: gate for gate in one["gates"]} for name, one in summary.items()}
+    shared = {"rows", "prompts", "worked examples", "own prompt", "contamination"}
+    assert set(gates["gsm8k"]) == {*shared, "gold replay", "empty answers"}
+    assert set(gates["mmlu"]) == {*shared, "empty options", "options"}
+    assert gates["gsm8k"]["gold replay"]["is_passed"] is True
+    assert gates["mmlu"]["contamination"]["is_passed"] is None, "no training texts are known"
+    assert "not known" in gates["mmlu"]["contamination"]["said"]
+    digest = first.benchmarks["gsm8k"].prompts
+    monkeypatch.setattr(
+        "frontload.eval.protocol.evaluation.stated_prompts",
+        lambda suite, size: {"gsm8k": digest, "mmlu": "0" * 16},
+    )
+    monkeypatch.setattr(DataRoot, "is_made", lambda self, dataset: False)
+    found = run(suite, made_root, tmp_path, Scripted("The answer is 54.")).benchmarks
+    assert not any("prompts" in mark for mark in found["gsm8k"].marks)
+    says = "prompts: the digest of 4 prompts is"
+    assert any(mark.startswith(says) for mark in found["mmlu"].marks)
+
+
+def test_a_question_that_the_model_was_trained_on_marks_its_benchmark(
+    made_root: DataRoot, tmp_path: Path
+) -> None:
+    suite = few("sft", "gsm8k", "aime24")
+    run(suite, made_root, tmp_path / "first", Scripted("\\boxed{1}"))
+    (row, *_) = read_results(tmp_path / "first" / "items.jsonl").results
+    assert isinstance(row, GeneratedResult)
+    texts = ["Nothing of interest.", f"Exercise 9. {row.question} We find the answer."]
+    found = run(
+        suite, made_root, tmp_path / "second", Scripted("\\boxed{1}"), training_texts=texts
+    ).benchmarks
+    (mark,) = [mark for mark in found["gsm8k"].marks if mark.startswith("contamination")]
+    assert mark == "contamination: 1 of 4 questions stand in the training texts"
+    assert not any(mark.startswith("contamination") for mark in found["aime24"].marks)
+    clean = run(
+        suite, made_root, tmp_path / "third", Scripted("\\boxed{1}"), training_texts=texts[:1]
+    ).benchmarks
+    gates = {gate.name: gate.is_passed for gate in clean["gsm8k"].gates}
+    assert gates["contamination"] is True
+
+
+def test_floors_of_stock_tasks_are_those_of_their_graders(
+    made_root: DataRoot, tmp_path: Path
+) -> None:
+    suite = few("base", "gsm8k", "mmlu", "mmlu_pro")
+    found = run(suite, made_root, tmp_path, Scripted("The answer is (A).")).benchmarks
+    places = [
+        one.gold
+        for one in read_results(tmp_path / "items.jsonl").results
+        if isinstance(one, ChoiceResult)
+    ]
+    assert found["mmlu"].floor == max(places.count(place) for place in range(4)) / 4
+    golds = [
+        one.gold
+        for one in read_results(tmp_path / "items.jsonl").results
+        if isinstance(one, GeneratedResult) and one.benchmark == "mmlu_pro"
+    ]
+    assert found["mmlu_pro"].floor == max(map(golds.count, golds)) / len(golds)
+    assert found["mmlu_pro"].ceiling == found["gsm8k"].ceiling == 1.0
 
 
 class HalfCut(Scripted):

@@ -58,9 +58,74 @@ def test_a_checkpoint_goes_through_the_tiny_base_suite(home: Path, capsys: Captu
     assert (folder / "samples.jsonl").read_bytes() == before
 
 
+def test_another_seed_has_a_folder_of_its_own_and_replaces_nothing(
+    home: Path, capsys: Capture
+) -> None:
+    asked = ("asked=[gsm8k]", *SHORT)
+    assert evaluate(*asked) == 0
+    folder = home / "evaluations" / "model" / "base-tiny"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert evaluate("--seed", "2", *asked) == 0
+    assert (folder.parent / "base-tiny-seed2" / "evaluation.json").is_file()
+    assert evaluate("--seed", "2", "--out", str(folder), *asked) == 2
+    assert "seed 1, and 2 is asked" in capsys.readouterr().err
+    assert evaluate("asked=[math500]", *SHORT) == 2
+    assert "gsm8k, which is not asked now" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def put_in_store(folder: Path, *, kind: str, key: str, inputs: dict[str, str]) -> Path:
+    """An artifact of a store, as far as others look at it."""
+    made = folder / kind / f"{kind}-{key}"
+    made.mkdir(parents=True, exist_ok=True)
+    manifest = {"format": 1, "key": key, "kind": kind, "inputs": inputs, "files": {}, "recipe": {}}
+    (made / "manifest.json").write_text(json.dumps(manifest))
+    return made
+
+
+def trained_store(home: Path, question: str) -> Path:
+    """A store elsewhere: documents with a question, the pack of them, and what read the pack."""
+    shop = home / "elsewhere"
+    documents = put_in_store(shop, kind="curate", key="d1", inputs={})
+    row = {"id": "1", "question": question, "trace": "We add.", "answer": "1"}
+    (documents / "documents.jsonl").write_text(json.dumps(row) + "\n")
+    put_in_store(shop, kind="pack", key="p1", inputs={"documents": "d1", "tokenizer": "t1"})
+    write_tokenizer(put_in_store(shop, kind="tokenizer", key="t1", inputs={}))
+    inputs = {"pack": "p1", "tokenizer": "t1"}
+    model = put_in_store(shop, kind="sft", key="s1", inputs=inputs)
+    for path in (home / "model").iterdir():
+        path.rename(model / path.name)
+    return model
+
+
+def test_a_folder_of_a_store_is_enough_and_its_own_corpus_is_searched(
+    home: Path, capsys: Capture
+) -> None:
+    rows = (home / "benchmarks" / "openai" / "gsm8k" / "main" / "test.jsonl").read_text()
+    question = json.loads(rows.splitlines()[0])["question"]
+    model = trained_store(home, question)
+    capsys.readouterr()
+    words = ["--suite", "base", "--size", "tiny", "--json", "asked=[gsm8k, math500]", *SHORT]
+    assert cli.main(["eval", str(model), *words]) == 0
+    found = json.loads(capsys.readouterr().out)["benchmarks"]
+    mark = "contamination: 1 of 4 questions stand in the training texts"
+    assert mark in found["gsm8k"]["marks"]
+    assert not any(one.startswith("contamination") for one in found["math500"]["marks"])
+    (home / "other.jsonl").write_text('{"text": "nothing of the kind"}\n')
+    assert cli.main(["eval", str(model), "--corpus", "other.jsonl", *words]) == 0
+    found = json.loads(capsys.readouterr().out)["benchmarks"]
+    assert mark not in found["gsm8k"]["marks"], "the texts that are named are those searched"
+    (home / "elsewhere" / "curate" / "curate-d1" / "manifest.json").unlink()
+    assert cli.main(["eval", str(model), *words]) == 0
+    found = json.loads(capsys.readouterr().out)["benchmarks"]
+    (gate,) = [one for one in found["gsm8k"]["gates"] if one["name"] == "contamination"]
+    assert gate["is_passed"] is None, "a corpus that is gone is not known"
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["--suite", "base", "--corpus", "gone.jsonl"], "eval --corpus gone.jsonl"),
         (["--suite", "bse"], "write 'base'"),
         (["--suite", "base", "asked=[gsm8k, mmul]"], "write 'mmlu'"),
         (["--suite", "base", "--data", "nowhere"], "eval data --root nowhere"),

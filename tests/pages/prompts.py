@@ -1,0 +1,61 @@
+"""Writes recipes/suites/prompts.json: digests of the prompts of each benchmark on real rows.
+
+python -m tests.pages.prompts ROOT
+
+A benchmark whose rows are not there, or are made up, keeps what is stated.
+"""
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from frontload.eval.grading.grade import Grader
+from frontload.eval.protocol.data_root import DataRoot
+from frontload.eval.protocol.evaluation import SuiteRequest, load_tasks
+from frontload.eval.protocol.items import BenchmarkTask
+from frontload.eval.statistics.gates import prompt_digest
+from frontload.recipes.artifact import write_json
+from frontload.recipes.runs.suite import PROMPTS, SIZES, SUITES, load_suite
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "recipes" / SUITES / PROMPTS
+NAMES = ("base", "sft", "rl")
+
+
+def digests(root: DataRoot, suite: str, *, size: str) -> dict[str, str]:
+    """Benchmark -> digest of its prompts, where the rows are real."""
+    request = SuiteRequest(
+        suite=load_suite(suite).value,
+        name=suite,
+        size=size,
+        seed=1,
+        root=root,
+        out=Path(),
+        tokenizer=None,
+        grading_processes=2,
+    )
+    with closing(Grader(processes=2)) as grader:
+        tasks = load_tasks(request, grader=grader)
+    return {
+        name: prompt_digest({item.id: item.digest for item in task.items})
+        for name, task in tasks.items()
+        if isinstance(task, BenchmarkTask)
+        and not root.is_made(request.suite.benchmarks[name].dataset)
+    }
+
+
+def main(folder: str) -> None:
+    """Writes the file, and prints how many digests it holds."""
+    root, stated = DataRoot.open(Path(folder)), json.loads(FILE.read_text(encoding="utf-8"))
+    for suite in NAMES:
+        for size in SIZES:
+            stated.setdefault(suite, {}).setdefault(size, {}).update(
+                digests(root, suite, size=size)
+            )
+    write_json(FILE, stated)
+    print(sum(len(one) for sizes in stated.values() for one in sizes.values()), "digests")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
