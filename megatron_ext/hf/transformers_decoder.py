@@ -3,6 +3,7 @@
 For models of full attention, whose cache holds keys and values alone.
 """
 
+from copy import copy
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,6 +27,14 @@ class TransformersState:
         self.cache = cache
         self.is_used_BS = is_used_BS
         self.lengths_B = lengths_B
+
+    def copied(self, rows: Tensor) -> Self:
+        """A state of its own with `rows`, in that order, with repeats."""
+        made = copy(self)
+        made.cache = copy(self.cache)
+        made.cache.layers = [copy(layer) for layer in self.cache.layers]
+        made.take(rows)
+        return made
 
     def take(self, rows: Tensor) -> None:
         """Keeps `rows`, in that order, with repeats."""
@@ -77,14 +86,31 @@ class TransformersDecoder:
         self._body = model.base_model
         self._head = model.get_output_embeddings()
 
-    def full(self, tokens_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, list[TransformersState]]:
-        """Hidden states before the output layer, and the state after each row's last token."""
+    def full(
+        self,
+        tokens_BS: Tensor,
+        lengths_B: Tensor,
+        *,
+        before: list[TransformersState] | None = None,
+    ) -> tuple[Tensor, list[TransformersState]]:
+        """Hidden states before the output layer, and the state after each row's last token.
+
+        With `before` the rows go on from its one state, which is used up.
+        """
         slots_S = torch.arange(tokens_BS.shape[1], device=tokens_BS.device)
         is_used_BS = slots_S < lengths_B[:, None]
+        positions_BS, cache = slots_S[None].expand_as(tokens_BS), None
+        if before is not None:
+            (known,) = before
+            cache = known.cache
+            is_used_BS = torch.cat([known.is_used_BS, is_used_BS], 1)
+            positions_BS = known.lengths_B[:, None] + slots_S
+            lengths_B = known.lengths_B + lengths_B
         found = self._body(
             input_ids=tokens_BS,
             attention_mask=is_used_BS.long(),
-            position_ids=slots_S[None].expand_as(tokens_BS),
+            position_ids=positions_BS,
+            past_key_values=cache,
             use_cache=True,
         )
         state = TransformersState(found.past_key_values, is_used_BS=is_used_BS, lengths_B=lengths_B)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from frontload.megatron_ext.inference.beginnings import read_to_ends
 from frontload.megatron_ext.inference.draws import Sampling, choose_tokens, uniform_draws
 from frontload.megatron_ext.inference.states import (
     AttentionState,
@@ -23,6 +24,7 @@ from frontload.megatron_ext.inference.states import (
 from frontload.megatron_ext.model.ssd import (
     ScanInputs,
     causal_conv,
+    chunked_state,
     ssd_chunked,
     ssd_step,
     step_state,
@@ -54,8 +56,10 @@ class MlpLayer:
         self.up_DF = (weights["mlp.linear_fc1.weight"] * norm_D).t().contiguous()
         self.down_FD = weights["mlp.linear_fc2.weight"].t().contiguous()
 
-    def full(self, hidden_BSD: Tensor, lengths_B: Tensor) -> tuple[Tensor, MlpState]:
-        del lengths_B
+    def full(
+        self, hidden_BSD: Tensor, lengths_B: Tensor, *, before: State | None = None
+    ) -> tuple[Tensor, MlpState]:
+        del lengths_B, before
         flat_TD = hidden_BSD.flatten(0, 1)
         return self.step(flat_TD, MlpState()).view_as(hidden_BSD), MlpState()
 
@@ -76,23 +80,31 @@ class AttentionLayer:
         self.qkv_DC = (weights["self_attention.linear_qkv.weight"] * norm_D).t().contiguous()
         self.output_CD = weights["self_attention.linear_proj.weight"].t().contiguous()
 
-    def full(self, hidden_BSD: Tensor, lengths_B: Tensor) -> tuple[Tensor, AttentionState]:
+    def full(
+        self, hidden_BSD: Tensor, lengths_B: Tensor, *, before: State | None = None
+    ) -> tuple[Tensor, AttentionState]:
         size_B, size_S, _ = hidden_BSD.shape
         query, keys, values = self._project(hidden_BSD)
         keys_BKSE, values_BKSE = (t.transpose(1, 2).contiguous() for t in (keys, values))
-        out_BHSE = F.scaled_dot_product_attention(
-            query.flatten(2, 3).transpose(1, 2),
-            keys_BKSE,
-            values_BKSE,
-            is_causal=True,
-            enable_gqa=self.queries > 1,
-        )
-        out_BSD = out_BHSE.transpose(1, 2).reshape(size_B, size_S, -1) @ self.output_CD
         slots_S = torch.arange(size_S, device=hidden_BSD.device)
         bias_BS = torch.zeros(size_B, size_S, device=hidden_BSD.device, dtype=hidden_BSD.dtype)
         bias_BS.masked_fill_(slots_S >= lengths_B[:, None], -torch.inf)
-        bias_BKS = bias_BS[:, None].repeat(1, self.groups, 1)
-        return hidden_BSD + out_BSD, AttentionState(keys_BKSE, values_BKSE, bias_BKS)
+        state = AttentionState(keys_BKSE, values_BKSE, bias_BS[:, None].repeat(1, self.groups, 1))
+        seen = None
+        if before is not None:
+            assert isinstance(before, AttentionState)
+            seen = _seen_behind(before, slots_S)
+            state = before.followed_by(state)
+        out_BHSE = F.scaled_dot_product_attention(
+            query.flatten(2, 3).transpose(1, 2),
+            state.keys_BKSE,
+            state.values_BKSE,
+            attn_mask=seen,
+            is_causal=seen is None,
+            enable_gqa=self.queries > 1,
+        )
+        out_BSD = out_BHSE.transpose(1, 2).reshape(size_B, size_S, -1) @ self.output_CD
+        return hidden_BSD + out_BSD, state
 
     def step(self, hidden_BD: Tensor, state: State) -> Tensor:
         assert isinstance(state, AttentionState)
@@ -139,18 +151,28 @@ class MambaLayer:
         output_DC = weights["mixer.out_proj.weight"] * weights["mixer.norm.weight"]
         self.output_CD = output_DC.t().contiguous()
 
-    def full(self, hidden_BSD: Tensor, lengths_B: Tensor) -> tuple[Tensor, MambaState]:
+    def full(
+        self, hidden_BSD: Tensor, lengths_B: Tensor, *, before: State | None = None
+    ) -> tuple[Tensor, MambaState]:
         gate, conv_in, dt = self._project(hidden_BSD)
-        conv_out = F.silu(causal_conv(conv_in, self.conv_CK, self.conv_bias_C))
+        num_taps, initial_BHEN = NUM_CONV_TAPS - 1, None
+        if before is None:
+            padded = F.pad(conv_in, (0, 0, num_taps, 0))
+        else:
+            assert isinstance(before, MambaState)
+            padded = torch.cat([torch.stack(before.taps, 1), conv_in], 1)
+            initial_BHEN = chunked_state(before.ssm_BGNC, self.heads)
+        conv_out = F.silu(causal_conv(padded, self.conv_CK, self.conv_bias_C)[:, num_taps:])
         dt_BSH = F.softplus(dt.float() + self.dt_bias_H)
         slots_S = torch.arange(hidden_BSD.shape[1], device=hidden_BSD.device)
         dt_BSH = dt_BSH * (slots_S < lengths_B[:, None])[..., None]  # dt 0 keeps the state
         y_BSHE, ssm_BHEN = ssd_chunked(
-            self._heads(conv_out, dt_BSH), chunk_tokens=self.chunk_tokens
+            self._heads(conv_out, dt_BSH),
+            chunk_tokens=self.chunk_tokens,
+            initial_state_BHEN=initial_BHEN,
         )
-        padded = F.pad(conv_in, (0, 0, NUM_CONV_TAPS - 1, 0))
         rows = torch.arange(len(lengths_B), device=lengths_B.device)
-        taps = [padded[rows, lengths_B + tap] for tap in range(NUM_CONV_TAPS - 1)]
+        taps = [padded[rows, lengths_B + tap] for tap in range(num_taps)]
         out_BSD = self._gate(y_BSHE.flatten(2), gate) @ self.output_CD
         return hidden_BSD + out_BSD, MambaState(taps, step_state(ssm_BHEN, self.groups))
 
@@ -189,6 +211,16 @@ def _normalise(hidden: Tensor, epsilon: float) -> Tensor:
     return hidden * square.rsqrt_()
 
 
+def _seen_behind(before: AttentionState, slots_S: Tensor) -> Tensor:
+    """What attention adds to the scores of tokens behind a state, [B, 1, S, slots + S]."""
+    old_BS = before.bias_BKS[:, 0, : before.num_slots]
+    size_B, size_S = len(old_BS), len(slots_S)
+    new_SS = torch.zeros(size_S, size_S, dtype=old_BS.dtype, device=old_BS.device)
+    new_SS.masked_fill_(slots_S > slots_S[:, None], -torch.inf)
+    parts = old_BS[:, None].expand(-1, size_S, -1), new_SS.expand(size_B, -1, -1)
+    return torch.cat(parts, -1)[:, None]
+
+
 _LAYERS = {
     Layer.MAMBA: MambaLayer,
     Layer.ATTENTION: AttentionLayer,
@@ -201,7 +233,9 @@ class Decoding(Protocol):
 
     table_VD: Tensor
 
-    def full(self, tokens_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, list[Any]]: ...
+    def full(
+        self, tokens_BS: Tensor, lengths_B: Tensor, *, before: list[Any] | None = None
+    ) -> tuple[Tensor, list[Any]]: ...
 
     def step(self, tokens_B: Tensor, states: list[Any]) -> Tensor: ...
 
@@ -222,14 +256,17 @@ class Decoder:
         output_VD = self.table_VD if model.tie_embeddings else weights["output_layer.weight"]
         self.output_DV = (output_VD * weights["decoder.final_norm.weight"]).t().contiguous()
 
-    def full(self, tokens_BS: Tensor, lengths_B: Tensor) -> tuple[Tensor, list[State]]:
+    def full(
+        self, tokens_BS: Tensor, lengths_B: Tensor, *, before: list[State] | None = None
+    ) -> tuple[Tensor, list[State]]:
         """Hidden states before the output layer, and the state after each row's last token.
 
-        Rows are padded on the right; what stands beyond a row's length changes nothing.
+        Rows are padded on the right; what stands beyond a row's length changes nothing. With
+        `before` they go on from these states, which are used up.
         """
         hidden_BSD, states = F.embedding(tokens_BS, self.table_VD), []
-        for layer in self.layers:
-            hidden_BSD, state = layer.full(hidden_BSD, lengths_B)
+        for layer, known in zip(self.layers, before or [None] * len(self.layers), strict=True):
+            hidden_BSD, state = layer.full(hidden_BSD, lengths_B, before=known)
             states.append(state)
         return hidden_BSD, states
 
@@ -283,14 +320,10 @@ def _generate_batch(
     score: bool,
 ) -> list[Response]:
     device = decoder.table_VD.device
-    tokens_BS, lengths_B = pad_rows(prompts, device)
-    hidden_BSD, states = decoder.full(tokens_BS, lengths_B)
-    ends = torch.arange(len(prompts), device=device)
-    logits_BV = decoder.logits(hidden_BSD[ends, lengths_B - 1])
-    copies = ends.repeat_interleave(sampling.num_samples)
-    logits_BV = logits_BV.index_select(0, copies)
+    copies = np.repeat(np.arange(len(prompts)), sampling.num_samples).tolist()
+    last_BD, states = read_to_ends(decoder, prompts, copies=copies)
+    logits_BV = decoder.logits(last_BD)
     for state in states:
-        state.take(copies)
         state.reserve(sampling.max_new_tokens)
 
     draws_BS = torch.from_numpy(uniform_draws(indices, sampling)).to(device)
@@ -323,12 +356,3 @@ def _generate_batch(
             new_BS.tolist(), scores_BS.tolist(), counts_B.tolist(), strict=True
         )
     ]
-
-
-def pad_rows(rows: list[list[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows of tokens side by side, zeros on the right, and their lengths."""
-    lengths = [len(row) for row in rows]
-    tokens = np.zeros((len(rows), max(lengths)), np.int64)
-    for row, target in zip(rows, tokens, strict=True):
-        target[: len(row)] = row
-    return torch.from_numpy(tokens).to(device), torch.tensor(lengths, device=device)

@@ -13,13 +13,18 @@ from torch.distributed.checkpoint.state_dict_loader import load
 
 from frontload.megatron_ext.checkpoints.files import METADATA, WEIGHTS, first_line, read_model
 from frontload.megatron_ext.checkpoints.table import CheckpointReader, check_whole
+from frontload.megatron_ext.inference.beginnings import (
+    Beginnings,
+    ReadRows,
+    pad_rows,
+    read_side_by_side,
+)
 from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.generate import (
     Decoder,
     Decoding,
     Weights,
     generate,
-    pad_rows,
 )
 from frontload.megatron_ext.inference.running import NEXT, Ranked, RunningBatch, rank_logits
 from frontload.recipes.errors import ArtifactError
@@ -99,13 +104,17 @@ class LanguageModel:
             log_probabilities_S=np.zeros(0, np.float32), is_greedy_S=np.zeros(0, bool)
         )
         results = [nothing] * len(sequences)
-        by_length = sorted(range(len(sequences)), key=lambda index: len(sequences[index]))
-        by_length = [index for index in by_length if len(sequences[index]) > 1]
-        for start in range(0, len(by_length), batch_sequences):
-            indices = by_length[start : start + batch_sequences]
-            rows = [sequences[index] for index in indices]
-            for index, scores in zip(indices, self._score_rows(rows), strict=True):
-                results[index] = scores
+        places = [place for place, tokens in enumerate(sequences) if len(tokens) > 1]
+        inputs = [sequences[place][:-1] for place in places]
+        beginnings, firsts = None, list[TokenScores]()
+        for read in read_side_by_side(self._decoder, inputs, batch_rows=batch_sequences):
+            indices = [places[index] for index in read.indices]
+            if read.beginnings is not beginnings:
+                beginnings = read.beginnings
+                firsts = self._score_beginnings(beginnings) if beginnings else []
+            scores = self._score_read(read, [sequences[index] for index in indices], firsts=firsts)
+            for index, one in zip(indices, scores, strict=True):
+                results[index] = one
         return results
 
     @torch.inference_mode()
@@ -118,17 +127,11 @@ class LanguageModel:
     ) -> list[TokenScores]:
         """Log-probability of each candidate as the token after its context: one pass a context."""
         results: list[TokenScores | None] = [None] * len(contexts)
-        by_length = sorted(range(len(contexts)), key=lambda index: len(contexts[index]))
-        for start in range(0, len(by_length), batch_sequences):
-            indices = by_length[start : start + batch_sequences]
-            rows = [contexts[index] for index in indices]
-            tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)
-            hidden_BSD, _ = self._decoder.full(tokens_BS, lengths_B)
-            last_BD = hidden_BSD[torch.arange(len(rows), device=lengths_B.device), lengths_B - 1]
-            logits_BV = self._decoder.logits(last_BD).float()
+        for read in read_side_by_side(self._decoder, contexts, batch_rows=batch_sequences):
+            logits_BV = self._decoder.logits(read.last_BD).float()
             log_p_BV = logits_BV.log_softmax(-1).cpu().numpy()
             best_B = log_p_BV.argmax(-1)
-            for row, index in enumerate(indices):
+            for row, index in enumerate(read.indices):
                 tokens = np.asarray(candidates[index])
                 results[index] = TokenScores(
                     log_probabilities_S=log_p_BV[row, tokens], is_greedy_S=tokens == best_B[row]
@@ -165,13 +168,13 @@ class LanguageModel:
     @torch.inference_mode()
     def ranked_scores(self, sequences: list[list[int]], *, num_top: int) -> list[list[Ranked]]:
         """Every token but the first, and at the end the likeliest next one, with the likeliest
-        tokens of its place: one pass over all sequences, side by side."""
-        tokens_BS, lengths_B = pad_rows(sequences, self._decoder.table_VD.device)
-        hidden_BSD, _ = self._decoder.full(tokens_BS, lengths_B)
-        is_real_BS = torch.arange(tokens_BS.shape[1], device=lengths_B.device) < lengths_B[:, None]
-        hidden_TD = hidden_BSD[is_real_BS]
+        tokens of its place: all sequences side by side."""
+        hidden: dict[int, Tensor] = {}
+        for read in read_side_by_side(self._decoder, sequences, batch_rows=len(sequences)):
+            hidden |= zip(read.indices, read.whole(), strict=True)
+        hidden_TD = torch.cat([hidden[index] for index in range(len(sequences))])
         targets = [token for row in sequences for token in (*row[1:], NEXT)]
-        targets_T = torch.tensor(targets, device=lengths_B.device)
+        targets_T = torch.tensor(targets, device=hidden_TD.device)
         size = max(1, MAX_LOGITS // self.vocab_size)
         ranked: list[Ranked] = []
         for start in range(0, len(targets), size):
@@ -180,19 +183,35 @@ class LanguageModel:
         ends = np.cumsum([len(row) for row in sequences]).tolist()
         return [ranked[end - len(row) : end] for end, row in zip(ends, sequences, strict=True)]
 
-    def _score_rows(self, rows: list[list[int]]) -> list[TokenScores]:
-        tokens_BS, lengths_B = pad_rows(rows, self._decoder.table_VD.device)
-        inputs_BS, last_B = tokens_BS[:, :-1], lengths_B - 1
-        hidden_BSD, _ = self._decoder.full(inputs_BS, last_B)
-        positions_S = torch.arange(inputs_BS.shape[1], device=inputs_BS.device)
-        real_BS = positions_S < last_B[:, None]
-        hidden_TD, targets_T = hidden_BSD[real_BS], tokens_BS[:, 1:][real_BS]
+    def _score_beginnings(self, beginnings: Beginnings) -> list[TokenScores]:
+        """The tokens of each beginning but its first."""
+        targets = [tokens[1:] for tokens in beginnings.tokens]
+        return self._score(beginnings.hidden_BSD[:, :-1], targets)
+
+    def _score_read(
+        self, read: ReadRows, sequences: list[list[int]], *, firsts: list[TokenScores]
+    ) -> list[TokenScores]:
+        """The tokens of each sequence but its first; `firsts` are those of the beginnings."""
+        if read.beginnings is None or read.at_B is None:
+            return self._score(read.hidden_BSD, [tokens[1:] for tokens in sequences])
+        at = read.at_B.tolist()
+        starts = [len(read.beginnings.tokens[one]) for one in at]
+        rests = [tokens[start:] for tokens, start in zip(sequences, starts, strict=True)]
+        scores = self._score(read.behind_beginnings(), rests)
+        return [_joined(firsts[one], rest) for one, rest in zip(at, scores, strict=True)]
+
+    def _score(self, hidden_BSD: Tensor, targets: list[list[int]]) -> list[TokenScores]:
+        """Each row's targets, the first of which its first hidden state predicts."""
+        targets_BS, lengths_B = pad_rows(targets, hidden_BSD.device)
+        positions_S = torch.arange(targets_BS.shape[1], device=hidden_BSD.device)
+        real_BS = positions_S < lengths_B[:, None]
+        hidden_TD, targets_T = hidden_BSD[real_BS], targets_BS[real_BS]
         size = max(1, MAX_LOGITS // self.vocab_size)
         blocks = [
             self._score_tokens(hidden_TD[start : start + size], targets_T[start : start + size])
             for start in range(0, len(targets_T), size)
         ]
-        lengths = last_B.tolist()
+        lengths = lengths_B.tolist()
         log_p, greedy = (
             torch.cat(parts).cpu().split(lengths) for parts in zip(*blocks, strict=True)
         )
@@ -205,6 +224,12 @@ class LanguageModel:
         logits_TV = self._decoder.logits(hidden_TD).float()
         chosen_T = logits_TV.gather(1, targets_T[:, None]).squeeze(1)
         return chosen_T - logits_TV.logsumexp(-1), logits_TV.argmax(-1) == targets_T
+
+
+def _joined(first: TokenScores, rest: TokenScores) -> TokenScores:
+    log_p = np.concatenate([first.log_probabilities_S, rest.log_probabilities_S])
+    is_greedy = np.concatenate([first.is_greedy_S, rest.is_greedy_S])
+    return TokenScores(log_probabilities_S=log_p, is_greedy_S=is_greedy)
 
 
 def read_weights(folder: Path, device: torch.device) -> dict[str, Tensor]:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from frontload.megatron_ext.inference.beginnings import read_to_ends
 from frontload.megatron_ext.inference.draws import choose_row_tokens, draws_at, row_key
-from frontload.megatron_ext.inference.generate import Decoding, pad_rows
+from frontload.megatron_ext.inference.generate import Decoding
 from frontload.megatron_ext.inference.states import State
 
 RESERVED_TOKENS = 64  # slots of keys and values made at once
@@ -77,15 +78,10 @@ class RunningBatch:
         """Reads the prompts, each once however many rows start with it, and adds their rows."""
         prompts = list(dict.fromkeys(request.prompt for request in requests))
         place = {prompt: number for number, prompt in enumerate(prompts)}
-        tokens_BS, lengths_B = pad_rows([list(prompt) for prompt in prompts], self._device)
-        hidden_BSD, states = self._decoder.full(tokens_BS, lengths_B)
+        copies = [place[one.prompt] for one in requests]
+        last_BD, states = read_to_ends(self._decoder, [list(one) for one in prompts], copies=copies)
         self.num_passes += 1
-        ends_B = torch.arange(len(prompts), device=self._device)
-        logits_BV = self._decoder.logits(hidden_BSD[ends_B, lengths_B - 1])
-        copies = torch.tensor([place[one.prompt] for one in requests], device=self._device)
-        for state in states:
-            state.take(copies)
-        self._add(requests, states, logits=logits_BV.index_select(0, copies))
+        self._add(requests, states, logits=self._decoder.logits(last_BD))
 
     def _add(self, requests: Sequence[RowRequest], states: list[State], *, logits: Tensor) -> None:
         self._drop_ended()

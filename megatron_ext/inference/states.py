@@ -1,5 +1,6 @@
 """What a layer remembers of each row of a batch; rows leave, are copied, and join another batch."""
 
+from copy import copy
 from typing import Any, Protocol, Self
 
 import torch
@@ -14,6 +15,10 @@ class State(Protocol):
         """Keeps `rows`, in that order, with repeats."""
         ...
 
+    def copied(self, rows: Tensor) -> Self:
+        """A state of its own with `rows`, in that order, with repeats."""
+        ...
+
     def join(self, other: Any) -> None:
         """Puts the rows of `other`, a state of the same kind, below its own."""
         ...
@@ -23,12 +28,23 @@ class State(Protocol):
         ...
 
 
+def _copied[S: State](state: S, rows: Tensor) -> S:
+    """For a state whose `take` replaces its tensors and writes into none."""
+    made = copy(state)
+    made.take(rows)
+    return made
+
+
 class MambaState:
     """Inputs still inside the convolution, oldest first, and the state of the recurrence."""
 
     def __init__(self, taps: list[Tensor], ssm_BGNC: Tensor) -> None:
         self.taps = taps
         self.ssm_BGNC = ssm_BGNC
+
+    def copied(self, rows: Tensor) -> Self:
+        """A state of its own with `rows`, in that order, with repeats."""
+        return _copied(self, rows)
 
     def take(self, rows: Tensor) -> None:
         """Keeps `rows`, in that order, with repeats."""
@@ -55,6 +71,19 @@ class AttentionState:
         self.values_BKSE = values_BKSE
         self.bias_BKS = bias_BKS
         self.num_slots = keys_BKSE.shape[2]
+
+    def copied(self, rows: Tensor) -> Self:
+        """A state of its own with `rows`, in that order, with repeats."""
+        return _copied(self, rows)
+
+    def followed_by(self, other: Self) -> "AttentionState":
+        """Slots of the same rows: its own, then those of `other`."""
+        used = slice(self.num_slots)
+        return AttentionState(
+            torch.cat([self.keys_BKSE[:, :, used], other.keys_BKSE], 2),
+            torch.cat([self.values_BKSE[:, :, used], other.values_BKSE], 2),
+            torch.cat([self.bias_BKS[:, :, used], other.bias_BKS], 2),
+        )
 
     def take(self, rows: Tensor) -> None:
         """Keeps `rows`, in that order, with repeats."""
@@ -101,6 +130,11 @@ class AttentionState:
 
 class MlpState:
     """An MLP remembers nothing."""
+
+    def copied(self, rows: Tensor) -> Self:
+        """Nothing to copy."""
+        del rows
+        return self
 
     def take(self, rows: Tensor) -> None:
         """Nothing to keep."""

@@ -160,16 +160,6 @@ class _CausalConv(torch.autograd.Function):
         return dx, dweights.t(), dy.sum((0, 1)) if ctx.has_bias else None, None
 
 
-def causal_conv_step(
-    x_BC: Tensor, state_BKC: Tensor, weight_CK: Tensor, bias_C: Tensor | None
-) -> Tensor:
-    """One token of `causal_conv`; `state_BKC` (the last K-1 inputs) is moved on in place."""
-    window = torch.cat([state_BKC, x_BC[:, None]], 1)
-    state_BKC.copy_(window[:, 1:])
-    out = (window * weight_CK.t()).sum(1)
-    return out if bias_C is None else out + bias_C
-
-
 def step_state(state_BHEN: Tensor, num_groups: int) -> Tensor:
     """The state of `ssd_chunked` as `ssd_step` keeps it: channels innermost, groups outermost.
 
@@ -177,6 +167,15 @@ def step_state(state_BHEN: Tensor, num_groups: int) -> Tensor:
     """
     size_B, size_N = state_BHEN.shape[0], state_BHEN.shape[3]
     return state_BHEN.reshape(size_B, num_groups, -1, size_N).transpose(2, 3).contiguous()
+
+
+def chunked_state(state_BGNC: Tensor, num_heads: int) -> Tensor:
+    """The state of `ssd_step` as `ssd_chunked` begins with it: the inverse of `step_state`.
+
+    Shapes: state_BHEN.
+    """
+    size_B, _, size_N, _ = state_BGNC.shape
+    return state_BGNC.transpose(2, 3).reshape(size_B, num_heads, -1, size_N)
 
 
 def ssd_step(inputs: ScanInputs, state_BGNC: Tensor) -> Tensor:

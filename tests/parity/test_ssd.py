@@ -17,7 +17,7 @@ from frontload.megatron_ext.model.ssd import (
     Documents,
     ScanInputs,
     causal_conv,
-    causal_conv_step,
+    chunked_state,
     ssd_chunked,
     ssd_step,
     step_state,
@@ -199,6 +199,7 @@ def test_steps_are_the_scan(size_G: int) -> None:
         step = ScanInputs(x=x[:, t], dt=dt[:, t], A_H=a, B=b[:, t], C=c[:, t], D_H=d)
         assert distance(ssd_step(step, state), y[:, t]) < 1e-12
     assert distance(state, step_state(final, size_G)) < 1e-12
+    assert torch.equal(chunked_state(step_state(final, size_G), a.shape[0]), final)
 
 
 @pytest.mark.parametrize("size_S", [2, 30])
@@ -221,10 +222,6 @@ def test_convolution_keeps_to_its_document(size_S: int) -> None:
             found, torch.autograd.grad((expected * weigh).sum(), (x, weight, bias)), strict=True
         ):
             assert distance(one, other) < 1e-12
-    state, rows = torch.zeros(2, 3, 6, dtype=torch.float64), []
-    for t in range(size_S):
-        rows.append(causal_conv_step(x[:, t].detach(), state, weight.detach(), bias.detach()))
-    assert distance(torch.stack(rows, 1), pairs[1][1]) < 1e-12
 
 
 @pytest.mark.parametrize("with_documents", [False, True])
