@@ -10,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from frontload.data_tools.stores.stream import open_binary
 from frontload.recipes.errors import ArtifactError
 
 MEND = "put the file back, or delete what it belongs to and run the command that made it again"
@@ -31,7 +32,7 @@ def replacing(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
 
 def file_sha256(path: Path) -> str:
     """Digest of a file's bytes."""
-    with open(path, "rb") as stream:
+    with open_binary(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -12,6 +12,7 @@ from frontload.data_tools.disk.files import file_sha256
 from frontload.data_tools.disk.publish import check_place
 from frontload.data_tools.packing.encode import DROP, SPLIT, PackRules
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, check_bad_rate
+from frontload.data_tools.stores.path import StorePath
 from frontload.data_tools.text.chat import ChatTemplate
 from frontload.data_tools.text.targets import USUAL, TargetRules
 from frontload.data_tools.text.tokenizer import TextTokenizer
@@ -105,6 +106,8 @@ def pack_plan(
     for file in files:
         digest = file_sha256(file)
         inputs.append({"name": file.name, "sha256": digest, "size_bytes": file.stat().st_size})
+        if isinstance(file, StorePath):
+            inputs[-1] |= {"url": str(file), "version": file.stored().version}
     plan = {
         "format": FORMAT,
         "inputs": inputs,

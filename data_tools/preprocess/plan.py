@@ -13,6 +13,7 @@ from typing import Any
 
 from frontload.data_tools.preprocess.request import PreprocessRequest, Shard
 from frontload.data_tools.raw.inputs import Format, file_format
+from frontload.data_tools.stores.path import StorePath
 from frontload.recipes.errors import RecipeError
 
 FORMAT = 2  # of the manifest and of the work folder
@@ -30,6 +31,12 @@ class PlannedSource:
     format: Format
     size_bytes: int
     mtime_ns: int
+    version: str = ""  # of a file in a store, as the store calls it
+
+    def described(self) -> dict[str, Any]:
+        """What the manifest says of it, beside its digest."""
+        about = {"name": self.name, "bytes": self.size_bytes}
+        return about | ({"version": self.version} if self.version else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +75,8 @@ def make_plan(
 
     Raises: RecipeError when the inputs are empty or have fewer units than there are shards.
     """
-    folder = Path(os.path.commonpath([file.absolute().parent for file in files]))
+    local = [file.absolute().parent for file in files if not isinstance(file, StorePath)]
+    folder = Path(os.path.commonpath(local)) if local else Path()
     sources = tuple(_source(file, folder) for file in files)
     total = sum(source.size_bytes for source in sources)
     wanted = -(-total // PARTS)
@@ -109,10 +117,13 @@ def _source(file: Path, folder: Path) -> PlannedSource:
     found = file.stat()
     return PlannedSource(
         file=file,
-        name=file.absolute().relative_to(folder).as_posix(),
+        name=str(file)
+        if isinstance(file, StorePath)
+        else file.absolute().relative_to(folder).as_posix(),
         format=file_format(file),
         size_bytes=found.st_size,
         mtime_ns=found.st_mtime_ns,
+        version=file.stored().version if isinstance(file, StorePath) else "",
     )
 
 
@@ -169,6 +180,8 @@ def check_unchanged(plan: WorkPlan) -> None:
     Raises: RecipeError naming the file.
     """
     for source in plan.sources:
+        if source.version:
+            continue  # its units were read of that version, and none other
         found = source.file.stat()
         if (found.st_size, found.st_mtime_ns) != (source.size_bytes, source.mtime_ns):
             raise RecipeError(

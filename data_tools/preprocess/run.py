@@ -354,7 +354,7 @@ class _Run:
     def _publish(self, eod: tuple[str, int] | None, joined: JoinedFile) -> dict[str, Any]:
         receipts = self._ordered()
         parts = describe_parts(self._plan, receipts)
-        sources = [{"name": s.name, "bytes": s.size_bytes} for s in self._plan.sources]
+        sources = [source.described() for source in self._plan.sources]
         shard = self._request.shard
         manifest: dict[str, Any] = {
             **self._plan.request,

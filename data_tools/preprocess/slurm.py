@@ -11,6 +11,7 @@ from frontload.data_tools.preprocess.request import (
 )
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
+from frontload.data_tools.stores.path import StorePath, is_url
 from frontload.recipes.errors import RecipeError
 
 SCRIPT = """\
@@ -54,6 +55,17 @@ def array_script(request: PreprocessRequest, *, shards: int) -> str:
             found="--shard" if request.shard else "--rejects",
             rule="each task of the array names its own shard, and tasks share no file",
             do="leave it out",
+        )
+    signed = [
+        path for name in request.inputs if is_url(name) and (path := StorePath(name)).has_secret
+    ]
+    if signed:
+        raise RecipeError(
+            f"--print-slurm-array with {signed[0]}",
+            found="a signed URL",
+            rule="a script is kept, and holds no credentials",
+            do="name the file by a URL without a query, with credentials where the store's own"
+            " tools look for them",
         )
     prefix = request.output_prefix.absolute()
     return SCRIPT.format(

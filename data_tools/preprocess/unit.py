@@ -26,6 +26,7 @@ from frontload.data_tools.raw.lines import (
     split_lines,
 )
 from frontload.data_tools.raw.parse import RejectReason, parse_line, shown_bytes
+from frontload.data_tools.stores.stream import check_unmoved, open_binary
 from frontload.data_tools.text.row_text import ChatText, FieldText, TextRule, row_text
 
 BATCH_BYTES = 1 << 19  # ours: text encoded at a time; stays in the processor's cache
@@ -120,7 +121,7 @@ def file_xxh3(file: Path, *, start: int = 0, stop: int | None = None) -> str:
     """xxh3 of the bytes [start, stop) of a file."""
     digest = xxhash.xxh3_128()
     left = (file.stat().st_size if stop is None else stop) - start
-    with open(file, "rb", buffering=0) as stream:
+    with open_binary(file) as stream:
         stream.seek(start)
         while left > 0 and (data := stream.read(min(left, 1 << 20))):
             digest.update(data)
@@ -143,6 +144,7 @@ def encode_unit(
             if not receipt.checked:
                 receipt.checked += encoder.check_encoded(batch.texts, encoded)
             writer.write(encoded, batch.all_dropped(encoded))
+        check_unmoved(job.source.file)
     return receipt
 
 
@@ -236,9 +238,10 @@ def _batches(
             reader.close()
         receipt.source_xxh3 = digest.hexdigest()
         return
-    with open_packed(source.file, source.format, report=report) as read:
+    digest = xxhash.xxh3_128()
+    with open_packed(source.file, source.format, report=report, seen=digest.update) as read:
         yield from _line_batches(job, receipt, read)
-    receipt.source_xxh3 = file_xxh3(source.file)
+    receipt.source_xxh3 = digest.hexdigest()
 
 
 def _reported(read: Callable[[int], bytes], report: Callable[[int], object]) -> Callable:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
+from frontload.data_tools.stores.path import StorePath, files_at, is_url
 from frontload.recipes.errors import RecipeError
 
 
@@ -43,7 +44,10 @@ def expand_inputs(patterns: Sequence[str], *, asked_by: str = "--input") -> tupl
     files: list[Path] = []
     for pattern in map(str, patterns):
         for file in _matches(pattern, asked_by):
-            _check_file(file, asked_by)
+            if isinstance(file, StorePath):
+                file_format(file, asked_by=asked_by)
+            else:
+                _check_file(file, asked_by)
             real = file.resolve()
             if real in named:
                 link = f", the same file as {named[real]}" if named[real] != file else ""
@@ -76,7 +80,17 @@ def file_format(file: Path, *, asked_by: str = "--input") -> Format:
     return known
 
 
-def _matches(pattern: str, asked_by: str) -> list[Path]:
+def _matches(pattern: str, asked_by: str) -> Sequence[Path]:
+    if is_url(pattern):
+        files = files_at(pattern)
+        if not files:
+            raise RecipeError(
+                f"{asked_by} {StorePath(pattern)}",
+                found="no file",
+                rule="every pattern names at least one file",
+                do="correct the URL; only stores that list their files have globs",
+            )
+        return files
     if Path(pattern).is_file() or not glob.has_magic(pattern):
         return [Path(pattern)]  # a real file wins over a glob that its name happens to spell
     found = sorted(Path(name) for name in glob.glob(pattern, recursive=True))

@@ -1,5 +1,6 @@
 """Lines of a byte stream in bounded memory, whole files or byte ranges, packed or not."""
 
+import io
 from collections.abc import Buffer, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from frontload.data_tools.raw.inputs import Format, file_format
 from frontload.data_tools.raw.plain import open_plain
+from frontload.data_tools.stores.stream import open_binary
 from frontload.recipes.errors import RecipeError
 
 BLOCK_BYTES = 1 << 20  # ours: read at a time; a block's lines are what a worker holds
@@ -81,7 +83,7 @@ class RangeReader:
     def __init__(
         self, file: Path, *, start: int, stop: int, seen: Callable[[Buffer], object] | None = None
     ) -> None:
-        self._stream = open(file, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
+        self._stream = open_binary(file)  # closed by `close`
         self._stop = stop
         self._seen = seen or (lambda data: None)
         self._at = start
@@ -99,7 +101,7 @@ class RangeReader:
                 return
 
     def _in_range(self, size: int) -> bytes:
-        block = self._stream.read(min(size, self._stop - self._at))
+        block = self._stream.read(min(size, self._stop - self._at)) or b""
         self._at += len(block)
         self._seen(block)
         return block
@@ -111,7 +113,7 @@ class RangeReader:
             return block
         if self._ends_line:
             return b""
-        block = self._stream.read(size)  # behind the range: only to the end of the open line
+        block = self._stream.read(size) or b""  # behind the range: to the end of the open line
         if (end := block.find(b"\n")) >= 0:
             self._ends_line = True
             return block[: end + 1]
@@ -123,25 +125,31 @@ class RangeReader:
 
 @contextmanager
 def open_packed(
-    file: Path, form: Format, *, report: Callable[[int], object] | None = None
+    file: Path,
+    form: Format,
+    *,
+    report: Callable[[int], object] | None = None,
+    seen: Callable[[Buffer], object] | None = None,
 ) -> Iterator[Read]:
     """A function that reads the lines of JSON of a file that is no plain JSONL.
 
     Of .gz and .zst, several members or one, the unpacked bytes; of plain text its documents.
 
-    `report` is told how many packed bytes each call took.
+    `report` is told how many packed bytes each call took; `seen` each packed byte, in order, when
+    the block has read to the end.
 
     Raises: RecipeError naming file and offset when it is cut short or damaged.
     """
     if form is Format.TEXT:
-        yield open_plain(file, report=report)
+        yield open_plain(file, report=report, seen=seen)
         return
     import pyarrow  # here, since only packed files and Parquet need it and it takes 0.4 s to load
 
     codec = {Format.GZIP: "gzip", Format.ZSTD: "zstd"}[form]
-    packed = pyarrow.OSFile(str(file), "rb")
+    num_bytes = file.stat().st_size
+    packed = SeenStream(open_binary(file), seen or (lambda data: None))
     try:
-        unpacked = pyarrow.CompressedInputStream(packed, codec)
+        unpacked = pyarrow.CompressedInputStream(pyarrow.PythonFile(packed, "r"), codec)
 
         told = 0
 
@@ -155,7 +163,7 @@ def open_packed(
                 return data
             except OSError as error:
                 raise RecipeError(
-                    f"reading {file} near byte {packed.tell()} of {packed.size()}",
+                    f"reading {file} near byte {packed.tell()} of {num_bytes}",
                     found=f"a damaged or cut {codec} stream ({error})",
                     rule="a packed file is whole",
                     do=f"test it with {codec} -t (gzip passes over what follows its end); fetch it"
@@ -163,8 +171,30 @@ def open_packed(
                 ) from error
 
         yield read
+        while packed.read(BLOCK_BYTES):  # behind the last member
+            pass
     finally:
         packed.close()
+
+
+class SeenStream:
+    """A binary stream whose every byte is told when it is read."""
+
+    def __init__(self, stream: io.RawIOBase, seen: Callable[[Buffer], object]) -> None:
+        self._stream, self._seen = stream, seen
+        self.closed = False
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size) or b""
+        self._seen(data)
+        return data
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def close(self) -> None:
+        self.closed = True
+        self._stream.close()
 
 
 @contextmanager
@@ -175,5 +205,5 @@ def open_lines(file: Path) -> Iterator[Read]:
         with open_packed(file, form) as read:
             yield read
         return
-    with open(file, "rb", buffering=0) as stream:
-        yield stream.read
+    with open_binary(file) as stream:
+        yield lambda size: stream.read(size) or b""

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from frontload.data_tools.disk.files import Shape, read_object
 from frontload.data_tools.raw.inputs import expand_inputs
+from frontload.data_tools.stores.path import path_of
+from frontload.data_tools.stores.stream import open_binary
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 
@@ -33,7 +35,7 @@ class RawFile:
 
     @property
     def path(self) -> Path:
-        return Path(self.name)
+        return path_of(self.name)
 
 
 def list_files(
@@ -83,7 +85,7 @@ def read_digests(
     found = []
     for file in files:
         digest = hashlib.sha256()
-        with open(file.path, "rb", buffering=0) as stream:
+        with open_binary(file.path) as stream:
             while data := stream.read(READ_BYTES):
                 digest.update(data)
                 report(len(data))

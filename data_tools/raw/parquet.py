@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from pyarrow import parquet
 
 from frontload.data_tools.raw.lines import BLOCK_BYTES, HEAD_BYTES
 from frontload.data_tools.raw.parse import BadRow, RawRow, RejectReason, nearest_name, shown_bytes
+from frontload.data_tools.stores.path import StorePath
+from frontload.data_tools.stores.stream import open_binary
 from frontload.recipes.errors import RecipeError
 
 BATCH_ROWS = 256  # ours: about 1 MB of web text; decides memory, not bytes
@@ -23,7 +26,9 @@ def open_table(file: Path) -> Iterator[parquet.ParquetFile]:
     Raises: RecipeError when its footer is missing or damaged.
     """
     try:
-        table = parquet.ParquetFile(file, buffer_size=BLOCK_BYTES, pre_buffer=False)
+        in_store = isinstance(file, StorePath)  # of a disk arrow reads faster than by Python
+        source = BufferedReader(open_binary(file, is_table=True)) if in_store else file
+        table = parquet.ParquetFile(source, buffer_size=BLOCK_BYTES, pre_buffer=False)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # a column's name
         size = file.stat().st_size
         raise RecipeError(
@@ -32,8 +37,11 @@ def open_table(file: Path) -> Iterator[parquet.ParquetFile]:
             rule="a Parquet file ends with its footer",
             do="fetch it again, or leave it out",
         ) from error
-    with table:
-        yield table
+    try:
+        with table:
+            yield table
+    finally:
+        table.close(force=True)
 
 
 def check_columns(file: Path, table: parquet.ParquetFile, columns: Sequence[str]) -> None:

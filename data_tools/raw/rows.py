@@ -6,6 +6,7 @@ from pathlib import Path
 from frontload.data_tools.raw.inputs import Format, file_format
 from frontload.data_tools.raw.lines import OverSizeLine, open_lines, split_lines
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES, BadRow, RawRow, RejectReason, parse_line
+from frontload.data_tools.stores.stream import check_unmoved
 
 
 def read_rows(
@@ -22,6 +23,7 @@ def read_rows(
         from frontload.data_tools.raw.parquet import read_table  # needs pyarrow, 0.4 s to load
 
         yield from read_table(file, columns=columns, max_row_bytes=max_row_bytes)
+        check_unmoved(file)
         return
     number = 0
     with open_lines(file) as read:
@@ -38,3 +40,4 @@ def read_rows(
                     yield RawRow(file, number, value)
                 elif value is not None:
                     yield BadRow(file, number, value, line, len(line))
+    check_unmoved(file)
