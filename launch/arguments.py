@@ -116,9 +116,7 @@ def _add_study(one: argparse.ArgumentParser) -> None:
         help="folder of artifacts (default store; of jobs: store in the cluster's shared folder)",
     )
     one.add_argument("--seeds", help="how many (3: seeds 1 to 3), or which (4,5,6)")
-    one.add_argument(
-        "--workers", type=int, default=0, help="worker processes (default one per core)"
-    )
+    one.add_argument("--workers", type=int, help="worker processes (default one per core)")
 
 
 def _add_json(one: argparse.ArgumentParser) -> None:

@@ -145,7 +145,7 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"Chance that something that was tried is better by more than {objective['epsilon']:g}: "
-        f"{chance:.0%}. Objective: {objective['name']}, the higher the better.",
+        f"{chance:.0%}. Objective: {objective_text(objective)}.",
     ]
     lines += [text for text in qualifications(answer)]
     lines.append(cost_text(answer))
@@ -179,6 +179,12 @@ def sentence(answer: Mapping[str, Any]) -> str:
         f"{spend}, {fixed}, where they should go is undecided after {seeds} fresh seeds; the "
         f"best guess is {where}."
     )
+
+
+def objective_text(objective: Mapping[str, Any]) -> str:
+    """`heldout_loss = -1 x heldout.loss, the higher the better`."""
+    parts = [f"{weight:g} x {metric}" for metric, weight in sorted(objective["weights"].items())]
+    return f"{objective['name']} = {' + '.join(parts)}, the higher the better"
 
 
 def interval(one: Mapping[str, Any]) -> str:

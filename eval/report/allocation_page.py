@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json, replacing
-from frontload.eval.allocation.answer import cost_text, qualifications, sentence
+from frontload.eval.allocation.answer import cost_text, objective_text, qualifications, sentence
 from frontload.eval.allocation.stages import ANSWER, ANSWER_TEXT, DECISION
 from frontload.eval.report.figures import INK, legend, new_figure, save
 from frontload.eval.report.templates import resource, template
@@ -47,6 +47,7 @@ def write_allocation(request: AllocationRequest) -> Path:
         name=request.name,
         answer=answer,
         sentence=sentence(answer),
+        objective=objective_text(answer["objective"]),
         qualifications=qualifications(answer),
         cost=cost_text(answer),
         registered=request.registered,

@@ -14,8 +14,7 @@ from frontload.launch.allocate.plan import plan_json, plan_lines, price_allocati
 from frontload.launch.allocate.question import Allocation, look_up
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.store import Store
-from frontload.launch.study.crew import Crew, check_crew, find_crew
-from frontload.recipes.errors import RecipeError
+from frontload.launch.study.crew import Crew, check_crew, count_workers, find_crew
 
 ALLOCATION = "a name under recipes/allocations, or a path ending in .yaml"
 
@@ -33,21 +32,13 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--out", type=Path, help="folder of the answer (default results/allocate-QUESTION)"
     )
-    one.add_argument(
-        "--workers", type=int, default=0, help="worker processes (default one per core)"
-    )
+    one.add_argument("--workers", type=int, help="worker processes (default one per core)")
     one.set_defaults(run=allocate)
 
 
 def allocate(options: argparse.Namespace) -> int:
     """Explores, registers, validates and answers; resumes after any kill."""
-    if options.workers < 0:
-        raise RecipeError(
-            "--workers",
-            found=f"is {options.workers}",
-            rule="--workers is 1 or more; the default is one per core",
-            do="write 1 or more, or leave it out",
-        )
+    workers = count_workers(options.workers)
     store = Store(options.store)
     allocation = look_up(options.allocation, store, overrides=options.overrides)
     prices = price_allocation(allocation)
@@ -63,7 +54,7 @@ def allocate(options: argparse.Namespace) -> int:
     out = check_out(
         options.out or Path("results") / f"allocate-{allocation.name}", what="the answer"
     )
-    crew = find_crew(placement, options.workers)
+    crew = find_crew(placement, workers)
     check_crew(placement, crew)
     loop = Loop(allocation, store, crew=crew)
     if not options.json:

@@ -9,12 +9,14 @@ from frontload.eval.allocation.blocks import Prices, arms_of, first_block
 from frontload.launch.allocate.loop import Explored
 from frontload.launch.allocate.question import Allocation
 from frontload.launch.text.words import show_number
+from frontload.recipes.allocation.schema import CPU_SECONDS
 from frontload.recipes.facts.census import count_parameters
 
 ARMS_OF_FACTORS = (10, 25, 60)
 """Arms at a seed that one, two and three ordered factors take to come within a tenth of the range
 in 9 of 10 studies, by simulation at the laptop's spread."""
 LEAST_PARAMETERS = 15_000_000  # Olmix, arXiv 2602.12237: from here rankings were seen to carry
+CORES = 2  # of the laptop that times are said for
 SPARE = 2  # candidates of a fresh seed beside the competitors: the recommended one and a rival
 
 
@@ -122,6 +124,7 @@ def plan_lines(
         f"  money: exploring {prices.explore:,.0f} {unit}, some {prices.num_arms} arms at a seed; "
         f"validating {prices.validate:,.0f}, some {prices.num_fresh_seeds} fresh seeds",
     ]
+    lines.append(f"  in all at most {_whole(allocation, prices)}")
     if allocation.prior:
         lines.append(f"  {len(allocation.prior)} cells of earlier studies in the store are data")
     if allocation.num_unpaired:
@@ -135,6 +138,15 @@ def plan_lines(
             f"  so far {len(explored.decisions)} decisions on {len(explored.cells)} cells; {state}"
         )
     return lines
+
+
+def _whole(allocation: Allocation, prices: AllocationPrices) -> str:
+    """All that may be spent, and how long two cores would take if neither ever waited."""
+    total = prices.data + prices.explore + prices.validate
+    text = f"{total:,.0f} {UNITS[prices.unit]}"
+    if prices.unit != CPU_SECONDS:
+        return text
+    return f"{text}: {total / CORES / 60:.0f} min on {CORES} cores that never wait"
 
 
 def warnings(allocation: Allocation, prices: AllocationPrices) -> list[str]:

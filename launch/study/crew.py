@@ -31,6 +31,21 @@ class Crew:
     gpus: tuple[str, ...] = ()  # one more worker each: the devices it sees
 
 
+def count_workers(stated: int | None) -> int:
+    """What `--workers` states; 0 where it was left out.
+
+    Raises: RecipeError for a number below 1.
+    """
+    if stated is not None and stated < 1:
+        raise RecipeError(
+            "--workers",
+            found=f"is {stated}",
+            rule="--workers is 1 or more; the default is one per core",
+            do="write 1 or more, or leave it out",
+        )
+    return stated or 0
+
+
 def find_crew(placement: Placement, asked: int = 0) -> Crew:
     """The workers of a run on this machine; `asked` is the number without a GPU, 0 = not asked.
 

@@ -74,7 +74,10 @@ class DesignKnobs:
 class AllocationRecipe:
     """Where should a budget of reasoning tokens go? Every part is stated, none has a default."""
 
-    study: StudyRecipe = field(metadata={"folder": "studies"})  # model, data, training, suites
+    # model, data, training, suites: a study's name, or `{extends: NAME, ...}` with what differs
+    study: StudyRecipe = field(
+        metadata={"folder": "studies", "parents": "studies", "stated_elsewhere": ()}
+    )
     budget: BudgetKnobs
     objectives: dict[str, ObjectiveKnobs]
     decides: str  # the objective that the recommendation is for; the others are reported beside it

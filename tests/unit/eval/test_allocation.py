@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from frontload.eval.allocation.answer import objective_text
 from frontload.eval.allocation.blocks import (
     CellBlock,
     Prices,
@@ -438,6 +439,12 @@ def test_the_outcome_follows_from_all_comparisons(
     parts: list[tuple[str, float, float]], outcome: tuple[str, int]
 ) -> None:
     assert judged(*parts) == outcome
+
+
+def test_an_objective_is_said_with_its_weights() -> None:
+    """A loss is made small by a weight below 0, so "the higher the better" needs the weight."""
+    text = objective_text({"name": "loss", "weights": {"heldout.loss": -1.0, "sft.avg": 0.5}})
+    assert text == "loss = -1 x heldout.loss + 0.5 x sft.avg, the higher the better"
 
 
 def test_a_factor_with_one_level_has_no_edge() -> None:

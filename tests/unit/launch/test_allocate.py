@@ -67,10 +67,21 @@ def test_a_question_of_an_empty_store_has_no_data_and_every_price(store: Store) 
     assert trunk / branch == pytest.approx(1.5)
     prices = price_allocation(allocation)
     assert prices.data > 0
-    assert prices.first_block > 2 * (trunk + 3 * branch)
+    assert trunk + 3 * branch < prices.first_block < 2 * (trunk + 3 * branch)
     assert prices.new_seed > trunk + 2 * branch
     assert prices.fresh_seed > trunk + 4 * branch
-    assert prices.num_arms == int(3_400 / prices.arm)
+    assert prices.num_arms == int(2_500 / prices.arm)
+
+
+def test_the_laptops_question_fits_an_hour_on_two_cores_at_stated_prices(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    prices = price_allocation(allocation)
+    total = prices.data + prices.explore + prices.validate
+    assert total < 0.9 * 2 * 3600, "workers wait at the ends of blocks"
+    assert prices.first_block < prices.explore / 2, "most of exploring goes where it teaches"
+    assert prices.num_fresh_seeds >= prices.least_seeds
+    lines = plan_lines(allocation, prices, explored=Loop(allocation, store, crew=CREW).progress())
+    assert any(f"in all at most {total:,.0f} CPU s" in line for line in lines)
 
 
 def test_what_the_deciding_objective_is_called_it_stands_first(store: Store) -> None:
@@ -178,7 +189,7 @@ def test_a_small_model_calls_its_answer_a_check_of_the_machinery(store: Store) -
 @pytest.mark.parametrize(
     ("override", "asked", "do"),
     [
-        ("money.explore=100", "money.explore", "write at least 1_53"),
+        ("money.explore=100", "money.explore", "write at least 76"),
         ("money.validate=1_000", "money.validate", "write at least 2_71"),
     ],
 )

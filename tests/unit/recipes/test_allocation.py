@@ -1,5 +1,7 @@
 """An allocation's question: its lattice spends the budget, its points are a study's; refusals."""
 
+from pathlib import Path
+
 import pytest
 
 from frontload.recipes.allocation.graph import AllocationGraph
@@ -180,6 +182,7 @@ def test_the_share_of_base_text_says_where_reasoning_begins() -> None:
         ("design.first_seeds=0", "design.first_seeds", "1"),
         ("design.least_seeds=1", "design.least_seeds", "2"),
         ("design.half_width=0.0", "design.half_width", "epsilon"),
+        ("study.seeds=[4, 5]", "study.seeds", "leave it out"),
         ("study.arms=[]", "study.arms", "[base, ldq]"),
     ],
 )
@@ -211,3 +214,17 @@ def test_a_share_that_fits_behind_no_onset_is_refused() -> None:
     error = refusal("factors.onset={least: 0.95, most: 0.95, steps: 1}")
     assert error.asked.endswith("factors.pretraining_share.most")
     assert "0.4 of 737_280" in error.found
+
+
+def test_seeds_that_a_question_states_for_its_study_are_refused_and_a_studys_own_are_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: laptop\nstudy: {seeds: [3]}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_allocation(str(path))
+    assert caught.value.asked.endswith("mine.yaml:2: study.seeds")
+    path.write_text("extends: laptop\nstudy: {extends: laptop, pretraining: {tokens: 2_304_000}}\n")
+    recipe = load_allocation(str(path)).value
+    assert recipe.study.pretraining.tokens == 2_304_000
+    assert recipe.study.sft == laptop().study.sft
