@@ -373,3 +373,41 @@ class Conclude:
     question: AllocationQuestion
     cells: tuple[AskedCell, ...]  # that were explored
     fresh_cells: tuple[AskedCell, ...]  # of the seeds that were registered
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeCell:
+    """A cell that an exchange rate is read from, and the input that holds its scores."""
+
+    pretraining_tokens: int  # of reasoning
+    sft_tokens: int
+    seed: int
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeCells:
+    """What an exchange rate is read from; every cell at every seed."""
+
+    objective: Objective
+    sets: tuple[str, ...]  # what is read in pretraining, and in SFT
+    cells: tuple[ExchangeCell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatedCell:
+    """A candidate that was fine-tuned at another learning rate."""
+
+    candidate: int
+    seed: int
+    sft_rate: float  # in units of the study's
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readings:
+    """Stage `readings`: what is read beside a verdict, on its seeds. No decision sees it."""
+
+    question: AllocationQuestion
+    exchange: ExchangeCells | None
+    rated: tuple[RatedCell, ...]

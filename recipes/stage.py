@@ -33,6 +33,7 @@ REVISION: dict[str, int] = {
     "decide": 1,
     "register": 1,
     "conclude": 1,
+    "readings": 1,
     "import_benchmarks": 1,
     "benchmarks": 1,
     "tabulate": 4,  # a ledger a cell; a study of other data asks its own questions
@@ -66,6 +67,7 @@ RECIPE_TYPES: dict[str, type] = {
     "decide": schema.Decide,
     "register": schema.Register,
     "conclude": schema.Conclude,
+    "readings": schema.Readings,
     "import_benchmarks": BenchmarkRows,
     "benchmarks": SuiteRun,
     "tabulate": schema.Tabulate,

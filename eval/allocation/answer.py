@@ -21,7 +21,6 @@ from frontload.recipes.schema import AllocationQuestion, Candidate
 MIDDLE = (0.1, 0.9)  # of the draws of the best place
 UNITS = {"cpu_seconds": "CPU s", "gpu_hours": "GPU hours"}
 NOT_TRIED = (
-    "another learning rate of SFT: a ranking may turn with it",
     "another draw of the data: seeds move weights, orders and samples, not the sets",
     "another size of model or of budget",
 )

@@ -41,7 +41,7 @@ def allocate(options: argparse.Namespace) -> int:
     workers = count_workers(options.workers)
     store = Store(options.store)
     allocation = look_up(options.allocation, store, overrides=options.overrides)
-    prices = price_allocation(allocation)
+    prices = price_allocation(allocation, store)
     require_money(allocation, prices)
     placement = allocation.placements.default
     if options.plan:
@@ -62,11 +62,9 @@ def allocate(options: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr) if options.json else nullcontext():
         found = loop.run()  # its progress is no part of the JSON
     page = _write(allocation, found, out=out)
-    if options.json:
-        print((found.folder / ANSWER).read_text(encoding="utf-8"), end="")
-        return 0
-    print((found.folder / ANSWER_TEXT).read_text(encoding="utf-8"), end="")
-    print(f"answer: {page}")
+    print((out / (ANSWER if options.json else ANSWER_TEXT)).read_text(encoding="utf-8"), end="")
+    if not options.json:
+        print(f"answer: {page}")
     return 0
 
 
@@ -77,6 +75,7 @@ def _write(allocation: Allocation, found: Answered, *, out: Path) -> Path:
             name=allocation.name,
             out=out,
             answer=found.folder,
+            beside=found.beside,
             registered=found.registered,
             decisions=found.decisions,
             packs=found.packs,

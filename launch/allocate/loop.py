@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json
-from frontload.eval.allocation.stages import DECISION, REGISTERED, REGISTRATION
+from frontload.eval.allocation.stages import (
+    DECISION,
+    REGISTERED,
+    REGISTRATION,
+    read_registration,
+)
+from frontload.launch.allocate.beside import Beside
 from frontload.launch.allocate.question import Allocation
 from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store
@@ -41,6 +47,7 @@ class Answered:
     """The folders behind an answer."""
 
     folder: Path  # of `conclude`
+    beside: Path | None  # of `readings`, where the question has any
     registered: str
     decisions: tuple[Path, ...]
     packs: Mapping[str, Path]  # candidate -> pack of the first seed that ran it
@@ -71,12 +78,28 @@ class Loop:
         self._make(list(self.allocation.inputs(fresh).values()))
         answer = self.answer(explored, registered, fresh=fresh)
         self._make([answer], is_decision=True)
+        beside = self._read_beside(found, registered=registered, answered=answer)
         return Answered(
             folder=self._folder(answer),
+            beside=beside,
             registered=registered.folder,
             decisions=tuple(self._folder(stage) for stage in explored.decisions),
             packs=self._packs((*explored.cells, *fresh)),
         )
+
+    def _read_beside(
+        self, found: Mapping[str, Any], *, registered: Stage, answered: Stage
+    ) -> Path | None:
+        """What is read beside the verdict, which stands by now; None where nothing is."""
+        beside = Beside.of(self.allocation)
+        if beside is None:
+            return None
+        last = beside.stage(read_registration(found), registered=registered, answered=answered)
+        cells = [below for below in last.inputs.values() if below.kind == "evaluate"]
+        print(f"readings beside the verdict: {len(cells)} cells", flush=True)
+        self._make(cells)
+        self._make([last], is_decision=True)
+        return self._folder(last)
 
     def _packs(self, cells: Sequence[schema.AskedCell]) -> dict[str, Path]:
         found: dict[str, Path] = {}

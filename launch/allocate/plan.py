@@ -6,8 +6,10 @@ from typing import Any
 
 from frontload.eval.allocation.answer import UNITS
 from frontload.eval.allocation.blocks import Prices, arms_of, first_block
+from frontload.launch.allocate.beside import Beside
 from frontload.launch.allocate.loop import Explored
 from frontload.launch.allocate.question import Allocation
+from frontload.launch.store import Store
 from frontload.launch.text.words import show_number
 from frontload.recipes.allocation.schema import CPU_SECONDS
 from frontload.recipes.facts.census import count_parameters
@@ -33,6 +35,7 @@ class AllocationPrices:
     explore: float
     validate: float
     least_seeds: int
+    readings: float  # beside the verdict, of all their seeds; 0 = none are asked for
 
     @property
     def num_arms(self) -> int:
@@ -40,14 +43,19 @@ class AllocationPrices:
         return int(self.explore / max(self.arm, 1e-9))
 
     @property
+    def whole(self) -> float:
+        """All that may be spent."""
+        return self.data + self.explore + self.validate + self.readings
+
+    @property
     def num_fresh_seeds(self) -> int:
         """Seeds that the comparison can have."""
         return int(self.validate / max(self.fresh_seed, 1e-9))
 
 
-def price_allocation(allocation: Allocation) -> AllocationPrices:
+def price_allocation(allocation: Allocation, store: Store) -> AllocationPrices:
     """The prices of the blocks that a question may ask for."""
-    question = allocation.question
+    question, beside_it = allocation.question, Beside.of(allocation)
     arms = list(arms_of(question).values())
     # a seed that no part was made of, and the same with its trunk
     fresh, none = 1 + max([0, *map(int, question.made)]), Prices(question, ())
@@ -73,6 +81,7 @@ def price_allocation(allocation: Allocation) -> AllocationPrices:
         explore=question.explore_price,
         validate=question.validate_price,
         least_seeds=question.least_seeds,
+        readings=beside_it.price(store) if beside_it is not None else 0.0,
     )
 
 
@@ -124,6 +133,10 @@ def plan_lines(
         f"  money: exploring {prices.explore:,.0f} {unit}, some {prices.num_arms} arms at a seed; "
         f"validating {prices.validate:,.0f}, some {prices.num_fresh_seeds} fresh seeds",
     ]
+    knobs = allocation.recipe.readings
+    if knobs is not None:
+        seeds = show_number(knobs.seeds, "seed")
+        lines.append(f"  readings beside the verdict, at {seeds}: {prices.readings:,.0f} {unit}")
     lines.append(f"  in all at most {_whole(allocation, prices)}")
     if allocation.prior:
         lines.append(f"  {len(allocation.prior)} cells of earlier studies in the store are data")
@@ -142,7 +155,7 @@ def plan_lines(
 
 def _whole(allocation: Allocation, prices: AllocationPrices) -> str:
     """All that may be spent, and how long two cores would take if neither ever waited."""
-    total = prices.data + prices.explore + prices.validate
+    total = prices.whole
     text = f"{total:,.0f} {UNITS[prices.unit]}"
     if prices.unit != CPU_SECONDS:
         return text

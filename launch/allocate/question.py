@@ -97,9 +97,10 @@ def look_up(name: str, store: Store, *, overrides: Sequence[str] = ()) -> Alloca
 
 
 def digest_of(recipe: AllocationRecipe) -> str:
-    """The question without where it runs, in 12 digits."""
+    """The question without where it runs and what is read beside it, in 12 digits."""
     study = replace(recipe.study, placement=Placement(), placements={}, expect={})
-    text = json.dumps(canonical(replace(recipe, study=study)), sort_keys=True)
+    asked = replace(recipe, study=study, readings=None)
+    text = json.dumps(canonical(asked), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -181,6 +182,16 @@ def _prices(
     prices = price_stages(stages, read_measured(store, placements), placements=placements)
     is_cpu = recipe.money.unit == CPU_SECONDS
     return {key: round(one.seconds if is_cpu else one.gpu_hours, 4) for key, one in prices.items()}
+
+
+def price_parts(
+    recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store
+) -> dict[str, float]:
+    """Every part that the points of a graph need at a seed -> its price."""
+    places = range(len(graph.lattice.points))
+    parts = {one.part: one.stage for place in places for one in graph.parts(place, 1)}
+    prices = _prices(recipe, list(parts.values()), store=store)
+    return {part: prices[stage.key] for part, stage in parts.items()}
 
 
 def _data_price(recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store) -> float:

@@ -1,7 +1,8 @@
 """What must hold in an allocation's question before any of it is planned."""
 
-from frontload.recipes.allocation.candidate_checks import check_candidates
+from frontload.recipes.allocation.candidate_checks import check_candidates, check_epochs
 from frontload.recipes.allocation.lattice import batch_tokens, budget_unit
+from frontload.recipes.allocation.reading_checks import check_readings
 from frontload.recipes.allocation.schema import (
     COMPUTE,
     CPU_SECONDS,
@@ -45,6 +46,8 @@ def check_allocation(loaded: Loaded[AllocationRecipe]) -> None:
     _check_budget(loaded)
     _check_objectives(loaded)
     check_candidates(loaded)
+    check_readings(loaded)
+    check_epochs(loaded)
     _check_money(loaded)
     _check_design(loaded)
 
