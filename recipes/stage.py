@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from frontload.recipes import schema
+from frontload.recipes.runs import allocation
 from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import MARKS, GrpoRecipe
 from frontload.recipes.runs.suite import BenchmarkRows, SuiteRun
@@ -64,10 +65,10 @@ RECIPE_TYPES: dict[str, type] = {
     "convert": schema.Export,
     "grpo": GrpoRecipe,
     "evaluate": schema.Evaluate,
-    "decide": schema.Decide,
-    "register": schema.Register,
-    "conclude": schema.Conclude,
-    "readings": schema.Readings,
+    "decide": allocation.Decide,
+    "register": allocation.Register,
+    "conclude": allocation.Conclude,
+    "readings": allocation.Readings,
     "import_benchmarks": BenchmarkRows,
     "benchmarks": SuiteRun,
     "tabulate": schema.Tabulate,

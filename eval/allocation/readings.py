@@ -20,7 +20,7 @@ from frontload.eval.allocation.validate import (
     Registration,
     compare_fresh,
 )
-from frontload.recipes.schema import AllocationQuestion, ExchangeCells, RatedCell
+from frontload.recipes.runs.allocation import AllocationQuestion, ExchangeCells, RatedCell
 
 STANDS, TURNS, OPEN = "stands", "turns", "cannot be told"
 

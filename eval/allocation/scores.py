@@ -11,7 +11,7 @@ from frontload.eval.statistics.cells import Cells
 from frontload.eval.suites import CATEGORIES
 from frontload.recipes.artifact import Inputs, item_results_file
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.schema import AskedCell, Objective
+from frontload.recipes.runs.allocation import AskedCell, Objective
 
 SUITE = "sft"
 """The suite that scores every candidate, tuned or not."""

@@ -29,7 +29,7 @@ from frontload.eval.allocation.validate import (
     plan_validation,
 )
 from frontload.recipes.artifact import Inputs, Workspace, write_json
-from frontload.recipes.schema import (
+from frontload.recipes.runs.allocation import (
     AllocationQuestion,
     AskedCell,
     Conclude,

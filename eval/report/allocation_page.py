@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json, replacing
-from frontload.eval.allocation.answer import cost_text, objective_text, qualifications, sentence
+from frontload.eval.allocation.answer import (
+    cost_text,
+    objective_text,
+    qualifications,
+    sentence,
+    size_text,
+)
 from frontload.eval.allocation.readings import readings_lines
 from frontload.eval.allocation.stages import ANSWER, ANSWER_TEXT, DECISION, READINGS
 from frontload.eval.report.figures import INK, legend, new_figure, save
@@ -25,6 +31,7 @@ class AllocationRequest:
     """What the page of an allocation is written from: finished artifacts."""
 
     name: str
+    num_parameters: int  # of the study's model
     out: Path
     answer: Path
     beside: Path | None  # of `readings`
@@ -40,10 +47,13 @@ def write_allocation(request: AllocationRequest) -> Path:
     beside = read_json(request.beside / READINGS) if request.beside is not None else None
     answer = read_json(request.answer / ANSWER) | {"readings": beside}
     lines = readings_lines(beside)
+    size = size_text(request.num_parameters)
     write_json(out / ANSWER, answer)
     text = (request.answer / ANSWER_TEXT).read_text(encoding="utf-8")
     with replacing(out / ANSWER_TEXT, "w") as stream:
-        stream.write("".join([text, *[f"{line}\n" for line in lines]]))
+        stream.write(
+            "".join([text, *[f"{line}\n" for line in [*lines, *([f"{size}."] if size else [])]]])
+        )
     factors = list(answer["best_place"]["factors"])
     drawn = [
         save(draw_curve(answer, place, name=name), out / "figures", name=f"curve_{place}")
@@ -57,6 +67,7 @@ def write_allocation(request: AllocationRequest) -> Path:
         qualifications=qualifications(answer),
         cost=cost_text(answer),
         readings=lines,
+        size=size,
         registered=request.registered,
         figures=drawn,
         factors=factors,

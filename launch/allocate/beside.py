@@ -8,9 +8,9 @@ from frontload.eval.allocation.stages import ANSWERED, REGISTERED
 from frontload.eval.allocation.validate import Registration
 from frontload.launch.allocate.question import Allocation, price_parts
 from frontload.launch.store import Store
-from frontload.recipes import schema
 from frontload.recipes.allocation.graph import AllocationGraph, exchange_graph, rated_graph
 from frontload.recipes.allocation.lattice import exchange_points, exchange_sets
+from frontload.recipes.runs import allocation as asking
 from frontload.recipes.stage import Stage
 
 COMPARED = 2  # cells at each other rate: the recommendation and its closest rival
@@ -45,7 +45,7 @@ class Beside:
         assert knobs is not None, "`of` gives none without them"
         seeds = reading_seeds(registration, asked=knobs.seeds)
         exchange, inputs = self._exchange(seeds)
-        rated: list[schema.RatedCell] = []
+        rated: list[asking.RatedCell] = []
         places = (registration.recommendation, closest_rival(registration).candidate)
         for rate, graph in self.rated.items():
             for seed in seeds:
@@ -53,13 +53,13 @@ class Beside:
                     name = self.allocation.question.candidates[place].name
                     role = f"{name}, {rate:g} x the SFT rate, seed {seed}"
                     rated.append(
-                        schema.RatedCell(candidate=place, seed=seed, sft_rate=rate, role=role)
+                        asking.RatedCell(candidate=place, seed=seed, sft_rate=rate, role=role)
                     )
                     inputs[role] = graph.evaluation(place, seed)
         return Stage(
             kind="readings",
             label=self.allocation.name,
-            recipe=schema.Readings(
+            recipe=asking.Readings(
                 question=self.allocation.question, exchange=exchange, rated=tuple(rated)
             ),
             inputs={**inputs, REGISTERED: registered, ANSWERED: answered},
@@ -67,18 +67,18 @@ class Beside:
 
     def _exchange(
         self, seeds: Sequence[int]
-    ) -> tuple[schema.ExchangeCells | None, dict[str, Stage]]:
+    ) -> tuple[asking.ExchangeCells | None, dict[str, Stage]]:
         recipe, inputs = self.allocation.recipe, {}
         knobs = recipe.readings.exchange if recipe.readings is not None else None
         if knobs is None:
             return None, {}
-        found: list[schema.ExchangeCell] = []
+        found: list[asking.ExchangeCell] = []
         for seed in seeds:
             for place, (name, point) in enumerate(exchange_points(recipe).items()):
                 role = f"exchange rate, {name}, seed {seed}"
                 inputs[role] = self.exchange.evaluation(place, seed)
                 found.append(
-                    schema.ExchangeCell(
+                    asking.ExchangeCell(
                         pretraining_tokens=point.pretraining_tokens,
                         sft_tokens=point.sft_tokens,
                         seed=seed,
@@ -86,11 +86,11 @@ class Beside:
                     )
                 )
         stated = recipe.objectives[knobs.objective]
-        objective = schema.Objective(
+        objective = asking.Objective(
             name=knobs.objective, weights=dict(stated.weights), epsilon=stated.epsilon
         )
         sets = exchange_sets(recipe)
-        return schema.ExchangeCells(objective=objective, sets=sets, cells=tuple(found)), inputs
+        return asking.ExchangeCells(objective=objective, sets=sets, cells=tuple(found)), inputs
 
     def price(self, store: Store) -> float:
         """Of all of them, beside the comparison that they go on from; of the dearest candidates."""

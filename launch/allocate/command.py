@@ -10,7 +10,13 @@ from typing import Any
 
 from frontload.eval.allocation.stages import ANSWER, ANSWER_TEXT
 from frontload.launch.allocate.loop import Answered, Loop
-from frontload.launch.allocate.plan import plan_json, plan_lines, price_allocation, require_money
+from frontload.launch.allocate.plan import (
+    num_parameters,
+    plan_json,
+    plan_lines,
+    price_allocation,
+    require_money,
+)
 from frontload.launch.allocate.question import Allocation, look_up
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.store import Store
@@ -73,6 +79,7 @@ def _write(allocation: Allocation, found: Answered, *, out: Path) -> Path:
     return pages.write_allocation(
         pages.AllocationRequest(
             name=allocation.name,
+            num_parameters=num_parameters(allocation),
             out=out,
             answer=found.folder,
             beside=found.beside,

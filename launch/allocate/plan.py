@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from frontload.eval.allocation.answer import UNITS
+from frontload.eval.allocation.answer import UNITS, size_text
 from frontload.eval.allocation.blocks import Prices, arms_of, first_block
 from frontload.launch.allocate.beside import Beside
 from frontload.launch.allocate.loop import Explored
@@ -17,7 +17,6 @@ from frontload.recipes.facts.census import count_parameters
 ARMS_OF_FACTORS = (10, 25, 60)
 """Arms at a seed that one, two and three ordered factors take to come within a tenth of the range
 in 9 of 10 studies, by simulation at the laptop's spread."""
-LEAST_PARAMETERS = 15_000_000  # Olmix, arXiv 2602.12237: from here rankings were seen to carry
 CORES = 2  # of the laptop that times are said for
 SPARE = 2  # candidates of a fresh seed beside the competitors: the recommended one and a rival
 
@@ -174,11 +173,8 @@ def warnings(allocation: Allocation, prices: AllocationPrices) -> list[str]:
                 f"this needs more than the money pays: {show_number(num, 'ordered factor')} "
                 f"and the sets take some {needed} arms at a seed, exploring pays {prices.num_arms}"
             )
-    if _parameters(allocation) < LEAST_PARAMETERS:
-        found.append(
-            f"{_parameters(allocation):,} parameters: its ranking is a check of the machinery, not "
-            "evidence for a large model (Olmix: rank correlation 0.73 at 1M, above 0.89 from 15M)"
-        )
+    if size := size_text(num_parameters(allocation)):
+        found.append(size)
     return found
 
 
@@ -200,7 +196,8 @@ def plan_json(
     }
 
 
-def _parameters(allocation: Allocation) -> int:
+def num_parameters(allocation: Allocation) -> int:
+    """Of the model of its study."""
     return count_parameters(allocation.recipe.study.model).total
 
 

@@ -8,9 +8,9 @@ from frontload.recipes.allocation.lattice import (
     levels_of,
     make_lattice,
     onset_of,
+    pretraining_total,
     shares_that_differ,
     spent_tokens,
-    total_tokens,
 )
 from frontload.recipes.allocation.schema import LOSS, AllocationRecipe
 from frontload.recipes.grammar.limits import require_choice
@@ -97,7 +97,7 @@ def check_point(loaded: Loaded[AllocationRecipe], path: str, *, knobs: PointKnob
             rule=f"it is a whole multiple of {batch:_}",
             do=f"write {below:_} or {below + batch:_}",
         )
-    total = total_tokens(loaded.value, knobs.sft.tokens)
+    total = pretraining_total(loaded.value, knobs.sft.tokens)
     read, onset = sum(knobs.windows.values()), onset_of(study, knobs)
     if read > total - onset:
         raise loaded.refuse(

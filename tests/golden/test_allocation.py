@@ -87,6 +87,8 @@ def check_answer(folder: Path, printed: str) -> None:
     assert "At 2 x the SFT learning rate" in printed
     page = (out / "allocation.html").read_text()
     assert "Exchange rate: " in page
+    assert "0.73 at 1M parameters" in page, "a small model's ranking is no evidence for a large one"
+    assert "0.73 at 1M parameters" in printed
     assert not re.findall(r"(?:src|href)=.?http", page.partition("<main>")[2]), "it fetches nothing"
     for one in answer["compared"]:
         assert one["name"] in page

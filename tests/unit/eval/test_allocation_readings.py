@@ -17,7 +17,7 @@ from frontload.eval.allocation.readings import (
     readings_lines,
 )
 from frontload.eval.allocation.validate import Predicted, Registration
-from frontload.recipes.schema import ExchangeCell, ExchangeCells, Objective, RatedCell
+from frontload.recipes.runs.allocation import ExchangeCell, ExchangeCells, Objective, RatedCell
 from tests.simulated_allocation import make_question
 
 BUDGET = 737_280

@@ -18,7 +18,7 @@ from frontload.launch.study.crew import Crew
 from frontload.recipes.allocation.load import load_allocation
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.schema import Readings
+from frontload.recipes.runs.allocation import Readings
 from frontload.recipes.stage import Stage
 
 CREW = Crew(workers=1)

@@ -9,6 +9,7 @@ from frontload.recipes.allocation.lattice import (
     exchange_points,
     exchange_sets,
     make_lattice,
+    passes_of,
     spent_tokens,
 )
 from frontload.recipes.allocation.load import load_allocation
@@ -309,3 +310,12 @@ def test_another_learning_rate_of_sft_trains_the_same_pretraining() -> None:
     tuned = rated.evaluation(half, 1).inputs["checkpoint"].recipe.training
     assert tuned.optimizer.learning_rate == 0.5 * recipe.study.sft.learning_rate
     assert rated.evaluation(last, 1).key == plain.evaluation(last, 1).key, "no SFT has no rate"
+
+
+def test_passes_over_a_set_are_those_of_both_stages() -> None:
+    recipe = laptop()
+    points = {point.name: passes_of(recipe, point) for point in make_lattice(recipe).points}
+    both = points["368,640 ldq from 2,764,800, SFT 368,640 ldq"]
+    assert both == {"ldq": pytest.approx(0.737, abs=0.001)}
+    apart = points["368,640 ldq from 2,764,800, SFT 368,640 shq"]
+    assert apart == {"ldq": pytest.approx(0.3686), "shq": pytest.approx(7.3728)}
