@@ -15,7 +15,7 @@ from frontload.launch.shown.plan_json import plan_json, status_json
 from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store, check_content
 from frontload.launch.study.chosen import choose_stages
-from frontload.launch.study.crew import Crew, check_crew, check_workers, find_crew
+from frontload.launch.study.crew import Crew, check_crew, count_workers, find_crew
 from frontload.launch.study.plan import Plan, are_jobs, plan_study
 from frontload.launch.study.runner import Settings, Summary, run_stages
 from frontload.launch.study.settle import settle
@@ -158,10 +158,9 @@ def store_of(study: Study, asked: Path | None) -> Store:
 
 def _look_up(options: argparse.Namespace) -> Asked:
     study = load_named(options.study, seeds=options.seeds, overrides=options.overrides)
-    check_workers(options.workers)
+    workers = count_workers(options.workers)
     is_here = not are_jobs(study)
-    asked = options.workers or 0
-    crew = find_crew(study.placements.default, asked) if is_here else Crew(workers=0)
+    crew = find_crew(study.placements.default, workers) if is_here else Crew(workers=0)
     store = store_of(study, options.store)
     return Asked(plan=plan_study(study, store, crew=crew), store=store, crew=crew)
 

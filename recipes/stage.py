@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from frontload.recipes import schema
+from frontload.recipes.runs import allocation
 from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import MARKS, GrpoRecipe
 from frontload.recipes.runs.suite import BenchmarkRows, SuiteRun
@@ -33,6 +34,7 @@ REVISION: dict[str, int] = {
     "decide": 1,
     "register": 1,
     "conclude": 1,
+    "readings": 1,
     "import_benchmarks": 1,
     "benchmarks": 2,  # evaluation.json with every gate, and the digest of the sampling
     "tabulate": 4,  # a ledger a cell; a study of other data asks its own questions
@@ -63,9 +65,10 @@ RECIPE_TYPES: dict[str, type] = {
     "convert": schema.Export,
     "grpo": GrpoRecipe,
     "evaluate": schema.Evaluate,
-    "decide": schema.Decide,
-    "register": schema.Register,
-    "conclude": schema.Conclude,
+    "decide": allocation.Decide,
+    "register": allocation.Register,
+    "conclude": allocation.Conclude,
+    "readings": allocation.Readings,
     "import_benchmarks": BenchmarkRows,
     "benchmarks": SuiteRun,
     "tabulate": schema.Tabulate,

@@ -11,7 +11,7 @@ import numpy as np
 from frontload.eval.allocation.conclude import Conclusion, draw_conclusion
 from frontload.eval.allocation.decide import Decision, decide_next
 from frontload.eval.allocation.validate import Registration, compare_fresh, plan_validation
-from frontload.recipes.schema import AllocationQuestion, Candidate, Competitor, Objective
+from frontload.recipes.runs.allocation import AllocationQuestion, Candidate, Competitor, Objective
 
 KINDS = ("saturating", "jump", "edge", "rough")
 SHARES = tuple(round(0.05 * step, 2) for step in range(21))

@@ -16,12 +16,13 @@ from frontload.eval.allocation.conclude import (
 from frontload.eval.allocation.decide import DRAWS
 from frontload.eval.allocation.scores import CellScores
 from frontload.eval.allocation.validate import Registration
-from frontload.recipes.schema import AllocationQuestion, Candidate
+from frontload.recipes.runs.allocation import AllocationQuestion, Candidate
 
 MIDDLE = (0.1, 0.9)  # of the draws of the best place
 UNITS = {"cpu_seconds": "CPU s", "gpu_hours": "GPU hours"}
+LEAST_PARAMETERS = 15_000_000
+"""From here rankings of small models were seen to carry (Olmix, arXiv 2602.12237)."""
 NOT_TRIED = (
-    "another learning rate of SFT: a ranking may turn with it",
     "another draw of the data: seeds move weights, orders and samples, not the sets",
     "another size of model or of budget",
 )
@@ -60,16 +61,8 @@ def answer_json(
         "chance_something_is_better": found.chance_better,
         "best_place": best_place(question, found),
         "edges": list(found.edges),
-        "other_objectives": [
-            {
-                "name": one.name,
-                "best": names[one.best],
-                "recommended_is_worse_by": one.loss,
-                "chance_worse": one.chance_worse,
-                "disagrees": one.disagrees,
-            }
-            for one in found.others
-        ],
+        "other_objectives": _others(names, found),
+        "caps": _caps(names, found),
         "halves": [names[place] for place in found.halves],
         "scales": found.posterior.scales(),
         "candidates": _surface(question, registration, found=found),
@@ -81,6 +74,26 @@ def answer_json(
         "money_unit": question.money_unit,
         "not_tried": list(NOT_TRIED),
     }
+
+
+def _others(names: Sequence[str], found: Conclusion) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": one.name,
+            "best": names[one.best],
+            "recommended_is_worse_by": one.loss,
+            "chance_worse": one.chance_worse,
+            "disagrees": one.disagrees,
+        }
+        for one in found.others
+    ]
+
+
+def _caps(names: Sequence[str], found: Conclusion) -> list[dict[str, Any]]:
+    return [
+        {"cap": one.cap, "best": names[one.best], "worse_by": one.loss, "num_left": one.num_left}
+        for one in found.caps
+    ]
 
 
 def _surface(
@@ -145,7 +158,7 @@ def answer_text(answer: Mapping[str, Any]) -> str:
     lines += [
         "",
         f"Chance that something that was tried is better by more than {objective['epsilon']:g}: "
-        f"{chance:.0%}. Objective: {objective['name']}, the higher the better.",
+        f"{chance:.0%}. Objective: {objective_text(objective)}.",
     ]
     lines += [text for text in qualifications(answer)]
     lines.append(cost_text(answer))
@@ -181,6 +194,12 @@ def sentence(answer: Mapping[str, Any]) -> str:
     )
 
 
+def objective_text(objective: Mapping[str, Any]) -> str:
+    """`heldout_loss = -1 x heldout.loss, the higher the better`."""
+    parts = [f"{weight:g} x {metric}" for metric, weight in sorted(objective["weights"].items())]
+    return f"{objective['name']} = {' + '.join(parts)}, the higher the better"
+
+
 def interval(one: Mapping[str, Any]) -> str:
     """A difference with its 95% interval and its seeds."""
     return (
@@ -201,10 +220,27 @@ def qualifications(answer: Mapping[str, Any]) -> list[str]:
         for one in answer["other_objectives"]
         if one["disagrees"]
     ]
+    found += [
+        f"If no set may be read more than {one['cap']:g} times, {one['best']} is the best of "
+        f"{one['num_left']}, by the surrogate worse by {one['worse_by']:.3g}."
+        for one in answer["caps"]
+        if one["best"] != answer["candidate"]["name"]
+    ]
     if len(set(answer["halves"])) > 1:
         odd, even = answer["halves"]
         found.append(f"Half of the seeds alone would have {odd}, the other half {even}.")
     return found
+
+
+def size_text(num_parameters: int) -> str:
+    """What a ranking of a small model is evidence for; nothing from LEAST_PARAMETERS on."""
+    if num_parameters >= LEAST_PARAMETERS:
+        return ""
+    return (
+        f"{num_parameters:,} parameters: its ranking is a check of the machinery, not evidence for "
+        "a large model (Olmix, arXiv 2602.12237: rank correlation with 1B 0.73 at 1M parameters, "
+        "above 0.89 from 15M)"
+    )
 
 
 def cost_text(answer: Mapping[str, Any]) -> str:

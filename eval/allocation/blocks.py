@@ -14,7 +14,7 @@ from scipy.stats.qmc import Sobol
 from frontload.data_tools.disk.seeds import stream_bits
 from frontload.eval.allocation.surrogate import Placed, Posterior, ScaleDraw, Space
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.schema import AllocationQuestion
+from frontload.recipes.runs.allocation import AllocationQuestion
 
 type SeededCell = tuple[int, int]
 """Candidate and seed."""

@@ -17,12 +17,15 @@ from frontload.eval.allocation.validate import (
     half_width,
     seeds_for,
 )
-from frontload.recipes.schema import AllocationQuestion
+from frontload.recipes.runs.allocation import AllocationQuestion
 
 RECOMMENDED = "recommended"
 FLAT = "flat"
 OVERTURNED = "overturned"
 UNDECIDED = "undecided"
+CAPS = (1.0, 2.0, 4.0, 8.0)
+"""Passes over a set: 4 is Muennighoff's for one source (arXiv 2305.16264), more is harmless in a
+mixture (arXiv 2605.12715)."""
 NEAR = 1e-9  # of a level's end
 
 
@@ -41,6 +44,16 @@ class OtherObjective:
 
 
 @dataclass(frozen=True, kw_only=True)
+class UnderCap:
+    """The best candidate that reads no set more often than a cap allows."""
+
+    cap: float
+    best: int
+    loss: float  # of it against the best of all
+    num_left: int  # candidates under the cap
+
+
+@dataclass(frozen=True, kw_only=True)
 class Conclusion:
     """The answer to a question."""
 
@@ -51,6 +64,7 @@ class Conclusion:
     chance_better: float  # the same of every candidate
     edges: tuple[str, ...]  # factors at an end of whose range the recommendation lies
     others: tuple[OtherObjective, ...]
+    caps: tuple[UnderCap, ...]  # those that leave some candidates out
     halves: tuple[int, ...]  # the best candidate by the odd and by the even seeds alone
     posterior: Posterior  # of all cells, explored and fresh
     seeds_to_know: int  # fresh ones, for intervals of epsilon to each side; 0 = they are so by now
@@ -93,6 +107,7 @@ def draw_conclusion(
             for place, objective in enumerate(question.objectives)
             if place
         ),
+        caps=under_caps(question, posterior),
         halves=_halves(question, scores[decides.name]),
         posterior=posterior,
         seeds_to_know=more,
@@ -130,6 +145,20 @@ def edges_of(question: AllocationQuestion, candidate: int) -> tuple[str, ...]:
     varies = np.ptp(levels_CD, axis=0) > NEAR
     pairs = zip(question.factors, at_end & varies, strict=True)
     return tuple(name for name, is_edge in pairs if is_edge)
+
+
+def under_caps(question: AllocationQuestion, posterior: Posterior) -> tuple[UnderCap, ...]:
+    """The best candidate under each cap of CAPS that leaves some out and some in."""
+    most_C = np.array([max(one.epochs.values(), default=0.0) for one in question.candidates])
+    found = []
+    for cap in CAPS:
+        left = np.flatnonzero(most_C <= cap)
+        if not 0 < len(left) < len(most_C):
+            continue
+        best = int(left[np.argmax(posterior.mean_C[left])])
+        loss = float(posterior.mean_C.max() - posterior.mean_C[best])
+        found.append(UnderCap(cap=cap, best=best, loss=loss, num_left=len(left)))
+    return tuple(found)
 
 
 def _halves(question: AllocationQuestion, scores: Mapping[SeededCell, float]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from frontload.eval.allocation.blocks import (
     spent,
 )
 from frontload.eval.allocation.surrogate import Observed, Posterior, fit
-from frontload.recipes.schema import AllocationQuestion
+from frontload.recipes.runs.allocation import AllocationQuestion
 
 SURE = 0.8
 """Exploring ends when the best candidate is within epsilon of the true best with this chance."""

@@ -11,7 +11,7 @@ from frontload.eval.statistics.cells import Cells
 from frontload.eval.suites import CATEGORIES
 from frontload.recipes.artifact import Inputs, item_results_file
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.schema import AskedCell, Objective
+from frontload.recipes.runs.allocation import AskedCell, Objective
 
 SUITE = "sft"
 """The suite that scores every candidate, tuned or not."""
@@ -22,6 +22,14 @@ WHOLE = (
     *("heldout.loss", "heldout.loss.inside", "heldout.loss.outside"),
     *("heldout.step_accuracy", "heldout.step_accuracy.inside", "heldout.step_accuracy.outside"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoleScores:
+    """One objective of evaluations by their roles: measured first, then on resampled questions."""
+
+    draws: dict[str, np.ndarray]
+    num_items: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +57,36 @@ def read_scores(
 
     Raises: RecipeError for a metric that no evaluation has.
     """
-    files = {one.role: [read_results(item_results_file(inputs[one.role]))] for one in cells}
-    measured = Cells(files=files)
-    found: dict[str, CellScores] = {}
+    found = {}
+    measured = read_evaluations([one.role for one in cells], inputs)
     for objective in objectives:
-        draws: dict[SeededCell, np.ndarray] = {}
-        items: frozenset[str] = frozenset()
-        for one in cells:
-            metrics = measured.metrics(one.role)
-            missing = sorted(objective.weights.keys() - metrics.keys())
-            if missing:
-                raise _no_metric(objective, missing[0], known=sorted(metrics))
-            parts = [w * metrics[name].draws_AB[0] for name, w in sorted(objective.weights.items())]
-            items = items.union(*[metrics[name].questions for name in objective.weights])
-            draws[one.candidate, one.seed] = np.sum(parts, axis=0)
-        found[objective.name] = CellScores(draws=draws, num_items=len(items))
+        read = read_objective(objective, measured)
+        draws = {(one.candidate, one.seed): read.draws[one.role] for one in cells}
+        found[objective.name] = CellScores(draws=draws, num_items=read.num_items)
     return found
+
+
+def read_evaluations(roles: Sequence[str], inputs: Inputs) -> Cells:
+    """Evaluations by their roles."""
+    return Cells(files={role: [read_results(item_results_file(inputs[role]))] for role in roles})
+
+
+def read_objective(objective: Objective, measured: Cells) -> RoleScores:
+    """An objective of evaluations, whose questions are resampled together.
+
+    Raises: RecipeError for a metric that no evaluation has.
+    """
+    draws: dict[str, np.ndarray] = {}
+    items: frozenset[str] = frozenset()
+    for role in measured.files:
+        metrics = measured.metrics(role)
+        missing = sorted(objective.weights.keys() - metrics.keys())
+        if missing:
+            raise _no_metric(objective, missing[0], known=sorted(metrics))
+        parts = [w * metrics[name].draws_AB[0] for name, w in sorted(objective.weights.items())]
+        items = items.union(*[metrics[name].questions for name in objective.weights])
+        draws[role] = np.sum(parts, axis=0)
+    return RoleScores(draws=draws, num_items=len(items))
 
 
 def _no_metric(objective: Objective, name: str, *, known: Sequence[str]) -> RecipeError:

@@ -1,6 +1,6 @@
-"""The stages `decide`, `register` and `conclude`: what they read and what they leave behind."""
+"""The stages `decide`, `register`, `conclude` and `readings`: what they read and leave behind."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json, replacing
@@ -14,7 +14,13 @@ from frontload.eval.allocation.decide import (
     decide_next,
     fit_scores,
 )
-from frontload.eval.allocation.scores import read_scores
+from frontload.eval.allocation.readings import (
+    exchange_json,
+    rate_json,
+    read_exchange,
+    read_rates,
+)
+from frontload.eval.allocation.scores import read_evaluations, read_objective, read_scores
 from frontload.eval.allocation.surrogate import Posterior
 from frontload.eval.allocation.validate import (
     Predicted,
@@ -23,12 +29,22 @@ from frontload.eval.allocation.validate import (
     plan_validation,
 )
 from frontload.recipes.artifact import Inputs, Workspace, write_json
-from frontload.recipes.schema import AllocationQuestion, AskedCell, Conclude, Decide, Register
+from frontload.recipes.runs.allocation import (
+    AllocationQuestion,
+    AskedCell,
+    Conclude,
+    Decide,
+    Readings,
+    Register,
+)
 
 DECISION, REGISTRATION, ANSWER = "decision.json", "registration.json", "answer.json"
 ANSWER_TEXT = "answer.md"
+READINGS = "readings.json"
 REGISTERED = "registration"
-"""The role of `register` among the inputs of `conclude`."""
+"""The role of `register` among the inputs of `conclude` and `readings`."""
+ANSWERED = "answer"
+"""The role of `conclude` among the inputs of `readings`: the verdict stands before them."""
 
 
 def decide(recipe: Decide, inputs: Inputs, work: Workspace) -> None:
@@ -102,7 +118,48 @@ def conclude(recipe: Conclude, inputs: Inputs, work: Workspace) -> None:
         stream.write(answer_text(answer))
 
 
-def read_registration(value: dict[str, Any]) -> Registration:
+def readings(recipe: Readings, inputs: Inputs, work: Workspace) -> None:
+    """Writes readings.json: the exchange rate and the comparison at other rates of SFT."""
+    question, exchange = recipe.question, recipe.exchange
+    registration = read_registration(read_json(inputs[REGISTERED] / REGISTRATION))
+    names = [one.name for one in question.candidates]
+    found = None
+    if exchange is not None:
+        measured = read_evaluations([one.role for one in exchange.cells], inputs)
+        scores = read_objective(exchange.objective, measured)
+        values = {role: float(row[0]) for role, row in scores.draws.items()}
+        seeds = {one.seed for one in exchange.cells}
+        rate = read_exchange(exchange, values)
+        found = exchange_json(exchange, rate, num_seeds=len(seeds))
+        found["cells"] = [
+            {
+                "pretraining_tokens": one.pretraining_tokens,
+                "sft_tokens": one.sft_tokens,
+                "seed": one.seed,
+                "value": values[one.role],
+            }
+            for one in exchange.cells
+        ]
+    measured = read_evaluations([one.role for one in recipe.rated], inputs)
+    decides = read_objective(question.objectives[0], measured)
+    at_rates = read_rates(
+        question,
+        registration,
+        rated=recipe.rated,
+        draws=decides.draws,
+        num_items=decides.num_items,
+    )
+    write_json(
+        work.path / READINGS,
+        {
+            "format": 1,
+            "exchange": found,
+            "sft_rates": [rate_json(one, names=names) for one in at_rates],
+        },
+    )
+
+
+def read_registration(value: Mapping[str, Any]) -> Registration:
     """What `register` wrote."""
     return Registration(
         recommendation=value["recommendation"],

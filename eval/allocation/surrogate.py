@@ -15,7 +15,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from frontload.data_tools.disk.seeds import stream_bits
-from frontload.recipes.schema import Candidate
+from frontload.recipes.runs.allocation import Candidate
 
 DRAWS = 160  # of scales, from the prior and again from what the likelihood leaves
 MOST_MEMBERS = 24  # kept of them; the rest weighs less than LEAST_WEIGHT together

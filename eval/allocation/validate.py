@@ -21,7 +21,7 @@ from frontload.eval.statistics.stats import (
     combine,
     critical_value,
 )
-from frontload.recipes.schema import AllocationQuestion, Competitor
+from frontload.recipes.runs.allocation import AllocationQuestion, Competitor
 
 RIVAL_CHANCE = 0.1  # of being better by more than epsilon, from which a candidate is a finalist
 MOST_RIVALS = 1

@@ -1,6 +1,5 @@
 """The page of an allocation: the answer, its comparisons, the curve and its band, decisions."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -8,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json, replacing
-from frontload.eval.allocation.answer import cost_text, qualifications, sentence
-from frontload.eval.allocation.stages import ANSWER, ANSWER_TEXT, DECISION
+from frontload.eval.allocation.answer import (
+    cost_text,
+    objective_text,
+    qualifications,
+    sentence,
+    size_text,
+)
+from frontload.eval.allocation.readings import readings_lines
+from frontload.eval.allocation.stages import ANSWER, ANSWER_TEXT, DECISION, READINGS
 from frontload.eval.report.figures import INK, legend, new_figure, save
 from frontload.eval.report.templates import resource, template
+from frontload.recipes.artifact import write_json
 
 PAGE = "allocation.html"
 BAND = 1.96  # errors to each side of the mean
@@ -24,8 +31,10 @@ class AllocationRequest:
     """What the page of an allocation is written from: finished artifacts."""
 
     name: str
+    num_parameters: int  # of the study's model
     out: Path
     answer: Path
+    beside: Path | None  # of `readings`
     registered: str  # folder of the registration, below the store
     decisions: Sequence[Path]
     packs: Mapping[str, Path]  # candidate -> pack of its first seed; absent without SFT
@@ -35,9 +44,16 @@ def write_allocation(request: AllocationRequest) -> Path:
     """Writes answer.json, answer.md, figures/ and last allocation.html, which is returned."""
     out = request.out
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name in (ANSWER, ANSWER_TEXT):
-        shutil.copyfile(request.answer / name, out / name)
-    answer = read_json(out / ANSWER)
+    beside = read_json(request.beside / READINGS) if request.beside is not None else None
+    answer = read_json(request.answer / ANSWER) | {"readings": beside}
+    lines = readings_lines(beside)
+    size = size_text(request.num_parameters)
+    write_json(out / ANSWER, answer)
+    text = (request.answer / ANSWER_TEXT).read_text(encoding="utf-8")
+    with replacing(out / ANSWER_TEXT, "w") as stream:
+        stream.write(
+            "".join([text, *[f"{line}\n" for line in [*lines, *([f"{size}."] if size else [])]]])
+        )
     factors = list(answer["best_place"]["factors"])
     drawn = [
         save(draw_curve(answer, place, name=name), out / "figures", name=f"curve_{place}")
@@ -47,8 +63,11 @@ def write_allocation(request: AllocationRequest) -> Path:
         name=request.name,
         answer=answer,
         sentence=sentence(answer),
+        objective=objective_text(answer["objective"]),
         qualifications=qualifications(answer),
         cost=cost_text(answer),
+        readings=lines,
+        size=size,
         registered=request.registered,
         figures=drawn,
         factors=factors,

@@ -10,11 +10,17 @@ from typing import Any
 
 from frontload.eval.allocation.stages import ANSWER, ANSWER_TEXT
 from frontload.launch.allocate.loop import Answered, Loop
-from frontload.launch.allocate.plan import plan_json, plan_lines, price_allocation, require_money
+from frontload.launch.allocate.plan import (
+    num_parameters,
+    plan_json,
+    plan_lines,
+    price_allocation,
+    require_money,
+)
 from frontload.launch.allocate.question import Allocation, look_up
 from frontload.launch.run.out_folder import check_out
 from frontload.launch.store import Store
-from frontload.launch.study.crew import Crew, check_crew, check_workers, find_crew
+from frontload.launch.study.crew import Crew, check_crew, count_workers, find_crew
 
 ALLOCATION = "a name under recipes/allocations, or a path ending in .yaml"
 
@@ -38,10 +44,10 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
 
 def allocate(options: argparse.Namespace) -> int:
     """Explores, registers, validates and answers; resumes after any kill."""
-    check_workers(options.workers)
+    workers = count_workers(options.workers)
     store = Store(options.store)
     allocation = look_up(options.allocation, store, overrides=options.overrides)
-    prices = price_allocation(allocation)
+    prices = price_allocation(allocation, store)
     require_money(allocation, prices)
     placement = allocation.placements.default
     if options.plan:
@@ -54,7 +60,7 @@ def allocate(options: argparse.Namespace) -> int:
     out = check_out(
         options.out or Path("results") / f"allocate-{allocation.name}", what="the answer"
     )
-    crew = find_crew(placement, options.workers or 0)
+    crew = find_crew(placement, workers)
     check_crew(placement, crew)
     loop = Loop(allocation, store, crew=crew)
     if not options.json:
@@ -62,11 +68,9 @@ def allocate(options: argparse.Namespace) -> int:
     with redirect_stdout(sys.stderr) if options.json else nullcontext():
         found = loop.run()  # its progress is no part of the JSON
     page = _write(allocation, found, out=out)
-    if options.json:
-        print((found.folder / ANSWER).read_text(encoding="utf-8"), end="")
-        return 0
-    print((found.folder / ANSWER_TEXT).read_text(encoding="utf-8"), end="")
-    print(f"answer: {page}")
+    print((out / (ANSWER if options.json else ANSWER_TEXT)).read_text(encoding="utf-8"), end="")
+    if not options.json:
+        print(f"answer: {page}")
     return 0
 
 
@@ -75,8 +79,10 @@ def _write(allocation: Allocation, found: Answered, *, out: Path) -> Path:
     return pages.write_allocation(
         pages.AllocationRequest(
             name=allocation.name,
+            num_parameters=num_parameters(allocation),
             out=out,
             answer=found.folder,
+            beside=found.beside,
             registered=found.registered,
             decisions=found.decisions,
             packs=found.packs,

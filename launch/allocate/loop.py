@@ -10,15 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json
-from frontload.eval.allocation.stages import DECISION, REGISTERED, REGISTRATION
+from frontload.eval.allocation.stages import (
+    DECISION,
+    REGISTERED,
+    REGISTRATION,
+    read_registration,
+)
+from frontload.launch.allocate.beside import Beside
 from frontload.launch.allocate.question import Allocation
 from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store
 from frontload.launch.study.crew import Crew
 from frontload.launch.study.price import Price, price_stages, read_measured
 from frontload.launch.study.runner import Settings, run_stages
-from frontload.recipes import schema
 from frontload.recipes.errors import FrontloadError, StageError
+from frontload.recipes.runs import allocation as asking
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.expand import in_order
 
@@ -30,7 +36,7 @@ DECIDERS = ("frontload.eval.allocation.stages",)
 class Explored:
     """How far a question has come in a store."""
 
-    cells: tuple[schema.AskedCell, ...]
+    cells: tuple[asking.AskedCell, ...]
     decisions: tuple[Stage, ...]  # that are built, in their order
     following: Mapping[str, Any] | None  # the block that the last one asks for; None = it stops
     stop: str
@@ -41,6 +47,7 @@ class Answered:
     """The folders behind an answer."""
 
     folder: Path  # of `conclude`
+    beside: Path | None  # of `readings`, where the question has any
     registered: str
     decisions: tuple[Path, ...]
     packs: Mapping[str, Path]  # candidate -> pack of the first seed that ran it
@@ -71,14 +78,30 @@ class Loop:
         self._make(list(self.allocation.inputs(fresh).values()))
         answer = self.answer(explored, registered, fresh=fresh)
         self._make([answer], is_decision=True)
+        beside = self._read_beside(found, registered=registered, answered=answer)
         return Answered(
             folder=self._folder(answer),
+            beside=beside,
             registered=registered.folder,
             decisions=tuple(self._folder(stage) for stage in explored.decisions),
             packs=self._packs((*explored.cells, *fresh)),
         )
 
-    def _packs(self, cells: Sequence[schema.AskedCell]) -> dict[str, Path]:
+    def _read_beside(
+        self, found: Mapping[str, Any], *, registered: Stage, answered: Stage
+    ) -> Path | None:
+        """What is read beside the verdict, which stands by now; None where nothing is."""
+        beside = Beside.of(self.allocation)
+        if beside is None:
+            return None
+        last = beside.stage(read_registration(found), registered=registered, answered=answered)
+        cells = [below for below in last.inputs.values() if below.kind == "evaluate"]
+        print(f"readings beside the verdict: {len(cells)} cells", flush=True)
+        self._make(cells)
+        self._make([last], is_decision=True)
+        return self._folder(last)
+
+    def _packs(self, cells: Sequence[asking.AskedCell]) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for cell in cells:
             model = self.allocation.graph.evaluation(cell.candidate, cell.seed)
@@ -122,9 +145,9 @@ class Loop:
                 )
             cells = (*cells, *(self.allocation.asked_cell(*c) for c in found["next"]["cells"]))
 
-    def decision(self, cells: Sequence[schema.AskedCell], number: int) -> Stage:
+    def decision(self, cells: Sequence[asking.AskedCell], number: int) -> Stage:
         """The stage that decides after these cells."""
-        recipe = schema.Decide(question=self.allocation.question, round=number, cells=tuple(cells))
+        recipe = asking.Decide(question=self.allocation.question, round=number, cells=tuple(cells))
         return Stage(
             kind="decide",
             label=f"{self.allocation.name}-{number}",
@@ -137,20 +160,20 @@ class Loop:
         return Stage(
             kind="register",
             label=self.allocation.name,
-            recipe=schema.Register(
+            recipe=asking.Register(
                 question=self.allocation.question, cells=explored.cells, stop=explored.stop
             ),
             inputs=self.allocation.inputs(explored.cells),
         )
 
     def answer(
-        self, explored: Explored, registered: Stage, *, fresh: Sequence[schema.AskedCell]
+        self, explored: Explored, registered: Stage, *, fresh: Sequence[asking.AskedCell]
     ) -> Stage:
         """The stage that compares on fresh seeds."""
         return Stage(
             kind="conclude",
             label=self.allocation.name,
-            recipe=schema.Conclude(
+            recipe=asking.Conclude(
                 question=self.allocation.question,
                 cells=explored.cells,
                 fresh_cells=tuple(fresh),

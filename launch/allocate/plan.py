@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from frontload.eval.allocation.answer import UNITS
+from frontload.eval.allocation.answer import UNITS, size_text
 from frontload.eval.allocation.blocks import Prices, arms_of, first_block
+from frontload.launch.allocate.beside import Beside
 from frontload.launch.allocate.loop import Explored
 from frontload.launch.allocate.question import Allocation
+from frontload.launch.store import Store
 from frontload.launch.text.words import show_number
+from frontload.recipes.allocation.schema import CPU_SECONDS
 from frontload.recipes.facts.census import count_parameters
 
 ARMS_OF_FACTORS = (10, 25, 60)
 """Arms at a seed that one, two and three ordered factors take to come within a tenth of the range
 in 9 of 10 studies, by simulation at the laptop's spread."""
-LEAST_PARAMETERS = 15_000_000  # Olmix, arXiv 2602.12237: from here rankings were seen to carry
+CORES = 2  # of the laptop that times are said for
 SPARE = 2  # candidates of a fresh seed beside the competitors: the recommended one and a rival
 
 
@@ -31,6 +34,7 @@ class AllocationPrices:
     explore: float
     validate: float
     least_seeds: int
+    readings: float  # beside the verdict, of all their seeds; 0 = none are asked for
 
     @property
     def num_arms(self) -> int:
@@ -38,14 +42,19 @@ class AllocationPrices:
         return int(self.explore / max(self.arm, 1e-9))
 
     @property
+    def whole(self) -> float:
+        """All that may be spent."""
+        return self.data + self.explore + self.validate + self.readings
+
+    @property
     def num_fresh_seeds(self) -> int:
         """Seeds that the comparison can have."""
         return int(self.validate / max(self.fresh_seed, 1e-9))
 
 
-def price_allocation(allocation: Allocation) -> AllocationPrices:
+def price_allocation(allocation: Allocation, store: Store) -> AllocationPrices:
     """The prices of the blocks that a question may ask for."""
-    question = allocation.question
+    question, beside_it = allocation.question, Beside.of(allocation)
     arms = list(arms_of(question).values())
     # a seed that no part was made of, and the same with its trunk
     fresh, none = 1 + max([0, *map(int, question.made)]), Prices(question, ())
@@ -71,6 +80,7 @@ def price_allocation(allocation: Allocation) -> AllocationPrices:
         explore=question.explore_price,
         validate=question.validate_price,
         least_seeds=question.least_seeds,
+        readings=beside_it.price(store) if beside_it is not None else 0.0,
     )
 
 
@@ -122,6 +132,11 @@ def plan_lines(
         f"  money: exploring {prices.explore:,.0f} {unit}, some {prices.num_arms} arms at a seed; "
         f"validating {prices.validate:,.0f}, some {prices.num_fresh_seeds} fresh seeds",
     ]
+    knobs = allocation.recipe.readings
+    if knobs is not None:
+        seeds = show_number(knobs.seeds, "seed")
+        lines.append(f"  readings beside the verdict, at {seeds}: {prices.readings:,.0f} {unit}")
+    lines.append(f"  in all at most {_whole(allocation, prices)}")
     if allocation.prior:
         lines.append(f"  {len(allocation.prior)} cells of earlier studies in the store are data")
     if allocation.num_unpaired:
@@ -137,6 +152,15 @@ def plan_lines(
     return lines
 
 
+def _whole(allocation: Allocation, prices: AllocationPrices) -> str:
+    """All that may be spent, and how long two cores would take if neither ever waited."""
+    total = prices.whole
+    text = f"{total:,.0f} {UNITS[prices.unit]}"
+    if prices.unit != CPU_SECONDS:
+        return text
+    return f"{text}: {total / CORES / 60:.0f} min on {CORES} cores that never wait"
+
+
 def warnings(allocation: Allocation, prices: AllocationPrices) -> list[str]:
     """What the money does not carry, and what the answer will not be."""
     found = []
@@ -149,11 +173,8 @@ def warnings(allocation: Allocation, prices: AllocationPrices) -> list[str]:
                 f"this needs more than the money pays: {show_number(num, 'ordered factor')} "
                 f"and the sets take some {needed} arms at a seed, exploring pays {prices.num_arms}"
             )
-    if _parameters(allocation) < LEAST_PARAMETERS:
-        found.append(
-            f"{_parameters(allocation):,} parameters: its ranking is a check of the machinery, not "
-            "evidence for a large model (Olmix: rank correlation 0.73 at 1M, above 0.89 from 15M)"
-        )
+    if size := size_text(num_parameters(allocation)):
+        found.append(size)
     return found
 
 
@@ -175,7 +196,8 @@ def plan_json(
     }
 
 
-def _parameters(allocation: Allocation) -> int:
+def num_parameters(allocation: Allocation) -> int:
+    """Of the model of its study."""
     return count_parameters(allocation.recipe.study.model).total
 
 

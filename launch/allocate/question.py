@@ -15,14 +15,14 @@ from frontload.eval.allocation.scores import known_metrics
 from frontload.launch.store import Store
 from frontload.launch.study.price import price_stages, read_measured
 from frontload.launch.study.settle import settle
-from frontload.recipes import schema
 from frontload.recipes.allocation.graph import AllocationGraph
-from frontload.recipes.allocation.lattice import Lattice, make_lattice
+from frontload.recipes.allocation.lattice import Lattice, make_lattice, passes_of
 from frontload.recipes.allocation.load import load_allocation
 from frontload.recipes.allocation.schema import CPU_SECONDS, AllocationRecipe
 from frontload.recipes.grammar.limits import require_choice
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.placement import Placement, Placements
+from frontload.recipes.runs import allocation as asking
 from frontload.recipes.stage import Stage, canonical
 from frontload.recipes.stage_file import read_as
 
@@ -39,7 +39,7 @@ class Allocation:
     loaded: Loaded[AllocationRecipe]
     lattice: Lattice
     graph: AllocationGraph
-    question: schema.AllocationQuestion
+    question: asking.AllocationQuestion
     prior: tuple[tuple[int, int], ...]  # cells that were there when the question was first asked
     num_unpaired: int  # of the store's cells, alone at their seed and left out
     data_price: float  # of what all seeds share and the store lacks
@@ -53,12 +53,12 @@ class Allocation:
         """Where the stages run: as the study says."""
         return placements_of(self.recipe)
 
-    def asked_cell(self, candidate: int, seed: int) -> schema.AskedCell:
+    def asked_cell(self, candidate: int, seed: int) -> asking.AskedCell:
         """A cell with the words that it is called by."""
         name = self.question.candidates[candidate].name
-        return schema.AskedCell(candidate=candidate, seed=seed, role=f"{name}, seed {seed}")
+        return asking.AskedCell(candidate=candidate, seed=seed, role=f"{name}, seed {seed}")
 
-    def inputs(self, cells: Sequence[schema.AskedCell]) -> dict[str, Stage]:
+    def inputs(self, cells: Sequence[asking.AskedCell]) -> dict[str, Stage]:
         """Role -> evaluation."""
         return {one.role: self.graph.evaluation(one.candidate, one.seed) for one in cells}
 
@@ -97,18 +97,19 @@ def look_up(name: str, store: Store, *, overrides: Sequence[str] = ()) -> Alloca
 
 
 def digest_of(recipe: AllocationRecipe) -> str:
-    """The question without where it runs, in 12 digits."""
+    """The question without where it runs and what is read beside it, in 12 digits."""
     study = replace(recipe.study, placement=Placement(), placements={}, expect={})
-    text = json.dumps(canonical(replace(recipe, study=study)), sort_keys=True)
+    asked = replace(recipe, study=study, readings=None)
+    text = json.dumps(canonical(asked), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def first_decision(store: Store, asked: str) -> schema.Decide | None:
+def first_decision(store: Store, asked: str) -> asking.Decide | None:
     """The first decision of a question in this store; None before it is made."""
     for _, manifest in store.manifests("decide"):
         recipe = manifest["recipe"]
         if recipe["round"] == 0 and recipe["question"]["asked"] == asked:
-            return read_as(schema.Decide, recipe)
+            return read_as(asking.Decide, recipe)
     return None
 
 
@@ -119,11 +120,11 @@ def placements_of(recipe: AllocationRecipe) -> Placements:
 
 def _question(
     recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store, asked: str
-) -> schema.AllocationQuestion:
+) -> asking.AllocationQuestion:
     names = list(recipe.objectives)
     names.sort(key=lambda name: name != recipe.decides)
     design, money = recipe.design, recipe.money
-    return schema.AllocationQuestion(
+    return asking.AllocationQuestion(
         asked=asked,
         budget_tokens=recipe.budget.tokens,
         budget_unit=recipe.budget.unit,
@@ -132,11 +133,11 @@ def _question(
         factors=graph.lattice.factors,
         candidates=_candidates(recipe, graph, store=store),
         competitors=tuple(
-            schema.Competitor(name=name, candidate=place)
+            asking.Competitor(name=name, candidate=place)
             for name, place in graph.lattice.competitors.items()
         ),
         objectives=tuple(
-            schema.Objective(
+            asking.Objective(
                 name=name,
                 weights=dict(recipe.objectives[name].weights),
                 epsilon=recipe.objectives[name].epsilon,
@@ -155,12 +156,12 @@ def _question(
 
 def _candidates(
     recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store
-) -> tuple[schema.Candidate, ...]:
+) -> tuple[asking.Candidate, ...]:
     parts = [list(graph.parts(place, 1)) for place in range(len(graph.lattice.points))]
     stages = list({one.stage.key: one.stage for each in parts for one in each}.values())
     prices = _prices(recipe, stages, store=store)
     return tuple(
-        schema.Candidate(
+        asking.Candidate(
             name=point.name,
             arm=arm,
             levels=point.levels,
@@ -168,6 +169,7 @@ def _candidates(
             pretraining_tokens=point.pretraining_tokens,
             sft_tokens=point.sft_tokens,
             parts={one.part: prices[one.stage.key] for one in each},
+            epochs=passes_of(recipe, point),
         )
         for point, arm, each in zip(graph.lattice.points, graph.arms, parts, strict=True)
     )
@@ -181,6 +183,16 @@ def _prices(
     prices = price_stages(stages, read_measured(store, placements), placements=placements)
     is_cpu = recipe.money.unit == CPU_SECONDS
     return {key: round(one.seconds if is_cpu else one.gpu_hours, 4) for key, one in prices.items()}
+
+
+def price_parts(
+    recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store
+) -> dict[str, float]:
+    """Every part that the points of a graph need at a seed -> its price."""
+    places = range(len(graph.lattice.points))
+    parts = {one.part: one.stage for place in places for one in graph.parts(place, 1)}
+    prices = _prices(recipe, list(parts.values()), store=store)
+    return {part: prices[stage.key] for part, stage in parts.items()}
 
 
 def _data_price(recipe: AllocationRecipe, graph: AllocationGraph, *, store: Store) -> float:

@@ -21,6 +21,7 @@ STAGES: dict[str, str] = {
     "decide": "frontload.eval.allocation.stages:decide",
     "register": "frontload.eval.allocation.stages:register",
     "conclude": "frontload.eval.allocation.stages:conclude",
+    "readings": "frontload.eval.allocation.stages:readings",
     "import_benchmarks": "frontload.eval.benchmark_stages:import_benchmarks",
     "benchmarks": "frontload.eval.benchmark_stages:ask_benchmarks",
     "tabulate": "frontload.eval.stages:tabulate",

@@ -31,6 +31,21 @@ class Crew:
     gpus: tuple[str, ...] = ()  # one more worker each: the devices it sees
 
 
+def count_workers(stated: int | None) -> int:
+    """What `--workers` states; 0 where it was left out.
+
+    Raises: RecipeError for a number below 1.
+    """
+    if stated is not None and stated < 1:
+        raise RecipeError(
+            "--workers",
+            found=f"is {stated}",
+            rule="--workers is 1 or more; the default is one per core",
+            do="write 1 or more, or leave it out",
+        )
+    return stated or 0
+
+
 def find_crew(placement: Placement, asked: int = 0) -> Crew:
     """The workers of a run on this machine; `asked` is the number without a GPU, 0 = not asked.
 
@@ -42,20 +57,6 @@ def find_crew(placement: Placement, asked: int = 0) -> Crew:
     gpus = share_gpus(visible_gpus(), placement)
     free = num_cores() - max(1, len(gpus))  # a GPU's worker keeps a core busy launching kernels
     return Crew(workers=asked or placement.workers or max(1, free), gpus=gpus)
-
-
-def check_workers(asked: int | None) -> None:
-    """Refuses a number of workers that is none; None = not asked.
-
-    Raises: RecipeError.
-    """
-    if asked is not None and asked < 1:
-        raise RecipeError(
-            "--workers",
-            found=f"is {asked}",
-            rule="--workers is 1 or more; the default is one per core",
-            do="write 1 or more, or leave it out",
-        )
 
 
 def visible_gpus() -> tuple[str, ...]:

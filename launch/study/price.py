@@ -20,7 +20,7 @@ from frontload.recipes.stage import Stage
 from frontload.recipes.study.reading import training_flops
 
 TRAINING = ("pretrain", "sft")
-READERS = ("tabulate", "decide", "register", "conclude")
+READERS = ("tabulate", "decide", "register", "conclude", "readings")
 """Kinds that read evaluations; the unit of work of each is one of them."""
 GRPO_FACTOR = 6.0  # the same for a rollout: sampled, scored by actor and reference, trained on
 
@@ -45,6 +45,7 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "decide": 4e-2,
     "register": 4e-2,
     "conclude": 4e-2,
+    "readings": 4e-2,
     "import_benchmarks": 0.0,
     "benchmarks": 1.1e-10,
     "tabulate": 4e-2,

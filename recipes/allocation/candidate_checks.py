@@ -4,8 +4,11 @@ from frontload.recipes.allocation.lattice import (
     LatticePoint,
     batch_tokens,
     competitor_point,
+    exchange_points,
     levels_of,
     make_lattice,
+    onset_of,
+    pretraining_total,
     shares_that_differ,
     spent_tokens,
 )
@@ -15,6 +18,7 @@ from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.study.checks import known_size
 from frontload.recipes.study.points import BASE
 from frontload.recipes.study.raw_checks import set_names
+from frontload.recipes.study.schema import PointKnobs
 
 
 def check_candidates(loaded: Loaded[AllocationRecipe]) -> None:
@@ -24,7 +28,6 @@ def check_candidates(loaded: Loaded[AllocationRecipe]) -> None:
     """
     _check_steps(loaded)
     _check_competitors(loaded)
-    _check_epochs(loaded)
 
 
 def _check_steps(loaded: Loaded[AllocationRecipe]) -> None:
@@ -54,7 +57,6 @@ def _check_steps(loaded: Loaded[AllocationRecipe]) -> None:
 
 def _check_competitors(loaded: Loaded[AllocationRecipe]) -> None:
     recipe = loaded.value
-    names = tuple(name for name in set_names(recipe.study) if name != BASE)
     if not recipe.competitors:
         raise loaded.refuse(
             "competitors",
@@ -62,29 +64,48 @@ def _check_competitors(loaded: Loaded[AllocationRecipe]) -> None:
             rule="a recommendation is compared with what one would do without it",
             do="name e.g. all in SFT: {windows: {}, sft: {mix: ..., tokens: ...}}",
         )
-    batch = batch_tokens(recipe.study, "sft")
     for name, knobs in recipe.competitors.items():
         path = f"competitors.{name}"
-        for one in knobs.windows:
-            require_choice(loaded, f"{path}.windows.{one}", value=one, names=names)
-        if knobs.sft is None or knobs.rl or knobs.seeds or knobs.suites:
-            raise loaded.refuse(
-                path,
-                found="has no `sft`" if knobs.sft is None else "has rl, seeds or suites",
-                rule="a competitor is what is read: windows, an onset and sft (tokens: 0 is none); "
-                "seeds and suite are those of the comparison",
-                do="write {windows: {...}, sft: {mix: ..., tokens: ...}}",
-            )
-        require_choice(loaded, f"{path}.sft.mix", value=knobs.sft.mix, names=names)
-        if knobs.sft.tokens % batch:
-            below = knobs.sft.tokens // batch * batch
-            raise loaded.refuse(
-                f"{path}.sft.tokens",
-                found=f"is {knobs.sft.tokens:_}",
-                rule=f"it is a whole multiple of {batch:_}",
-                do=f"write {below:_} or {below + batch:_}",
-            )
+        check_point(loaded, path, knobs=knobs)
         _check_spends(loaded, path, point=competitor_point(recipe, knobs))
+
+
+def check_point(loaded: Loaded[AllocationRecipe], path: str, *, knobs: PointKnobs) -> None:
+    """Refuses a named cell that says more than what is read, or reads what there is not.
+
+    Raises: RecipeError naming file, line and key of what is wrong.
+    """
+    study = loaded.value.study
+    names = tuple(name for name in set_names(study) if name != BASE)
+    for one in knobs.windows:
+        require_choice(loaded, f"{path}.windows.{one}", value=one, names=names)
+    if knobs.sft is None or knobs.rl or knobs.seeds or knobs.suites:
+        raise loaded.refuse(
+            path,
+            found="has no `sft`" if knobs.sft is None else "has rl, seeds or suites",
+            rule="a competitor, or a cell of an exchange rate, is what is read: windows, an onset "
+            "and sft (tokens: 0 is none); seeds and suite are those of the comparison",
+            do="write {windows: {...}, sft: {mix: ..., tokens: ...}}",
+        )
+    require_choice(loaded, f"{path}.sft.mix", value=knobs.sft.mix, names=names)
+    batch = batch_tokens(study, "sft")
+    if knobs.sft.tokens % batch:
+        below = knobs.sft.tokens // batch * batch
+        raise loaded.refuse(
+            f"{path}.sft.tokens",
+            found=f"is {knobs.sft.tokens:_}",
+            rule=f"it is a whole multiple of {batch:_}",
+            do=f"write {below:_} or {below + batch:_}",
+        )
+    total = pretraining_total(loaded.value, knobs.sft.tokens)
+    read, onset = sum(knobs.windows.values()), onset_of(study, knobs)
+    if read > total - onset:
+        raise loaded.refuse(
+            f"{path}.windows",
+            found=f"{read:_} tokens after an onset with room for {total - onset:_}",
+            rule="reasoning of pretraining lies behind its onset",
+            do="lower the windows or the onset",
+        )
 
 
 def _check_spends(loaded: Loaded[AllocationRecipe], path: str, *, point: LatticePoint) -> None:
@@ -98,21 +119,16 @@ def _check_spends(loaded: Loaded[AllocationRecipe], path: str, *, point: Lattice
             rule=f"every candidate spends the budget, {budget.tokens:_}",
             do=f"change its windows or its sft.tokens by {budget.tokens - spends:+_.0f}",
         )
-    room = point.total_pretraining_tokens - (point.knobs.onset_tokens or 0)
-    if point.pretraining_tokens > room:
-        raise loaded.refuse(
-            f"{path}.windows",
-            found=f"{point.pretraining_tokens:_} tokens after an onset with room for {room:_}",
-            rule="reasoning of pretraining lies behind its onset",
-            do="lower the windows or the onset",
-        )
 
 
-def _check_epochs(loaded: Loaded[AllocationRecipe]) -> None:
-    """No candidate repeats a set more often than is allowed."""
+def check_epochs(loaded: Loaded[AllocationRecipe]) -> None:
+    """Refuses a question of which a cell repeats a set more often than is allowed.
+
+    Raises: RecipeError naming file, line and key of what is wrong.
+    """
     recipe = loaded.value
     read: dict[tuple[str, str], int] = {}
-    for point in make_lattice(recipe).points:
+    for point in (*make_lattice(recipe).points, *exchange_points(recipe).values()):
         for name, tokens in point.knobs.windows.items():
             at = ("study.pretraining.max_epochs", name)
             read[at] = max(read.get(at, 0), tokens)

@@ -1,7 +1,8 @@
 """What must hold in an allocation's question before any of it is planned."""
 
-from frontload.recipes.allocation.candidate_checks import check_candidates
+from frontload.recipes.allocation.candidate_checks import check_candidates, check_epochs
 from frontload.recipes.allocation.lattice import batch_tokens, budget_unit
+from frontload.recipes.allocation.reading_checks import check_readings
 from frontload.recipes.allocation.schema import (
     COMPUTE,
     CPU_SECONDS,
@@ -22,6 +23,7 @@ from frontload.recipes.grammar.limits import (
     require_shares,
 )
 from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.grammar.tree import COMMAND_LINE
 from frontload.recipes.study.checks import check_study
 from frontload.recipes.study.graph import WSD
 from frontload.recipes.study.points import BASE
@@ -39,12 +41,33 @@ def check_allocation(loaded: Loaded[AllocationRecipe]) -> None:
     """
     recipe = loaded.value
     check_study(loaded.section("study", recipe.study))
+    _check_seeds(loaded)
     _check_factors(loaded)
     _check_budget(loaded)
     _check_objectives(loaded)
     check_candidates(loaded)
+    check_readings(loaded)
+    check_epochs(loaded)
     _check_money(loaded)
     _check_design(loaded)
+
+
+def _check_seeds(loaded: Loaded[AllocationRecipe]) -> None:
+    """Seeds that the question states for its study would be ignored: its blocks choose them."""
+    stated = loaded.places["study.seeds"]
+    own = {_file_of(place) for path, place in loaded.places.items() if not path.startswith("study")}
+    if _file_of(stated) in {COMMAND_LINE, *own}:
+        raise loaded.refuse(
+            "study.seeds",
+            found=f"is {list(loaded.value.study.seeds)}",
+            rule="a question chooses its seeds itself: blocks of exploring begin at seed 1, and a "
+            "comparison takes seeds that nothing was chosen by",
+            do="leave it out; design.first_seeds and design.least_seeds say how many",
+        )
+
+
+def _file_of(place: str) -> str:
+    return place.rpartition(":")[0] or place
 
 
 def _check_factors(loaded: Loaded[AllocationRecipe]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from frontload.recipes.allocation.lattice import Lattice, LatticePoint
+from frontload.recipes.allocation.lattice import Lattice, LatticePoint, exchange_points
 from frontload.recipes.allocation.schema import AllocationRecipe
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.data import StudyData, study_data
@@ -95,6 +95,21 @@ class AllocationGraph:
         for one, point in zip(order, expanded, strict=True):
             (found[places[one]],) = graph.evaluations(point).values()
         return found
+
+
+def exchange_graph(recipe: AllocationRecipe) -> AllocationGraph:
+    """The cells that an exchange rate is read from, in their order."""
+    points = tuple(exchange_points(recipe).values())
+    return AllocationGraph(
+        recipe, Lattice(factors=(), points=points, competitors={}, num_left_out=0)
+    )
+
+
+def rated_graph(recipe: AllocationRecipe, lattice: Lattice, *, sft_rate: float) -> AllocationGraph:
+    """The candidates, fine-tuned at so many times the study's learning rate."""
+    study = recipe.study
+    tuned = replace(study.sft, learning_rate=study.sft.learning_rate * sft_rate)
+    return AllocationGraph(replace(recipe, study=replace(study, sft=tuned)), lattice)
 
 
 def with_total(knobs: PretrainingKnobs, total: int) -> PretrainingKnobs:

@@ -6,6 +6,7 @@ from itertools import product
 from math import lcm
 
 from frontload.recipes.allocation.schema import COMPUTE, LOSS, AllocationRecipe, Levels
+from frontload.recipes.study.checks import known_size
 from frontload.recipes.study.points import first_phase_tokens, snap
 from frontload.recipes.study.schema import PointKnobs, PointTuning, StudyRecipe
 
@@ -117,9 +118,8 @@ def competitor_point(recipe: AllocationRecipe, knobs: PointKnobs) -> LatticePoin
         ),
         "+".join(knobs.windows),
     )
-    total = _total(recipe, tuning.tokens)
-    onset = knobs.onset_tokens
-    onset = first_phase_tokens(recipe.study.pretraining) if onset is None else onset
+    total = pretraining_total(recipe, tuning.tokens)
+    onset = onset_of(recipe.study, knobs)
     values = [(factors.pretraining_share, read / budget.tokens)]
     if factors.onset is not None:
         values.append((factors.onset, onset / total))
@@ -134,6 +134,32 @@ def competitor_point(recipe: AllocationRecipe, knobs: PointKnobs) -> LatticePoin
         levels=tuple(_scaled(levels, value) for levels, value in values),
         sets=_sets(recipe, name if read else "", mix=tuning.mix if tuning.tokens else ""),
     )
+
+
+def exchange_points(recipe: AllocationRecipe) -> dict[str, LatticePoint]:
+    """Name -> cell of the exchange rate; none where it is not asked for."""
+    knobs = recipe.readings.exchange if recipe.readings is not None else None
+    if knobs is None:
+        return {}
+    return {name: competitor_point(recipe, one) for name, one in knobs.cells.items()}
+
+
+def exchange_sets(recipe: AllocationRecipe) -> tuple[str, str]:
+    """What the cells of the exchange rate read in pretraining and in SFT."""
+    points = exchange_points(recipe).values()
+    before = next("+".join(point.knobs.windows) for point in points if point.pretraining_tokens)
+    after = next(point.knobs.sft.mix for point in points if point.knobs.sft is not None)
+    return before, after
+
+
+def passes_of(recipe: AllocationRecipe, point: LatticePoint) -> dict[str, float]:
+    """Set -> how often a point reads it, both stages together, where the recipe states its size."""
+    read = dict(point.knobs.windows)
+    if point.sft_tokens and point.knobs.sft is not None:
+        mix = point.knobs.sft.mix
+        read[mix] = read.get(mix, 0) + point.sft_tokens
+    sizes = {name: known_size(recipe.study, name) for name in read}
+    return {name: round(tokens / size, 4) for name, tokens in read.items() if (size := sizes[name])}
 
 
 def split_tokens(study: StudyRecipe, weights: dict[str, float], *, tokens: int) -> dict[str, int]:
@@ -177,7 +203,13 @@ def _share_of_row(recipe: AllocationRecipe, mix: str) -> float:
     return recipe.budget.loss_share.get(mix, 1.0) if recipe.budget.unit == LOSS else 1.0
 
 
-def _total(recipe: AllocationRecipe, sft_tokens: int) -> int:
+def onset_of(study: StudyRecipe, knobs: PointKnobs) -> int:
+    """Base text before a point's first token of reasoning."""
+    onset = knobs.onset_tokens
+    return first_phase_tokens(study.pretraining) if onset is None else onset
+
+
+def pretraining_total(recipe: AllocationRecipe, sft_tokens: int) -> int:
     """Tokens of the whole pretraining beside so much SFT."""
     tokens = recipe.study.pretraining.tokens
     return tokens - sft_tokens if recipe.budget.fixed == COMPUTE else tokens
@@ -193,7 +225,7 @@ def _point(
 ) -> LatticePoint | None:
     share, onset_share, base_share = shares
     factors, batch = recipe.factors, batch_tokens(recipe.study, "pretraining")
-    read, total = sum(windows.values()), _total(recipe, tuning.tokens)
+    read, total = sum(windows.values()), pretraining_total(recipe, tuning.tokens)
     onset = first_phase_tokens(recipe.study.pretraining)
     values = [(factors.pretraining_share, share)]
     if factors.onset is not None and onset_share is not None:

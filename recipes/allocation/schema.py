@@ -71,10 +71,31 @@ class DesignKnobs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExchangeKnobs:
+    """Cells that say what a token of pretraining is worth in tokens of SFT."""
+
+    objective: str
+    cells: dict[str, PointKnobs]  # of one set in pretraining and one in SFT; not all of one budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingKnobs:
+    """What is read beside the verdict, on its fresh seeds. No decision sees it."""
+
+    seeds: int  # at most: the comparison's own may be fewer
+    exchange: ExchangeKnobs | None = None
+    # SFT learning rates in units of the study's: the recommendation and its closest rival again
+    sft_rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class AllocationRecipe:
     """Where should a budget of reasoning tokens go? Every part is stated, none has a default."""
 
-    study: StudyRecipe = field(metadata={"folder": "studies"})  # model, data, training, suites
+    # model, data, training, suites: a study's name, or `{extends: NAME, ...}` with what differs
+    study: StudyRecipe = field(
+        metadata={"folder": "studies", "parents": "studies", "stated_elsewhere": ()}
+    )
     budget: BudgetKnobs
     objectives: dict[str, ObjectiveKnobs]
     decides: str  # the objective that the recommendation is for; the others are reported beside it
@@ -85,3 +106,5 @@ class AllocationRecipe:
     competitors: dict[str, PointKnobs]
     money: MoneyKnobs
     design: DesignKnobs
+    # absent: nothing is read beside the verdict
+    readings: ReadingKnobs | None = field(default=None, metadata={"neutral": None})

@@ -17,6 +17,8 @@ from frontload.eval.allocation.conclude import FLAT, OVERTURNED, RECOMMENDED, UN
 pytestmark = pytest.mark.smoke
 ASKED = ("smoke", "study.pretraining.tokens=10_240", "--workers", "1")
 """A fifth of smoke's tokens: the loop is tested, not training."""
+NO_READINGS = "readings=null"
+"""Of the run that is killed: what is read beside the verdict moves no byte of it."""
 KINDS = ("decide", "register", "conclude")
 WAIT_SECONDS = 300.0
 
@@ -41,10 +43,10 @@ def finish(folder: Path, *arguments: str) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Every file of every decision, registration and answer; and of every evaluation."""
+    """Every file of every decision, registration and answer, which state every score they read."""
     return {
         path.relative_to(folder / "store").as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for kind in (*KINDS, "evaluate")
+        for kind in KINDS
         for path in sorted((folder / "store" / kind).rglob("*"))
         if path.is_file()
     }
@@ -55,7 +57,7 @@ def test_an_allocation_from_end_to_end_and_killed_once(tmp_path: Path) -> None:
     for folder in (whole, killed):
         folder.mkdir()
     printed = finish(whole)
-    process = start(killed)
+    process = start(killed, NO_READINGS)
     end = time.monotonic() + WAIT_SECONDS
     while not list((killed / "store" / "evaluate").glob("*/manifest.json")):
         assert process.poll() is None, "it ended before it was killed"
@@ -64,7 +66,7 @@ def test_an_allocation_from_end_to_end_and_killed_once(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not list((killed / "store" / "conclude").glob("*/manifest.json"))
-    finish(killed)
+    finish(killed, NO_READINGS)
     assert digests(whole) == digests(killed)
     check_answer(whole, printed)
     check_registration_comes_first(whole)
@@ -77,7 +79,16 @@ def check_answer(folder: Path, printed: str) -> None:
     answer = json.loads((out / "answer.json").read_text())
     assert answer["outcome"] in (RECOMMENDED, FLAT, OVERTURNED, UNDECIDED)
     assert (out / "answer.md").read_text() in printed
+    readings = answer["readings"]
+    assert readings["exchange"]["num_seeds"] == 2
+    assert len(readings["exchange"]["cells"]) == 5 * 2
+    assert [one["sft_rate"] for one in readings["sft_rates"]] == [2.0]
+    assert "Exchange rate: " in printed
+    assert "At 2 x the SFT learning rate" in printed
     page = (out / "allocation.html").read_text()
+    assert "Exchange rate: " in page
+    assert "0.73 at 1M parameters" in page, "a small model's ranking is no evidence for a large one"
+    assert "0.73 at 1M parameters" in printed
     assert not re.findall(r"(?:src|href)=.?http", page.partition("<main>")[2]), "it fetches nothing"
     for one in answer["compared"]:
         assert one["name"] in page

@@ -90,6 +90,7 @@ def check_report(out: Path, printed: str) -> None:
         for suffix in ("png", "svg"):
             assert (out / "figures" / f"{name}.{suffix}").stat().st_size > 1_000
     page = (out / "report.html").read_text()
+    assert "<code>frontload allocate QUESTION --plan</code>" in page, "a study has no optimum"
     assert not re.search(r"(src|href)\s*=\s*[\"']?\s*(https?:)?//", page)
     assert not re.search(r"url\(\s*[\"']?\s*(https?:)?//|@import|<link|<iframe", page)
     for wanted in ("T1", "T7", "H18", "epochs", "learning_rate", "pretrain/trunk-seed1"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from frontload.eval.allocation.answer import objective_text
 from frontload.eval.allocation.blocks import (
     CellBlock,
     Prices,
@@ -23,6 +24,7 @@ from frontload.eval.allocation.conclude import (
     UNDECIDED,
     edges_of,
     judge_outcome,
+    under_caps,
 )
 from frontload.eval.allocation.decide import NO_MONEY, SURE, WITHIN, decide_next
 from frontload.eval.allocation.surrogate import Observed, Posterior, fit
@@ -41,7 +43,7 @@ from frontload.eval.allocation.validate import (
     seeds_for,
 )
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.schema import AllocationQuestion
+from frontload.recipes.runs.allocation import AllocationQuestion
 from tests.simulated_allocation import (
     BRANCH,
     EVALUATION,
@@ -438,6 +440,31 @@ def test_the_outcome_follows_from_all_comparisons(
     parts: list[tuple[str, float, float]], outcome: tuple[str, int]
 ) -> None:
     assert judged(*parts) == outcome
+
+
+def test_an_objective_is_said_with_its_weights() -> None:
+    """A loss is made small by a weight below 0, so "the higher the better" needs the weight."""
+    text = objective_text({"name": "loss", "weights": {"heldout.loss": -1.0, "sft.avg": 0.5}})
+    assert text == "loss = -1 x heldout.loss + 0.5 x sft.avg, the higher the better"
+
+
+def test_a_cap_on_passes_names_the_best_that_it_leaves() -> None:
+    """Candidate c is read c / 10 times, so a cap of 2 leaves the first 21 of 42."""
+    posterior, _ = one_member()
+    counted = replace(
+        QUESTION,
+        candidates=tuple(
+            replace(one, epochs={"shq": place / 10, "ldq": 0.1})
+            for place, one in enumerate(QUESTION.candidates)
+        ),
+    )
+    found = under_caps(counted, posterior)
+    assert [one.cap for one in found] == [1.0, 2.0, 4.0]
+    assert [one.num_left for one in found] == [11, 21, 41]
+    for one in found:
+        assert one.best == int(np.argmax(posterior.mean_C[: one.num_left]))
+        assert one.loss == pytest.approx(posterior.mean_C.max() - posterior.mean_C[one.best])
+    assert under_caps(QUESTION, posterior) == (), "no size is known"
 
 
 def test_a_factor_with_one_level_has_no_edge() -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from frontload.eval.allocation.validate import Predicted, Registration
 from frontload.launch import cli
+from frontload.launch.allocate.beside import Beside
 from frontload.launch.allocate.loop import Loop
 from frontload.launch.allocate.plan import plan_lines, price_allocation, require_money, warnings
 from frontload.launch.allocate.question import Allocation, digest_of, first_decision, look_up
@@ -16,6 +18,7 @@ from frontload.launch.study.crew import Crew
 from frontload.recipes.allocation.load import load_allocation
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.allocation import Readings
 from frontload.recipes.stage import Stage
 
 CREW = Crew(workers=1)
@@ -65,12 +68,67 @@ def test_a_question_of_an_empty_store_has_no_data_and_every_price(store: Store) 
     }
     trunk, branch = (half.parts[f"pretrain/{name}"] for name in ("trunk", "ldq"))
     assert trunk / branch == pytest.approx(1.5)
-    prices = price_allocation(allocation)
+    prices = price_allocation(allocation, store)
     assert prices.data > 0
-    assert prices.first_block > 2 * (trunk + 3 * branch)
+    assert trunk + 3 * branch < prices.first_block < 2 * (trunk + 3 * branch)
     assert prices.new_seed > trunk + 2 * branch
     assert prices.fresh_seed > trunk + 4 * branch
-    assert prices.num_arms == int(3_400 / prices.arm)
+    assert prices.num_arms == int(2_500 / prices.arm)
+
+
+def test_the_laptops_question_fits_an_hour_on_two_cores_at_stated_prices(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    prices = price_allocation(allocation, store)
+    total = prices.data + prices.explore + prices.validate + prices.readings
+    assert total < 0.92 * 2 * 3600, "workers wait at the ends of blocks"
+    assert prices.first_block < prices.explore / 2, "most of exploring goes where it teaches"
+    assert prices.num_fresh_seeds >= prices.least_seeds
+    lines = plan_lines(allocation, prices, explored=Loop(allocation, store, crew=CREW).progress())
+    assert any(f"in all at most {total:,.0f} CPU s" in line for line in lines)
+
+
+def test_readings_are_priced_beside_the_cells_that_they_share(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    parts = allocation.question.candidates[1].parts
+    tuning, evaluation = parts["sft/base+ldq-737280"], parts["evaluate/base+ldq-737280"]
+    paid = price_allocation(allocation, store).readings
+    exchange = tuning * (1 / 4 + 1 / 2 + 1 + 1 / 8 + 1 / 4 + 1 / 4) + 6 * evaluation
+    rates = 2 * 2 * (tuning + evaluation)
+    packs = sum(p for part, p in parts.items() if part.startswith("pack/"))
+    assert 3 * (exchange + rates) < paid < 3 * (exchange + rates + 3 * packs)
+    plain = look_up("laptop", store, overrides=["readings=null"])
+    assert price_allocation(plain, store).readings == 0
+    assert plain.question == allocation.question, "no decision sees what is read beside it"
+    assert Beside.of(plain) is None
+
+
+def test_readings_are_of_the_first_fresh_seeds_behind_the_answer(store: Store) -> None:
+    allocation = look_up("laptop", store)
+    loop = Loop(allocation, store, crew=CREW)
+    beside = Beside.of(allocation)
+    assert beside is not None
+    registration = Registration(
+        recommendation=10,
+        comparisons=(Predicted(name="all in SFT", candidate=0, mean=1.0, error=1.0),),
+        seeds=(4, 5, 6, 7),
+        spread=1.0,
+        seeds_wanted=4,
+        seed_price=1.0,
+    )
+    explored = loop.progress()
+    registered = loop.register(explored)
+    answered = loop.answer(explored, registered, fresh=[])
+    stage = beside.stage(registration, registered=registered, answered=answered)
+    recipe: Readings = stage.recipe
+    assert {one.seed for one in recipe.rated} == {4, 5, 6}
+    assert {(one.candidate, one.sft_rate) for one in recipe.rated} == {
+        (place, rate) for place in (10, 0) for rate in (0.5, 2.0)
+    }
+    assert recipe.exchange is not None
+    assert len(recipe.exchange.cells) == 6 * 3
+    assert stage.inputs["answer"].key == answered.key, "the verdict stands before it is read beside"
+    half = stage.inputs["exchange rate, all in SFT, seed 5"]
+    assert half.key in {allocation.graph.evaluation(p, 5).key for p in range(22)}
 
 
 def test_what_the_deciding_objective_is_called_it_stands_first(store: Store) -> None:
@@ -85,9 +143,9 @@ def test_cells_of_earlier_studies_are_data_and_a_lone_arm_is_left_out(store: Sto
     assert found.prior == ((0, 1), (10, 1))
     assert found.num_unpaired == 2
     assert found.question.made["2"] == ("evaluate/base+ldq-737280", "evaluate/base+shq-737280")
-    assert price_allocation(found).first_block < price_allocation(empty).first_block
+    assert price_allocation(found, store).first_block < price_allocation(empty, store).first_block
     lines = plan_lines(
-        found, price_allocation(found), explored=Loop(found, store, crew=CREW).progress()
+        found, price_allocation(found, store), explored=Loop(found, store, crew=CREW).progress()
     )
     assert any("2 cells of earlier studies" in line for line in lines)
     assert any("2 cells of the store are left out" in line for line in lines)
@@ -161,7 +219,7 @@ def test_more_factors_than_the_money_pays_are_said_before_anything_runs(store: S
     one = look_up("laptop", store)
     two = look_up("laptop", store, overrides=[onset, "money.explore=6_000"])
     said = [
-        [text for text in warnings(each, price_allocation(each)) if "money pays" in text]
+        [text for text in warnings(each, price_allocation(each, store)) if "money pays" in text]
         for each in (one, two)
     ]
     assert said[0] == []
@@ -171,14 +229,15 @@ def test_more_factors_than_the_money_pays_are_said_before_anything_runs(store: S
 def test_a_small_model_calls_its_answer_a_check_of_the_machinery(store: Store) -> None:
     allocation = look_up("laptop", store)
     assert any(
-        "check of the machinery" in t for t in warnings(allocation, price_allocation(allocation))
+        "check of the machinery" in t
+        for t in warnings(allocation, price_allocation(allocation, store))
     )
 
 
 @pytest.mark.parametrize(
     ("override", "asked", "do"),
     [
-        ("money.explore=100", "money.explore", "write at least 1_53"),
+        ("money.explore=100", "money.explore", "write at least 76"),
         ("money.validate=1_000", "money.validate", "write at least 2_71"),
     ],
 )
@@ -187,7 +246,7 @@ def test_money_below_one_block_or_one_interval_is_refused(
 ) -> None:
     allocation = look_up("laptop", store, overrides=[override])
     with pytest.raises(RecipeError) as caught:
-        require_money(allocation, price_allocation(allocation))
+        require_money(allocation, price_allocation(allocation, store))
     assert caught.value.asked.endswith(f": {asked}")
     assert do in caught.value.do
     assert not store.root.exists()

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from frontload.launch.study import crew
-from frontload.launch.study.crew import Crew, check_crew, find_crew, share_gpus, visible_gpus
+from frontload.launch.study.crew import (
+    Crew,
+    check_crew,
+    count_workers,
+    find_crew,
+    share_gpus,
+    visible_gpus,
+)
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.machines.cluster import Gpus
 from frontload.recipes.machines.placement import Placement
@@ -28,6 +35,14 @@ def test_a_placement_without_gpus_gets_none_on_any_machine() -> None:
     assert find_crew(Placement(threads_per_rank=4, ranks_per_node=2)) == Crew(workers=2)
     assert find_crew(Placement(workers=5)) == Crew(workers=5)
     assert find_crew(Placement(workers=5), asked=3) == Crew(workers=3)
+
+
+@pytest.mark.parametrize("stated", [0, -1])
+def test_no_worker_at_all_is_refused(stated: int) -> None:
+    with pytest.raises(RecipeError) as caught:
+        count_workers(stated)
+    assert caught.value.found == f"is {stated}"
+    assert (count_workers(3), count_workers(None)) == (3, 0)
 
 
 @pytest.mark.usefixtures("four_gpus")

@@ -1,9 +1,17 @@
 """An allocation's question: its lattice spends the budget, its points are a study's; refusals."""
 
+from pathlib import Path
+
 import pytest
 
-from frontload.recipes.allocation.graph import AllocationGraph
-from frontload.recipes.allocation.lattice import make_lattice, spent_tokens
+from frontload.recipes.allocation.graph import AllocationGraph, rated_graph
+from frontload.recipes.allocation.lattice import (
+    exchange_points,
+    exchange_sets,
+    make_lattice,
+    passes_of,
+    spent_tokens,
+)
 from frontload.recipes.allocation.load import load_allocation
 from frontload.recipes.allocation.schema import AllocationRecipe
 from frontload.recipes.errors import RecipeError
@@ -180,6 +188,32 @@ def test_the_share_of_base_text_says_where_reasoning_begins() -> None:
         ("design.first_seeds=0", "design.first_seeds", "1"),
         ("design.least_seeds=1", "design.least_seeds", "2"),
         ("design.half_width=0.0", "design.half_width", "epsilon"),
+        ("readings={seeds: 3}", "readings", "sft_rates"),
+        ("readings={seeds: 1, sft_rates: [2.0]}", "readings.seeds", "2"),
+        ("readings={seeds: 3, sft_rates: [1.0]}", "readings.sft_rates.0", "0.5"),
+        ("readings={seeds: 3, sft_rates: [2.0, 2.0]}", "readings.sft_rates.1", "remove"),
+        ("readings.exchange.objective=loss", "readings.exchange.objective", "heldout_loss"),
+        (
+            "readings.exchange.cells={one: {windows: {}, sft: {mix: ldq, tokens: 184_320}}}",
+            "readings.exchange.cells",
+            "5 cells",
+        ),
+        (
+            "readings.exchange.cells={one: {windows: {}, sft: {mix: ldq, tokens: 0}}}",
+            "readings.exchange.cells.one.sft",
+            "some tokens",
+        ),
+        (
+            "readings.exchange.cells={one: {windows: {}, sft: {mix: ldqq, tokens: 1_024}}}",
+            "readings.exchange.cells.one.sft.mix",
+            "ldq",
+        ),
+        (
+            "readings.exchange.cells={one: {windows: {}, sft: {mix: ldq, tokens: 1_025}}}",
+            "readings.exchange.cells.one.sft.tokens",
+            "1_024 or 2_048",
+        ),
+        ("study.seeds=[4, 5]", "study.seeds", "leave it out"),
         ("study.arms=[]", "study.arms", "[base, ldq]"),
     ],
 )
@@ -211,3 +245,77 @@ def test_a_share_that_fits_behind_no_onset_is_refused() -> None:
     error = refusal("factors.onset={least: 0.95, most: 0.95, steps: 1}")
     assert error.asked.endswith("factors.pretraining_share.most")
     assert "0.4 of 737_280" in error.found
+
+
+def test_seeds_that_a_question_states_for_its_study_are_refused_and_a_studys_own_are_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: laptop\nstudy: {seeds: [3]}\n")
+    with pytest.raises(RecipeError) as caught:
+        load_allocation(str(path))
+    assert caught.value.asked.endswith("mine.yaml:2: study.seeds")
+    path.write_text("extends: laptop\nstudy: {extends: laptop, pretraining: {tokens: 2_304_000}}\n")
+    recipe = load_allocation(str(path)).value
+    assert recipe.study.pretraining.tokens == 2_304_000
+    assert recipe.study.sft == laptop().study.sft
+
+
+def exchange(*cells: tuple[int, int], before: str = "ldq", after: str = "ldq") -> str:
+    """An override with these cells: batches of SFT in pretraining and in SFT."""
+    written = [
+        f"c{place}: {{windows: {{{before}: {1_024 * one}}}, "
+        f"sft: {{mix: {after}, tokens: {1_024 * two}}}}}"
+        for place, (one, two) in enumerate(cells)
+    ]
+    return f"readings.exchange.cells={{{', '.join(written)}}}"
+
+
+def test_cells_of_one_budget_give_no_exchange_rate_and_neither_do_those_of_one_pretraining() -> (
+    None
+):
+    one_budget = refusal(exchange((0, 100), (20, 80), (50, 50), (70, 30), (90, 10)))
+    assert one_budget.found == "every cell spends 102_400 tokens"
+    one_stage = refusal(exchange((0, 10), (0, 20), (0, 40), (0, 80), (0, 100)))
+    assert one_stage.found == "1 budgets of pretraining"
+    recipe = laptop(exchange((0, 10), (0, 20), (0, 40), (50, 10), (50, 20)))
+    assert exchange_sets(recipe) == ("ldq", "ldq")
+    spent = [(p.pretraining_tokens, p.sft_tokens) for p in exchange_points(recipe).values()]
+    assert spent[3] == (51_200, 10_240)
+
+
+def test_a_rate_of_two_mixes_at_once_is_refused() -> None:
+    cells = exchange((0, 10), (0, 20), (0, 40), (50, 10))
+    mixed = cells[:-1] + ", c9: {windows: {ldq: 51_200}, sft: {mix: shq, tokens: 20_480}}}"
+    assert refusal(mixed).found == "2 SFT mixes"
+
+
+def test_cells_of_an_exchange_rate_repeat_no_set_more_often_than_is_allowed() -> None:
+    error = refusal(exchange((0, 10), (0, 20), (0, 40), (50, 10), (50, 1_000)))
+    assert error.asked.endswith("sft_max_epochs.ldq")
+
+
+def test_another_learning_rate_of_sft_trains_the_same_pretraining() -> None:
+    recipe = laptop()
+    lattice = make_lattice(recipe)
+    half = lattice.competitors["the paper's 80/20 and SHQ"]
+    last = lattice.competitors["all in pretraining"]
+    plain, rated = AllocationGraph(recipe, lattice), rated_graph(recipe, lattice, sft_rate=0.5)
+    changed = {
+        one.part
+        for one, other in zip(plain.parts(half, 1), rated.parts(half, 1), strict=True)
+        if one.stage.key != other.stage.key
+    }
+    assert changed == {"sft/ldq+shq-368640", "evaluate/ldq+shq-368640"}
+    tuned = rated.evaluation(half, 1).inputs["checkpoint"].recipe.training
+    assert tuned.optimizer.learning_rate == 0.5 * recipe.study.sft.learning_rate
+    assert rated.evaluation(last, 1).key == plain.evaluation(last, 1).key, "no SFT has no rate"
+
+
+def test_passes_over_a_set_are_those_of_both_stages() -> None:
+    recipe = laptop()
+    points = {point.name: passes_of(recipe, point) for point in make_lattice(recipe).points}
+    both = points["368,640 ldq from 2,764,800, SFT 368,640 ldq"]
+    assert both == {"ldq": pytest.approx(0.737, abs=0.001)}
+    apart = points["368,640 ldq from 2,764,800, SFT 368,640 shq"]
+    assert apart == {"ldq": pytest.approx(0.3686), "shq": pytest.approx(7.3728)}
