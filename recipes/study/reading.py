@@ -13,7 +13,8 @@ class ModelReading:
 
     blends: tuple[Stage, ...]
     pack: Stage | None
-    training_flops: float  # of pretraining and SFT, padding of rows included; RL is not counted
+    pretraining_flops: float
+    sft_flops_per_token: float  # RL is not counted
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -25,7 +26,8 @@ class ModelReading:
         return CellReading(
             blends=tuple(map(role_of, self.blends)),
             pack="" if self.pack is None else role_of(self.pack),
-            training_flops=self.training_flops,
+            pretraining_flops=self.pretraining_flops,
+            sft_flops_per_token=self.sft_flops_per_token,
         )
 
 
@@ -37,15 +39,20 @@ def role_of(stage: Stage) -> str:
 def reading_of(model: Stage) -> ModelReading:
     """What lies below a checkpoint."""
     blends: list[Stage] = []
-    pack, flops = None, 0.0
+    pack, flops, sft_flops = None, 0.0, 0.0
     stage: Stage | None = model
     while stage is not None:
         if stage.kind in ("pretrain", "sft"):
-            tokens = stage.recipe.num_samples * stage.recipe.training.sequence_tokens
             width = stage.recipe.training.sequence_tokens
-            flops += tokens * training_flops_per_token(stage.recipe.model, width)
+            per_token = training_flops_per_token(stage.recipe.model, width)
+            if stage.kind == "sft":
+                sft_flops = per_token
+            else:
+                flops += stage.recipe.num_samples * width * per_token
         pack = stage.inputs.get("pack", pack)
         if "blend" in stage.inputs:
             blends.insert(0, stage.inputs["blend"])
         stage = stage.inputs.get("start")
-    return ModelReading(blends=tuple(blends), pack=pack, training_flops=flops)
+    return ModelReading(
+        blends=tuple(blends), pack=pack, pretraining_flops=flops, sft_flops_per_token=sft_flops
+    )
