@@ -14,7 +14,8 @@ class ModelReading:
 
     blends: tuple[Stage, ...]
     pack: Stage | None
-    training_flops: float  # of pretraining and SFT, padding of rows included; RL is not counted
+    pretraining_flops: float
+    sft_flops_per_token: float  # RL is not counted
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -26,17 +27,18 @@ class ModelReading:
         return CellReading(
             blends=tuple(map(role_of, self.blends)),
             pack="" if self.pack is None else role_of(self.pack),
-            training_flops=self.training_flops,
+            pretraining_flops=self.pretraining_flops,
+            sft_flops_per_token=self.sft_flops_per_token,
         )
 
 
-def training_flops(stage: Stage) -> float:
-    """Operations of a stage of pretraining or SFT, those of a start model's losses included."""
+def stage_flops_per_token(stage: Stage) -> float:
+    """Operations of pretraining or SFT per token, those of a start model's losses included."""
     recipe, width = stage.recipe, stage.recipe.training.sequence_tokens
-    a_token = training_flops_per_token(recipe.model, width)
+    found = training_flops_per_token(recipe.model, width)
     if isinstance(recipe, Sft) and needs_start_model(recipe.loss):
-        a_token += forward_flops_per_token(recipe.model, width)
-    return recipe.num_samples * width * a_token
+        found += forward_flops_per_token(recipe.model, width)
+    return found
 
 
 def role_of(stage: Stage) -> str:
@@ -47,13 +49,21 @@ def role_of(stage: Stage) -> str:
 def reading_of(model: Stage) -> ModelReading:
     """What lies below a checkpoint."""
     blends: list[Stage] = []
-    pack, flops = None, 0.0
+    pack, flops, sft_flops = None, 0.0, 0.0
     stage: Stage | None = model
     while stage is not None:
         if stage.kind in ("pretrain", "sft"):
-            flops += training_flops(stage)
+            per_token = stage_flops_per_token(stage)
+            if stage.kind == "sft":
+                sft_flops = per_token
+            else:
+                flops += (
+                    stage.recipe.num_samples * stage.recipe.training.sequence_tokens * per_token
+                )
         pack = stage.inputs.get("pack", pack)
         if "blend" in stage.inputs:
             blends.insert(0, stage.inputs["blend"])
         stage = stage.inputs.get("start")
-    return ModelReading(blends=tuple(blends), pack=pack, training_flops=flops)
+    return ModelReading(
+        blends=tuple(blends), pack=pack, pretraining_flops=flops, sft_flops_per_token=sft_flops
+    )

@@ -6,7 +6,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.load import load_training
 from frontload.recipes.stage import canonical
 from frontload.recipes.study.expand import Study, load_study
-from frontload.recipes.study.reading import training_flops
+from frontload.recipes.study.reading import stage_flops_per_token
 
 DFT = "{kind: dft}"
 IW = "{kind: iw_token, least_weight: 0.2, most_weight: 1.8}"
@@ -14,7 +14,7 @@ IW = "{kind: iw_token, least_weight: 0.2, most_weight: 1.8}"
 
 def study_of(*losses: str, more: tuple[str, ...] = ()) -> Study:
     points = [
-        f"{{windows: {{}}, sft: {{mix: shq, tokens: 375_808, loss: {loss}}}}}" for loss in losses
+        f"{{windows: {{}}, sft: {{mix: shq, tokens: 368_640, loss: {loss}}}}}" for loss in losses
     ]
     return load_study("laptop", overrides=[f"points=[{', '.join(points)}]", *more])
 
@@ -27,8 +27,8 @@ def test_a_loss_is_a_model_of_its_own_on_the_same_start_and_pack() -> None:
     assert plain.inputs == dft.inputs
     assert plain.key in {stage.key for stage in load_study("laptop").stages}
     assert len({plain.key, dft.key, weighted.key}) == 3
-    assert training_flops(dft) == training_flops(plain)
-    assert training_flops(weighted) == pytest.approx(training_flops(plain) * 4 / 3)
+    assert stage_flops_per_token(dft) == stage_flops_per_token(plain)
+    assert stage_flops_per_token(weighted) == pytest.approx(stage_flops_per_token(plain) * 4 / 3)
     assert canonical(dft.recipe)["loss"] == {"kind": "dft"}
     assert "loss" not in canonical(plain.recipe)
     cells = study.tabulate.recipe.cells
