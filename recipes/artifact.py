@@ -100,7 +100,7 @@ ITEMS, HELDOUT, PROMPTS = "items", "heldout", "prompts"
 """Groups of raw files, beside `base` and `source/NAME` of each source of a curation."""
 FAMILIES = (
     *("chain", "add", "story", "var", "stack", "queue", "branch"),
-    *("phase", "track", "fact", "write", "keep", "drop"),
+    *("ladder", "boxes", "two_hop", "compare", "sort", "brackets", "table", "path", "format"),
 )
 """Names of the reasoning families, in the order of data_tools/synthetic/families.py."""
 

@@ -17,12 +17,7 @@ from frontload.data_tools.synthetic.code_families import (
     draw_queue_operation,
     draw_stack_operation,
 )
-from frontload.data_tools.synthetic.instruction_families import (
-    apply_drop,
-    apply_keep,
-    apply_write,
-    draw_write_order,
-)
+from frontload.data_tools.synthetic.instruction_families import apply_form, draw_form
 from frontload.data_tools.synthetic.math_families import (
     LARGEST_OPERAND,
     SIGNS,
@@ -35,9 +30,17 @@ from frontload.data_tools.synthetic.science_families import (
     apply_to_boxes,
     draw_box_operation,
 )
+from frontload.data_tools.synthetic.sequence_families import (
+    DEEPEST_NESTING,
+    apply_bracket,
+    draw_bracket,
+    insert_digit,
+)
 from frontload.data_tools.synthetic.vocabulary import (
     ANIMALS,
+    CLASS_MEMBERS,
     CLASS_OF,
+    CLOSER_OF,
     DIGITS,
     GAINS,
     LABELS,
@@ -48,7 +51,6 @@ from frontload.data_tools.synthetic.vocabulary import (
     PLACES,
     PROPERTIES,
     SUBSTANCES,
-    WORD_KINDS,
     WORDS,
 )
 from frontload.data_tools.text.document import BaseText, Conversation, Row
@@ -59,8 +61,9 @@ reasoning data knows the form. Ours: enough for the form, far too few for a skil
 
 
 LAST_TELLING = "find"  # word before the last telling of records
-LEFT_OUT_SHARE = 0.4  # of things offered to a list that are the one to leave out
 MOVE_SHARE = 0.5  # of stories in which one of the two moves on
+NUM_ALIKE = 3  # animals of one class, beside the odd one
+LONGEST_REVERSED = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,20 +94,43 @@ def write_base(*, tokens: int, seed: int) -> Iterator[Row]:
         yield row
 
 
-def story(rng: random.Random) -> Cloze:
+def whereabouts(rng: random.Random) -> Cloze:
     """Two people in two places, then perhaps a third place: where is one of them at last?"""
     first, second = rng.sample(NAMES, 2)
     start, other, end = rng.sample(PLACES, 3)
-    thing = rng.choice(OBJECTS)
-    sentences = [f"{first} went to the {start} with the {thing}", f"{second} went to the {other}"]
+    sentences = [f"{first} in {start}", f"{second} in {other}"]
     rng.shuffle(sentences)
     last = {first: start, second: other}
     if rng.random() < MOVE_SHARE:
-        sentences.append(f"{first} went to the {end}")
+        sentences.append(f"{first} in {end}")
         last[first] = end
     subject = rng.choice((first, second))
-    told = " . ".join(sentences)
-    return Cloze(context=f"{told} . at last {subject} was in the", answer=last[subject])
+    return Cloze(context=f"{' . '.join(sentences)} . last {subject} in", answer=last[subject])
+
+
+def odd_one(rng: random.Random) -> Cloze:
+    """Animals of one class and one of another: which one is the other?"""
+    alike, other = rng.sample(tuple(CLASS_MEMBERS), 2)
+    odd = rng.choice(CLASS_MEMBERS[other])
+    animals = [*rng.sample(CLASS_MEMBERS[alike], NUM_ALIKE), odd]
+    rng.shuffle(animals)
+    return Cloze(context=f"odd {' '.join(animals)} :", answer=odd)
+
+
+def reversed_list(rng: random.Random) -> Cloze:
+    """A list of words, then the same from its end."""
+    words = rng.sample(WORDS, rng.randint(3, LONGEST_REVERSED))
+    return Cloze(context=f"back {' '.join(words)} :", answer=" ".join(reversed(words)))
+
+
+def draw_one_side(
+    rng: random.Random, draw: Callable[[random.Random], Cloze], *, heldout: bool
+) -> Cloze:
+    """A cloze of one side of the split: its context is in base text, or (`heldout`) is asked."""
+    while True:
+        cloze = draw(rng)
+        if is_heldout(cloze.context) == heldout:
+            return cloze
 
 
 def records(rng: random.Random) -> list[str]:
@@ -153,29 +179,35 @@ def code_operation(rng: random.Random) -> Cloze:
     return Cloze(context=f"{' '.join(state)} {operation} =", answer=" ".join(after))
 
 
-def order(rng: random.Random) -> Cloze:
-    """One order about a list of words, up to its equals sign, and the list after it."""
-    kind = rng.randrange(3)
+def one_change(rng: random.Random) -> Cloze:
+    """One step of sorting, of closing brackets, of an answer's form, or the larger of two."""
+    kind = rng.randrange(4)
     if kind == 0:
-        state = [rng.choice(WORDS) for _ in range(rng.randint(1, 3))]
-        head, operation = "write", draw_write_order(rng, len(state))
-        after = apply_write(state, operation.split())
+        *kept, new = rng.sample(DIGITS, rng.randint(2, 4))
+        context, after = f"sort {' '.join(sorted(kept))} {new}", insert_digit(kept, [new])
     elif kind == 1:
-        name = rng.choice(tuple(WORD_KINDS))
-        state = [rng.choice(WORD_KINDS[name]) for _ in range(rng.randint(1, 2))]
-        head, operation = f"keep {name}", rng.choice(WORDS)
-        after = apply_keep(state, [operation], kind=name)
+        pending = [
+            rng.choice(tuple(CLOSER_OF.values())) for _ in range(rng.randint(1, DEEPEST_NESTING))
+        ]
+        bracket = draw_bracket(rng, pending)
+        context, after = f"{' '.join(pending)} {bracket}", apply_bracket(pending, [bracket])
+    elif kind == 2:
+        value, form = rng.choice(DIGITS), draw_form(rng)
+        context, after = f"{value} say {form}", apply_form(value, form.split()).split()
     else:
-        left_out, offered, *state = rng.sample(OBJECTS, rng.randint(3, 4))
-        head = f"drop {left_out}"
-        operation = left_out if rng.random() < LEFT_OUT_SHARE else offered
-        after = apply_drop(state, [operation], left_out=left_out)
-    return Cloze(context=f"{head} : {' '.join(state)} {operation} =", answer=" ".join(after))
+        one, other = rng.sample(DIGITS, 2)
+        context, after = f"most {one} {other}", [max(one, other)]
+    return Cloze(context=f"{context} =", answer=" ".join(after))
+
+
+def edges(rng: random.Random) -> list[str]:
+    """Edges from different letters: `a to c`."""
+    return [f"{start} to {rng.choice(LETTERS)}" for start in rng.sample(LETTERS, rng.randint(2, 4))]
 
 
 def fact(rng: random.Random) -> Cloze:
-    """One fact about an animal, a class of animals, a phase or a word, up to its last word."""
-    match rng.randrange(6):
+    """One fact about an animal, a class of animals or a phase, up to its last word."""
+    match rng.randrange(5):
         case 0 | 1:
             animal = rng.choice(ANIMALS)
             return Cloze(context=f"the {animal} is a", answer=CLASS_OF[animal])
@@ -183,12 +215,10 @@ def fact(rng: random.Random) -> Cloze:
             name = rng.choice(tuple(PROPERTIES))
             kind = rng.choice(tuple(PROPERTIES[name]))
             return Cloze(context=f"a {kind} has {name}", answer=PROPERTIES[name][kind])
-        case 4:
+        case _:
             state, operation = [rng.choice(PHASES)], rng.choice(tuple(PHASE_CHANGES))
             (after,) = apply_phase(state, [operation])
             return Cloze(context=f"{rng.choice(SUBSTANCES)} {state[0]} {operation} =", answer=after)
-    kind = rng.choice(tuple(WORD_KINDS))
-    return Cloze(context=f"{rng.choice(WORD_KINDS[kind])} is a", answer=kind)
 
 
 def _draw_row(rng: random.Random, row_id: str) -> Row:
@@ -202,7 +232,17 @@ def _draw_row(rng: random.Random, row_id: str) -> Row:
 
 
 def _story_text(rng: random.Random) -> str:
-    return f"{story(rng).text} ."
+    return f"{draw_one_side(rng, whereabouts, heldout=False).text} ."
+
+
+def _odd_text(rng: random.Random) -> str:
+    return f"{draw_one_side(rng, odd_one, heldout=False).text} ."
+
+
+def _edges_text(rng: random.Random) -> str:
+    told = edges(rng)
+    again = rng.sample(told, len(told))
+    return f"note {' , '.join(told)} {LAST_TELLING} {' , '.join(again)} ."
 
 
 def _records_text(rng: random.Random) -> str:
@@ -223,8 +263,8 @@ def _code_text(rng: random.Random) -> str:
     return f"code {lines} ."
 
 
-def _orders_text(rng: random.Random) -> str:
-    return " ; ".join(order(rng).text for _ in range(rng.randint(1, 3))) + " ."
+def _changes_text(rng: random.Random) -> str:
+    return " ; ".join(one_change(rng).text for _ in range(rng.randint(1, 3))) + " ."
 
 
 def _list_text(rng: random.Random) -> str:
@@ -234,7 +274,7 @@ def _list_text(rng: random.Random) -> str:
     return rng.choice(
         (
             f"count {' '.join(digits)} .",
-            f"back {' '.join(reversed(digits))} .",
+            f"{draw_one_side(rng, reversed_list, heldout=False).text} .",
             f"list {' '.join(words)} again {' '.join(words)} .",
             f"{rng.choice(NAMES)} {rng.choice(tuple(GAINS))} a {rng.choice(OBJECTS)} .",
         )
@@ -269,19 +309,21 @@ def _one_step_question(rng: random.Random) -> tuple[str, str]:
             question, answer = f"what is the {animal}", CLASS_OF[animal]
         else:
             word = rng.choice(WORDS + OBJECTS)
-            question, answer = f"write {word}", word
+            question, answer = f"what is {word}", word
         if not is_heldout(question):
             return question, answer
 
 
 WRITERS: dict[Callable[[random.Random], str], float] = {
-    _records_text: 0.34,
-    _story_text: 0.14,
-    _facts_text: 0.12,
-    _arithmetic_text: 0.17,
-    _code_text: 0.12,
-    _orders_text: 0.08,
-    _list_text: 0.03,
+    _records_text: 0.30,
+    _story_text: 0.12,
+    _facts_text: 0.11,
+    _odd_text: 0.05,
+    _arithmetic_text: 0.16,
+    _code_text: 0.10,
+    _changes_text: 0.08,
+    _edges_text: 0.04,
+    _list_text: 0.04,
 }
 """Writer of a base document -> share of documents.
 

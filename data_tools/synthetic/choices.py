@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from frontload.data_tools.synthetic import base_text
-from frontload.data_tools.synthetic.base_text import Cloze
+from frontload.data_tools.synthetic.base_text import Cloze, draw_one_side
 from frontload.data_tools.synthetic.families import (
     FAMILIES,
     MOST_DRAWS,
@@ -15,8 +15,7 @@ from frontload.data_tools.synthetic.families import (
     too_few,
 )
 from frontload.data_tools.synthetic.problem import random_stream
-from frontload.data_tools.synthetic.vocabulary import LABELS
-from frontload.data_tools.synthetic.writers import kind_of_word, wrong_answer
+from frontload.data_tools.synthetic.writers import wrong_answer
 from frontload.data_tools.text.render import generation_prompt
 from frontload.recipes.schema import Synthesis
 
@@ -24,8 +23,8 @@ NUM_OPTIONS = 4
 STATE_MARK = " = "
 
 
-def write_choices(recipe: Synthesis) -> Iterator[dict[str, Any]]:
-    """Yields every multiple-choice item: `whereabouts`, `recall`, then `step_<family>`."""
+def write_choices(recipe: Synthesis, asked: set[str]) -> Iterator[dict[str, Any]]:
+    """Yields every multiple-choice item: continuations of base text, then `step_<family>`."""
     for name, draw in TEXT_CHOICES.items():
         rng = random_stream(recipe.seed, "choice", name)
         yield from _choices(
@@ -36,15 +35,15 @@ def write_choices(recipe: Synthesis) -> Iterator[dict[str, Any]]:
         )
     for family in families_of(recipe):
         kind = FAMILIES[family]
-        if kind.domain == "ins":
+        if kind.stands_for == "ins":
             continue
         rng = random_stream(recipe.seed, "step", family)
-        problems = distinct_problems(rng, family, count=recipe.choice_items)
+        problems = distinct_problems(rng, family, count=recipe.choice_items, asked=asked)
         yield from _choices(
             (_step(problem, rng) for problem in problems),
             rng,
             benchmark=f"step_{family}",
-            category=kind.domain,
+            category=kind.stands_for,
         )
 
 
@@ -82,26 +81,11 @@ def _distinct_clozes(
     for _ in range(MOST_DRAWS):
         if len(seen) == count:
             return
-        cloze = draw(rng)
+        cloze = draw_one_side(rng, draw, heldout=True)
         if cloze.context not in seen:
             seen.add(cloze.context)
             yield cloze
     raise too_few(name, wanted=count, found=len(seen))
-
-
-def _recall(rng: random.Random) -> Cloze:
-    """Told records, cut after a label of the last telling; never before a sign."""
-    records = base_text.records(rng)
-    words = base_text.told_records(records, rng).split()
-    last_telling = words.index(base_text.LAST_TELLING)
-    label = rng.choice(
-        [
-            place
-            for place in range(last_telling, len(words) - 1)
-            if words[place] in LABELS and kind_of_word(words[place + 1])
-        ]
-    )
-    return Cloze(context=" ".join(words[: label + 1]), answer=words[label + 1])
 
 
 def _step(problem: Problem, rng: random.Random) -> Cloze:
@@ -114,6 +98,7 @@ def _step(problem: Problem, rng: random.Random) -> Cloze:
 
 
 TEXT_CHOICES: dict[str, Callable[[random.Random], Cloze]] = {
-    "whereabouts": base_text.story,
-    "recall": _recall,
+    "whereabouts": base_text.whereabouts,
+    "odd_one": base_text.odd_one,
+    "reversed_list": base_text.reversed_list,
 }

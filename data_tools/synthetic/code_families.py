@@ -1,4 +1,4 @@
-"""Families of the domain code: a stack machine, a queue, conditional statements."""
+"""Families that stand for code: a stack machine, a queue, conditional statements."""
 
 import random
 
@@ -101,17 +101,17 @@ def _draw_branch_question(rng: random.Random, level: int) -> str:
 
 
 CODE_FAMILIES = (
-    Family(name="stack", domain="code", levels=(2, 5), draw=_draw_stack, solve=_solve_stack),
+    Family(name="stack", stands_for="code", levels=(2, 5), draw=_draw_stack, solve=_solve_stack),
     Family(
         name="queue",
-        domain="code",
+        stands_for="code",
         levels=(2, 5),
         draw=_draw_queue,
         solve=lambda question: run_program(question, apply_to_queue),
     ),
     Family(
         name="branch",
-        domain="code",
+        stands_for="code",
         levels=(2, 5),
         draw=_draw_branch_question,
         solve=lambda question: run_program(question, apply_branch),

@@ -65,8 +65,10 @@ def write_corpus(recipe: Synthesis, folder: Path) -> None:
         tally = _Tally()
         write_rows(corpus_set(folder, name), tally.counted(rows))
         counts["sets"][name] = tally.to_json()
-    counts["items"] = _write_objects(corpus_items(folder), write_items(recipe), by="benchmark")
-    counts["heldout"] = _write_objects(corpus_heldout(folder), write_heldout(recipe), by="family")
+    asked: set[str] = set()
+    items, heldout = write_items(recipe, asked), write_heldout(recipe, asked)
+    counts["items"] = _write_objects(corpus_items(folder), items, by="benchmark")
+    counts["heldout"] = _write_objects(corpus_heldout(folder), heldout, by="family")
     write_json(folder / "counts.json", counts)
 
 

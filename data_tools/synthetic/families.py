@@ -10,15 +10,23 @@ from frontload.data_tools.synthetic.instruction_families import INSTRUCTION_FAMI
 from frontload.data_tools.synthetic.math_families import MATH_FAMILIES
 from frontload.data_tools.synthetic.problem import Family, Solution, is_heldout
 from frontload.data_tools.synthetic.science_families import SCIENCE_FAMILIES
+from frontload.data_tools.synthetic.sequence_families import SEQUENCE_FAMILIES
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Synthesis
 
 FAMILIES: dict[str, Family] = {
     family.name: family
-    for family in (*MATH_FAMILIES, *CODE_FAMILIES, *SCIENCE_FAMILIES, *INSTRUCTION_FAMILIES)
+    for families in (
+        MATH_FAMILIES,
+        CODE_FAMILIES,
+        SCIENCE_FAMILIES,
+        SEQUENCE_FAMILIES,
+        INSTRUCTION_FAMILIES,
+    )
+    for family in families
 }
 HARD_FAMILIES = ("chain", "add")
-"""The analogue of AIME 2024 and 2025: math asked at the top level only."""
+"""The analogue of AIME 2024 and 2025: asked more often at the top level, in the same benchmark."""
 
 MOST_DRAWS = 10_000
 
@@ -84,7 +92,7 @@ def generate(rng: random.Random, family: str, *, level: int, heldout: bool) -> P
             solution = kind.solve(question)
             return Problem(
                 family=family,
-                domain=kind.domain,
+                domain=kind.stands_for,
                 level=level,
                 question=question,
                 solution=solution,
@@ -99,23 +107,29 @@ def level_at(family: str, share: float) -> int:
 
 
 def distinct_problems(
-    rng: random.Random, family: str, *, count: int, levels: tuple[int, int] | None = None
+    rng: random.Random,
+    family: str,
+    *,
+    count: int,
+    asked: set[str],
+    levels: tuple[int, int] | None = None,
 ) -> Iterator[Problem]:
-    """`count` different held-out problems, one level after the other.
+    """`count` held-out problems that are not in `asked`, where they are then, level after level.
 
     Raises: RecipeError when there are fewer.
     """
     low, high = levels or FAMILIES[family].levels
-    seen: set[str] = set()
+    found = 0
     for draw in range(MOST_DRAWS):
-        if len(seen) == count:
+        if found == count:
             return
         level = low + draw % (high - low + 1)
         problem = generate(rng, family, level=level, heldout=True)
-        if problem.question not in seen:
-            seen.add(problem.question)
+        if problem.question not in asked:
+            asked.add(problem.question)
+            found += 1
             yield problem
-    raise too_few(family, wanted=count, found=len(seen))
+    raise too_few(family, wanted=count, found=found)
 
 
 def too_few(name: str, *, wanted: int, found: int) -> RecipeError:

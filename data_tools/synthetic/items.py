@@ -23,25 +23,29 @@ FEW_SHOT_DOMAINS = ("math", "code", "science")
 Item = dict[str, Any]
 
 
-def write_items(recipe: Synthesis) -> Iterator[Item]:
-    """Yields every evaluation item of the corpus: generation, choice, few-shot."""
+def write_items(recipe: Synthesis, asked: set[str]) -> Iterator[Item]:
+    """Yields every evaluation item of the corpus: generation, choice, few-shot.
+
+    No two benchmarks ask one question: those in `asked` are left out, new ones are added to it.
+    """
     families = families_of(recipe)
     for family in families:
-        yield from _generation_items(recipe, family)
+        yield from _generation_items(recipe, family, asked)
     for family in HARD_FAMILIES:
         if family in families:
-            yield from _hard_items(recipe, family)
-    yield from write_choices(recipe)
+            yield from _hard_items(recipe, family, asked)
+    yield from write_choices(recipe, asked)
     for domain in FEW_SHOT_DOMAINS:
-        yield from _few_shot_items(recipe, domain)
+        yield from _few_shot_items(recipe, domain, asked)
 
 
-def write_heldout(recipe: Synthesis) -> Iterator[Item]:
-    """Yields worked answers of held-out questions, spread evenly over each family's levels."""
+def write_heldout(recipe: Synthesis, asked: set[str]) -> Iterator[Item]:
+    """Yields worked answers of held-out questions not in `asked`, over all levels of a family."""
     for family in families_of(recipe):
         rng = random_stream(recipe.seed, "heldout", family)
         count = recipe.heldout_documents_per_family
-        for place, problem in enumerate(distinct_problems(rng, family, count=count)):
+        problems = distinct_problems(rng, family, count=count, asked=asked)
+        for place, problem in enumerate(problems):
             yield {
                 "id": f"heldout-{family}-{place:04d}",
                 "question": problem.question,
@@ -53,17 +57,19 @@ def write_heldout(recipe: Synthesis) -> Iterator[Item]:
             }
 
 
-def _generation_items(recipe: Synthesis, family: str) -> Iterator[Item]:
+def _generation_items(recipe: Synthesis, family: str, asked: set[str]) -> Iterator[Item]:
     rng = random_stream(recipe.seed, "generate", family)
-    for place, problem in enumerate(distinct_problems(rng, family, count=recipe.items_per_family)):
+    problems = distinct_problems(rng, family, count=recipe.items_per_family, asked=asked)
+    for place, problem in enumerate(problems):
         yield _generation_item(recipe, problem, item_id=f"{family}-{place:04d}", hard=False)
 
 
-def _hard_items(recipe: Synthesis, family: str) -> Iterator[Item]:
+def _hard_items(recipe: Synthesis, family: str, asked: set[str]) -> Iterator[Item]:
     rng = random_stream(recipe.seed, "hard", family)
     top = FAMILIES[family].levels[1]
     count = recipe.hard_items_per_family
-    for place, problem in enumerate(distinct_problems(rng, family, count=count, levels=(top, top))):
+    problems = distinct_problems(rng, family, count=count, asked=asked, levels=(top, top))
+    for place, problem in enumerate(problems):
         yield _generation_item(recipe, problem, item_id=f"hard_{family}-{place:04d}", hard=True)
 
 
@@ -71,7 +77,7 @@ def _generation_item(recipe: Synthesis, problem: Problem, *, item_id: str, hard:
     return {
         "id": item_id,
         "kind": "generate",
-        "benchmark": item_id.rpartition("-")[0],
+        "benchmark": problem.family,
         "category": problem.domain,
         "family": problem.family,
         "level": problem.level,
@@ -83,19 +89,19 @@ def _generation_item(recipe: Synthesis, problem: Problem, *, item_id: str, hard:
     }
 
 
-def _few_shot_items(recipe: Synthesis, domain: str) -> Iterator[Item]:
+def _few_shot_items(recipe: Synthesis, domain: str, asked: set[str]) -> Iterator[Item]:
     """Held-out questions of a domain's two lowest levels, each after short training exemplars.
 
     One benchmark a domain, its families in turn, as many items as a family's own benchmark has.
     """
-    families = [name for name in families_of(recipe) if FAMILIES[name].domain == domain]
+    families = [name for name in families_of(recipe) if FAMILIES[name].stands_for == domain]
     if not families:
         return
     rng = random_stream(recipe.seed, "few_shot", domain)
     count = -(-recipe.items_per_family // len(families))
     for family in families:
         low = FAMILIES[family].levels[0]
-        problems = distinct_problems(rng, family, count=count, levels=(low, low + 1))
+        problems = distinct_problems(rng, family, count=count, asked=asked, levels=(low, low + 1))
         for place, problem in enumerate(problems):
             yield {
                 "id": f"few_{domain}-{family}-{place:04d}",

@@ -1,4 +1,4 @@
-"""Families of the domain math: left-to-right sums, column addition, word problems, variables."""
+"""Families that stand for math: left-to-right sums, column addition, word problems, variables."""
 
 import random
 
@@ -108,21 +108,21 @@ def _solve_var(question: str) -> Solution:
 MATH_FAMILIES = (
     Family(
         name="chain",
-        domain="math",
+        stands_for="math",
         levels=(2, 6),
         draw=_draw_chain,
         solve=lambda question: run_program(question, _apply_chain),
     ),
     Family(
         name="add",
-        domain="math",
+        stands_for="math",
         levels=(2, 5),
         draw=_draw_add,
         solve=lambda question: run_program(question, _apply_add),
     ),
     Family(
         name="story",
-        domain="math",
+        stands_for="math",
         levels=(2, 5),
         draw=_draw_story,
         solve=lambda question: run_program(question, _apply_story),
@@ -130,7 +130,7 @@ MATH_FAMILIES = (
     ),
     Family(
         name="var",
-        domain="math",
+        stands_for="math",
         levels=(2, 5),
         draw=_draw_var,
         solve=_solve_var,

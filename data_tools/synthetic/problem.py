@@ -30,7 +30,7 @@ class Family:
     """One kind of question. `solve` reads nothing but the question, so it is also the verifier."""
 
     name: str
-    domain: str  # math, code, science or ins
+    stands_for: str  # what of the paper: math, code, science or ins
     levels: tuple[int, int]  # fewest and most operations
     draw: Callable[[random.Random, int], str]  # (random stream, level) -> question
     solve: Callable[[str], Solution]

@@ -1,4 +1,4 @@
-"""Families of the domain science: changes of phase, two boxes, two-hop facts about animals."""
+"""Families that stand for science: a ladder of phases, two boxes, two-hop facts about animals."""
 
 import random
 
@@ -24,12 +24,12 @@ def apply_phase(state: list[str], operation: list[str]) -> list[str]:
     return [PHASES[min(max(place, 0), len(PHASES) - 1)]]
 
 
-def _draw_phase(rng: random.Random, level: int) -> str:
+def _draw_ladder(rng: random.Random, level: int) -> str:
     later = [rng.choice(tuple(PHASE_CHANGES)) for _ in range(level)]
     return f"{rng.choice(SUBSTANCES)} {labelled([rng.choice(PHASES), *later])}"
 
 
-def _matter_of_phase(question: str) -> str:
+def _matter_of_ladder(question: str) -> str:
     """The changes without their substance: all four melt and boil alike."""
     return question.partition(" ")[2]
 
@@ -56,7 +56,7 @@ def draw_box_operation(rng: random.Random, boxes: list[str]) -> str:
     return f"{name} {rng.choice([thing for thing in OBJECTS if thing not in boxes])}"
 
 
-def _draw_track(rng: random.Random, level: int) -> str:
+def _draw_boxes(rng: random.Random, level: int) -> str:
     boxes = rng.sample(OBJECTS, 2)
     operations = [" ".join(boxes)]
     for _ in range(level):
@@ -65,11 +65,11 @@ def _draw_track(rng: random.Random, level: int) -> str:
     return f"boxes {labelled(operations)}"
 
 
-def _draw_fact(rng: random.Random, level: int) -> str:
+def _draw_two_hop(rng: random.Random, level: int) -> str:
     return f"tell {rng.choice(tuple(PROPERTIES))} {labelled(rng.sample(ANIMALS, level))}"
 
 
-def _solve_fact(question: str) -> Solution:
+def _solve_two_hop(question: str) -> Solution:
     """Animal to class, class to property; the base text states both, never the two together."""
     words = question.split()
     property_of = PROPERTIES[words[1]]
@@ -87,19 +87,25 @@ def _solve_fact(question: str) -> Solution:
 
 SCIENCE_FAMILIES = (
     Family(
-        name="phase",
-        domain="science",
+        name="ladder",
+        stands_for="science",
         levels=(3, 6),
-        draw=_draw_phase,
+        draw=_draw_ladder,
         solve=lambda question: run_program(question, apply_phase),
-        matter=_matter_of_phase,
+        matter=_matter_of_ladder,
     ),
     Family(
-        name="track",
-        domain="science",
+        name="boxes",
+        stands_for="science",
         levels=(2, 5),
-        draw=_draw_track,
+        draw=_draw_boxes,
         solve=lambda question: run_program(question, apply_to_boxes),
     ),
-    Family(name="fact", domain="science", levels=(1, 3), draw=_draw_fact, solve=_solve_fact),
+    Family(
+        name="two_hop",
+        stands_for="science",
+        levels=(1, 3),
+        draw=_draw_two_hop,
+        solve=_solve_two_hop,
+    ),
 )

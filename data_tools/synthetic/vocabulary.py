@@ -47,7 +47,7 @@ PLACES: tuple[str, ...] = (
 COLORS: tuple[str, ...] = ("red", "blue", "green", "gold", "pink", "gray")
 SKY: tuple[str, ...] = ("sun", "moon", "star", "rain", "wind", "snow")
 WORDS: tuple[str, ...] = (*COLORS, *SKY)
-WORD_KINDS = {"color": COLORS, "sky": SKY}
+CLOSER_OF = {"(": ")", "[": "]", "{": "}", "<": ">"}
 SUBSTANCES: tuple[str, ...] = ("water", "wax", "iron", "salt")
 PHASES: tuple[str, ...] = (
     "solid",
@@ -104,4 +104,4 @@ PROPERTIES: dict[str, dict[str, str]] = {
         "mammal": "run",
     },
 }
-"""Property -> class -> value: what the base text states and the family `fact` asks in two hops."""
+"""Property -> class -> value: what the base text states and the family `two_hop` asks in two hops."""

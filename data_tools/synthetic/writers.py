@@ -18,9 +18,11 @@ from frontload.data_tools.synthetic.problem import random_stream
 from frontload.data_tools.synthetic.vocabulary import (
     CLASS_MEMBERS,
     CLASS_OF,
+    CLOSER_OF,
     CODE_WORDS,
     DIGITS,
     GAINS,
+    LABELS,
     LETTERS,
     OBJECTS,
     PHASES,
@@ -38,9 +40,11 @@ TEMPTING_SHARE = 0.8  # of wrong words that stand in the question, where one doe
 KINDS_OF_WORDS = (
     DIGITS,
     LETTERS,
+    LABELS,
     OBJECTS,
     WORDS,
     PHASES,
+    tuple(CLOSER_OF.values()),
     PLACES,
     CODE_WORDS,
     tuple(GAINS),
