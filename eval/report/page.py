@@ -15,6 +15,7 @@ from frontload.eval.tables.text import ledger_row, models_of
 from frontload.eval.tables.verdict_rows import Card, VerdictGroup, own_cards, verdict_groups
 from frontload.eval.tables.verdict_rows import cards as cards_of
 from frontload.eval.tables.verdict_text import MEASURES_TEXT, decimals_of
+from frontload.eval.tables.views import disagreement
 from frontload.recipes.artifact import item_results_file
 
 SAMPLE_CELLS = ("pt:base>sft:SHQ", "pt:LMQ>sft:SHQ", "pt:LMQ>sft:LDQ")
@@ -70,6 +71,7 @@ class Page:
     rule: str
     cards: tuple[Card, ...]
     verdicts: tuple[VerdictGroup, ...]
+    views: tuple[Mapping[str, Any], ...]  # of verdicts.json
     controls: tuple[Mapping[str, Any], ...]  # of verdicts.json
     counts: Mapping[str, int]
     tables: tuple[Mapping[str, Any], ...]
@@ -100,12 +102,17 @@ def build_page(
     is_paper = tables["is_paper_study"]
     entries = [ledger_entry(row) for row in tables["ledger"]]
     return Page(
-        headline=headline(rows, cells) if is_paper else own_headline(rows),
+        headline=(
+            f"{headline(rows, cells)} {disagreement(verdicts['views'])}".strip()
+            if is_paper
+            else own_headline(rows)
+        ),
         is_paper_study=is_paper,
         ledger=tuple(ledger_row(entry) for entry in entries),
         rule=verdicts["rule"],
         cards=tuple(cards_of(rows) if is_paper else own_cards(rows)),
         verdicts=tuple(verdict_groups(rows)),
+        views=tuple(verdicts["views"]),
         controls=tuple(verdicts["controls"]),
         counts=verdicts["counts"],
         tables=tuple(table for table in tables["tables"] if table["id"] not in OWN_TABLES),

@@ -22,6 +22,7 @@ from frontload.eval.tables.build import label_of
 from frontload.eval.tables.text import CONTROLS_TEXT, LEDGER_HEAD, LEDGER_TEXT
 from frontload.eval.tables.verdict_rows import TONES
 from frontload.eval.tables.verdict_text import decimals_of
+from frontload.eval.tables.views import VIEWS, VIEWS_TEXT
 
 OWN_FILES = "own_files.txt"
 """In the report of a user's own data: what became of the rows of their files."""
@@ -31,6 +32,8 @@ WORDS = {
     "ledger_head": LEDGER_HEAD,
     "ledger_text": LEDGER_TEXT,
     "controls_text": CONTROLS_TEXT,
+    "view_names": VIEWS,
+    "views_text": VIEWS_TEXT,
     "tones": TONES,
 }
 """What the page's template says the same of every study."""

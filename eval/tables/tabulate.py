@@ -19,6 +19,7 @@ from frontload.eval.tables.paper import paper_claims
 from frontload.eval.tables.questions import is_paper_study, own_hypotheses
 from frontload.eval.tables.rl import rl_table
 from frontload.eval.tables.text import TextTables, tables_markdown
+from frontload.eval.tables.views import judge_views
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.schema import Tabulate
@@ -38,6 +39,8 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
     tables += [table for table in [rl_table(cells)] if table.rows]
     hypotheses = paper_claims()["hypotheses"] if is_paper else own_hypotheses(cells)
     verdicts = judge(cells, hypotheses, min_effect=recipe.min_effect)
+    views = judge_views(cells, hypotheses, judged=verdicts, min_effect=recipe.min_effect)
+    views = views if is_paper else []
     controls = judge_controls(cells, min_effect=recipe.min_effect) if is_paper else []
     verdicts = with_controls(verdicts, controls)
     claims = recompute(cells) if is_paper else []
@@ -56,6 +59,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
         },
     )
     verdicts_form = verdicts_json(verdicts, claims, min_effect=recipe.min_effect)
+    verdicts_form["views"] = [asdict(view) for view in views]
     verdicts_form["controls"] = [control.to_json() for control in controls]
     write_json(out / "verdicts.json", verdicts_form)
     with replacing(out / "tables.md", "w") as stream:
@@ -64,6 +68,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
                 TextTables(
                     tables=tables,
                     verdicts=verdicts,
+                    views=views,
                     controls=controls,
                     ledger=read,
                     rule=verdicts_form["rule"],

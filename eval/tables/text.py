@@ -8,7 +8,8 @@ from frontload.eval.tables.build import Number, Table, label_of
 from frontload.eval.tables.controls import Control
 from frontload.eval.tables.ledger import LedgerEntry
 from frontload.eval.tables.verdict_text import MEASURES_TEXT, decimals_of
-from frontload.eval.tables.verdicts import Shown, Verdict, VerdictPart
+from frontload.eval.tables.verdicts import ONE_SEED, Shown, Verdict, VerdictPart
+from frontload.eval.tables.views import INSIDE, OUTSIDE, VIEWS, VIEWS_TEXT, View, ViewedHypothesis
 
 NOTHING = "-"
 MEASURED_IN = f"`in` names the number that an effect is a difference of. {MEASURES_TEXT}"
@@ -45,6 +46,7 @@ class TextTables:
 
     tables: Sequence[Table]
     verdicts: Sequence[Verdict]
+    views: Sequence[ViewedHypothesis]
     controls: Sequence[Control]
     ledger: Sequence[LedgerEntry]
     rule: str
@@ -73,6 +75,8 @@ def tables_markdown(found: TextTables) -> str:
     if found.with_paper:
         parts.append(textwrap.fill(MEASURED_IN, 100))
     parts.append(verdicts_text(found.verdicts, with_paper=found.with_paper))
+    if found.views:
+        parts += ["## Verdicts by part", textwrap.fill(VIEWS_TEXT, 100), views_text(found.views)]
     if found.controls:
         parts += ["## Controls", textwrap.fill(CONTROLS_TEXT, 100), controls_text(found.controls)]
     return "\n\n".join(parts) + "\n"
@@ -90,6 +94,23 @@ def controls_text(controls: Sequence[Control]) -> str:
         for one in controls
     ]
     return "\n\n".join([grid, "\n".join(readings)])
+
+
+def views_text(found: Sequence[ViewedHypothesis]) -> str:
+    """A line a hypothesis: its verdict, then effect and verdict in each view."""
+    rows = []
+    for row in found:
+        by_view = {one.view: one for one in row.views}
+        shown = [view_text(by_view[name]) if name in by_view else NOTHING for name in VIEWS]
+        rows.append([name_of(row), row.name, row.verdict, *shown])
+    return grid_text(["", "hypothesis", "as judged", *VIEWS], rows)
+
+
+def view_text(view: View) -> str:
+    """`+1.20 +-0.40 supported`; of one seed without the word."""
+    digits = 2 if view.view in (INSIDE, OUTSIDE) else 3
+    number = f"{view.effect.value:+.{digits}f} +-{view.effect.se:.{digits}f}"
+    return number if view.verdict == ONE_SEED else f"{number} {view.verdict}"
 
 
 def ledger_text(entries: Sequence[LedgerEntry]) -> str:
@@ -175,7 +196,7 @@ def verdicts_text(verdicts: Sequence[Verdict], *, with_paper: bool = True) -> st
     return "\n\n".join([grid, "\n".join(said)]).rstrip()
 
 
-def name_of(verdict: Verdict) -> str:
+def name_of(verdict: Verdict | ViewedHypothesis) -> str:
     """`H03`."""
     return verdict.id.partition("_")[0]
 

@@ -36,7 +36,7 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
             asked = study.tabulate.inputs[role]
             origins.setdefault(cell, []).append(
                 origin.ReportOrigin(
-                    seed=int(role.rpartition(" seed ")[2]),
+                    seed=int(role.rpartition(" seed ")[2].partition(" ")[0]),  # a suite may follow
                     evaluation=asked.folder,
                     checkpoint=asked.inputs["checkpoint"].folder,
                     folder=folders[asked.key],

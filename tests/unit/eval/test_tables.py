@@ -153,7 +153,7 @@ def test_a_reader_is_told_the_number_of_each_verdict(page: Path, tabulated: Path
     names = [word.strip() for word in head.split("|")[1:-1]]
     rows = [
         dict(zip(names, [word.strip() for word in line.split("|")[1:-1]], strict=True))
-        for line in tables.partition(head)[2].splitlines()
+        for line in tables.partition(head)[2].partition("## ")[0].splitlines()
         if line.startswith("| H")
     ]
     written = {one["id"][:3]: one for one in read(tabulated / "verdicts.json")["hypotheses"]}
