@@ -98,7 +98,6 @@ def _step(problem: Problem, rng: random.Random) -> Cloze:
 
 
 TEXT_CHOICES: dict[str, Callable[[random.Random], Cloze]] = {
-    "whereabouts": base_text.whereabouts,
     "odd_one": base_text.odd_one,
     "reversed_list": base_text.reversed_list,
 }

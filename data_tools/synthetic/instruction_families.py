@@ -52,5 +52,5 @@ def _solve_format(question: str) -> Solution:
 
 
 INSTRUCTION_FAMILIES = (
-    Family(name="format", stands_for="ins", levels=(1, 3), draw=_draw_format, solve=_solve_format),
+    Family(name="format", stands_for="ins", levels=(1, 2), draw=_draw_format, solve=_solve_format),
 )

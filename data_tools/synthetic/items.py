@@ -29,14 +29,14 @@ def write_items(recipe: Synthesis, asked: set[str]) -> Iterator[Item]:
     No two benchmarks ask one question: those in `asked` are left out, new ones are added to it.
     """
     families = families_of(recipe)
+    for domain in FEW_SHOT_DOMAINS:  # first: low levels have few questions
+        yield from _few_shot_items(recipe, domain, asked=asked)
     for family in families:
-        yield from _generation_items(recipe, family, asked)
+        yield from _generation_items(recipe, family, asked=asked)
     for family in HARD_FAMILIES:
         if family in families:
-            yield from _hard_items(recipe, family, asked)
+            yield from _hard_items(recipe, family, asked=asked)
     yield from write_choices(recipe, asked)
-    for domain in FEW_SHOT_DOMAINS:
-        yield from _few_shot_items(recipe, domain, asked)
 
 
 def write_heldout(recipe: Synthesis, asked: set[str]) -> Iterator[Item]:
@@ -57,14 +57,14 @@ def write_heldout(recipe: Synthesis, asked: set[str]) -> Iterator[Item]:
             }
 
 
-def _generation_items(recipe: Synthesis, family: str, asked: set[str]) -> Iterator[Item]:
+def _generation_items(recipe: Synthesis, family: str, *, asked: set[str]) -> Iterator[Item]:
     rng = random_stream(recipe.seed, "generate", family)
     problems = distinct_problems(rng, family, count=recipe.items_per_family, asked=asked)
     for place, problem in enumerate(problems):
         yield _generation_item(recipe, problem, item_id=f"{family}-{place:04d}", hard=False)
 
 
-def _hard_items(recipe: Synthesis, family: str, asked: set[str]) -> Iterator[Item]:
+def _hard_items(recipe: Synthesis, family: str, *, asked: set[str]) -> Iterator[Item]:
     rng = random_stream(recipe.seed, "hard", family)
     top = FAMILIES[family].levels[1]
     count = recipe.hard_items_per_family
@@ -89,7 +89,7 @@ def _generation_item(recipe: Synthesis, problem: Problem, *, item_id: str, hard:
     }
 
 
-def _few_shot_items(recipe: Synthesis, domain: str, asked: set[str]) -> Iterator[Item]:
+def _few_shot_items(recipe: Synthesis, domain: str, *, asked: set[str]) -> Iterator[Item]:
     """Held-out questions of a domain's two lowest levels, each after short training exemplars.
 
     One benchmark a domain, its families in turn, as many items as a family's own benchmark has.

@@ -48,7 +48,7 @@ def _draw_brackets(rng: random.Random, level: int) -> str:
 def _draw_table(rng: random.Random, level: int) -> str:
     things = rng.sample(OBJECTS, TABLE_ROWS)
     rows = " , ".join(f"{thing} {rng.choice(DIGITS)}" for thing in things)
-    return f"table {rows} : ask {' '.join(rng.sample(things, level))}"
+    return f"table {rows} : {labelled(rng.sample(things, level))}"
 
 
 def _matter_of_table(question: str) -> str:
@@ -59,15 +59,9 @@ def _matter_of_table(question: str) -> str:
 
 def _solve_table(question: str) -> Solution:
     """The numbers beside the things that are asked for, in the order in which they are asked."""
-    table, _, asked = question.removeprefix("table ").partition(" : ask ")
+    table, _, asked = question.removeprefix("table ").partition(" : ")
     number_of = dict(row.split() for row in table.split(" , "))
-    found: list[str] = []
-    steps, states = [], []
-    for thing in asked.split():
-        found.append(number_of[thing])
-        states.append(" ".join(found))
-        steps.append(f"{thing} {number_of[thing]} = {states[-1]}")
-    return Solution(steps=tuple(steps), states=tuple(states), answer=states[-1])
+    return run_program(asked, lambda found, thing: [*found, number_of[thing[0]]])
 
 
 def _draw_path(rng: random.Random, level: int) -> str:
@@ -125,28 +119,28 @@ SEQUENCE_FAMILIES = (
     Family(
         name="compare",
         stands_for="math",
-        levels=(2, 4),
+        levels=(2, 3),
         draw=_draw_compare,
         solve=_solve_compare,
     ),
     Family(
         name="sort",
-        stands_for="code",
-        levels=(3, 5),
+        stands_for="math",
+        levels=(2, 4),
         draw=_draw_sort,
         solve=lambda question: run_program(question, insert_digit),
     ),
     Family(
         name="brackets",
         stands_for="code",
-        levels=(4, 7),
+        levels=(3, 6),
         draw=_draw_brackets,
         solve=lambda question: run_program(question, apply_bracket),
     ),
     Family(
         name="table",
         stands_for="science",
-        levels=(1, 3),
+        levels=(1, 2),
         draw=_draw_table,
         solve=_solve_table,
         matter=_matter_of_table,
@@ -154,7 +148,7 @@ SEQUENCE_FAMILIES = (
     Family(
         name="path",
         stands_for="science",
-        levels=(2, 4),
+        levels=(1, 3),
         draw=_draw_path,
         solve=_solve_path,
         matter=_matter_of_path,

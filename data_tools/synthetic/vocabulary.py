@@ -104,4 +104,4 @@ PROPERTIES: dict[str, dict[str, str]] = {
         "mammal": "run",
     },
 }
-"""Property -> class -> value: what the base text states and the family `two_hop` asks in two hops."""
+"""Property -> class -> value: what base text states and the family `two_hop` asks in two hops."""

@@ -9,11 +9,12 @@ from frontload.data_tools.synthetic.corpus import write_corpus
 from frontload.recipes.schema import ReasoningWriter, Synthesis
 
 LDQ_SHARES = {
-    **{"chain": 0.14, "add": 0.14, "story": 0.14, "var": 0.14},
-    **{"stack": 0.06, "queue": 0.06, "branch": 0.05},
-    **{"phase": 0.05, "track": 0.05, "fact": 0.05, "write": 0.04, "keep": 0.04, "drop": 0.04},
+    **{"chain": 0.12, "add": 0.12, "story": 0.10, "var": 0.10, "compare": 0.09},
+    **{"sort": 0.03, "stack": 0.05, "queue": 0.04, "branch": 0.04, "brackets": 0.04},
+    **{"ladder": 0.05, "boxes": 0.05, "two_hop": 0.04, "table": 0.04, "path": 0.04},
+    **{"format": 0.05},
 }
-SHQ_SHARES = {"chain": 0.40, "add": 0.31, "stack": 0.21, "track": 0.08}
+SHQ_SHARES = {"chain": 0.40, "add": 0.31, "stack": 0.21, "boxes": 0.05, "format": 0.03}
 
 
 def synthesis(*, base_tokens: int, ldq_tokens: int, shq_tokens: int, seed: int = 1) -> Synthesis:

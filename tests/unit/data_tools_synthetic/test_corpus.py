@@ -8,8 +8,10 @@ import pytest
 
 from frontload.data_tools.synthetic.corpus import write_corpus
 from frontload.data_tools.synthetic.families import FAMILIES, verify
+from frontload.data_tools.synthetic.writers import write_reasoning
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import Synthesis
+from frontload.recipes.study.expand import load_study
 from tests.unit.data_tools_synthetic.conftest import Corpus, synthesis
 
 LONGEST_DOCUMENT = 128
@@ -34,6 +36,15 @@ def test_no_evaluation_question_is_in_training(corpus: Corpus) -> None:
     assert len(trained) > 15_000
     assert len(questions) > 1_500
     assert not questions & trained
+
+
+def test_no_text_that_a_choice_continues_is_in_base_text(corpus: Corpus) -> None:
+    """Every window of as many words: a document may hold it in its middle."""
+    asked = [item["context"] for item in corpus.kind("choice") if "<|user|>" not in item["context"]]
+    assert len(asked) == 2 * 100
+    text = " \n ".join(row["text"] for row in corpus.base if "text" in row)
+    assert " : " in text
+    assert [context for context in asked if f" {context} " in f" {text} "] == []
 
 
 def test_no_evaluation_question_is_in_training_under_other_names(corpus: Corpus) -> None:
@@ -92,6 +103,20 @@ def test_writers_keep_their_shares_of_form_and_noise(corpus: Corpus) -> None:
     for row in corpus.shq:
         solution = FAMILIES[row["family"]].solve(row["question"])
         assert (row["trace"], row["answer"]) == (" ".join(solution.steps), solution.answer)
+
+
+def test_alf_of_the_laptop_is_as_small_a_part_of_ldq_as_in_the_paper() -> None:
+    """2.65% of LDQ's rows there."""
+    recipe = load_study("laptop").recipe
+    assert recipe.synthesis is not None
+    rows = list(
+        write_reasoning(
+            dataclasses.replace(recipe.synthesis.ldq, tokens=400_000), name="ldq", seed=1
+        )
+    )
+    alf = recipe.mixes["alf"]
+    long = [r for r in rows if len(f"{r.trace} {r.answer}".split()) > alf.min_answer_tokens]
+    assert 0.02 < len(long) / len(rows) * alf.share_of_member["ldq"] < 0.03
 
 
 def test_ldq_stays_below_the_top_level_that_shq_reaches(corpus: Corpus) -> None:

@@ -13,7 +13,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.schema import RlPrompts
 
 RECIPE = RlPrompts(
-    families={"chain": 0.25, "story": 0.25, "stack": 0.25, "phase": 0.25},
+    families={"chain": 0.25, "story": 0.25, "stack": 0.25, "ladder": 0.25},
     level_low=0.0,
     level_high=1.0,
     num_prompts=400,
@@ -53,7 +53,7 @@ def test_counts_say_how_many_prompts_training_text_holds() -> None:
 
 
 def test_more_prompts_than_questions_are_refused() -> None:
-    few = dataclasses.replace(RECIPE, families={"phase": 1.0}, level_high=0.0, num_prompts=400)
+    few = dataclasses.replace(RECIPE, families={"ladder": 1.0}, level_high=0.0, num_prompts=400)
     with pytest.raises(RecipeError, match="different questions"):
         list(write_prompts(few))
 

@@ -17,11 +17,11 @@ from frontload.recipes.schema import Evaluate
 
 CATEGORY_FAMILIES = {
     "math": ("chain", "add"),
-    "science": ("track", "fact"),
+    "science": ("boxes", "two_hop"),
     "code": ("stack", "branch"),
-    "ins": ("write", "keep"),
+    "ins": ("format",),
 }
-SHQ_FAMILIES = ("chain", "add", "stack", "track")
+SHQ_FAMILIES = ("chain", "add", "stack", "boxes")
 
 
 @dataclass

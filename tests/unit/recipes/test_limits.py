@@ -48,7 +48,7 @@ def refused(load: Callable[[], Any]) -> str:
         ("sft.mixes=[base]", "sft.mixes.0: 'base' holds base text; SFT packs conversations"),
         ("synthesis.shq.families={}", "is empty; shares must sum to 1"),
         ("rl.prompts.families={chian: 1.0}", "write 'chain'"),
-        ("rl.prompts.families.add=0.5", "rl.prompts.families: sums to 1.39; shares must sum to 1"),
+        ("rl.prompts.families.add=0.5", "rl.prompts.families: sums to 1.34; shares must sum to 1"),
         ("rl.prompts.level_high=1.5", "rl.prompts.level_high: is 1.5; a share lies between 0 and"),
         ("rl.rollout=vllm", "rl.rollout: is 'vllm' on placement cpu"),
         ("rl.actor=megatron", "the CPU plug-in trains with FSDP2"),

@@ -24,9 +24,9 @@ def point(windows: str, more: str = "") -> str:
     return POINT.format(windows=windows, more=f", {more}" if more else "")
 
 
-def added(study: Study) -> dict[str, Stage]:
+def added(study: Study, *, than: Sequence[str] = ()) -> dict[str, Stage]:
     """Label -> stage of what the points add to the laptop's grid, tables left out."""
-    known = {stage.key for stage in load_study("laptop").stages}
+    known = {stage.key for stage in load_study("laptop", overrides=list(than)).stages}
     new = [stage for stage in study.stages if stage.key not in known]
     return {f"{stage.kind}/{stage.label}": stage for stage in new if stage.kind != "tabulate"}
 
@@ -88,15 +88,16 @@ def test_pretraining_on_reasoning_alone_after_the_onset_is_a_point() -> None:
 
 
 def test_no_fine_tuning_is_a_cell_that_the_other_suite_scores() -> None:
-    study = with_points(point("ldq: 368_640", "sft: {mix: shq, tokens: 0}"))
-    found = added(study)
+    one_suite = ["evaluation.suites_of_pretrained=[base]"]
+    study = with_points(point("ldq: 368_640", "sft: {mix: shq, tokens: 0}"), more=one_suite)
+    found = added(study, than=one_suite)
     assert set(found) == {"evaluate/ldq-seed1"}
     assert found["evaluate/ldq-seed1"].recipe.suite == "sft"
     assert study.tabulate.recipe.cells["pt:LDQ"] == ("pt:LDQ seed 1", "pt:LDQ seed 1 sft")
 
 
 def test_every_pretrained_model_may_be_scored_by_both_suites() -> None:
-    study = load_study("laptop", overrides=["evaluation.suites_of_pretrained=[base, sft]"])
+    study = load_study("laptop")
     found = Counter(s.recipe.suite for s in study.stages if s.kind == "evaluate")
     assert found == {"base": 5, "sft": 16 + 2 + 5}
 
