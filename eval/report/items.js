@@ -89,7 +89,9 @@ function update(asked) {
 function choose(cell, other, asked) {
   const here = answers.get(cell);
   const there = other ? answers.get(other) : null;
-  const seeds = all.cells.find((one) => one.cell === cell).seeds.map((one) => String(one.seed));
+  // A model that two suites ask has two evaluations of a seed.
+  const { seeds: evaluations } = all.cells.find((one) => one.cell === cell);
+  const seeds = [...new Set(evaluations.map((one) => String(one.seed)))];
   fill(controls.seed, [["", "all"], ...seeds.map((one) => [one, one])], asked.seed);
   const shows = there ? [...SHOWS, ...PAIRED] : SHOWS;
   fill(controls.show, shows.map(([value, text]) => [value, text]), asked.show);
