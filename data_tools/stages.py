@@ -22,6 +22,7 @@ from frontload.data_tools.disk.publish import new_folder
 from frontload.data_tools.packing.build import build_pack
 from frontload.data_tools.packing.plan import PackRequest
 from frontload.data_tools.packing.rows import FILES as PACK_FILES
+from frontload.data_tools.packing.steps import StepBudget
 from frontload.data_tools.preprocess.request import PreprocessRequest
 from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
@@ -34,6 +35,7 @@ from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS, UNKNOWN, TextTok
 from frontload.data_tools.text.train_tokenizer import train
 from frontload.recipes.artifact import (
     CORPUS_SETS,
+    PACK_STEPS,
     Inputs,
     Workspace,
     corpus_heldout,
@@ -46,6 +48,7 @@ from frontload.recipes.artifact import (
     write_json,
 )
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.training import LOSS, READ, ROWS
 from frontload.recipes.schema import (
     Blend,
     Index,
@@ -238,15 +241,27 @@ def _check_epochs(recipe: Pack, packed: Mapping[str, Any]) -> None:
     Raises: RecipeError with the rows of the set and the largest budget.
     """
     epochs = Fraction(packed["epochs"])
-    if recipe.max_epochs and epochs > recipe.max_epochs:
+    if not recipe.max_epochs or epochs <= recipe.max_epochs:
+        return
+    counted = {READ: ("tokens", "tokens"), LOSS: ("loss_tokens", "tokens with loss")}
+    if recipe.unit == ROWS:
+        size = f"{packed['rows']:_} rows of {recipe.sequence_tokens}"
         most = int(recipe.max_epochs * packed["rows"]) * recipe.sequence_tokens
-        raise RecipeError(
-            "sft.max_epochs",
-            found=f"{recipe.tokens:_} tokens of a set of {packed['rows']:_} rows of "
-            f"{recipe.sequence_tokens} are {float(epochs):.2f} passes",
-            rule=f"at most {recipe.max_epochs:g} are allowed",
-            do=f"lower sft.tokens to at most {most:_}, raise sft.max_epochs, or enlarge the set",
-        )
+    else:
+        name, what = counted[recipe.unit]
+        size, most = f"{packed[name]:_} {what}", int(recipe.max_epochs * packed[name])
+    raise RecipeError(
+        "sft.max_epochs",
+        found=f"{recipe.tokens:_} tokens of a set of {size} are {float(epochs):.2f} passes",
+        rule=f"at most {recipe.max_epochs:g} are allowed",
+        do=f"lower sft.tokens to at most {most:_}, raise sft.max_epochs, or enlarge the set",
+    )
+
+
+def _step_budget(recipe: Pack) -> StepBudget | None:
+    if recipe.unit == ROWS:
+        return None
+    return StepBudget(unit=recipe.unit, steps=recipe.steps, batch_rows=recipe.batch_rows)
 
 
 def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
@@ -270,9 +285,10 @@ def pack(recipe: Pack, inputs: Inputs, work: Workspace) -> None:
                 workers=max(1, work.placement.workers) if recipe.source else 1,
                 max_bad_rate=MAX_BAD_RATE if recipe.source else 0.0,
                 budget_tokens=recipe.tokens,
+                step_budget=_step_budget(recipe),
                 buffer_conversations=0 if recipe.source else BUFFER_CONVERSATIONS,
             )
         )
         _check_epochs(recipe, packed)
-    names = (PACKED, *PACK_FILES)
+    names = (PACKED, *PACK_FILES, *((PACK_STEPS,) if recipe.unit != ROWS else ()))
     _move([made / name for name in names], [work.path / name for name in names])

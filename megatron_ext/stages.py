@@ -38,6 +38,7 @@ def sft(recipe: Sft, inputs: Inputs, work: Workspace) -> None:
     from frontload.megatron_ext.training.loop import TrainingJob, train
 
     samples = PackSamples(inputs["pack"], recipe.training.sequence_tokens)
+    _check_batch(samples.batch_rows, recipe.training.global_batch_sequences)
     job = TrainingJob(
         model=recipe.model,
         training=recipe.training,
@@ -58,6 +59,16 @@ def export(recipe: Export, inputs: Inputs, work: Workspace) -> None:
     out = exported_model(work.path)
     shutil.rmtree(out, ignore_errors=True)  # what a kill left
     convert.export_hf(inputs["checkpoint"], out, tokenizer=inputs["tokenizer"])
+
+
+def _check_batch(found: int, asked: int) -> None:
+    if found and found != asked:
+        raise ArtifactError(
+            "pack",
+            found=f"steps of {found} rows",
+            rule=f"training.global_batch_sequences is {asked}",
+            do="make the pack for batches of so many rows",
+        )
 
 
 def _check_sequence(found: int, asked: int) -> None:

@@ -104,6 +104,10 @@ FAMILIES = (
 )
 """Names of the reasoning families, in the order of data_tools/synthetic/families.py."""
 
+PACK_STEPS = "steps.npy"
+"""Of a pack whose budget is in real tokens: the place in order.npy where each step begins, and the
+number of rows that are read."""
+
 # Corpus (`synthesize`, `import_own`)
 #   base.jsonl                    {"id", "text"}
 #   ldq.jsonl shq.jsonl own.jsonl {"id", "question", "trace", "answer", "family", "domain"}
@@ -118,7 +122,7 @@ FAMILIES = (
 # Token index (`index`)           documents.bin documents.idx, index.json
 # Blend (`blend`)                 plan.json, samples.npy, <source>.order.npy, <source>.offsets.npy
 # Pack (`pack`)                   tokens.bin/.idx, loss_mask.bin/.idx, order.npy, origin.npy,
-#                                 pack.json
+#                                 pack.json, steps.npy (PACK_STEPS)
 # Prompts (`rl_prompts`)          prompts.jsonl (rows as in the corpus, no trace), counts.json
 # Prompts (`crossthink`)          prompts.train.parquet, prompts.validation.parquet
 # Exported (`convert`)            model/, a Hugging Face folder

@@ -128,11 +128,15 @@ class Pack:
     """Stage `pack`: whole conversations packed into rows for SFT, loss on answers only."""
 
     sequence_tokens: int
-    tokens: int  # budget: rows x sequence_tokens, padding included; a multiple of the batch
+    tokens: int  # budget, in the unit below
     over_long: str  # "drop" (counted), or "split_at_turn": dialogues are cut before a user's turn
     seed: int
     source: str = field(default="", metadata={"neutral": ""})  # set of a curation
     max_epochs: float = field(default=0.0, metadata={"neutral": 0.0})  # most passes; 0 = any number
+    # rows: rows x sequence_tokens, padding included; read: real tokens; loss: those with loss
+    unit: str = field(default="rows", metadata={"neutral": "rows"})
+    steps: int = field(default=0, metadata={"neutral": 0})  # over which read or loss is spread
+    batch_rows: int = field(default=0, metadata={"neutral": 0})  # most rows of one of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +290,8 @@ class CellReading:
 
     blends: tuple[str, ...]  # one a phase of pretraining, oldest first
     pack: str  # "" of a model that was not fine-tuned
-    training_flops: float  # of pretraining and SFT, padding included; RL is not counted
+    pretraining_flops: float
+    sft_flops_per_token: float  # read, padding left out; 0.0 of a model without SFT
 
 
 @dataclass(frozen=True, kw_only=True)

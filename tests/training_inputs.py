@@ -1,13 +1,15 @@
 """Small training inputs in the formats of the blend and pack artifacts, and a plain workspace."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from frontload.recipes.artifact import Part
+from frontload.data_tools.disk.indexed import IndexedReader
+from frontload.data_tools.packing.steps import StepBudget, cut_steps
+from frontload.recipes.artifact import PACK_STEPS, Part
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Model, Optimizer, Pretrain, Schedule, Sft, Training
 
@@ -133,6 +135,32 @@ def write_pack(root: Path, num_samples: int, *, seed: int = 0) -> Path:
     write_index(root / "tokens", tokens, rows, "uint16")
     write_index(root / "loss_mask", masks, rows, "uint8")
     np.save(root / "order.npy", rng.permutation(num_samples).astype(np.int64))
+    return root
+
+
+def write_step_pack(root: Path, *, tokens: int, steps: int, unit: str = "read") -> Path:
+    """Rows of `write_pack`, with a budget in real tokens over steps of at most BATCH rows."""
+    num_rows = steps * BATCH
+    write_pack(root, num_rows)
+    index, masks = IndexedReader(root / "tokens"), IndexedReader(root / "loss_mask")
+    losses = np.array([int(masks.document(row).sum()) for row in range(num_rows)])
+    budget = StepBudget(unit=unit, steps=steps, batch_rows=BATCH)
+    cut = cut_steps(
+        index.document_lengths if unit == "read" else losses,
+        tokens=tokens,
+        budget=budget,
+        mask_of_row=masks.document,
+        seed=1,
+    )
+    np.save(root / "order.npy", cut.order_N)
+    np.save(root / PACK_STEPS, cut.starts)
+    counts = {
+        "sequence_tokens": SEQUENCE,
+        "budget_tokens": tokens,
+        "step_budget": asdict(budget),
+        "last_row_tokens": cut.last_row_tokens,
+    }
+    (root / "pack.json").write_text(json.dumps(counts))
     return root
 
 

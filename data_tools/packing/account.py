@@ -19,7 +19,7 @@ class PackReading:
     tokens: int  # real ones, padding left out
     loss_tokens: int
     distinct_tokens: int  # of the rows that are read at all
-    row_tokens: int  # what the rows cost: num_samples x sequence_tokens, padding included
+    row_tokens: int  # of the rows that are read, padding included
     padding_share: float  # of the positions of those rows
     epochs: float
 
@@ -31,13 +31,17 @@ def account_reading(folder: Path) -> PackReading:
     losses = _loss_tokens(bin_file(folder / "loss_mask"), lengths)
     order = np.load(folder / "order.npy", mmap_mode="r")
     times = np.bincount(order, minlength=len(lengths))
-    tokens = int(times @ lengths)
-    positions = pack["num_samples"] * (pack["sequence_tokens"] + 1)
+    unread, unread_loss, last = 0, 0, int(order[-1])
+    if "last_row_tokens" in pack:
+        mask = IndexedReader(folder / "loss_mask").document(last)[pack["last_row_tokens"] :]
+        unread, unread_loss = len(mask), int(mask.sum())
+    tokens = int(times @ lengths) - unread
+    positions = len(order) * (pack["sequence_tokens"] + 1)
     return PackReading(
         tokens=tokens,
-        loss_tokens=int(times @ losses),
-        distinct_tokens=int(lengths[times > 0].sum()),
-        row_tokens=pack["num_samples"] * pack["sequence_tokens"],
+        loss_tokens=int(times @ losses) - unread_loss,
+        distinct_tokens=int(lengths[times > 0].sum()) - (unread if times[last] == 1 else 0),
+        row_tokens=len(order) * pack["sequence_tokens"],
         padding_share=1.0 - tokens / positions,
         epochs=float(Fraction(pack["epochs"])),
     )

@@ -4,16 +4,21 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.packing.build import build_pack
 from frontload.data_tools.packing.plan import POLICIES, PackRequest
+from frontload.data_tools.packing.steps import StepBudget, budget_of
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.text.targets import History, TargetRules
 from frontload.data_tools.text.template import parse_day
+from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.training import BUDGET_UNITS, LOSS, READ, ROWS
 
+WORD_OF_UNIT = {READ: "read", LOSS: "with loss"}
 MAX_LOST_RATE = 0.5  # ours: who loses most rows has the wrong length, or the wrong template
 
 
@@ -35,6 +40,7 @@ def add_arguments(pack: argparse.ArgumentParser) -> None:
         "--source-field", default="source", help="field that names a row's source (source)"
     )
     pack.add_argument("--epochs", type=int, default=1, help="each in an order of its own (1)")
+    _add_budget(pack)
     pack.add_argument("--seed", type=int, default=1, help="of rows and their order (default 1)")
     pack.add_argument(
         "--max-bad-rate",
@@ -54,6 +60,51 @@ def add_arguments(pack: argparse.ArgumentParser) -> None:
     _add_targets(pack)
     pack.add_argument("--workers", type=int, default=1, help="processes; the bytes do not depend")
     pack.set_defaults(run=run_pack)
+
+
+def _add_budget(pack: argparse.ArgumentParser) -> None:
+    pack.add_argument(
+        "--budget-tokens", type=int, default=0, metavar="T", help="read so many instead of epochs"
+    )
+    pack.add_argument(
+        "--budget-unit",
+        choices=BUDGET_UNITS,
+        default=ROWS,
+        help="of T: rows with their padding (default), tokens read, or tokens with loss",
+    )
+    pack.add_argument(
+        "--step-tokens", type=int, default=0, metavar="N", help="read, or with loss, in a step"
+    )
+    pack.add_argument(
+        "--batch-sequences", type=int, default=0, metavar="B", help="rows of a step, at most"
+    )
+
+
+def _step_budget(arguments: argparse.Namespace) -> StepBudget | None:
+    """The budget in real tokens, if one was asked for.
+
+    Raises: RecipeError for a number that is missing, or that no unit reads.
+    """
+    numbers = {
+        "--budget-tokens": arguments.budget_tokens,
+        "--step-tokens": arguments.step_tokens,
+        "--batch-sequences": arguments.batch_sequences,
+    }
+    if arguments.budget_unit == ROWS:
+        numbers.pop("--budget-tokens")
+    is_needed = arguments.budget_unit != ROWS
+    for option, number in numbers.items():
+        if (number >= 1) != is_needed or number < 0:
+            raise RecipeError(
+                f"{option} {number}",
+                found=f"with --budget-unit {arguments.budget_unit}",
+                rule="a budget in tokens read or with loss is spread over steps; rows are not",
+                do=f"give {option} a number above 0" if is_needed else "give --budget-unit read",
+            )
+    if not is_needed:
+        return None
+    steps = -(-arguments.budget_tokens // arguments.step_tokens)
+    return StepBudget(unit=arguments.budget_unit, steps=steps, batch_rows=arguments.batch_sequences)
 
 
 def _add_targets(pack: argparse.ArgumentParser) -> None:
@@ -84,6 +135,8 @@ def run_pack(arguments: argparse.Namespace) -> int:
             source_field=arguments.source_field,
             epochs=arguments.epochs,
             seed=arguments.seed,
+            budget_tokens=arguments.budget_tokens,
+            step_budget=_step_budget(arguments),
             workers=arguments.workers,
             max_bad_rate=arguments.max_bad_rate,
             max_lost_rate=arguments.max_lost_rate,
@@ -111,6 +164,11 @@ def report_lines(pack: Mapping[str, Any]) -> list[str]:
         f" {pack['rows']} rows of {pack['sequence_tokens']} + 1 tokens,"
         f" {pack['efficiency']:.2%} full, loss on {pack['loss_tokens']} of {pack['tokens']} tokens"
     ]
+    if budget := budget_of(pack):
+        lines.append(
+            f"  {pack['budget_tokens']} tokens {WORD_OF_UNIT[budget.unit]} in {budget.steps} steps:"
+            f" {pack['rows_read']} rows, {float(Fraction(pack['epochs'])):.2f} epochs"
+        )
     for source, counts in pack["sources"].items():
         parts = [f"{counts['packed']} of {counts['rows']} packed"]
         if counts["split"]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from frontload.data_tools.disk.files import file_sha256
 from frontload.data_tools.disk.publish import check_place
 from frontload.data_tools.packing.encode import DROP, SPLIT, PackRules
+from frontload.data_tools.packing.steps import StepBudget
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE, check_bad_rate
 from frontload.data_tools.stores.path import StorePath
 from frontload.data_tools.text.chat import ChatTemplate
@@ -40,7 +41,8 @@ class PackRequest:
     seed: int
     workers: int
     max_bad_rate: float = MAX_BAD_RATE
-    budget_tokens: int = 0  # instead of epochs: so many samples of sequence_tokens; 0 = by epochs
+    budget_tokens: int = 0  # instead of epochs; 0 = by epochs. Rows with their padding, or ...
+    step_budget: StepBudget | None = None  # ... real tokens, spread over steps
     buffer_conversations: int = 0  # placed together; 0 = all
     targets: TargetRules = USUAL
     day: date | None = None  # that a template writes, where it writes one
@@ -76,7 +78,7 @@ def check_pack(request: PackRequest) -> None:
             rule="it is from 0 to 1, a share of the rows",
             do="write for example 0.5",
         )
-    if request.budget_tokens % request.sequence_tokens:
+    if request.step_budget is None and request.budget_tokens % request.sequence_tokens:
         down = request.budget_tokens // request.sequence_tokens * request.sequence_tokens
         raise RecipeError(
             "pack.tokens",
@@ -122,6 +124,7 @@ def pack_plan(
         "epochs_asked": request.epochs,
         "seed": request.seed,
         **{name: asked for name in ONE_PACK_ONLY if (asked := getattr(request, name))},
+        **({"step_budget": asdict(request.step_budget)} if request.step_budget else {}),
         **_stated_targets(request),
     }
     text = json.dumps(plan, sort_keys=True)

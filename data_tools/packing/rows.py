@@ -6,7 +6,7 @@ boundaries at which the engine resets attention, state and convolution.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from frontload.data_tools.disk.indexed import IndexedWriter, token_dtype
 from frontload.data_tools.packing.encode import Counts, counts_table
 from frontload.data_tools.packing.place import order_rows, pack_lengths
 from frontload.data_tools.packing.spill import SpillReader
-from frontload.recipes.artifact import write_json
+from frontload.data_tools.packing.steps import budget_of, cut_steps
+from frontload.recipes.artifact import PACK_STEPS, write_json
+from frontload.recipes.runs.training import READ
 
 FILES = ("tokens.bin", "tokens.idx", "loss_mask.bin", "loss_mask.idx", "order.npy", "origin.npy")
 
@@ -41,7 +43,7 @@ def write_rows(
         buffer_conversations=plan.get("buffer_conversations", 0),
     )
     edges: dict[str, set[int]] = {"first_ids": set(), "before_ids": set(), "last_ids": set()}
-    loss_tokens = 0
+    losses: list[int] = []
     with (
         IndexedWriter(folder / "tokens", token_dtype(plan["vocab_size"])) as tokens,
         IndexedWriter(folder / "loss_mask", np.dtype(np.uint8)) as masks,
@@ -53,15 +55,20 @@ def write_rows(
             row_ids, row_mask = np.concatenate(parts), np.concatenate(mask_parts)
             tokens.add_document(row_ids, lengths)
             masks.add_document(row_mask, lengths)
-            loss_tokens += int(row_mask.sum())
+            losses.append(int(row_mask.sum()))
             _add_edges(edges, row_ids, row_mask, lengths)
     num_rows, num_tokens = len(rows), int(sequences.lengths.sum(dtype=np.int64))
-    num_samples = plan["epochs_asked"] * num_rows
-    if budget := plan.get("budget_tokens"):
-        num_samples = budget // plan["sequence_tokens"]
+    row_lengths = np.array([int(sequences.lengths[row].sum(dtype=np.int64)) for row in rows])
+
+    def mask_of_row(row: int) -> np.ndarray:
+        return np.concatenate([sequences.mask(number) for number in rows[row]])
+
     order_of_sequences = np.concatenate([np.array(row) for row in rows])
     write_array(folder / "origin.npy", sequences.origin[order_of_sequences])
-    write_array(folder / "order.npy", order_rows(num_rows, num_samples, seed=seed))
+    read = _reading(
+        folder, plan, lengths=row_lengths, losses=np.array(losses), mask_of_row=mask_of_row
+    )
+    names = FILES if budget_of(plan) is None else (*FILES, PACK_STEPS)
     reasons: Counter[str] = Counter()
     for key, number in counts.dropped.items():
         reasons[key.split("\t")[1]] += number
@@ -74,16 +81,43 @@ def write_rows(
         "sequences": len(sequences.lengths),
         "rows": num_rows,
         "tokens": num_tokens,
-        "loss_tokens": loss_tokens,
+        "loss_tokens": sum(losses),
         "padding_share": str(1 - Fraction(num_tokens, num_rows * row_tokens)),
         "efficiency": round(num_tokens / (num_rows * row_tokens), 6),
-        "num_samples": num_samples,
-        "epochs": str(Fraction(num_samples, num_rows)),
+        **read,
         **{name: sorted(ids) for name, ids in edges.items()},
         "made_by": dict(made_by),
-        "files": {name: describe_file(folder / name) for name in FILES},
+        "files": {name: describe_file(folder / name) for name in names},
     }
     write_json(folder / "pack.json", pack)
+
+
+def _reading(
+    folder: Path,
+    plan: Mapping[str, Any],
+    *,
+    lengths: np.ndarray,
+    losses: np.ndarray,
+    mask_of_row: Callable[[int], np.ndarray],
+) -> dict[str, Any]:
+    """Writes which rows a training reads, in order; what pack.json says of them."""
+    budget, tokens, seed = budget_of(plan), plan.get("budget_tokens", 0), plan["seed"]
+    if budget is None:
+        num_samples = plan["epochs_asked"] * len(lengths)
+        if tokens:
+            num_samples = tokens // plan["sequence_tokens"]
+        write_array(folder / "order.npy", order_rows(len(lengths), num_samples, seed=seed))
+        return {"num_samples": num_samples, "epochs": str(Fraction(num_samples, len(lengths)))}
+    amounts = lengths if budget.unit == READ else losses
+    cut = cut_steps(amounts, tokens=tokens, budget=budget, mask_of_row=mask_of_row, seed=seed)
+    write_array(folder / "order.npy", cut.order_N)
+    write_array(folder / PACK_STEPS, cut.starts)
+    return {
+        "num_samples": budget.steps * budget.batch_rows,
+        "rows_read": len(cut.order_N),
+        "last_row_tokens": cut.last_row_tokens,
+        "epochs": str(Fraction(tokens, int(amounts.sum()))),
+    }
 
 
 def _add_edges(

@@ -15,10 +15,13 @@ import numpy as np
 from frontload.data_tools.disk.files import read_array, read_json
 from frontload.data_tools.disk.indexed import IndexedReader, bin_file
 from frontload.data_tools.packing.place import order_rows
+from frontload.data_tools.packing.steps import budget_of, step_starts
 from frontload.data_tools.proof.bytes_of import FileDigest, prove_bytes
 from frontload.data_tools.proof.checks import Check, array_place, check, equal, wrong
 from frontload.data_tools.proof.pair import Stated
 from frontload.data_tools.proof.prefix import Digests, prove_pair
+from frontload.recipes.artifact import PACK_STEPS
+from frontload.recipes.runs.training import READ
 
 CHUNK_TOKENS = 1 << 22  # held at once: about 60 MB with what is derived from them
 
@@ -74,6 +77,7 @@ def verify_pack(folder: Path, *, vocab_size: int | None = None) -> list[Check]:
     checks += _prove_counts(folder, counts, tokens, mask)
     if structure.holds:
         checks += _prove_masks(folder, counts, tokens, mask)
+        checks += _prove_steps(folder, counts, tokens, mask)
     return [*checks, *_prove_order(folder, counts, num_rows=tokens.num_documents)]
 
 
@@ -153,9 +157,13 @@ def _prove_order(folder: Path, counts: Mapping[str, Any], *, num_rows: int) -> l
     file, seed = folder / "order.npy", counts["seed"]
     whole_epochs = [order[at : at + num_rows] for at in range(0, len(order), num_rows)]
     is_off = order != order_rows(num_rows, len(order), seed=seed)
+    budget = budget_of(counts)
     return [
         equal(
-            "samples", len(order), counts["num_samples"], where=f"{folder / 'pack.json'} samples"
+            "samples" if budget is None else "rows read",
+            len(order),
+            counts["num_samples" if budget is None else "rows_read"],
+            where=f"{folder / 'pack.json'} samples",
         ),
         check(
             "no row twice in an epoch",
@@ -169,13 +177,74 @@ def _prove_order(folder: Path, counts: Mapping[str, Any], *, num_rows: int) -> l
             not is_off.any(),
             where=array_place(file, order, is_off),
         ),
+        *(_prove_epochs(folder, counts, len(order), num_rows) if budget is None else []),
+    ]
+
+
+def _prove_epochs(
+    folder: Path, counts: Mapping[str, Any], num_samples: int, num_rows: int
+) -> list[Check]:
+    where = f"{folder / 'pack.json'} epochs"
+    return [equal("epochs", str(Fraction(num_samples, num_rows)), counts["epochs"], where=where)]
+
+
+def _prove_steps(
+    folder: Path, counts: Mapping[str, Any], tokens: IndexedReader, mask: IndexedReader
+) -> list[Check]:
+    """A budget in real tokens: spent to the token, over steps that take their shares."""
+    budget = budget_of(counts)
+    if budget is None:
+        return []
+    stated = folder / "pack.json"
+    order = read_array(folder / "order.npy", np.int64)
+    starts = read_array(folder / PACK_STEPS, np.int64)
+    amounts = tokens.document_lengths if budget.unit == READ else _losses(tokens, mask)
+    kept = counts["last_row_tokens"]
+    ends = np.cumsum(amounts[order])
+    last = mask.document(int(order[-1]))
+    ends[-1] -= len(last) - kept if budget.unit == READ else int(last[kept:].sum())
+    rows = np.diff(starts)
+    is_off = starts != step_starts(ends, budget) if starts[-1] == len(order) else starts == starts
+    return [
+        equal(
+            f"budget in tokens {budget.unit}",
+            int(ends[-1]),
+            counts["budget_tokens"],
+            where=f"{stated} last_row_tokens",
+        ),
+        equal(
+            "samples",
+            len(rows) * budget.batch_rows,
+            counts["num_samples"],
+            where=f"{stated} num_samples",
+        ),
+        check(
+            "steps hold a row or more, and a batch at most",
+            f"{int(rows.min())} to {int(rows.max())} rows",
+            bool(rows.min() >= 1 and rows.max() <= budget.batch_rows),
+            where=array_place(folder / PACK_STEPS, starts, np.append(False, rows < 1)),
+        ),
+        check(
+            "steps end nearest to their shares",
+            f"{len(rows)} steps",
+            not is_off.any(),
+            where=array_place(folder / PACK_STEPS, starts, is_off),
+        ),
         equal(
             "epochs",
-            str(Fraction(len(order), num_rows)),
+            str(Fraction(int(ends[-1]), int(amounts.sum()))),
             counts["epochs"],
-            where=f"{folder / 'pack.json'} epochs",
+            where=f"{stated} epochs",
         ),
     ]
+
+
+def _losses(tokens: IndexedReader, mask: IndexedReader) -> np.ndarray:
+    """Tokens with loss of each row."""
+    of_sequence = [
+        np.add.reduceat(one.mask, one.starts, dtype=np.int64) for one in _pieces(tokens, mask)
+    ]
+    return np.add.reduceat(np.concatenate(of_sequence), tokens.document_indices[:-1])
 
 
 def _pieces(tokens: IndexedReader, mask: IndexedReader) -> Iterator[Pieces]:

@@ -14,6 +14,7 @@ from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.shown.explain import explain_sample, sources_in_store
 from frontload.data_tools.shown.provenance import Trail, origins
 from frontload.data_tools.text.tokenizer import TextTokenizer
+from frontload.recipes.artifact import PACK_STEPS
 from frontload.recipes.errors import RecipeError
 
 
@@ -115,6 +116,11 @@ def _lines_of_pack(folder: Path, number: int, tokenizer: TextTokenizer) -> list[
     row = int(order[number])
     first, last = (int(one) for one in tokens.document_indices[row : row + 2])
     lines = [f"sample {number}: row {row}, epoch {number // counts['rows']}"]
+    if (folder / PACK_STEPS).is_file():
+        step = np.searchsorted(read_array(folder / PACK_STEPS, np.int64), number, "right")
+        lines[0] += f", step {step} of {counts['step_budget']['steps']}"
+        if number == len(order) - 1:
+            lines[0] += f", cut behind {counts['last_row_tokens']} tokens, where the budget ends"
     offset = 0
     for sequence in range(first, last):
         file, line, part = (int(value) for value in origin[sequence])

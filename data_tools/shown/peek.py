@@ -25,7 +25,7 @@ from frontload.data_tools.text.chat import ANY_DAY, load_template
 from frontload.data_tools.text.messages import Dialogue, read_dialogue
 from frontload.data_tools.text.targets import cut_rows
 from frontload.data_tools.text.tokenizer import TextTokenizer
-from frontload.recipes.artifact import documents_file
+from frontload.recipes.artifact import PACK_STEPS, documents_file
 from frontload.recipes.errors import ArtifactError, RecipeError
 
 COUNTS = ("plan.json", "pack.json", "index.json", "composition.json", "counts.json", "ledger.json")
@@ -168,10 +168,12 @@ def _show_pack(
     """Samples in training order, each conversation of a row with its targets marked."""
     tokens, mask = IndexedReader(folder / "tokens"), IndexedReader(folder / "loss_mask")
     order = read_array(folder / "order.npy", np.int64)
+    starts = read_array(folder / PACK_STEPS, np.int64) if (folder / PACK_STEPS).is_file() else None
     for sample in _wanted(console, arguments, len(order)):
         row = int(order[sample])
+        step = "" if starts is None else f" of step {np.searchsorted(starts, sample, 'right')}"
         first, last = (int(number) for number in tokens.document_indices[row : row + 2])
-        console.print(f"sample {sample}: row {row}, {last - first} conversations")
+        console.print(f"sample {sample}{step}: row {row}, {last - first} conversations")
         for number in range(first, last):
             parts = decoded(tokens.sequence(number), mask.sequence(number), tokenizer)
             console.print(f"{number}: ", end="")

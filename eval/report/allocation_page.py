@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json, replacing
+from frontload.data_tools.packing.account import account_reading
 from frontload.eval.allocation.answer import (
     cost_text,
     objective_text,
@@ -93,14 +93,12 @@ def cell_ledger(answer: Mapping[str, Any], packs: Mapping[str, Path]) -> list[di
             continue
         row = {"text": 0, "loss": 0, "epochs": 0.0, "padding": 0.0}
         if one["name"] in packs:
-            pack = read_json(packs[one["name"]] / "pack.json")
-            padding = float(Fraction(pack["padding_share"]))
-            text = round(one["sft_tokens"] * (1 - padding))
+            read = account_reading(packs[one["name"]])
             row = {
-                "text": text,
-                "loss": round(text * pack["loss_tokens"] / max(1, pack["tokens"])),
-                "epochs": float(Fraction(pack["epochs"])),
-                "padding": padding,
+                "text": read.tokens,
+                "loss": read.loss_tokens,
+                "epochs": read.epochs,
+                "padding": read.padding_share,
             }
         rows.append(
             {

@@ -312,7 +312,7 @@ def pack_rows(packs: Mapping[str, Path]) -> list[dict[str, Any]]:
                 "conversations": pack["conversations"],
                 "dropped": sum(pack["dropped"].values()),
                 "rows": pack["rows"],
-                "budget": pack["num_samples"] * pack["sequence_tokens"],
+                "budget": pack["budget_tokens"],
                 "epochs": float(Fraction(pack["epochs"])),
                 "loss_share": pack["loss_tokens"] / max(1, pack["tokens"]),
                 "padding": float(Fraction(pack["padding_share"])),

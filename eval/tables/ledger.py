@@ -25,7 +25,7 @@ class SourceReading:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
-    """One cell, of its first seed. Tokens are real ones; rows count their padding."""
+    """One cell, of its first seed. Tokens are real ones, and so are those that FLOPs count."""
 
     cell: str
     label: str
@@ -75,7 +75,8 @@ def _entry(
             _source(name, [row for row in rows if row["source"] == name]) for name in sources
         ),
         sft=sft,
-        training_flops=reading.training_flops,
+        training_flops=reading.pretraining_flops
+        + reading.sft_flops_per_token * (sft.tokens if sft is not None else 0),
     )
 
 

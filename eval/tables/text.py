@@ -21,8 +21,8 @@ CONTROLS_TEXT = (
 LEDGER_TEXT = (
     "Tokens that each cell has read at its first seed: reasoning data in pretraining, and SFT. "
     "Read: tokens, each as often as it was read, padding left out. Loss: the answer tokens among "
-    "them. Distinct: each token once. Epochs: passes over the set. FLOPs: of pretraining and SFT, "
-    "padding included; RL is not counted."
+    "them. Distinct: each token once. Epochs: passes over the set. FLOPs: of these tokens in "
+    "pretraining and SFT, without padding; RL is not counted."
 )
 LEDGER_HEAD = (
     "",

@@ -9,7 +9,7 @@ from typing import Any
 
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError, RecipeError
-from frontload.recipes.runs.training import SFT_STAGE, PretrainRecipe, SftRecipe
+from frontload.recipes.runs.training import ROWS, SFT_STAGE, PretrainRecipe, SftRecipe
 from frontload.recipes.runs.training_checks import check_phase_plan
 
 PLAN = "plan.json"
@@ -73,7 +73,8 @@ def _of_sft(recipe: SftRecipe, given: Given) -> dict[str, Roles]:
             do=f"add {missing} FOLDER",
         )
     read_json(given.start / STATE, "checkpoint")
-    rows = int(read_json(given.pack / "pack.json", "pack")["sequence_tokens"])
+    pack = read_json(given.pack / "pack.json", "pack")
+    rows = int(pack["sequence_tokens"])
     if rows != recipe.sequence_tokens:
         raise RecipeError(
             f"train --pack {given.pack}",
@@ -81,7 +82,36 @@ def _of_sft(recipe: SftRecipe, given: Given) -> dict[str, Roles]:
             rule=f"the recipe's sequence_tokens is {recipe.sequence_tokens}",
             do="make the pack with the recipe's sequence_tokens",
         )
+    _check_budget(recipe, given.pack, pack)
     return {SFT_STAGE: {"pack": given.pack, "start": given.start}}
+
+
+def _check_budget(recipe: SftRecipe, path: Path, pack: Mapping[str, Any]) -> None:
+    """A pack of a budget in real tokens holds its steps: they are the recipe's."""
+    asked = found = ROWS
+    do = "make the pack without --budget-unit"
+    if recipe.budget_unit != ROWS:
+        rows, steps = recipe.global_batch_sequences, recipe.num_steps(recipe.tokens)
+        asked = _budget_text(recipe.budget_unit, recipe.tokens, steps=steps, rows=rows)
+        do = (
+            f"frontload data pack ... --budget-unit {recipe.budget_unit} --budget-tokens "
+            f"{recipe.tokens} --step-tokens {recipe.step_tokens} --batch-sequences {rows}"
+        )
+    if step := pack.get("step_budget"):
+        found = _budget_text(
+            step["unit"], pack["budget_tokens"], steps=step["steps"], rows=step["batch_rows"]
+        )
+    if found != asked:
+        raise RecipeError(
+            f"train --pack {path}",
+            found=f"a budget in {found}",
+            rule=f"the recipe's budget is in {asked}",
+            do=do,
+        )
+
+
+def _budget_text(unit: str, tokens: int, *, steps: int, rows: int) -> str:
+    return f"{unit}: {tokens:_} tokens in {steps:_} steps of at most {rows} rows"
 
 
 def check_blends(blends: Sequence[object], phases: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.runs.suite import SuiteRun, most_answer_tokens, num_scored_rows
 from frontload.recipes.stage import Stage
-from frontload.recipes.study.reading import training_flops
+from frontload.recipes.study.reading import trained_tokens, training_flops
 
 TRAINING = ("pretrain", "sft")
 READERS = ("tabulate", "decide", "register", "conclude", "readings")
@@ -115,8 +115,7 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
     """Tokens, FLOPs and units of work of a stage, from recipes alone."""
     recipe = stage.recipe
     if stage.kind in TRAINING:
-        tokens = recipe.num_samples * recipe.training.sequence_tokens
-        flops = training_flops(stage)
+        tokens, flops = trained_tokens(stage), training_flops(stage)
         return tokens, flops, flops
     if stage.kind == "evaluate":
         model = stage.inputs["checkpoint"].recipe.model

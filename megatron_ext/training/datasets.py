@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from frontload.recipes.artifact import index_prefix
+from frontload.recipes.artifact import PACK_STEPS, index_prefix
 from frontload.recipes.errors import ArtifactError
 
 Array = npt.NDArray[Any]
@@ -35,6 +35,10 @@ class Samples(Protocol):
     num_samples: int
 
     def read(self, samples: Sequence[int]) -> Rows: ...
+
+    def with_text(self, samples: range) -> range:
+        """Those before the samples that are padding alone, which end a step."""
+        ...
 
     def describe(self, sample: int) -> str:
         """Where a sample comes from, for a person who has to look at it."""
@@ -155,6 +159,10 @@ class BlendSamples:
             document_ids_BS=documents,
         )
 
+    def with_text(self, samples: range) -> range:
+        """All of them."""
+        return samples
+
     def _fill(self, sample: int, tokens: Array, documents: Array) -> None:
         number, start = (int(value) for value in self._samples[sample])
         source = self._sources[number]
@@ -176,7 +184,11 @@ class BlendSamples:
 
 
 class PackSamples:
-    """Samples of supervised fine-tuning: packed conversations, loss where the mask says."""
+    """Samples of supervised fine-tuning: packed conversations, loss where the mask says.
+
+    A pack without steps gives its rows in order. One of a budget in real tokens gives each step's
+    rows, then rows of padding up to the batch; the last row ends where the budget does.
+    """
 
     def __init__(self, pack: Path, sequence_tokens: int) -> None:
         self.sequence_tokens = sequence_tokens
@@ -190,23 +202,43 @@ class PackSamples:
                 do="delete the artifact by its key and run the study again",
             )
         self._order = _map_array(pack / "order.npy")
+        self._starts: Array | None = None  # of the steps, in places of the order
+        self._last_row_tokens = sequence_tokens + 1
+        self.batch_rows = 0  # of a step, padding included; 0 = any number
         self.num_samples = len(self._order)
+        if (pack / PACK_STEPS).is_file():
+            counts = json.loads(_read_text(pack / "pack.json", "pack"))
+            self._starts = _map_array(pack / PACK_STEPS)
+            self._last_row_tokens = int(counts["last_row_tokens"])
+            self.batch_rows = int(counts["step_budget"]["batch_rows"])
+            self.num_samples = (len(self._starts) - 1) * self.batch_rows
+
+    def _place(self, sample: int) -> int | None:
+        """Where a sample's row stands in the order; None of a row of padding."""
+        if self._starts is None:
+            return sample
+        step, row = divmod(sample, self.batch_rows)
+        place = int(self._starts[step]) + row
+        return place if place < self._starts[step + 1] else None
 
     def read(self, samples: Sequence[int]) -> Rows:
         """Reads rows, padded to S + 1 tokens; padding is a document of its own without loss."""
         size = self.sequence_tokens + 1
         tokens = np.full((len(samples), size), PAD, np.int64)
         mask = np.zeros((len(samples), size), np.float32)
-        documents = np.empty((len(samples), size), np.int32)
+        documents = np.zeros((len(samples), size), np.int32)
         for row, sample in enumerate(samples):
-            at = 0
-            conversations = self._conversations(int(self._order[sample]))
-            for place, number in enumerate(conversations):
-                text = self._tokens.sequence(number)
+            place = self._place(int(sample))
+            if place is None:
+                continue
+            at, most = 0, self._last_row_tokens if place == len(self._order) - 1 else size
+            conversations = self._conversations(int(self._order[place]))
+            for document, number in enumerate(conversations):
+                text = self._tokens.sequence(number)[: most - at]
                 end = at + len(text)
                 tokens[row, at:end] = text
-                mask[row, at:end] = self._mask.sequence(number)
-                documents[row, at:end] = place
+                mask[row, at:end] = self._mask.sequence(number)[: most - at]
+                documents[row, at:end] = document
                 at = end
             documents[row, at:] = len(conversations)
         return Rows(
@@ -216,14 +248,25 @@ class PackSamples:
             document_ids_BS=documents[:, :-1],
         )
 
+    def with_text(self, samples: range) -> range:
+        """Those before the rows of padding that fill a batch; `samples` are of one step."""
+        if self._starts is None or not len(samples):
+            return samples
+        step, row = divmod(samples.start, self.batch_rows)
+        num_rows = int(self._starts[step + 1] - self._starts[step])
+        return samples[: max(num_rows - row, 0)]
+
     def _conversations(self, row: int) -> range:
         return range(int(self._tokens.documents[row]), int(self._tokens.documents[row + 1]))
 
     def describe(self, sample: int) -> str:
-        """Row and conversations of a sample."""
-        row = int(self._order[sample])
+        """Row and conversations of a sample, by its number in the pack's order."""
+        place = self._place(sample)
+        if place is None:
+            return "a row of padding"
+        row = int(self._order[place])
         numbers = ", ".join(str(number) for number in self._conversations(row))
-        return f"sample {sample} (row {row}, conversations {numbers})"
+        return f"sample {place} (row {row}, conversations {numbers})"
 
 
 def share_of_rank(

@@ -18,6 +18,7 @@ from megatron.core.pipeline_parallel.utils import is_pp_last_stage
 from megatron.core.process_groups_config import ProcessGroupCollection
 from megatron.core.transformer.module import Float16Module
 from torch import Tensor
+from torch.nn import functional
 
 from frontload.megatron_ext.checkpoints.save import Parts
 from frontload.megatron_ext.model.layers import document_resets
@@ -187,8 +188,10 @@ def _micro_batches(
         micro_sequences=batching.micro_sequences,
         data_rank=engine.groups.dp.rank(),
     )
+    has_one_stage = engine.placement.pipeline_parallel == 1  # others expect rows of one number
     for place, share in enumerate(shares):
-        rows = samples.read(share)
+        with_text = samples.with_text(share) if has_one_stage else share
+        rows = samples.read(with_text or share[:1])  # at least one, for Megatron's schedule
         resets = None
         ids_BS = torch.from_numpy(rows.document_ids_BS).to(device)
         if engine.training.reset_at_document_boundaries:
@@ -329,7 +332,9 @@ def _gather(
     if sums and is_pp_last_stage(groups.pp) and groups.tp.rank() == 0:
         share = batch // engine.batching.data_parallel
         low = groups.dp.rank() * share
-        flat[:size].view(NUM_SUMS, batch)[:, low : low + share] = torch.cat(sums, 1)
+        micro = engine.batching.micro_sequences
+        whole = [functional.pad(one, (0, micro - one.shape[1])) for one in sums]
+        flat[:size].view(NUM_SUMS, batch)[:, low : low + share] = torch.cat(whole, 1)
     flat[size:] = torch.tensor(own, dtype=torch.float32)
     if dist.get_world_size() > 1:
         dist.all_reduce(flat)

@@ -50,7 +50,7 @@ class TrainingJob:
 @dataclass(frozen=True, kw_only=True)
 class _Telemetry:
     at: float
-    samples: int
+    rows: int = 0  # with text, since then
 
 
 def train(job: TrainingJob, work: Workspace) -> None:
@@ -70,7 +70,7 @@ def train(job: TrainingJob, work: Workspace) -> None:
     done, watch = _begin(job, engine, work)
     if leader:
         work.rewind(done // job.training.global_batch_sequences)
-    telemetry = _Telemetry(at=time.monotonic(), samples=done)
+    telemetry = _Telemetry(at=time.monotonic())
     part = Part.FIRST_STEP
     while done < job.num_samples:
         step = done // job.training.global_batch_sequences + 1
@@ -215,18 +215,17 @@ def _report(job: TrainingJob, work: Workspace, *, done: int, result: StepResult)
 
 
 def _report_speed(job: TrainingJob, work: Workspace, last: _Telemetry, done: int) -> _Telemetry:
-    now = time.monotonic()
+    now, batch = time.monotonic(), job.training.global_batch_sequences
+    rows = last.rows + len(job.samples.with_text(range(done - batch, done)))
     if now - last.at < TELEMETRY_SECONDS:
-        return last
-    tokens = (done - last.samples) * job.training.sequence_tokens
-    step = done // job.training.global_batch_sequences
-    rate = tokens / (now - last.at)
+        return _Telemetry(at=last.at, rows=rows)
+    rate = rows * job.training.sequence_tokens / (now - last.at)
     work.log(
-        step,
+        done // batch,
         system__tokens_per_second=rate,
         **pace.utilisation(job.model, job.training, work.placement, rate=rate),
     )
-    return _Telemetry(at=now, samples=done)
+    return _Telemetry(at=now)
 
 
 def _publish(job: TrainingJob, engine: Engine, work: Workspace) -> None:

@@ -6,6 +6,7 @@ from itertools import product
 from math import lcm
 
 from frontload.recipes.allocation.schema import COMPUTE, LOSS, AllocationRecipe, Levels
+from frontload.recipes.runs.training import ROWS
 from frontload.recipes.study.checks import known_size
 from frontload.recipes.study.points import first_phase_tokens, snap
 from frontload.recipes.study.schema import PointKnobs, PointTuning, StudyRecipe
@@ -45,9 +46,14 @@ class Lattice:
 
 
 def batch_tokens(study: StudyRecipe, section: str) -> int:
-    """Tokens of one batch of `pretraining` or `sft`."""
-    knobs = getattr(study, section)
-    return knobs.sequence_tokens * knobs.global_batch_sequences
+    """Tokens of one batch of `pretraining`, or what a budget of `sft` is a multiple of.
+
+    An SFT budget in real tokens has no unit of its own: it takes pretraining's batches, so that
+    both together spend every budget that pretraining can.
+    """
+    if section == "sft" and study.sft.budget_unit != ROWS:
+        return study.pretraining.batch_tokens
+    return getattr(study, section).batch_tokens
 
 
 def budget_unit(study: StudyRecipe) -> int:

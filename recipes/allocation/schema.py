@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 
+from frontload.recipes.runs.training import LOSS, READ
 from frontload.recipes.study.schema import PointKnobs, StudyRecipe
 
-READ, LOSS = "read", "loss"
 UNITS = (READ, LOSS)
 PRETRAINING, COMPUTE = "pretraining", "compute"
 FIXED = (PRETRAINING, COMPUTE)

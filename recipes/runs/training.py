@@ -19,6 +19,9 @@ from frontload.recipes.schema import (
 )
 
 SFT_STAGE = "sft"
+ROWS, READ, LOSS = "rows", "read", "loss"
+BUDGET_UNITS = (ROWS, READ, LOSS)
+"""What an SFT budget counts: packed rows with their padding, tokens read, tokens with loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,27 @@ def _product(rate: float, share: float) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SftBudgetKnobs(TrainingKnobs):
+    """What fine-tuning spends, as a recipe of one run and a study state it alike.
+
+    Of `rows` a step is a whole batch. Of `read` and `loss` every step takes the next rows up to its
+    share of the budget, at most a batch of them, and the last row is cut at the budget's end.
+    """
+
+    tokens: int  # budget; of a study, of one cell at multiplier 1
+    budget_unit: str = ROWS  # rows, read or loss
+    step_tokens: int = 0  # of a step, in read or loss; below a batch's, by the padding of its rows
+
+    def num_steps(self, tokens: int) -> int:
+        """Steps over which a budget is spread."""
+        return -(-tokens // (self.batch_tokens if self.budget_unit == ROWS else self.step_tokens))
+
+    def num_samples(self, tokens: int) -> int:
+        """Rows of those steps, the empty ones included."""
+        return self.num_steps(tokens) * self.global_batch_sequences
+
+
+@dataclass(frozen=True, kw_only=True)
 class Phase:
     """A part of pretraining with one mix of sources: one blend, one stage, one checkpoint."""
 
@@ -98,10 +122,14 @@ class RunRecipe(TrainingKnobs, ABC):
     def total_tokens(self) -> int:
         """The whole budget of the run."""
 
+    @property
+    def total_samples(self) -> int:
+        """Its sequences."""
+        return self.total_tokens // self.sequence_tokens
+
     def training(self) -> Training:
         """The part that every stage of the run shares."""
-        samples = self.total_tokens // self.sequence_tokens
-        return self.training_of(total_samples=samples, seed=self.seed)
+        return self.training_of(total_samples=self.total_samples, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,22 +160,28 @@ class PretrainRecipe(RunRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftRecipe(RunRecipe):
+class SftRecipe(SftBudgetKnobs, RunRecipe):
     """Fine-tuning of one start model on one pack."""
 
-    tokens: int  # rows x sequence_tokens, padding included; whole global batches
     loss: TokenLoss = PLAIN_LOSS
 
     @property
     def total_tokens(self) -> int:
-        """The budget in packed rows."""
+        """In the budget's unit."""
         return self.tokens
+
+    @property
+    def total_samples(self) -> int:
+        """Rows of the whole budget."""
+        return self.num_samples(self.tokens)
 
     def stages(self) -> dict[str, Sft]:
         """The one stage."""
-        num_samples = self.tokens // self.sequence_tokens
         stage = Sft(
-            model=self.model, training=self.training(), num_samples=num_samples, loss=self.loss
+            model=self.model,
+            training=self.training(),
+            num_samples=self.total_samples,
+            loss=self.loss,
         )
         return {SFT_STAGE: stage}
 

@@ -16,9 +16,17 @@ from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_upkeep
 from frontload.recipes.machines.precision import PRECISIONS
 from frontload.recipes.runs.adamw import adamw_problems
-from frontload.recipes.runs.training import PretrainRecipe, SftRecipe, TrainingKnobs
+from frontload.recipes.runs.training import (
+    BUDGET_UNITS,
+    ROWS,
+    PretrainRecipe,
+    SftBudgetKnobs,
+    SftRecipe,
+    TrainingKnobs,
+)
 from frontload.recipes.schema import Model, TokenLoss
 
+USUAL_FILL = 0.75  # ours: rows of the laptop's sets are 80% to 99% full
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 Train = Loaded[PretrainRecipe] | Loaded[SftRecipe]
@@ -36,7 +44,7 @@ def check_train(loaded: Train) -> None:
     if isinstance(recipe, PretrainRecipe):
         _check_phases(loaded, recipe)
     else:
-        _whole_batches(loaded, "tokens", tokens=recipe.tokens)
+        check_sft_budget(loaded, recipe)
         check_loss(loaded, "loss", loss=recipe.loss, precision=recipe.precision)
 
 
@@ -86,6 +94,37 @@ def check_loss(loaded: Loaded[Any], path: str, *, loss: TokenLoss, precision: st
         raise loaded.refuse_at(f"{path}.{error.asked}", error) from error
 
 
+def check_sft_budget(loaded: Loaded[Any], knobs: SftBudgetKnobs, *, under: str = "") -> None:
+    """Refuses a budget that no steps spend, and steps that no batch can hold.
+
+    Raises: RecipeError with the place, the value, the rule and what would fit.
+    """
+    require_at_least(loaded, f"{under}tokens", value=knobs.tokens, least=1)
+    require_choice(loaded, f"{under}budget_unit", value=knobs.budget_unit, names=BUDGET_UNITS)
+    if knobs.budget_unit == ROWS:
+        if knobs.step_tokens:
+            raise loaded.refuse(
+                f"{under}step_tokens",
+                found=f"is {knobs.step_tokens:_} with budget_unit: rows",
+                rule="a step of rows is a batch",
+                do="leave it out, or write budget_unit: read",
+            )
+        check_whole_batches(loaded, f"{under}tokens", tokens=knobs.tokens, batch=knobs.batch_tokens)
+        return
+    least, most = knobs.sequence_tokens + 1, knobs.batch_tokens
+    if not least <= knobs.step_tokens <= most:
+        rows = knobs.global_batch_sequences
+        raise loaded.refuse(
+            f"{under}step_tokens",
+            found=f"is {knobs.step_tokens:_} with budget_unit: {knobs.budget_unit}",
+            rule=f"the tokens of a step are more than a row holds and at most those of a batch, "
+            f"{rows} rows of {knobs.sequence_tokens}: {least:_} to {most:_}",
+            do=f"write {max(least, round(USUAL_FILL * most)):_}, which leaves a quarter for padding"
+            if most >= least
+            else f"write {under}global_batch_sequences of at least 2",
+        )
+
+
 def _check_phases(loaded: Train, recipe: PretrainRecipe) -> None:
     names = [phase.name for phase in recipe.phases]
     if not names or len(set(names)) != len(names):
@@ -104,7 +143,9 @@ def _check_phases(loaded: Train, recipe: PretrainRecipe) -> None:
                 rule="it names a folder: small letters, digits and _",
                 do="rename it, e.g. second",
             )
-        _whole_batches(loaded, f"{path}.tokens", tokens=phase.tokens)
+        check_whole_batches(
+            loaded, f"{path}.tokens", tokens=phase.tokens, batch=recipe.batch_tokens
+        )
         total = sum(phase.sources.values())
         if abs(total - 1.0) > TOLERANCE or min(phase.sources.values(), default=0.0) <= 0.0:
             raise loaded.refuse(
@@ -115,17 +156,19 @@ def _check_phases(loaded: Train, recipe: PretrainRecipe) -> None:
             )
 
 
-def _whole_batches(loaded: Train, path: str, *, tokens: int) -> None:
-    batch = loaded.value.batch_tokens
+def check_whole_batches(loaded: Loaded[Any], path: str, *, tokens: int, batch: int) -> None:
+    """Refuses a budget that is not whole global batches.
+
+    Raises: RecipeError naming both budgets beside it.
+    """
     if tokens > 0 and tokens % batch == 0:
         return
     below = tokens // batch * batch
-    fits = f"{below} or {below + batch}" if below > 0 else f"{batch}"
     raise loaded.refuse(
         path,
-        found=f"is {tokens}",
-        rule=f"a budget is whole global batches of {batch} tokens",
-        do=f"write {fits}",
+        found=f"is {tokens:_}",
+        rule=f"a budget is whole global batches of {batch:_} tokens",
+        do=f"write {below:_} or {below + batch:_}" if below > 0 else f"write {batch:_}",
     )
 
 

@@ -10,7 +10,12 @@ from frontload.recipes.grammar.limits import (
 )
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.machines.checks import check_placement
-from frontload.recipes.runs.training_checks import check_loss, check_training
+from frontload.recipes.runs.training_checks import (
+    check_loss,
+    check_sft_budget,
+    check_training,
+    check_whole_batches,
+)
 from frontload.recipes.stage import REVISION
 from frontload.recipes.study.corpus_checks import check_corpus, check_mixes
 from frontload.recipes.study.ends import check_floors
@@ -50,10 +55,10 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     _check_model(loaded)
     for section, knobs in (("pretraining", recipe.pretraining), ("sft", recipe.sft)):
         under = f"{section}."
-        require_at_least(loaded, f"{under}tokens", value=knobs.tokens, least=1)
         check_training(loaded, knobs, model=recipe.model, precisions=PRECISIONS, under=under)
     _check_phases(loaded)
-    _check_sft(loaded)
+    check_sft_budget(loaded, recipe.sft, under="sft.")
+    check_loss(loaded, "sft.loss", loss=recipe.sft.loss, precision=recipe.sft.precision)
     check_points(loaded)
     _check_epochs(loaded)
     _check_suites(loaded)
@@ -93,13 +98,6 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
         )
 
 
-def _refuse_budget(loaded: Loaded[StudyRecipe], path: str, *, unit: int, why: str) -> RecipeError:
-    tokens = getattr(loaded.value, path.split(".")[0]).tokens
-    below, above = tokens // unit * unit, (tokens // unit + 1) * unit
-    fits = f"{below:_} or {above:_}" if below else f"{above:_}"
-    return loaded.refuse(path, found=f"is {tokens:_}", rule=why, do=f"write {fits}")
-
-
 def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
     """Each phase is whole batches; each source of it whole sequences."""
     recipe, knobs = loaded.value, loaded.value.pretraining
@@ -123,16 +121,7 @@ def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
                 do="write e.g. 0.8; `arms: [base]` is the control without reasoning",
             )
     first = first_phase_tokens(knobs)
-    size = knobs.sequence_tokens
-    unit = size * knobs.global_batch_sequences
-    if knobs.tokens % unit:
-        raise _refuse_budget(
-            loaded,
-            "pretraining.tokens",
-            unit=unit,
-            why=f"a budget is whole batches of {knobs.global_batch_sequences} sequences of "
-            f"{size} tokens: a multiple of {unit:_}",
-        )
+    check_whole_batches(loaded, "pretraining.tokens", tokens=knobs.tokens, batch=knobs.batch_tokens)
     if not 0 < first < knobs.tokens:
         raise loaded.refuse(
             "pretraining.first_phase_share",
@@ -149,20 +138,6 @@ def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
                 rule="the second phase has whole sequences of base text and of reasoning",
                 do="write a share nearer to 0.5, or more tokens",
             )
-
-
-def _check_sft(loaded: Loaded[StudyRecipe]) -> None:
-    knobs = loaded.value.sft
-    check_loss(loaded, "sft.loss", loss=knobs.loss, precision=knobs.precision)
-    unit = knobs.sequence_tokens * knobs.global_batch_sequences
-    if knobs.tokens % unit:
-        raise _refuse_budget(
-            loaded,
-            "sft.tokens",
-            unit=unit,
-            why=f"a budget is whole batches of {knobs.global_batch_sequences} sequences of "
-            f"{knobs.sequence_tokens} tokens: a multiple of {unit:_}",
-        )
 
 
 def known_size(recipe: StudyRecipe, mix: str) -> int | None:

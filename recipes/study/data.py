@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from frontload.recipes import schema
 from frontload.recipes.artifact import HELDOUT, ITEMS, PROMPTS
+from frontload.recipes.runs.training import ROWS
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.points import BASE, Tuning
 from frontload.recipes.study.reinforcement import prompts_stage
@@ -58,12 +59,16 @@ def study_data(recipe: StudyRecipe) -> StudyData:
 
 def pack_recipe(tuning: Tuning, knobs: SftKnobs, *, over_long: str, seed: int) -> schema.Pack:
     """The hashed pack of one SFT set at one budget."""
+    is_cut = knobs.budget_unit != ROWS
     return schema.Pack(
         sequence_tokens=knobs.sequence_tokens,
         tokens=tuning.tokens,
         over_long=over_long,
         seed=seed,
         max_epochs=knobs.max_epochs.get(tuning.mix, 0.0),
+        unit=knobs.budget_unit,
+        steps=knobs.num_steps(tuning.tokens) if is_cut else 0,
+        batch_rows=knobs.global_batch_sequences if is_cut else 0,
     )
 
 

@@ -136,7 +136,7 @@ class StudyGraph:
     def _tune(self, arm: Arm, tuning: Tuning, seed: int) -> Stage:
         if (arm, tuning, seed) not in self._tuned:
             knobs, pack = self.recipe.sft, self._pack(tuning.data, seed)
-            samples = tuning.tokens // knobs.sequence_tokens
+            samples = knobs.num_samples(tuning.tokens)
             recipe = schema.Sft(
                 model=self.recipe.model,
                 training=knobs.training_of(total_samples=samples, seed=seed),

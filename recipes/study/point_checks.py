@@ -7,6 +7,7 @@ from frontload.recipes.grammar.limits import (
     require_distinct,
 )
 from frontload.recipes.grammar.load import Loaded
+from frontload.recipes.runs.training import ROWS
 from frontload.recipes.runs.training_checks import check_loss
 from frontload.recipes.study.points import (
     BASE,
@@ -68,8 +69,8 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
         )
     if point.sft is not None:
         require_choice(loaded, f"{path}.sft.mix", value=point.sft.mix, names=names)
-        batch = recipe.sft.sequence_tokens * recipe.sft.global_batch_sequences
-        _check_whole(loaded, f"{path}.sft.tokens", point.sft.tokens, batch)
+        unit = recipe.sft.batch_tokens if recipe.sft.budget_unit == ROWS else 1
+        _check_whole(loaded, f"{path}.sft.tokens", point.sft.tokens, unit)
         if point.sft.loss is not None:
             at = f"{path}.sft.loss"
             check_loss(loaded, at, loss=point.sft.loss, precision=recipe.sft.precision)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from frontload.recipes.facts.census import forward_flops_per_token, training_flops_per_token
 from frontload.recipes.facts.token_losses import needs_start_model
+from frontload.recipes.runs.training import READ
 from frontload.recipes.schema import CellReading, Sft
 from frontload.recipes.stage import Stage
 
@@ -14,7 +15,8 @@ class ModelReading:
 
     blends: tuple[Stage, ...]
     pack: Stage | None
-    training_flops: float  # of pretraining and SFT, padding of rows included; RL is not counted
+    pretraining_flops: float
+    sft_flops_per_token: float  # RL is not counted
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -26,17 +28,31 @@ class ModelReading:
         return CellReading(
             blends=tuple(map(role_of, self.blends)),
             pack="" if self.pack is None else role_of(self.pack),
-            training_flops=self.training_flops,
+            pretraining_flops=self.pretraining_flops,
+            sft_flops_per_token=self.sft_flops_per_token,
         )
 
 
-def training_flops(stage: Stage) -> float:
-    """Operations of a stage of pretraining or SFT, those of a start model's losses included."""
+def trained_tokens(stage: Stage) -> int:
+    """What a stage of pretraining or SFT reads, padding left out where its budget counts none."""
+    pack = stage.inputs.get("pack")
+    if pack is not None and pack.recipe.unit == READ:
+        return pack.recipe.tokens
+    return stage.recipe.num_samples * stage.recipe.training.sequence_tokens
+
+
+def flops_per_token(stage: Stage) -> float:
+    """Operations of such a stage a token, those of a start model's losses included."""
     recipe, width = stage.recipe, stage.recipe.training.sequence_tokens
     a_token = training_flops_per_token(recipe.model, width)
     if isinstance(recipe, Sft) and needs_start_model(recipe.loss):
         a_token += forward_flops_per_token(recipe.model, width)
-    return recipe.num_samples * width * a_token
+    return a_token
+
+
+def training_flops(stage: Stage) -> float:
+    """Operations of such a stage."""
+    return trained_tokens(stage) * flops_per_token(stage)
 
 
 def role_of(stage: Stage) -> str:
@@ -47,13 +63,18 @@ def role_of(stage: Stage) -> str:
 def reading_of(model: Stage) -> ModelReading:
     """What lies below a checkpoint."""
     blends: list[Stage] = []
-    pack, flops = None, 0.0
+    pack, flops, sft_flops = None, 0.0, 0.0
     stage: Stage | None = model
     while stage is not None:
         if stage.kind in ("pretrain", "sft"):
-            flops += training_flops(stage)
+            if stage.kind == "sft":
+                sft_flops = flops_per_token(stage)
+            else:
+                flops += training_flops(stage)
         pack = stage.inputs.get("pack", pack)
         if "blend" in stage.inputs:
             blends.insert(0, stage.inputs["blend"])
         stage = stage.inputs.get("start")
-    return ModelReading(blends=tuple(blends), pack=pack, training_flops=flops)
+    return ModelReading(
+        blends=tuple(blends), pack=pack, pretraining_flops=flops, sft_flops_per_token=sft_flops
+    )

@@ -6,7 +6,7 @@ from frontload.recipes.machines.placement import Placement
 from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import GrpoKnobs
 from frontload.recipes.runs.suite import SuiteRecipe
-from frontload.recipes.runs.training import NOT_OF_A_STUDY, TrainingKnobs
+from frontload.recipes.runs.training import NOT_OF_A_STUDY, SftBudgetKnobs, TrainingKnobs
 from frontload.recipes.schema import (
     PLAIN_LOSS,
     Model,
@@ -80,10 +80,9 @@ class SftCell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftKnobs(TrainingKnobs):
+class SftKnobs(SftBudgetKnobs):
     """Every arm is tuned on every mix of `mixes`; `cells` lie off that grid."""
 
-    tokens: int  # budget of one cell at multiplier 1
     mixes: tuple[str, ...]
     cells: tuple[SftCell, ...]
     max_epochs: dict[str, float] = field(default_factory=dict)  # mix -> most passes; absent = any

@@ -44,6 +44,9 @@ class RandomRows:
             document_ids_BS=self.document_ids[at],
         )
 
+    def with_text(self, samples: range) -> range:
+        return samples
+
     def describe(self, sample: int) -> str:
         return f"random row {sample}"
 

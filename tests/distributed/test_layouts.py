@@ -18,6 +18,7 @@ from tests.training_inputs import (
     workspace,
     write_blend,
     write_pack,
+    write_step_pack,
 )
 
 STEPS, SAVED_AT, TUNED_STEPS = 6, 2, 3
@@ -47,7 +48,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-dp2-recompute": {"tensor_parallel": 2, "recompute": True},
 }
 """On four ranks, so that each axis meets another one."""
-NO_LINES = ("lost layer", "memory")
+IN_STEPS = ("dp4", "pp2-dp2", "tp2-dp2")
+NO_LINES = ("lost layer", "memory", "steps")
 WEIGHTED: dict[str, dict[str, Any]] = {
     "sft-tp2-pp2": LAYOUTS["tp2-pp2"],
     "sft-dp4-micro": {"micro_batch_sequences": 1},
@@ -93,6 +95,7 @@ def train_layouts(root: str, layouts: dict[str, dict[str, Any]]) -> dict[str, An
             pretrain(recipe, inputs | {"start": work.path}, more)
             found[f"{name}-more"] = more.lines
     found |= _tune_weighted(Path(root), WEIGHTED)
+    found["steps"] = _tune_in_steps(Path(root), inputs["pack"])
     found["lost layer"] = _lose_a_layer(Path(root), inputs)
     found["memory"] = peak_shares(4)
     return found
@@ -111,6 +114,19 @@ def _tune_weighted(root: Path, layouts: dict[str, dict[str, Any]]) -> dict[str, 
             recipe = replace(tiny_sft(TUNED_STEPS * BATCH), loss=loss)
             sft(recipe, inputs, work)
             found[f"{name}-{kind}"] = work.lines
+    return found
+
+
+def _tune_in_steps(root: Path, pack: Path) -> dict[str, Any]:
+    """Fine-tunes on a budget in real tokens: some ranks and stages meet rows of padding alone."""
+    from frontload.megatron_ext.stages import sft
+
+    found = {}
+    for name in IN_STEPS:
+        placement = Placement(ranks_per_node=4, **LAYOUTS[name])
+        work = workspace(root / f"steps-{name}", placement=placement)
+        sft(tiny_sft(3 * BATCH), {"start": root / "alone" / "path", "pack": pack}, work)
+        found[name] = work.lines
     return found
 
 
@@ -142,10 +158,11 @@ def _lose_a_layer(root: Path, inputs: dict[str, Path]) -> list[Any]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One rank alone, and all layouts in one launch of four ranks."""
-    from frontload.megatron_ext.stages import pretrain
+    from frontload.megatron_ext.stages import pretrain, sft
 
     root = tmp_path_factory.mktemp("layouts")
     inputs = write_blend(root / "inputs", STEPS * BATCH)
+    pack = write_step_pack(root / "inputs" / "pack", tokens=180, steps=3)
     recipe = tiny_pretrain(STEPS * BATCH)
     stopped = workspace(
         root / "stopped", placement=Placement(checkpoint_every_seconds=0.0), stop_after=SAVED_AT + 1
@@ -154,6 +171,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         pretrain(recipe, inputs, stopped)
     alone = workspace(root / "alone")
     pretrain(recipe, inputs, alone)
+    tuned = workspace(root / "alone-steps")
+    sft(tiny_sft(3 * BATCH), {"start": alone.path, "pack": pack}, tuned)
     for name in LAYOUTS:
         shutil.copytree(stopped.scratch, root / name / "scratch")
     write_pack(root / "pack", TUNED_STEPS * BATCH)
@@ -163,7 +182,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pretrain(recipe, inputs | {"start": alone.path}, more)
     arguments = {"root": str(root), "layouts": LAYOUTS | FROM_ZERO}
     ranks = run_on_ranks(__file__, "train_layouts", 4, arguments=arguments)
-    both = {"alone": alone.lines, "alone-more": more.lines, **weighted}
+    both = {"alone": alone.lines, "alone-more": more.lines, "alone-steps": tuned.lines, **weighted}
     return both | {"layouts": ranks[0], "silent": ranks[1:], "root": root}
 
 
@@ -173,6 +192,18 @@ def test_layout_goes_on_like_one_rank(runs: dict[str, Any], name: str) -> None:
     assert [step for step, _ in lines] == list(range(SAVED_AT + 1, STEPS + 1))
     for (_, expected), (_, found) in zip(runs["alone"][SAVED_AT:], lines, strict=True):
         # 1e-5: float32 sums in another order, over at most 4 steps
+        assert found["train__loss"] == pytest.approx(expected["train__loss"], abs=1e-5)
+        assert found["train__grad_norm"] == pytest.approx(expected["train__grad_norm"], rel=1e-4)
+        assert found["data__loss_tokens"] == expected["data__loss_tokens"]
+
+
+@pytest.mark.parametrize("name", IN_STEPS)
+def test_a_budget_in_real_tokens_trains_alike_on_every_layout(
+    runs: dict[str, Any], name: str
+) -> None:
+    lines, alone = runs["layouts"]["steps"][name], runs["alone-steps"]
+    assert len(lines) == len(alone) == 3
+    for (_, expected), (_, found) in zip(alone, lines, strict=True):
         assert found["train__loss"] == pytest.approx(expected["train__loss"], abs=1e-5)
         assert found["train__grad_norm"] == pytest.approx(expected["train__grad_norm"], rel=1e-4)
         assert found["data__loss_tokens"] == expected["data__loss_tokens"]

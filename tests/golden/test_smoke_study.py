@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,19 +113,30 @@ def check_ledger(store: Path, out: Path) -> None:
         ends = np.frombuffer(raw, "<i8", num_documents, 34 + 12 * num_sequences)
         rows = [lengths[a:b].sum() for a, b in itertools.pairwise(ends)]
         mask = np.fromfile(folder / "loss_mask.bin", np.uint8)
-        losses = [part.sum() for part in np.split(mask, np.cumsum(rows)[:-1])]
+        masks = np.split(mask, np.cumsum(rows)[:-1])
+        losses = [part.sum() for part in masks]
         order = np.load(folder / "order.npy").tolist()
+        kept = json.loads((folder / "pack.json").read_text())["last_row_tokens"]
+        unread, unread_loss = rows[order[-1]] - kept, masks[order[-1]][kept:].sum()
+        losses_read = sum(losses[n] for n in order) - unread_loss
         mix, times = stage.label.removesuffix("-seed1").split("-x")
         name = mix_title(mix) + (f"*{times}" if times != "1" else "")
         found = [row for cell, row in entries.items() if cell.endswith(f">sft:{name}")]
         assert found, stage.label
         for row in found:
             sft = row["sft"]
-            assert sft["tokens"] == sum(rows[n] for n in order)
-            assert sft["loss_tokens"] == sum(losses[n] for n in order)
-            assert sft["distinct_tokens"] == sum(rows[n] for n in set(order))
+            assert sft["tokens"] == study.recipe.sft.tokens * int(times)
+            assert sft["tokens"] == sum(rows[n] for n in order) - unread
+            assert sft["loss_tokens"] == losses_read
+            is_read_once = order.count(order[-1]) == 1
+            distinct = sum(rows[n] for n in set(order)) - unread * is_read_once
+            assert sft["distinct_tokens"] == distinct
+            assert sft["epochs"] == sft["tokens"] / sum(rows)
             positions = len(order) * (study.recipe.sft.sequence_tokens + 1)
             assert sft["padding_share"] == 1 - sft["tokens"] / positions
+        for tuned in (one for one in study.stages if one.inputs.get("pack") is stage):
+            lines = rows_of(store / tuned.folder / "metrics.jsonl")
+            assert sum(line.get("data/loss_tokens", 0) for line in lines) == losses_read
     knobs = study.recipe.pretraining
     assert {row["pretraining_tokens"] for row in entries.values()} == {knobs.tokens}
     read = {cell: sum(one["tokens"] for one in row["reasoning"]) for cell, row in entries.items()}
@@ -165,7 +177,7 @@ def check_data(folder: Path) -> None:
     assert "\nsample 0 of phase" in sample
 
 
-def rows(path: Path) -> list[dict[str, str]]:
+def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
@@ -176,11 +188,11 @@ def question_of(row: dict[str, str]) -> str:
 def check_no_evaluation_question_trains(store: Path) -> None:
     """By question: no item, exemplar apart, is asked by a row that any model trains on."""
     (corpus,) = (store / "synthesize").iterdir()
-    asked = {question_of(row) for row in rows(corpus / "items.jsonl")}
-    asked |= {question_of(row) for row in rows(corpus / "heldout.jsonl")}
+    asked = {question_of(row) for row in rows_of(corpus / "items.jsonl")}
+    asked |= {question_of(row) for row in rows_of(corpus / "heldout.jsonl")}
     asked.discard("")
     assert len(asked) > 50
-    trained = [row for path in (store / "curate").iterdir() for row in rows(path / DOCUMENTS)]
+    trained = [row for path in (store / "curate").iterdir() for row in rows_of(path / DOCUMENTS)]
     assert not asked & {question_of(row) for row in trained}
     base = " | ".join(" ".join(row.get("text", "").split()) for row in trained)
     assert not [question for question in asked if f" {question} " in base]
@@ -200,7 +212,7 @@ def losses(store: Path) -> list[tuple[str, int, float]]:
     found = []
     for kind in ("pretrain", "sft"):
         for folder in sorted((store / kind).iterdir()):
-            lines = rows(folder / "metrics.jsonl")
+            lines = rows_of(folder / "metrics.jsonl")
             label = f"{kind}/{folder.name.rpartition('-')[0]}"
             found += [
                 (label, int(x["step"]), float(x["train/loss"])) for x in (lines[0], lines[-1])

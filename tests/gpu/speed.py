@@ -117,6 +117,9 @@ class RandomRows:
             document_ids_BS=whole.document_ids_BS[at],
         )
 
+    def with_text(self, samples: range) -> range:
+        return samples
+
     def describe(self, sample: int) -> str:
         return f"random row {sample}"
 

@@ -178,3 +178,23 @@ def test_a_pack_that_lost_most_rows_is_refused_until_it_is_asked_for(
         pack(forgetful, rows, tmp_path / "Q", "--max-lost-rate", 1.5)
     with pytest.raises(RecipeError, match="--date 31.1.2026: no day"):
         pack(forgetful, rows, tmp_path / "Q", "--date", "31.1.2026")
+
+
+def test_a_budget_in_real_tokens_is_asked_for_by_four_numbers(
+    mistral: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [dialogue("why?", f"because {number} " * (3 + number % 5)) for number in range(40)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    words = ["pack", tmp_path / "rows.jsonl", "--tokenizer", mistral, "--sequence-tokens", 128]
+    words += ["--over-long", "drop", "--output", tmp_path / "B"]
+    budget = ["--budget-unit", "loss", "--budget-tokens", 2_001, "--step-tokens", 200]
+    with pytest.raises(RecipeError, match="--batch-sequences 0: with --budget-unit loss"):
+        run_data_command(*words, *budget)
+    with pytest.raises(RecipeError, match="--step-tokens 40: with --budget-unit rows"):
+        run_data_command(*words, "--budget-tokens", 1_280, "--step-tokens", 40)
+    assert run_data_command(*words, *budget, "--batch-sequences", 4) == 0
+    assert "2001 tokens with loss in 11 steps: " in capsys.readouterr().out
+    made = read_json(tmp_path / "B" / "pack.json")
+    assert (made["step_budget"]["steps"], made["num_samples"]) == (11, 44)
+    assert run_data_command("verify", tmp_path / "B", "--tokenizer", mistral) == 0
+    assert "budget in tokens loss: 2001" in capsys.readouterr().out

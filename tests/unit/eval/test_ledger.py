@@ -7,7 +7,7 @@ CELLS = ("pt:SHQ>sft:SHQ", "pt:SHQ", "pt:LDQ>sft:SHQ>rl:CrossThink", "pt:LDQ")
 
 
 def recipe_of(*cells: str) -> Tabulate:
-    reading = CellReading(blends=(), pack="", training_flops=1.0)
+    reading = CellReading(blends=(), pack="", pretraining_flops=1.0, sft_flops_per_token=0.0)
     return Tabulate(cells={}, min_effect=0.5, ledger=dict.fromkeys(cells, reading))
 
 

@@ -15,9 +15,11 @@ from frontload.launch.ranks.rank_run import comes_again
 from frontload.launch.ranks.seat import Seat, take_seat
 from frontload.launch.run.folder import FINISHED
 from frontload.launch.run.listeners import Teller, wandb_listener
+from frontload.megatron_ext.training.datasets import PackSamples
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.machines.placement import Placement
 from tests.tiny_run import TinyData, artifact_bytes, write_tiny_data, write_tiny_pack
+from tests.training_inputs import write_step_pack
 
 TINY = ("train", "pretrain_tiny")
 
@@ -131,6 +133,29 @@ def test_fine_tuning_starts_from_any_checkpoint(whole: Path, tmp_path: Path) -> 
     assert cli.main([*words, "--out", str(tmp_path / "run")]) == 0
     state = json.loads((tmp_path / "run" / "sft" / "training_state.json").read_text())
     assert (state["samples"], state["has_optimizer"]) == (24, False)
+
+
+def test_fine_tuning_spends_a_budget_in_real_tokens(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The steps are in the pack, and the recipe must be of these."""
+    pack = write_step_pack(tmp_path / "pack", tokens=180, steps=3)
+    words = ["train", "sft_tiny", "--pack", str(pack), "--start", str(whole / "second")]
+    words += ["--out", str(tmp_path / "run")]
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert "found a budget in read: 180 tokens in 3 steps of at most 4 rows" in told
+    budget = ["tokens=180", "budget_unit=read", "step_tokens=60"]
+    assert cli.main([*words, *budget, "step_tokens=90"]) == 2
+    assert "--budget-tokens 180 --step-tokens 90 --batch-sequences 4" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert cli.main([*words, *budget]) == 0
+    folder = tmp_path / "run" / "sft"
+    state = json.loads((folder / "training_state.json").read_text())
+    assert (state["samples"], state["steps_of_stage"]) == (12, 3)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    samples = PackSamples(pack, 32).read(range(12))
+    assert sum(line.get("data/loss_tokens", 0) for line in lines) == samples.loss_mask_BS.sum()
 
 
 def test_another_recipe_or_other_data_never_go_on_in_this_folder(

@@ -12,7 +12,14 @@ from frontload.megatron_ext.training.datasets import (
     share_of_rank,
 )
 from frontload.recipes.errors import ArtifactError
-from tests.training_inputs import SEQUENCE, write_blend, write_index, write_pack
+from tests.training_inputs import (
+    BATCH,
+    SEQUENCE,
+    write_blend,
+    write_index,
+    write_pack,
+    write_step_pack,
+)
 
 
 def test_blend_samples_are_slices_of_the_stream(tmp_path: Path) -> None:
@@ -51,6 +58,40 @@ def test_pack_rows_are_whole_conversations_with_masked_padding(tmp_path: Path) -
         lengths = [len(tokens.sequence(number)) for number in numbers]
         ids = np.repeat([0, 1, 2], [*lengths, padding])[:-1]
         assert np.array_equal(rows.document_ids_BS[sample], ids)
+
+
+@pytest.mark.parametrize("unit", ["read", "loss"])
+def test_a_budget_in_real_tokens_is_read_to_the_token(tmp_path: Path, unit: str) -> None:
+    """Rows of a step first, then padding; the last row ends inside a conversation."""
+    budget, steps = 77, 3
+    samples = PackSamples(
+        write_step_pack(tmp_path, tokens=budget, steps=steps, unit=unit), SEQUENCE
+    )
+    order, starts = np.load(tmp_path / "order.npy"), np.load(tmp_path / "steps.npy")
+    rows = samples.read(range(samples.num_samples))
+    whole = PackSamples(write_pack(tmp_path / "plain", steps * BATCH), SEQUENCE)
+    np.save(tmp_path / "plain" / "order.npy", np.arange(steps * BATCH))
+    every = PackSamples(tmp_path / "plain", SEQUENCE).read(range(whole.num_samples))
+    read = loss = 0
+    for sample in range(steps * BATCH):
+        step, row = divmod(sample, BATCH)
+        place = starts[step] + row
+        if place >= starts[step + 1]:
+            assert not rows.loss_mask_BS[sample].any()
+            assert not rows.tokens_BS[sample].any()
+            assert sample not in samples.with_text(range(step * BATCH, (step + 1) * BATCH))
+            assert samples.describe(sample) == "a row of padding"
+            continue
+        assert sample in samples.with_text(range(step * BATCH, (step + 1) * BATCH))
+        text = int((rows.tokens_BS[sample] > 0).sum())
+        assert np.array_equal(rows.tokens_BS[sample, :text], every.tokens_BS[order[place], :text])
+        is_last = place == len(order) - 1
+        assert is_last or text == (every.tokens_BS[order[place]] > 0).sum()
+        read, loss = read + text, loss + int(rows.loss_mask_BS[sample].sum())
+        if is_last:
+            assert not rows.loss_mask_BS[sample, text:].any()
+            assert len(set(rows.document_ids_BS[sample, text:])) == 1
+    assert {"read": read, "loss": loss}[unit] == budget
 
 
 def test_ranks_and_micro_batches_cover_a_batch_once() -> None:

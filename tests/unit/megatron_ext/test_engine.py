@@ -33,6 +33,7 @@ from tests.training_inputs import (  # noqa: E402
     workspace,
     write_blend,
     write_pack,
+    write_step_pack,
 )
 
 
@@ -100,6 +101,35 @@ def test_loss_is_the_mean_over_masked_tokens_of_the_whole_batch(tmp_path: Path) 
         assert result.loss_tokens == int(mask.sum())
         results.append(result.grad_norm)
     assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+def test_rows_of_padding_are_left_out_and_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = PackSamples(write_step_pack(tmp_path, tokens=180, steps=3), SEQUENCE)
+    computed: list[int] = []
+    read = PackSamples.read
+    monkeypatch.setattr(
+        PackSamples, "read", lambda self, rows: (computed.append(len(rows)), read(self, rows))[1]
+    )
+
+    def gradients(micro: int) -> tuple[float, float, int]:
+        engine = build_engine(
+            tiny_model(), tiny_training(12), Placement(micro_batch_sequences=micro)
+        )
+        initialise_weights(engine.module, tiny_model(), 7)
+        result = train_step(engine, samples, first_sample=4, learning_rate=1e-3)
+        return result.loss, result.grad_norm, result.loss_tokens
+
+    with_text = len(samples.with_text(range(4, 8)))
+    assert 1 < with_text < BATCH
+    left_out = gradients(0)
+    assert computed == [with_text]
+    assert gradients(1) == pytest.approx(left_out, rel=1e-5)
+    assert computed[1:] == [1] * BATCH  # Megatron runs each micro-batch, with a row or more
+    monkeypatch.setattr(PackSamples, "with_text", lambda self, rows: rows)
+    assert gradients(0) == pytest.approx(left_out, rel=1e-5)
+    assert computed[-1] == BATCH
 
 
 @pytest.mark.parametrize("is_cut", [False, True])

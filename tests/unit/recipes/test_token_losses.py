@@ -14,7 +14,7 @@ IW = "{kind: iw_token, least_weight: 0.2, most_weight: 1.8}"
 
 def study_of(*losses: str, more: tuple[str, ...] = ()) -> Study:
     points = [
-        f"{{windows: {{}}, sft: {{mix: shq, tokens: 375_808, loss: {loss}}}}}" for loss in losses
+        f"{{windows: {{}}, sft: {{mix: shq, tokens: 368_640, loss: {loss}}}}}" for loss in losses
     ]
     return load_study("laptop", overrides=[f"points=[{', '.join(points)}]", *more])
 
