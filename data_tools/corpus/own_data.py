@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice, product
 from operator import attrgetter
 from pathlib import Path
 
@@ -176,6 +177,48 @@ def check_first_rows(recipe: OwnData) -> None:
     for field in FILE_FIELDS:
         for file in list_files(getattr(recipe, field), revision="", asked_by=f"own.{field}"):
             _reader(recipe, file.path, field=field)
+
+
+def check_split(recipe: OwnData) -> None:
+    """Reads as many rows as are held out, and compares files of one size.
+
+    Raises: RecipeError for a test file that is a training file, or too few rows to hold out.
+    """
+    files = {
+        field: list_files(getattr(recipe, field), revision="", asked_by=f"own.{field}")
+        for field in ("reasoning_files", "heldout_files")
+    }
+    for test, training in product(files["heldout_files"], files["reasoning_files"]):
+        if _is_same(test, training):
+            raise RecipeError(
+                f"own.heldout_files: {test.name}",
+                found=f"the bytes of {training.name}, which own.reasoning_files names",
+                rule="a question that scores the models is in no training file",
+                do="name another test file, or write heldout_files: [] to hold out heldout_rows "
+                "of the reasoning files",
+            )
+    field = "heldout_files" if files["heldout_files"] else "reasoning_files"
+    rows = chain.from_iterable(read_rows(file.path) for file in files[field])
+    needed = recipe.heldout_rows + (field == "reasoning_files")  # one at least is trained on
+    num_rows = sum(1 for _ in islice(rows, needed))
+    if num_rows < needed:
+        most = num_rows - (field == "reasoning_files")
+        raise RecipeError(
+            "own.heldout_rows",
+            found=f"is {recipe.heldout_rows}, and own.{field} has {num_rows} rows",
+            rule="each row that is held out is asked once"
+            + (", and one row at least is trained on" if field == "reasoning_files" else ""),
+            do=f"write at most {most}" if most > 0 else f"name more files in own.{field}",
+        )
+
+
+def _is_same(one: RawFile, other: RawFile) -> bool:
+    if one.path.resolve() == other.path.resolve():
+        return True
+    if one.size_bytes != other.size_bytes:
+        return False
+    digests = [file.sha256 for file in read_digests([one, other])]
+    return digests[0] == digests[1]
 
 
 def _reader(recipe: OwnData, file: Path, *, field: str) -> tuple[Adapter, Rules]:

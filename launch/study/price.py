@@ -16,9 +16,8 @@ from frontload.recipes.machines.gpus import find_gpu
 from frontload.recipes.machines.placement import Placement, Placements
 from frontload.recipes.machines.precision import find_precision
 from frontload.recipes.runs.suite import SuiteRun, most_answer_tokens, num_scored_rows
-from frontload.recipes.runs.training import READ
 from frontload.recipes.stage import Stage
-from frontload.recipes.study.reading import stage_flops_per_token
+from frontload.recipes.study.reading import trained_tokens, training_flops
 
 TRAINING = ("pretrain", "sft")
 READERS = ("tabulate", "decide", "register", "conclude", "readings")
@@ -116,8 +115,7 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
     """Tokens, FLOPs and units of work of a stage, from recipes alone."""
     recipe = stage.recipe
     if stage.kind in TRAINING:
-        tokens = _trained_tokens(stage)
-        flops = tokens * stage_flops_per_token(stage)
+        tokens, flops = trained_tokens(stage), training_flops(stage)
         return tokens, flops, flops
     if stage.kind == "evaluate":
         model = stage.inputs["checkpoint"].recipe.model
@@ -152,14 +150,6 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
     else:
         tokens = _corpus_tokens(stage)
     return tokens, 0.0, float(tokens)
-
-
-def _trained_tokens(stage: Stage) -> int:
-    """What a training stage computes on: whole rows, or the tokens that its budget reads."""
-    pack = stage.inputs.get("pack")
-    if pack is not None and pack.recipe.unit == READ:
-        return pack.recipe.tokens
-    return stage.recipe.num_samples * stage.recipe.training.sequence_tokens
 
 
 def benchmark_tokens(run: SuiteRun, *, context: int) -> int:

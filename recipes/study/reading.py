@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from frontload.recipes.facts.census import forward_flops_per_token, training_flops_per_token
 from frontload.recipes.facts.token_losses import needs_start_model
+from frontload.recipes.runs.training import READ
 from frontload.recipes.schema import CellReading, Sft
 from frontload.recipes.stage import Stage
 
@@ -32,13 +33,26 @@ class ModelReading:
         )
 
 
-def stage_flops_per_token(stage: Stage) -> float:
-    """Operations of pretraining or SFT per token, those of a start model's losses included."""
+def trained_tokens(stage: Stage) -> int:
+    """What a stage of pretraining or SFT reads, padding left out where its budget counts none."""
+    pack = stage.inputs.get("pack")
+    if pack is not None and pack.recipe.unit == READ:
+        return pack.recipe.tokens
+    return stage.recipe.num_samples * stage.recipe.training.sequence_tokens
+
+
+def flops_per_token(stage: Stage) -> float:
+    """Operations of such a stage a token, those of a start model's losses included."""
     recipe, width = stage.recipe, stage.recipe.training.sequence_tokens
-    found = training_flops_per_token(recipe.model, width)
+    a_token = training_flops_per_token(recipe.model, width)
     if isinstance(recipe, Sft) and needs_start_model(recipe.loss):
-        found += forward_flops_per_token(recipe.model, width)
-    return found
+        a_token += forward_flops_per_token(recipe.model, width)
+    return a_token
+
+
+def training_flops(stage: Stage) -> float:
+    """Operations of such a stage."""
+    return trained_tokens(stage) * flops_per_token(stage)
 
 
 def role_of(stage: Stage) -> str:
@@ -53,13 +67,10 @@ def reading_of(model: Stage) -> ModelReading:
     stage: Stage | None = model
     while stage is not None:
         if stage.kind in ("pretrain", "sft"):
-            per_token = stage_flops_per_token(stage)
             if stage.kind == "sft":
-                sft_flops = per_token
+                sft_flops = flops_per_token(stage)
             else:
-                flops += (
-                    stage.recipe.num_samples * stage.recipe.training.sequence_tokens * per_token
-                )
+                flops += training_flops(stage)
         pack = stage.inputs.get("pack", pack)
         if "blend" in stage.inputs:
             blends.insert(0, stage.inputs["blend"])

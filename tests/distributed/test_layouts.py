@@ -48,6 +48,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "tp2-dp2-recompute": {"tensor_parallel": 2, "recompute": True},
 }
 """On four ranks, so that each axis meets another one."""
+IN_STEPS = ("dp4", "pp2-dp2", "tp2-dp2")
+NO_LINES = ("lost layer", "memory", "steps")
 WEIGHTED: dict[str, dict[str, Any]] = {
     "sft-tp2-pp2": LAYOUTS["tp2-pp2"],
     "sft-dp4-micro": {"micro_batch_sequences": 1},
@@ -64,8 +66,6 @@ LOSSES = {
     "iw_sequence": TokenLoss(kind="iw_sequence", least_weight=0.5, most_weight=2.0),
     "dft": TokenLoss(kind="dft"),
 }
-IN_STEPS = ("dp4", "pp2-dp2", "tp2-dp2")
-NO_LINES = ("lost layer", "memory", "steps")
 FROM_ZERO: dict[str, dict[str, Any]] = {
     "fresh-tp2-pp2": LAYOUTS["tp2-pp2"],
     "fresh-distributed-optimizer": {"distributed_optimizer": True, "tensor_parallel": 2},
@@ -182,12 +182,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pretrain(recipe, inputs | {"start": alone.path}, more)
     arguments = {"root": str(root), "layouts": LAYOUTS | FROM_ZERO}
     ranks = run_on_ranks(__file__, "train_layouts", 4, arguments=arguments)
-    both = {
-        "alone-steps": tuned.lines,
-        "alone": alone.lines,
-        "alone-more": more.lines,
-        **weighted,
-    }
+    both = {"alone": alone.lines, "alone-more": more.lines, "alone-steps": tuned.lines, **weighted}
     return both | {"layouts": ranks[0], "silent": ranks[1:], "root": root}
 
 

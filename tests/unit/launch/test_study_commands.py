@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,42 @@ def write_files(folder: Path, kind: str) -> Path:
         " heldout_files: [], heldout_rows: 2}\n"
     )
     return folder / "base.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        (
+            "own.heldout_files=[rows.jsonl]",
+            "own.heldout_files: rows.jsonl: the bytes of rows.jsonl, which own.reasoning_files "
+            "names; a question that scores the models is in no training file",
+        ),
+        ("own.heldout_files=[copy.jsonl]", "copy.jsonl: the bytes of rows.jsonl, which"),
+        (
+            "own.heldout_rows=9",
+            "own.heldout_rows: is 9, and own.reasoning_files has 9 rows; each row that is held "
+            "out is asked once, and one row at least is trained on; write at most 8",
+        ),
+        ("own.base_files=[folder]", "own.base_files: folder: a folder; inputs are files"),
+        (
+            "sft.max_epochs.own=2.0",
+            "at most as many tokens, for 245_760 tokens of sft in at most 2 passes; a set is read "
+            "at most sft.max_epochs times",
+        ),
+        ("sft.step_tokens=3_000", "sft.step_tokens: is 3_000 with budget_unit: read"),
+    ],
+)
+def test_files_that_no_study_can_end_on_are_refused_by_its_plan(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch, override: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_files(tmp_path, "import_own")
+    shutil.copy("rows.jsonl", "copy.jsonl")
+    (tmp_path / "folder").mkdir()
+    assert said in refused(capsys, "plan", "mine.yaml", override)
+    assert refused(capsys, "run", "mine.yaml", override).startswith("frontload: ")
+    assert not (tmp_path / "store").exists()
+    assert "import_own" in call(capsys, "plan", "mine.yaml")
 
 
 @pytest.mark.parametrize(("kind", "section"), [("import_own", "own"), ("import_raw", "raw")])

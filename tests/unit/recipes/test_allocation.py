@@ -61,9 +61,9 @@ def test_a_candidate_that_a_study_trained_has_the_keys_of_that_study() -> None:
         "pretrain/trunk": True,
         "blend/ldq": True,
         "pretrain/ldq": True,
-        "pack/shq-368640": False,
-        "sft/ldq+shq-368640": False,
-        "evaluate/ldq+shq-368640": False,
+        "pack/shq-x1": True,
+        "sft/ldq+shq-x1": True,
+        "evaluate/ldq+shq-x1": True,
     }
     assert graph.evaluation(half, 7).recipe.suite == "sft"
 
@@ -306,7 +306,7 @@ def test_another_learning_rate_of_sft_trains_the_same_pretraining() -> None:
         for one, other in zip(plain.parts(half, 1), rated.parts(half, 1), strict=True)
         if one.stage.key != other.stage.key
     }
-    assert changed == {"sft/ldq+shq-368640", "evaluate/ldq+shq-368640"}
+    assert changed == {"sft/ldq+shq-x1", "evaluate/ldq+shq-x1"}
     tuned = rated.evaluation(half, 1).inputs["checkpoint"].recipe.training
     assert tuned.optimizer.learning_rate == 0.5 * recipe.study.sft.learning_rate
     assert rated.evaluation(last, 1).key == plain.evaluation(last, 1).key, "no SFT has no rate"

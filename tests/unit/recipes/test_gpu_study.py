@@ -26,6 +26,7 @@ def test_the_twin_has_the_graph_of_one_seed_and_differs_in_size_and_place_only()
     for section in ("pretraining", "sft"):
         ours, twins = getattr(big, section), getattr(small, section)
         sizes = ("tokens", "sequence_tokens", "global_batch_sequences", "learning_rate")
+        sizes += ("step_tokens",) if section == "sft" else ()
         same = replace(twins, **{name: getattr(ours, name) for name in sizes})
         assert same == ours, section
         assert ours.precision == "bf16"

@@ -248,14 +248,34 @@ def test_a_study_of_own_data_holds_questions_out(rows: int) -> None:
 
 @pytest.mark.parametrize("section", ["pretraining", "sft"])
 def test_a_budget_that_is_no_whole_batches_names_the_two_nearest_that_are(section: str) -> None:
-    error = refusal(f"{section}.tokens=1_000_001")
+    rows = ["sft.budget_unit=rows", "sft.step_tokens=0"]
+    error = refusal(*rows, f"{section}.tokens=1_000_001")
     below, above = (int(word) for word in error.do.removeprefix("write ").split(" or "))
     assert below < 1_000_001 < above
     for tokens in (below, above):
-        load_study("laptop", overrides=[f"{section}.tokens={tokens}"])
+        load_study("laptop", overrides=[*rows, f"{section}.tokens={tokens}"])
     step = above - below
     with pytest.raises(RecipeError):
-        load_study("laptop", overrides=[f"{section}.tokens={below + step // 2}"])
+        load_study("laptop", overrides=[*rows, f"{section}.tokens={below + step // 2}"])
+
+
+@pytest.mark.parametrize("unit", ["read", "loss"])
+def test_a_budget_in_real_tokens_may_be_any_number_and_has_its_steps(unit: str) -> None:
+    words = [f"sft.budget_unit={unit}", "sft.tokens=1_000_001", "sft.step_tokens=800"]
+    study = load_study("laptop", overrides=words)
+    (pack, *_) = by_label(study, "pack").values()
+    assert (pack.recipe.unit, pack.recipe.tokens) == (unit, 1_000_001)
+    assert (pack.recipe.steps, pack.recipe.batch_rows) == (1_251, 8)
+    tuned = by_label(study, "sft")["base+shq-x1-seed1"]
+    assert tuned.recipe.num_samples == 1_251 * 8 == tuned.recipe.training.schedule.total_samples
+    for wrong in (128, 1_025):
+        error = refusal(f"sft.budget_unit={unit}", f"sft.step_tokens={wrong}")
+        assert (error.asked.rpartition(" ")[2], error.do.split(",")[0]) == (
+            "sft.step_tokens",
+            "write 768",
+        )
+    assert "leave it out" in refusal("sft.budget_unit=rows", "sft.tokens=1_024_000").do
+    assert "read" in refusal("sft.budget_unit=red").do
 
 
 def test_rl_goes_on_from_the_papers_two_cells_with_one_set_of_prompts(laptop: Study) -> None:

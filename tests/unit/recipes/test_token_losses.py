@@ -6,7 +6,7 @@ from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.load import load_training
 from frontload.recipes.stage import canonical
 from frontload.recipes.study.expand import Study, load_study
-from frontload.recipes.study.reading import stage_flops_per_token
+from frontload.recipes.study.reading import training_flops
 
 DFT = "{kind: dft}"
 IW = "{kind: iw_token, least_weight: 0.2, most_weight: 1.8}"
@@ -27,8 +27,8 @@ def test_a_loss_is_a_model_of_its_own_on_the_same_start_and_pack() -> None:
     assert plain.inputs == dft.inputs
     assert plain.key in {stage.key for stage in load_study("laptop").stages}
     assert len({plain.key, dft.key, weighted.key}) == 3
-    assert stage_flops_per_token(dft) == stage_flops_per_token(plain)
-    assert stage_flops_per_token(weighted) == pytest.approx(stage_flops_per_token(plain) * 4 / 3)
+    assert training_flops(dft) == training_flops(plain)
+    assert training_flops(weighted) == pytest.approx(training_flops(plain) * 4 / 3)
     assert canonical(dft.recipe)["loss"] == {"kind": "dft"}
     assert "loss" not in canonical(plain.recipe)
     cells = study.tabulate.recipe.cells
