@@ -6,9 +6,17 @@ from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.asking.generation import answer_items
 from frontload.eval.asking.heldout import score_heldout
 from frontload.eval.asking.model import ScoringModel
+from frontload.eval.asking.set_loss import score_set, write_set_loss
 from frontload.eval.results import ChoiceResult, GeneratedResult, Protocol, write_results
 from frontload.eval.statistics.score import Scores, rescore
-from frontload.eval.suites import GenerateItem, Item, items_of_suite, read_heldout, read_items
+from frontload.eval.suites import (
+    GenerateItem,
+    Item,
+    first_of_benchmarks,
+    items_of_suite,
+    read_heldout,
+    read_items,
+)
 from frontload.eval.tables.tabulate import write_tables
 from frontload.recipes.artifact import (
     Inputs,
@@ -20,7 +28,7 @@ from frontload.recipes.artifact import (
     write_json,
 )
 from frontload.recipes.errors import RecipeError, StageError
-from frontload.recipes.schema import Evaluate, Tabulate
+from frontload.recipes.schema import Evaluate, SetLossRecipe, Tabulate
 
 
 def evaluate(recipe: Evaluate, inputs: Inputs, work: Workspace) -> None:
@@ -41,6 +49,7 @@ def evaluate_model(
     """
     tokenizer = TextTokenizer.load_ours(inputs["tokenizer"])
     items = items_of_suite(read_items(corpus_items(inputs["corpus"])), recipe.suite)
+    items = first_of_benchmarks(items, recipe.items_per_benchmark)
     documents = read_heldout(corpus_heldout(inputs["corpus"]))
     work.progress(0, 2, note=f"{len(items)} items")
     answered = _answer(model, tokenizer, items=items, recipe=recipe)
@@ -63,6 +72,15 @@ def evaluate_model(
     write_json(scores_file(work.path), scores.to_json())
     work.progress(2, 2, note="scored")
     return scores
+
+
+def set_loss(recipe: SetLossRecipe, inputs: Inputs, work: Workspace) -> None:
+    """Scores conversations of a pack under a checkpoint that has not learnt them."""
+    from frontload.megatron_ext.inference.language_model import LanguageModel
+
+    model = LanguageModel.load(inputs["checkpoint"])
+    found = score_set(model, inputs["pack"], num_conversations=recipe.num_conversations)
+    write_set_loss(found, work)
 
 
 def tabulate(recipe: Tabulate, inputs: Inputs, work: Workspace) -> None:

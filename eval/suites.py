@@ -1,5 +1,6 @@
 """Evaluation items as typed rows, and which of them a suite asks. No model, no scores."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +131,17 @@ def items_of_suite(items: list[Item], suite: str) -> list[Item]:
     if suite == "base":
         return [item for item in items if not isinstance(item, GenerateItem)]
     return [item for item in items if isinstance(item, GenerateItem)]
+
+
+def first_of_benchmarks(items: list[Item], count: int) -> list[Item]:
+    """The first `count` items of each benchmark, in file order; all of them for 0."""
+    seen: Counter[str] = Counter()
+    kept = []
+    for item in items:
+        seen[item.benchmark] += 1
+        if not count or seen[item.benchmark] <= count:
+            kept.append(item)
+    return kept
 
 
 def _item(row: dict[str, Any], *, where: str) -> Item:

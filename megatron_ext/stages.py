@@ -25,6 +25,7 @@ def pretrain(recipe: Pretrain, inputs: Inputs, work: Workspace) -> None:
         start_sample=recipe.start_sample,
         start=inputs.get("start"),
         optimizer_continues=True,
+        sparsity=recipe.sparsity,
     )
     train(job, work)
 

@@ -6,6 +6,8 @@ it equals that value, so old keys survive. Units stand in the comment of each fi
 
 from dataclasses import dataclass, field
 
+from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss
+
 # ---------------------------------------------------------------- data
 
 
@@ -234,21 +236,8 @@ class Pretrain:
     training: Training
     start_sample: int  # position in the schedule where this phase begins (0 for the first)
     num_samples: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenLoss:
-    """What the loss of a token of SFT is multiplied with; no gradient flows through the weight."""
-
-    kind: str  # a name of facts/token_losses.py
-    # of the importance weights, which are clipped to these ends; 0.0 for the other kinds
-    least_weight: float = field(default=0.0, metadata={"neutral": 0.0})
-    most_weight: float = field(default=0.0, metadata={"neutral": 0.0})
-    # iw_sequence: factor of the mean log ratio of a conversation
-    exponent: float = field(default=1.0, metadata={"neutral": 1.0})
-
-
-PLAIN_LOSS = TokenLoss(kind="nll")
+    # share of the weights of each matrix of each layer that stay 0; drawn by training.seed
+    sparsity: float = field(default=0.0, metadata={"neutral": 0.0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +271,15 @@ class Evaluate:
     max_new_tokens: int
     num_shots: int  # exemplars of the few-shot benchmarks of the base suite
     seed: int
+    # the first questions of each benchmark; 0 = all of them
+    items_per_benchmark: int = field(default=0, metadata={"neutral": 0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetLossRecipe:
+    """Stage `set_loss`: the loss of a pretrained model on the conversations of a pack."""
+
+    num_conversations: int  # that lie evenly over the pack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,6 +290,8 @@ class CellReading:
     pack: str  # "" of a model that was not fine-tuned
     pretraining_flops: float
     sft_flops_per_token: float  # read, padding left out; 0.0 of a model without SFT
+    # of pretraining without the products of weights that stay 0; 0.0 where there are none
+    sparse_flops: float = field(default=0.0, metadata={"neutral": 0.0})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,3 +303,9 @@ class Tabulate:
     ledger: dict[str, CellReading]  # cell -> what it has read, stated above the verdicts
     seed_spreads: dict[str, float] = field(default_factory=dict, metadata={"neutral": {}})
     """`stage/metric` -> sd of one cell over seeds, points; says how many seeds one seed lacks."""
+    proxies: dict[str, tuple[str, ...]] = field(default_factory=dict, metadata={"neutral": {}})
+    """cell after SFT -> roles of evaluations with many answers a question, by seed"""
+    set_losses: dict[str, dict[str, tuple[str, ...]]] = field(
+        default_factory=dict, metadata={"neutral": {}}
+    )
+    """pretrained cell -> SFT set -> roles of its losses, by seed"""

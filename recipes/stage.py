@@ -31,13 +31,14 @@ REVISION: dict[str, int] = {
     "convert": 2,  # a chunk that covers the trained length; marks that servers show
     "grpo": 4,  # as pretrain
     "evaluate": 1,
+    "set_loss": 1,
     "decide": 1,
     "register": 1,
     "conclude": 1,
     "readings": 1,
     "import_benchmarks": 1,
     "benchmarks": 2,  # evaluation.json with every gate, and the digest of the sampling
-    "tabulate": 4,  # a ledger a cell; a study of other data asks its own questions
+    "tabulate": 5,  # FLOPs without masked weights; what SFT forgets
 }
 """Raise a number, with a line here saying what changed, when a stage means something else."""
 
@@ -65,6 +66,7 @@ RECIPE_TYPES: dict[str, type] = {
     "convert": schema.Export,
     "grpo": GrpoRecipe,
     "evaluate": schema.Evaluate,
+    "set_loss": schema.SetLossRecipe,
     "decide": allocation.Decide,
     "register": allocation.Register,
     "conclude": allocation.Conclude,

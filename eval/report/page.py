@@ -85,7 +85,8 @@ class Page:
     rl_lead: str  # the lead after RL as it is judged, beside the Average of a figure; "" without
 
 
-OWN_TABLES = ("RL", "Grid", "Averages", "Cells", "Heldout", "Guessing")
+OWN_TABLES = ("RL", "Forgetting", "Proxies", "Proxy values", "Set perplexity", "Grid", "Averages")
+OWN_TABLES += ("Cells", "Heldout", "Guessing")
 
 
 def build_page(

@@ -33,6 +33,7 @@ class LedgerEntry:
     reasoning: tuple[SourceReading, ...]
     sft: PackReading | None
     training_flops: float
+    sparse_flops: float = 0.0  # without weights that stay 0; 0.0 where there are none
 
     @property
     def reasoning_tokens(self) -> int:
@@ -67,6 +68,7 @@ def _entry(
     plans = [read_json(inputs[role] / "plan.json") for role in reading.blends]
     rows = [row for plan in plans for row in plan["ledger"].values()]
     sources = dict.fromkeys(row["source"] for row in rows if row["source"] != BASE)
+    sft_flops = reading.sft_flops_per_token * (sft.tokens if sft is not None else 0)
     return LedgerEntry(
         cell=cell,
         label=label_of(cell),
@@ -75,8 +77,8 @@ def _entry(
             _source(name, [row for row in rows if row["source"] == name]) for name in sources
         ),
         sft=sft,
-        training_flops=reading.pretraining_flops
-        + reading.sft_flops_per_token * (sft.tokens if sft is not None else 0),
+        training_flops=reading.pretraining_flops + sft_flops,
+        sparse_flops=reading.sparse_flops + sft_flops if reading.sparse_flops else 0.0,
     )
 
 

@@ -1,11 +1,12 @@
 """Evaluations of all cells and seeds to cells.json, tables.json, tables.md and verdicts.json."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.disk.files import read_json, replacing
+from frontload.eval.asking.set_loss import SetLoss, read_set_loss
 from frontload.eval.results import ResultFile, read_results
 from frontload.eval.statistics.cells import Cells
 from frontload.eval.statistics.score import AVERAGING_RULES, score
@@ -13,11 +14,14 @@ from frontload.eval.statistics.spread import seed_spreads, stated_spreads
 from frontload.eval.tables.build import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.tables.claims import judge, recompute, verdicts_json
 from frontload.eval.tables.controls import judge_controls, with_controls
+from frontload.eval.tables.forgetting import forgetting
 from frontload.eval.tables.ledger import ledger
 from frontload.eval.tables.own import own_tables
 from frontload.eval.tables.paper import paper_claims
+from frontload.eval.tables.proxies import measure_proxies, proxy_tables
 from frontload.eval.tables.questions import is_paper_study, own_hypotheses
 from frontload.eval.tables.rl import rl_table
+from frontload.eval.tables.set_losses import set_loss_table
 from frontload.eval.tables.text import TextTables, tables_markdown
 from frontload.eval.tables.views import judge_views
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json
@@ -36,7 +40,13 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
     )
     is_paper = is_paper_study(cells.names)
     tables = build_tables(cells) if is_paper else own_tables(cells)
-    tables += [table for table in [rl_table(cells)] if table.rows]
+    tables += [table for table in [rl_table(cells), forgetting(cells)] if table.rows]
+    proxies = None
+    if recipe.proxies:
+        proxies = measure_proxies(cells, _read_all(recipe.proxies, inputs))
+        tables += proxy_tables(proxies)
+    if recipe.set_losses:
+        tables.append(set_loss_table(_read_set_losses(recipe, inputs)))
     hypotheses = paper_claims()["hypotheses"] if is_paper else own_hypotheses(cells)
     verdicts = judge(cells, hypotheses, min_effect=recipe.min_effect)
     views = judge_views(cells, hypotheses, judged=verdicts, min_effect=recipe.min_effect)
@@ -56,6 +66,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
             "tables": [asdict(table) for table in tables],
             "figure2": figure2(cells),
             "gap_by_stage": stage_gaps(cells),
+            **({} if proxies is None else {"proxies": proxies.to_json()}),
         },
     )
     verdicts_form = verdicts_json(verdicts, claims, min_effect=recipe.min_effect)
@@ -80,9 +91,23 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
 
 def read_cells(recipe: Tabulate, inputs: Inputs) -> dict[str, list[ResultFile]]:
     """The per-item results of each cell, in seed order."""
+    return _read_all(recipe.cells, inputs)
+
+
+def _read_set_losses(recipe: Tabulate, inputs: Inputs) -> dict[str, dict[str, list[SetLoss]]]:
     return {
-        cell: [_read(inputs, role, cell) for role in recipe.cells[cell]]
-        for cell in sorted(recipe.cells, key=cell_order)
+        cell: {
+            name: [read_set_loss(inputs[role]) for role in roles]
+            for name, roles in recipe.set_losses[cell].items()
+        }
+        for cell in sorted(recipe.set_losses, key=cell_order)
+    }
+
+
+def _read_all(cells: Mapping[str, Sequence[str]], inputs: Inputs) -> dict[str, list[ResultFile]]:
+    return {
+        cell: [_read(inputs, role, cell) for role in cells[cell]]
+        for cell in sorted(cells, key=cell_order)
     }
 
 

@@ -23,7 +23,8 @@ LEDGER_TEXT = (
     "Tokens that each cell has read at its first seed: reasoning data in pretraining, and SFT. "
     "Read: tokens, each as often as it was read, padding left out. Loss: the answer tokens among "
     "them. Distinct: each token once. Epochs: passes over the set. FLOPs: of these tokens in "
-    "pretraining and SFT, without padding; RL is not counted."
+    "pretraining and SFT, without padding; RL is not counted. In brackets: without weights that "
+    "stay 0, as sparse pretraining keeps some."
 )
 LEDGER_HEAD = (
     "",
@@ -134,7 +135,8 @@ def ledger_row(entry: LedgerEntry) -> list[str]:
         f"{entry.pretraining_tokens:,}",
         *(pretraining if sources else [NOTHING] * 3),
         *tuned,
-        f"{entry.training_flops:.3g}",
+        f"{entry.training_flops:.3g}"
+        + (f" ({entry.sparse_flops:.3g})" if entry.sparse_flops else ""),
     ]
 
 

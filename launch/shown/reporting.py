@@ -29,25 +29,11 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
     def of_kind(*kinds: str) -> dict[str, Path]:
         return {s.label: folders[s.key] for s in study.stages if s.kind in kinds}
 
-    origin: Any = importlib.import_module("frontload.eval.report.origins")
-    origins: dict[str, list[Any]] = {}
-    for cell, roles in study.tabulate.recipe.cells.items():
-        for role in roles:
-            asked = study.tabulate.inputs[role]
-            origins.setdefault(cell, []).append(
-                origin.ReportOrigin(
-                    seed=int(role.rpartition(" seed ")[2].partition(" ")[0]),  # a suite may follow
-                    evaluation=asked.folder,
-                    checkpoint=asked.inputs["checkpoint"].folder,
-                    folder=folders[asked.key],
-                    items=_items_file(asked, folders),
-                )
-            )
     request = report.ReportRequest(
         study_name=study.name,
         out_dir=out,
         tabulate_folder=folders[study.tabulate.key],
-        origins=origins,
+        origins=origins_of(study, folders),
         checkpoints=of_kind("pretrain", "sft", "grpo"),
         blends=of_kind("blend"),
         packs=of_kind("pack"),
@@ -56,6 +42,25 @@ def write_report(study: Study, store: Store, out: Path, *, utilisation: str | No
         utilisation=utilisation,
     )
     return report.write_report(request)
+
+
+def origins_of(study: Study, folders: Mapping[str, Path]) -> dict[str, list[Any]]:
+    """Cell -> what its numbers come from, an evaluation a seed and suite. `folders`: by key."""
+    origin: Any = importlib.import_module("frontload.eval.report.origins")
+    found: dict[str, list[Any]] = {}
+    for cell, roles in study.tabulate.recipe.cells.items():
+        for role in roles:
+            asked = study.tabulate.inputs[role]
+            found.setdefault(cell, []).append(
+                origin.ReportOrigin(
+                    seed=asked.recipe.seed,
+                    evaluation=asked.folder,
+                    checkpoint=asked.inputs["checkpoint"].folder,
+                    folder=folders[asked.key],
+                    items=_items_file(asked, folders),
+                )
+            )
+    return found
 
 
 def _items_file(asked: Stage, folders: Mapping[str, Path]) -> Path:

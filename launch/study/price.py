@@ -42,6 +42,7 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "convert": 2e-9,
     "grpo": 9.5e-11,
     "evaluate": 1.1e-10,
+    "set_loss": 1.1e-10,
     "decide": 4e-2,
     "register": 4e-2,
     "conclude": 4e-2,
@@ -62,6 +63,7 @@ GPU_FIXED_SECONDS = {
     "pretrain": 6.0,
     "sft": 6.0,
     "evaluate": 12.0,
+    "set_loss": 12.0,
     "benchmarks": 180.0,
     "grpo": 600.0,
 }
@@ -122,6 +124,14 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         answer = min(recipe.max_new_tokens, model.max_sequence_tokens)
         tokens = _items(stage.inputs["corpus"], recipe) * answer
         flops = tokens * forward_flops_per_token(model, model.max_sequence_tokens)
+        return tokens, flops, flops
+    if stage.kind == "set_loss":
+        model, width = (
+            stage.inputs["checkpoint"].recipe.model,
+            _trained_context(stage.inputs["checkpoint"]),
+        )
+        tokens = recipe.num_conversations * width
+        flops = tokens * forward_flops_per_token(model, width)
         return tokens, flops, flops
     if stage.kind == "benchmarks":
         model = stage.inputs["checkpoint"].recipe.model
@@ -316,5 +326,9 @@ def _items(corpus: Stage, recipe: schema.Evaluate) -> int:
         return RAW_ITEMS * recipe.num_samples
     synthesis = corpus.recipe
     families = len(synthesis.ldq.families)
+    if recipe.items_per_benchmark:
+        of_families = families * min(recipe.items_per_benchmark, synthesis.items_per_family)
+        hard = 2 * min(recipe.items_per_benchmark, synthesis.hard_items_per_family)
+        return of_families * recipe.num_samples + hard * recipe.num_hard_samples
     items = families * synthesis.items_per_family * recipe.num_samples
     return items + 2 * synthesis.hard_items_per_family * recipe.num_hard_samples

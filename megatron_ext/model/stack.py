@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
 from megatron.core.models.hybrid.hybrid_block import HybridStackSubmodules
 from megatron.core.models.hybrid.hybrid_model import HybridModel
@@ -130,18 +131,31 @@ def initialise_weights(module: HybridModel, model: Model, seed: int) -> None:
     tp_group = module.pg_collection.tp
     for name, parameter in global_names(module).items():
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{name}".encode()))
-        cut = _whole_parts(parameter, tp_group.size())
-        shape = list(parameter.shape)
-        if cut:
-            shape[getattr(parameter, "partition_dim", 0)] = sum(cut)
-        whole = _draw(name, torch.empty(shape), model, generator)
-        if cut:
-            dim = getattr(parameter, "partition_dim", 0)
-            parts = whole.split(cut, dim)
-            rank, size = tp_group.rank(), tp_group.size()
-            whole = torch.cat([part.chunk(size, dim)[rank] for part in parts], dim)
+        whole = torch.empty(whole_shape(parameter, tp_group.size()))
+        whole = _draw(name, whole, model, generator)
         with torch.no_grad():
-            parameter.copy_(whole)
+            parameter.copy_(own_part(whole, parameter, tp_group=tp_group))
+
+
+def whole_shape(parameter: torch.nn.Parameter, tp_size: int) -> list[int]:
+    """The shape that a parameter has on one tensor rank."""
+    shape = list(parameter.shape)
+    cut = _whole_parts(parameter, tp_size)
+    if cut:
+        shape[getattr(parameter, "partition_dim", 0)] = sum(cut)
+    return shape
+
+
+def own_part(
+    whole: torch.Tensor, parameter: torch.nn.Parameter, *, tp_group: dist.ProcessGroup
+) -> torch.Tensor:
+    """This tensor rank's part of a tensor in the shape of the whole parameter."""
+    cut = _whole_parts(parameter, tp_group.size())
+    if not cut:
+        return whole
+    dim = getattr(parameter, "partition_dim", 0)
+    rank, size = tp_group.rank(), tp_group.size()
+    return torch.cat([part.chunk(size, dim)[rank] for part in whole.split(cut, dim)], dim)
 
 
 def global_names(module: HybridModel) -> dict[str, torch.nn.Parameter]:

@@ -21,17 +21,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from frontload.megatron_ext.checkpoints.save import Parts
-from frontload.megatron_ext.model.layers import document_resets
 from frontload.megatron_ext.model.ssd_steep import STEEP
 from frontload.megatron_ext.model.stack import build_model
 from frontload.megatron_ext.ranks import parallelism, settings
 from frontload.megatron_ext.training.datasets import Samples, share_of_rank
-from frontload.megatron_ext.training.losses import StartWeights, token_weights
+from frontload.megatron_ext.training.forward import (
+    MicroBatch,
+    keep_losses,
+    read_micro_batch,
+    sum_losses,
+)
+from frontload.megatron_ext.training.losses import StartWeights
+from frontload.megatron_ext.training.masks import WeightMasks
 from frontload.recipes.errors import StageError
 from frontload.recipes.facts.layout import Batching
-from frontload.recipes.facts.token_losses import needs_start_model
 from frontload.recipes.machines.placement import Placement
-from frontload.recipes.schema import PLAIN_LOSS, Model, TokenLoss, Training
+from frontload.recipes.schema import Model, Training
+from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss, needs_start_model
 
 
 @dataclass(kw_only=True)
@@ -83,6 +89,7 @@ class Engine:
     clock: Clock
     loss: TokenLoss
     start: StartWeights  # kept where the loss compares with them
+    masks: WeightMasks
 
     def parts(self, *, with_optimizer: bool = True) -> Parts:
         """What a checkpoint of this engine holds, with weights that are on their way gathered."""
@@ -109,7 +116,12 @@ class StepResult:
 
 
 def build_engine(
-    model: Model, training: Training, placement: Placement, *, loss: TokenLoss = PLAIN_LOSS
+    model: Model,
+    training: Training,
+    placement: Placement,
+    *,
+    loss: TokenLoss = PLAIN_LOSS,
+    sparsity: float = 0.0,
 ) -> Engine:
     """Checks the layout, joins the groups and builds this rank's part; weights are undefined."""
     batching = parallelism.check_placement(model, training, placement)
@@ -148,6 +160,7 @@ def build_engine(
         clock=clock,
         loss=loss,
         start=StartWeights(),
+        masks=WeightMasks(module, sparsity=sparsity, seed=training.seed),
     )
 
 
@@ -167,21 +180,10 @@ def _finish_gradients(
     model[0].scale_gradients(1.0 / num_tokens.clamp(min=1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _MicroBatch:
-    tokens_BS: Tensor
-    labels_BS: Tensor
-    loss_mask_BS: Tensor
-    document_ids_BS: Tensor
-    resets: Any
-    loss: TokenLoss
-    reference_BS: Tensor | None  # losses under the start model, on the last pipeline stage
-
-
 def _micro_batches(
-    engine: Engine, samples: Samples, first_sample: int, *, references: Sequence[Tensor] = ()
-) -> Iterator[_MicroBatch]:
-    batching, device = engine.batching, engine.device
+    engine: Engine, samples: Samples, *, first_sample: int, references: Sequence[Tensor] = ()
+) -> Iterator[MicroBatch]:
+    batching = engine.batching
     shares = share_of_rank(
         first_sample,
         per_rank=batching.num_micro_batches * batching.micro_sequences,
@@ -191,51 +193,13 @@ def _micro_batches(
     has_one_stage = engine.placement.pipeline_parallel == 1  # others expect rows of one number
     for place, share in enumerate(shares):
         with_text = samples.with_text(share) if has_one_stage else share
-        rows = samples.read(with_text or share[:1])  # at least one, for Megatron's schedule
-        resets = None
-        ids_BS = torch.from_numpy(rows.document_ids_BS).to(device)
-        if engine.training.reset_at_document_boundaries:
-            resets = document_resets(ids_BS)
-        yield _MicroBatch(
-            tokens_BS=torch.from_numpy(rows.tokens_BS).to(device),
-            labels_BS=torch.from_numpy(rows.labels_BS).to(device),
-            loss_mask_BS=torch.from_numpy(rows.loss_mask_BS).to(device),
-            document_ids_BS=ids_BS,
-            resets=resets,
+        yield read_micro_batch(
+            samples.read(with_text or share[:1]),  # at least one, for Megatron's schedule
+            engine.device,
+            with_resets=engine.training.reset_at_document_boundaries,
             loss=engine.loss,
             reference_BS=references[place] if references else None,
         )
-
-
-def _forward_step(batches: Iterator[_MicroBatch], module: Any) -> tuple[Tensor, Any]:
-    batch = next(batches)
-    return _losses(batch, module), functools.partial(_sum_loss, batch)
-
-
-def _losses(batch: _MicroBatch, module: Any) -> Tensor:
-    return module(
-        batch.tokens_BS, None, None, labels=batch.labels_BS, packed_seq_params=batch.resets
-    )
-
-
-def _sum_loss(batch: _MicroBatch, loss_BS: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums, not means: Megatron divides by the tokens of the whole batch, whatever the layout."""
-    mask_BS = batch.loss_mask_BS
-    loss_B = weighted_B = (loss_BS * mask_BS).sum(1)
-    if batch.loss != PLAIN_LOSS:
-        weight_BS = token_weights(
-            batch.loss,
-            loss_BS,
-            reference_BS=batch.reference_BS,
-            loss_mask_BS=mask_BS,
-            document_ids_BS=batch.document_ids_BS,
-        )
-        weighted_B = (loss_BS * weight_BS * mask_BS).sum(1)
-    return (
-        weighted_B.sum(),
-        mask_BS.sum().int(),
-        torch.stack([loss_B.detach(), mask_BS.sum(1), weighted_B.detach()]),
-    )
 
 
 def _start_losses(engine: Engine, samples: Samples, *, first_sample: int) -> list[Tensor]:
@@ -248,19 +212,17 @@ def _start_losses(engine: Engine, samples: Samples, *, first_sample: int) -> lis
     if engine.replica.ddp_config.overlap_param_gather:
         engine.replica.start_param_sync(force_sync=True)
 
-    def forward(batches: Iterator[_MicroBatch], module: Any) -> tuple[Tensor, Any]:
-        batch = next(batches)
-        count = batch.loss_mask_BS.sum().int()
-        return _losses(batch, module), lambda loss_BS: (loss_BS.sum(), count, loss_BS.detach())
-
     with torch.no_grad(), engine.start.swapped_in(engine.module):
         return _run_schedule(
-            engine, forward, _micro_batches(engine, samples, first_sample), forward_only=True
+            engine,
+            keep_losses,
+            _micro_batches(engine, samples, first_sample=first_sample),
+            forward_only=True,
         )
 
 
 def _run_schedule(
-    engine: Engine, forward: Any, batches: Iterator[_MicroBatch], *, forward_only: bool
+    engine: Engine, forward: Any, batches: Iterator[MicroBatch], *, forward_only: bool
 ) -> list[Tensor]:
     """Megatron's schedule over the micro-batches; what the last stage keeps of each of them."""
     return get_forward_backward_func(engine.placement.pipeline_parallel)(
@@ -296,12 +258,13 @@ def train_step(
     engine.optimizer.zero_grad()
     references = _start_losses(engine, samples, first_sample=first_sample)
     STEEP.take()
-    batches = _micro_batches(engine, samples, first_sample, references=references)
-    sums = _run_schedule(engine, _forward_step, batches, forward_only=False)
+    batches = _micro_batches(engine, samples, first_sample=first_sample, references=references)
+    sums = _run_schedule(engine, sum_losses, batches, forward_only=False)
     (losses, tokens, weighted), raised, steep_rows = _gather(engine, sums, flags=flags)
     _refuse_not_finite(engine, samples, losses, first_sample=first_sample)
     _refuse_nothing_to_learn(engine, samples, tokens, first_sample=first_sample)
     _set_learning_rate(engine, learning_rate)
+    engine.masks.clear_gradients()
     _, grad_norm, _ = engine.optimizer.step()
     if not math.isfinite(grad_norm):
         where = f"samples {first_sample} to {first_sample + len(losses) - 1}"

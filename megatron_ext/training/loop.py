@@ -27,8 +27,9 @@ from frontload.megatron_ext.training.schedule import check_schedule, learning_ra
 from frontload.megatron_ext.training.spikes import SpikeWatch
 from frontload.recipes.artifact import Part, Workspace, write_json
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError, Stopped
-from frontload.recipes.facts.token_losses import needs_start_model
-from frontload.recipes.schema import PLAIN_LOSS, Model, TokenLoss, Training
+from frontload.recipes.facts.census import count_masked
+from frontload.recipes.schema import Model, Training
+from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss, needs_start_model
 
 TELEMETRY_SECONDS = 1.0  # system metrics at most this often
 
@@ -45,6 +46,7 @@ class TrainingJob:
     start: Path | None  # checkpoint artifact to begin from
     optimizer_continues: bool  # `start` also gives the optimizer, and the result keeps it
     loss: TokenLoss = PLAIN_LOSS
+    sparsity: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,9 @@ def train(job: TrainingJob, work: Workspace) -> None:
     work.mark(Part.START, step=0)
     _check(job)
     torch.manual_seed(job.training.seed)
-    engine = build_engine(job.model, job.training, work.placement, loss=job.loss)
+    engine = build_engine(
+        job.model, job.training, work.placement, loss=job.loss, sparsity=job.sparsity
+    )
     saver = Saver(work, engine.parts)
     leader = dist.get_rank() == 0
     done, watch = _begin(job, engine, work)
@@ -147,15 +151,18 @@ def _begin(job: TrainingJob, engine: Engine, work: Workspace) -> tuple[int, Spik
         engine.start.keep(engine.module)
     if folder is not None:
         state = save.load_weights(folder, engine.parts())
+        engine.masks.refuse_dense(str(folder))
         torch.set_rng_state(state["rng"])
         return int(state["samples"]), SpikeWatch(upkeep, state.get("losses", ()))
     has_masters = False  # in float32, by which bf16 weights move: loaded with the optimizer
     if job.start is None:
         initialise_weights(engine.module, job.model, job.training.seed)
+        engine.masks.clear_weights()
     else:
         save.check_same_model(job.start, job.model)
         parts = engine.parts(with_optimizer=job.optimizer_continues)
         save.load_weights(job.start / save.WEIGHTS, parts)
+        engine.masks.refuse_dense(str(job.start))
         has_masters = job.optimizer_continues
     if not has_masters:
         engine.optimizer.reload_model_params()
@@ -244,4 +251,7 @@ def _publish(job: TrainingJob, engine: Engine, work: Workspace) -> None:
             "learning_rate": learning_rate(training.optimizer, training.schedule, samples),
             "has_optimizer": job.optimizer_continues,
         }
+        if job.sparsity:
+            masked = count_masked(job.model, job.sparsity)
+            state |= {"sparsity": job.sparsity, "masked_weights": masked}
         write_json(work.path / "training_state.json", state)

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from frontload.recipes.facts.token_losses import DFT, IW_TOKEN, NLL
-from frontload.recipes.schema import TokenLoss
+from frontload.recipes.token_losses import DFT, IW_TOKEN, NLL, TokenLoss
 
 
 def token_weights(

@@ -66,6 +66,30 @@ def count_parameters(model: Model) -> ParameterCount:
     )
 
 
+def count_masked(model: Model, sparsity: float) -> int:
+    """Weights that stay 0 in sparse pretraining: a share of each matrix of each layer."""
+    width, inner = model.hidden_size, mamba_inner(model)
+    query = model.num_attention_heads * model.kv_channels
+    sizes = {
+        Layer.MLP: (width * model.ffn_hidden_size, model.ffn_hidden_size * width),
+        Layer.ATTENTION: (
+            (query + 2 * model.num_query_groups * model.kv_channels) * width,
+            query * width,
+        ),
+        Layer.MAMBA: (
+            (inner + mamba_conv_channels(model) + model.mamba_num_heads) * width,
+            inner * width,
+        ),
+    }
+    layers = parse_pattern(model.pattern)
+    return sum(masked_of(size, sparsity) for layer in layers for size in sizes[layer])
+
+
+def masked_of(size: int, sparsity: float) -> int:
+    """How many of a matrix's weights a share of them is."""
+    return round(size * sparsity)
+
+
 def layer_work(model: Model, layer: Layer, sequence_tokens: int) -> Work:
     """Operations a token of one layer, over the tokens of one sequence.
 

@@ -7,16 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from frontload.recipes.machines.upkeep import Upkeep
-from frontload.recipes.schema import (
-    PLAIN_LOSS,
-    Model,
-    Optimizer,
-    Pretrain,
-    Schedule,
-    Sft,
-    TokenLoss,
-    Training,
-)
+from frontload.recipes.schema import Model, Optimizer, Pretrain, Schedule, Sft, Training
+from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss
 
 SFT_STAGE = "sft"
 ROWS, READ, LOSS = "rows", "read", "loss"
@@ -137,6 +129,7 @@ class PretrainRecipe(RunRecipe):
     """Pretraining: phases that follow each other under one schedule and one optimizer."""
 
     phases: tuple[Phase, ...]
+    sparsity: float = 0.0  # share of the weights of each matrix of each layer that stay 0
 
     @property
     def total_tokens(self) -> int:
@@ -154,6 +147,7 @@ class PretrainRecipe(RunRecipe):
                 training=self.training(),
                 start_sample=start,
                 num_samples=num_samples,
+                sparsity=self.sparsity,
             )
             start += num_samples
         return found

@@ -4,7 +4,6 @@ from collections import Counter
 from typing import Any
 
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.facts.token_losses import check_token_loss
 from frontload.recipes.grammar.limits import (
     TOLERANCE,
     require_at_least,
@@ -24,9 +23,11 @@ from frontload.recipes.runs.training import (
     SftRecipe,
     TrainingKnobs,
 )
-from frontload.recipes.schema import Model, TokenLoss
+from frontload.recipes.schema import Model
+from frontload.recipes.token_losses import TokenLoss, check_token_loss
 
 USUAL_FILL = 0.75  # ours: rows of the laptop's sets are 80% to 99% full
+PERCENT = 100
 NAME_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_")
 
 Train = Loaded[PretrainRecipe] | Loaded[SftRecipe]
@@ -43,6 +44,7 @@ def check_train(loaded: Train) -> None:
     check_upkeep(loaded, recipe.upkeep, under="upkeep.")
     if isinstance(recipe, PretrainRecipe):
         _check_phases(loaded, recipe)
+        check_sparsity(loaded, "sparsity", value=recipe.sparsity)
     else:
         check_sft_budget(loaded, recipe)
         check_loss(loaded, "loss", loss=recipe.loss, precision=recipe.precision)
@@ -86,10 +88,23 @@ def check_training(
     )
 
 
+def check_sparsity(loaded: Loaded[Any], path: str, *, value: float) -> None:
+    """Refuses a share of masked weights that leaves none, or that no name can say."""
+    if not 0.0 <= value < 1.0 or abs(PERCENT * value - round(PERCENT * value)) > TOLERANCE:
+        raise loaded.refuse(
+            path,
+            found=f"is {value:g}",
+            rule="sparsity is a share of whole percents, 0 or more and below 1: a part of each "
+            "matrix learns",
+            do="write e.g. 0.5, or 0.0 for dense pretraining",
+        )
+
+
 def check_loss(loaded: Loaded[Any], path: str, *, loss: TokenLoss, precision: str) -> None:
     """Refuses a loss of fine-tuning that is none, at the line that set it."""
     try:
-        check_token_loss(loss, precision=precision)
+        is_fp8 = precision in PRECISIONS and PRECISIONS[precision].is_fp8
+        check_token_loss(loss, precision=precision, is_fp8=is_fp8)
     except RecipeError as error:
         raise loaded.refuse_at(f"{path}.{error.asked}", error) from error
 

@@ -3,6 +3,7 @@
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.facts.pattern import check_model
 from frontload.recipes.grammar.limits import (
+    require_all_at_least,
     require_at_least,
     require_at_most,
     require_choice,
@@ -13,6 +14,7 @@ from frontload.recipes.machines.checks import check_placement
 from frontload.recipes.runs.training_checks import (
     check_loss,
     check_sft_budget,
+    check_sparsity,
     check_training,
     check_whole_batches,
 )
@@ -62,6 +64,7 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     check_points(loaded)
     _check_epochs(loaded)
     _check_suites(loaded)
+    _check_proxies(loaded)
     check_benchmarks(loaded)
     check_rl(loaded)
 
@@ -101,6 +104,7 @@ def _check_model(loaded: Loaded[StudyRecipe]) -> None:
 def _check_phases(loaded: Loaded[StudyRecipe]) -> None:
     """Each phase is whole batches; each source of it whole sequences."""
     recipe, knobs = loaded.value, loaded.value.pretraining
+    check_sparsity(loaded, "pretraining.sparsity", value=knobs.sparsity)
     if not 0.0 < knobs.first_phase_share < 1.0:
         raise loaded.refuse(
             "pretraining.first_phase_share",
@@ -202,6 +206,30 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
                 if size
                 else "enlarge the set",
             )
+
+
+def _check_proxies(loaded: Loaded[StudyRecipe]) -> None:
+    """Many answers to a question need chance, and questions that are asked in this process."""
+    knobs = loaded.value.evaluation.proxies
+    if knobs is None:
+        return
+    least = {"num_samples": 2, "items_per_benchmark": 1}
+    require_all_at_least(loaded, "evaluation.proxies", of=knobs, least=least)
+    if loaded.value.evaluation.benchmarks is not None:
+        raise loaded.refuse(
+            "evaluation.proxies",
+            found="stands beside evaluation.benchmarks",
+            rule="proxies ask the corpus's own questions; the paper's benchmarks state how many "
+            "answers each of their own gets",
+            do="leave one of the two out",
+        )
+    if loaded.value.evaluation.sft.temperature == 0.0:
+        raise loaded.refuse(
+            "evaluation.proxies",
+            found="evaluation.sft.temperature is 0",
+            rule="at temperature 0 every answer is the same, so pass@k is pass@1",
+            do="write a temperature above 0, or leave proxies out",
+        )
 
 
 def _check_suites(loaded: Loaded[StudyRecipe]) -> None:

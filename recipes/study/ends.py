@@ -21,6 +21,7 @@ SYNTHESIS = {
     "choice_items": 0,
     "heldout_documents_per_family": 0,
 }
+EVALUATION = {"min_effect": 0, "set_loss_conversations": 0}
 SUITE = {"temperature": 0, "max_new_tokens": 1, "num_shots": 0}
 MOST_ITEMS = 10_000  # data_tools/synthetic/families.py MOST_DRAWS: no more are tried
 COUNTED = ("items_per_family", "hard_items_per_family", "choice_items")
@@ -63,7 +64,7 @@ def check_floors(loaded: Loaded[StudyRecipe]) -> None:
     for name, most in shots.items():  # the sft suite shows none
         path = f"evaluation.{name}.num_shots"
         require_at_most(loaded, path, value=getattr(recipe.evaluation, name).num_shots, most=most)
-    require_all_at_least(loaded, "evaluation", of=recipe.evaluation, least={"min_effect": 0})
+    require_all_at_least(loaded, "evaluation", of=recipe.evaluation, least=EVALUATION)
     for name, value in recipe.evaluation.seed_spreads.items():
         path = f"evaluation.seed_spreads.{name}"
         require_choice(loaded, path, value=name.partition("/")[0], names=("pt", "sft", "rl"))

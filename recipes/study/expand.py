@@ -70,14 +70,23 @@ def expand_points(name: str, recipe: StudyRecipe, points: Sequence[Point]) -> St
     cells: dict[str, list[str]] = {}
     inputs: dict[str, Stage] = {}
     ledger: dict[str, schema.CellReading] = {}
+    proxies: dict[str, list[str]] = {}
     for point in points:
         cell, found = cell_of(point, recipe.sft), graph.evaluations(point)
         cells.setdefault(cell, []).extend(found)
         inputs |= found
+        proxy = graph.proxy(point)
+        inputs |= proxy
+        if proxy:
+            proxies.setdefault(cell, []).extend(proxy)
         if cell not in ledger:
             reading = reading_of(graph.model(point))
             inputs |= {role_of(stage): stage for stage in reading.stages}
             ledger[cell] = reading.of_cell()
+    set_losses: dict[str, dict[str, tuple[str, ...]]] = {}
+    for (cell, mix), by_role in graph.set_losses(points).items():
+        set_losses.setdefault(cell, {})[mix] = tuple(by_role)
+        inputs |= by_role
     tabulate = Stage(
         kind="tabulate",
         label=name,
@@ -86,6 +95,8 @@ def expand_points(name: str, recipe: StudyRecipe, points: Sequence[Point]) -> St
             min_effect=recipe.evaluation.min_effect,
             seed_spreads=recipe.evaluation.seed_spreads,
             ledger=ledger,
+            set_losses=set_losses,
+            proxies={cell: tuple(roles) for cell, roles in proxies.items()},
         ),
         inputs=inputs,
     )

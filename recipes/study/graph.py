@@ -1,7 +1,8 @@
 """Points -> stages: the trunks, branches, packs, models and evaluations that a study is made of."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from frontload.recipes import schema
 from frontload.recipes.stage import Stage
@@ -9,12 +10,14 @@ from frontload.recipes.study.data import StudyData
 from frontload.recipes.study.evaluations import ask_suite
 from frontload.recipes.study.points import (
     BASE,
+    PERCENT,
     SFT_SUITE,
     Arm,
     Point,
     Tuning,
     cell_of,
     loss_suffix,
+    mix_title,
     tuning_name,
 )
 from frontload.recipes.study.reinforcement import reinforce
@@ -24,17 +27,24 @@ PHASES = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "ei
 WSD, PLATEAU = "wsd", "plateau"
 
 
+class TrunkKind(NamedTuple):
+    """What trunks of base text may go on from each other."""
+
+    sparsity: float
+    seed: int
+
+
 class StudyGraph:
     """Makes the stages of one recipe; what several points share is made once."""
 
     def __init__(self, recipe: StudyRecipe, data: StudyData, *, points: Iterable[Point]) -> None:
         self.recipe, self.data = recipe, data
-        self._onsets: dict[int, list[int]] = {}  # seed -> onsets in the order of the points
+        self._onsets: dict[TrunkKind, list[int]] = {}  # in the order of the points
         for point in points:
-            onsets = self._onsets.setdefault(point.seed, [])
+            onsets = self._onsets.setdefault(TrunkKind(point.arm.sparsity, point.seed), [])
             if point.arm.onset_tokens not in onsets:
                 onsets.append(point.arm.onset_tokens)
-        self._trunks: dict[tuple[int, int], Stage] = {}
+        self._trunks: dict[tuple[int, TrunkKind], Stage] = {}
         self._branches: dict[tuple[Arm, int], Stage] = {}
         self._tuned: dict[tuple[Arm, Tuning, int], Stage] = {}
         self._packs: dict[tuple[Tuning, int], Stage] = {}
@@ -50,6 +60,46 @@ class StudyGraph:
             found[role] = self._evaluate(suite, model, point=point)
         return found
 
+    def proxy(self, point: Point) -> dict[str, Stage]:
+        """Role of `tabulate` -> the evaluation that says whether the point's model deserves RL."""
+        knobs = self.recipe.evaluation.proxies
+        if knobs is None or point.tuning is None or point.is_reinforced:
+            return {}
+        model = self.model(point)
+        stage = self._evaluate(SFT_SUITE, model, point=point)
+        recipe = replace(
+            stage.recipe,
+            num_samples=knobs.num_samples,
+            num_hard_samples=knobs.num_samples,
+            items_per_benchmark=knobs.items_per_benchmark,
+        )
+        label = f"{model.label}.proxy"
+        role = f"{cell_of(point, self.recipe.sft)} seed {point.seed} proxy"
+        return {role: replace(stage, recipe=recipe, label=label)}
+
+    def set_losses(self, points: Sequence[Point]) -> dict[tuple[str, str], dict[str, Stage]]:
+        """Pretrained cell and SFT set -> role of `tabulate` -> the set's loss under that model."""
+        size = self.recipe.evaluation.set_loss_conversations
+        packs: dict[tuple[str, int], Tuning] = {}  # the first tuning on each set at each seed
+        for point in points:
+            if point.tuning is not None:
+                packs.setdefault((point.tuning.mix, point.seed), point.tuning.data)
+        found: dict[tuple[str, str], dict[str, Stage]] = {}
+        bases = dict.fromkeys((point.arm, point.seed) for point in points) if size else {}
+        for arm, seed in bases:
+            for mix, tuning in [(m, t) for (m, of_seed), t in packs.items() if of_seed == seed]:
+                role = f"{arm.cell} on {mix_title(mix)} seed {seed}"
+                found.setdefault((arm.cell, mix_title(mix)), {})[role] = Stage(
+                    kind="set_loss",
+                    label=f"{arm.name}-seed{seed}.{mix}",
+                    recipe=schema.SetLossRecipe(num_conversations=size),
+                    inputs={
+                        "checkpoint": self._branch(arm, seed),
+                        "pack": self._pack(tuning, seed),
+                    },
+                )
+        return found
+
     def model(self, point: Point) -> Stage:
         """The stage that leaves the point's checkpoint."""
         model = self._branch(point.arm, point.seed)
@@ -62,24 +112,27 @@ class StudyGraph:
 
     # ------------------------------------------------------------ pretraining
 
-    def _trunk(self, onset: int, seed: int) -> Stage:
+    def _trunk(self, onset: int, kind: TrunkKind) -> Stage:
         """Base text up to `onset`, on from the longest trunk that was written before it."""
-        if (onset, seed) not in self._trunks:
-            onsets = self._onsets[seed]
+        if (onset, kind) not in self._trunks:
+            onsets = self._onsets[kind]
             before = onsets[: onsets.index(onset)]
             start = max((one for one in before if 0 < one < onset), default=0)
-            below = self._trunk(start, seed) if start else None
+            below = self._trunk(start, kind) if start else None
             window = schema.Window(source=BASE, start_tokens=start, tokens=onset - start)
-            label = "trunk" if onset == self._onsets[seed][0] else f"trunk{onset}"
-            blend = self._blend(label, (window,), seed=seed, start=below)
-            self._trunks[onset, seed] = self._pretrain(label, blend, start=below, end=onset)
-        return self._trunks[onset, seed]
+            label = "trunk" if onset == onsets[0] else f"trunk{onset}"
+            blend = self._blend(label, (window,), seed=kind.seed, start=below)
+            if kind.sparsity != self.recipe.pretraining.sparsity:
+                label += f"@sparse{round(PERCENT * kind.sparsity)}"
+            made = self._pretrain(label, blend, start=below, end=onset)
+            self._trunks[onset, kind] = _masked(made, kind.sparsity)
+        return self._trunks[onset, kind]
 
     def _branch(self, arm: Arm, seed: int) -> Stage:
         """From the arm's onset to the end of pretraining."""
         if (arm, seed) not in self._branches:
             knobs, onset = self.recipe.pretraining, arm.onset_tokens
-            start = self._trunk(onset, seed) if onset else None
+            start = self._trunk(onset, TrunkKind(arm.sparsity, seed)) if onset else None
             base = knobs.tokens - onset - arm.reasoning_tokens
             windows = [schema.Window(source=BASE, start_tokens=onset, tokens=base)] if base else []
             windows += [
@@ -88,7 +141,7 @@ class StudyGraph:
             ]
             blend = self._blend(arm.name, tuple(windows), seed=seed, start=start)
             model = self._pretrain(arm.name, blend, start=start, end=knobs.tokens)
-            self._branches[arm, seed] = model
+            self._branches[arm, seed] = _masked(model, arm.sparsity)
         return self._branches[arm, seed]
 
     def _blend(
@@ -170,6 +223,11 @@ class StudyGraph:
         data = self.data
         inputs = {"checkpoint": model, "corpus": data.corpus, "tokenizer": data.tokenizer}
         return Stage(kind="evaluate", label=model.label, recipe=recipe, inputs=inputs)
+
+
+def _masked(stage: Stage, sparsity: float) -> Stage:
+    """The same pretraining with a share of its weights masked."""
+    return replace(stage, recipe=replace(stage.recipe, sparsity=sparsity))
 
 
 def _depth(stage: Stage | None) -> int:

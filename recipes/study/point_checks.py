@@ -8,7 +8,7 @@ from frontload.recipes.grammar.limits import (
 )
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.runs.training import ROWS
-from frontload.recipes.runs.training_checks import check_loss
+from frontload.recipes.runs.training_checks import check_loss, check_sparsity
 from frontload.recipes.study.points import (
     BASE,
     BASE_SUITE,
@@ -29,8 +29,8 @@ def check_points(loaded: Loaded[StudyRecipe]) -> None:
     Raises: RecipeError naming file, line and key of what is wrong.
     """
     recipe = loaded.value
-    path = "evaluation.suites_of_pretrained"
-    _check_suites(loaded, path, recipe.evaluation.suites_of_pretrained)
+    for name in ("suites_of_pretrained", "suites_of_tuned"):
+        _check_suites(loaded, f"evaluation.{name}", getattr(recipe.evaluation, name))
     for place, point in enumerate(recipe.points):
         _check_point(loaded, f"points.{place}", point)
     _check_losses(loaded)
@@ -67,6 +67,8 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
             rule=f"pretraining.tokens {knobs.tokens:_} leave {room:_}",
             do="lower the windows or the onset",
         )
+    if point.sparsity is not None:
+        check_sparsity(loaded, f"{path}.sparsity", value=point.sparsity)
     if point.sft is not None:
         require_choice(loaded, f"{path}.sft.mix", value=point.sft.mix, names=names)
         unit = recipe.sft.batch_tokens if recipe.sft.budget_unit == ROWS else 1

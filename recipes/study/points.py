@@ -6,8 +6,8 @@ A point is one model: an arm, its fine-tuning if any, reinforcement learning or 
 
 from dataclasses import dataclass, replace
 
-from frontload.recipes.schema import PLAIN_LOSS, TokenLoss
 from frontload.recipes.study.schema import PointKnobs, PretrainingKnobs, SftKnobs, StudyRecipe
+from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss
 
 BASE = "base"
 RL_DATA = "CrossThink"
@@ -23,6 +23,7 @@ class Arm:
     name: str  # lmq, lmq@60-40, ldq@300000, ldq@300000-from0
     onset_tokens: int  # of base text that is read before the first token of reasoning
     windows: tuple[tuple[str, int], ...]  # reasoning set -> its tokens after the onset
+    sparsity: float = 0.0  # share of the weights of each matrix that stay 0
 
     @property
     def reasoning_tokens(self) -> int:
@@ -132,7 +133,10 @@ def ratio_name(knobs: PretrainingKnobs, mix: str, base_share: float) -> str:
 def _grid_arm(knobs: PretrainingKnobs, name: str, mix: str, base_share: float) -> Arm:
     tokens = mixed_tokens(knobs, base_share) if mix != BASE else 0
     return Arm(
-        name=name, onset_tokens=first_phase_tokens(knobs), windows=_windows(knobs, mix, tokens)
+        name=name,
+        onset_tokens=first_phase_tokens(knobs),
+        windows=_windows(knobs, mix, tokens),
+        sparsity=knobs.sparsity,
     )
 
 
@@ -163,7 +167,7 @@ def grid_points(recipe: StudyRecipe, seed: int) -> list[Point]:
             tuning=tuning,
             is_reinforced=is_reinforced,
             seed=seed,
-            suites=(SFT_SUITE,) if mix else suites,
+            suites=recipe.evaluation.suites_of_tuned if mix else suites,
         )
 
     found = [point(arm) for arm in arms]
@@ -191,7 +195,10 @@ def _single_point(recipe: StudyRecipe, knobs: PointKnobs, seed: int) -> Point:
     if knobs.sft is not None and knobs.sft.tokens:
         loss = knobs.sft.loss or recipe.sft.loss
         tuning = Tuning(mix=knobs.sft.mix, tokens=knobs.sft.tokens, loss=loss)
-    by_default = (SFT_SUITE,) if knobs.sft is not None else recipe.evaluation.suites_of_pretrained
+    asked = recipe.evaluation
+    by_default = asked.suites_of_pretrained if tuning is None else asked.suites_of_tuned
+    if tuning is None and knobs.sft is not None:
+        by_default = (SFT_SUITE,)
     return Point(
         arm=single_arm(recipe, knobs),
         tuning=tuning,
@@ -206,13 +213,18 @@ def single_arm(recipe: StudyRecipe, knobs: PointKnobs) -> Arm:
     trunk = first_phase_tokens(recipe.pretraining)
     onset = trunk if knobs.onset_tokens is None else knobs.onset_tokens
     windows = tuple((name, tokens) for name, tokens in knobs.windows.items() if tokens)
+    usual = recipe.pretraining.sparsity
+    sparsity = usual if knobs.sparsity is None else knobs.sparsity
     for arm in grid_arms(recipe).values():
         if (arm.onset_tokens, arm.windows) == (onset, windows):
-            return arm
-    name = ".".join(f"{mix}@{tokens}" for mix, tokens in windows) or BASE
-    return Arm(
-        name=name if onset == trunk else f"{name}-from{onset}", onset_tokens=onset, windows=windows
-    )
+            name = arm.name
+            break
+    else:
+        name = ".".join(f"{mix}@{tokens}" for mix, tokens in windows) or BASE
+        name += "" if onset == trunk else f"-from{onset}"
+    if sparsity != usual:
+        name += ("-" if "@" in name else "@") + f"sparse{round(PERCENT * sparsity)}"
+    return Arm(name=name, onset_tokens=onset, windows=windows, sparsity=sparsity)
 
 
 def study_points(recipe: StudyRecipe) -> list[Point]:

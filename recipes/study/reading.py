@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass
 
-from frontload.recipes.facts.census import forward_flops_per_token, training_flops_per_token
-from frontload.recipes.facts.token_losses import needs_start_model
+from frontload.recipes.facts.census import (
+    BACKWARD_FACTOR,
+    count_masked,
+    forward_flops_per_token,
+    training_flops_per_token,
+)
 from frontload.recipes.runs.training import READ
-from frontload.recipes.schema import CellReading, Sft
+from frontload.recipes.schema import CellReading, Pretrain, Sft
 from frontload.recipes.stage import Stage
+from frontload.recipes.token_losses import needs_start_model
+
+MULTIPLY_ADD = 2.0  # operations of a weight in a product, a token
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +23,7 @@ class ModelReading:
     blends: tuple[Stage, ...]
     pack: Stage | None
     pretraining_flops: float
+    masked_flops: float  # of them, products of weights that stay 0
     sft_flops_per_token: float  # RL is not counted
 
     @property
@@ -30,6 +38,7 @@ class ModelReading:
             pack="" if self.pack is None else role_of(self.pack),
             pretraining_flops=self.pretraining_flops,
             sft_flops_per_token=self.sft_flops_per_token,
+            sparse_flops=self.pretraining_flops - self.masked_flops if self.masked_flops else 0.0,
         )
 
 
@@ -55,6 +64,12 @@ def training_flops(stage: Stage) -> float:
     return trained_tokens(stage) * flops_per_token(stage)
 
 
+def masked_flops_per_token(recipe: Pretrain) -> float:
+    """Operations of weights that stay 0; this engine computes them all the same."""
+    masked = count_masked(recipe.model, recipe.sparsity)
+    return MULTIPLY_ADD * (1.0 + BACKWARD_FACTOR) * masked
+
+
 def role_of(stage: Stage) -> str:
     """The role of a blend or a pack among the inputs of `tabulate`."""
     return f"{stage.kind} {stage.label}"
@@ -63,18 +78,22 @@ def role_of(stage: Stage) -> str:
 def reading_of(model: Stage) -> ModelReading:
     """What lies below a checkpoint."""
     blends: list[Stage] = []
-    pack, flops, sft_flops = None, 0.0, 0.0
+    pack, flops, masked, sft_flops = None, 0.0, 0.0, 0.0
     stage: Stage | None = model
     while stage is not None:
-        if stage.kind in ("pretrain", "sft"):
-            if stage.kind == "sft":
-                sft_flops = flops_per_token(stage)
-            else:
-                flops += training_flops(stage)
+        if stage.kind == "sft":
+            sft_flops = flops_per_token(stage)
+        elif stage.kind == "pretrain":
+            flops += training_flops(stage)
+            masked += trained_tokens(stage) * masked_flops_per_token(stage.recipe)
         pack = stage.inputs.get("pack", pack)
         if "blend" in stage.inputs:
             blends.insert(0, stage.inputs["blend"])
         stage = stage.inputs.get("start")
     return ModelReading(
-        blends=tuple(blends), pack=pack, pretraining_flops=flops, sft_flops_per_token=sft_flops
+        blends=tuple(blends),
+        pack=pack,
+        pretraining_flops=flops,
+        masked_flops=masked,
+        sft_flops_per_token=sft_flops,
     )

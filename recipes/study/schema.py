@@ -7,14 +7,8 @@ from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import GrpoKnobs
 from frontload.recipes.runs.suite import SuiteRecipe
 from frontload.recipes.runs.training import NOT_OF_A_STUDY, SftBudgetKnobs, TrainingKnobs
-from frontload.recipes.schema import (
-    PLAIN_LOSS,
-    Model,
-    OwnData,
-    Synthesis,
-    Tokenizer,
-    TokenLoss,
-)
+from frontload.recipes.schema import Model, OwnData, Synthesis, Tokenizer
+from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss
 
 PARENT = {"parents": "training", "stated_elsewhere": NOT_OF_A_STUDY}
 """Of a section that may go on from a recipe of one run, e.g. `sft: {extends: sft_8b, ...}`."""
@@ -60,6 +54,7 @@ class PretrainingKnobs(TrainingKnobs):
     # mix -> the sets it is the union of and their sizes in tokens: read side by side in proportion,
     # where the union has no index of its own
     parts: dict[str, dict[str, int]] = field(default_factory=dict)
+    sparsity: float = 0.0  # of the grid, and of points that name none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +101,7 @@ class PointKnobs:
     onset_tokens: int | None = None  # of base text before them; absent = the first phase
     sft: PointTuning | None = None
     rl: bool = False
+    sparsity: float | None = None  # of pretraining; absent = that of `pretraining`
     seeds: tuple[int, ...] = ()  # () = the study's
     suites: tuple[str, ...] = ()  # base, sft or both; () = base before SFT, sft after it
 
@@ -119,6 +115,14 @@ class SuiteKnobs:
     temperature: float  # 0.0 = greedy
     max_new_tokens: int
     num_shots: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyKnobs:
+    """Many answers of every fine-tuned model to few questions: which cells deserve RL."""
+
+    num_samples: int  # answers to a question: pass@k is estimated for k up to it
+    items_per_benchmark: int  # its first questions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +146,10 @@ class EvaluationKnobs:
     sft: SuiteKnobs
     min_effect: float  # smallest difference called an effect, percentage points
     suites_of_pretrained: tuple[str, ...] = ("base",)  # "sft" too: before and after SFT compare
+    suites_of_tuned: tuple[str, ...] = ("sft",)  # of SFT and RL; "base" too: what they forget
+    proxies: ProxyKnobs | None = None  # absent: no proxy of RL is measured
+    # of each SFT set, scored under each pretrained model; 0 = none
+    set_loss_conversations: int = 0
     seed_spreads: dict[str, float] = field(default_factory=dict)
     """`stage/metric` -> standard deviation of one cell over seeds, points: what a study of several
     seeds found (seed_spreads of its cells.json), from which one of one seed says how many it needs.

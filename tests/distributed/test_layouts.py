@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from frontload.recipes.machines.placement import Placement
-from frontload.recipes.schema import TokenLoss
+from frontload.recipes.token_losses import TokenLoss
 from tests.ranks import run_on_ranks
 from tests.training_inputs import (
     BATCH,
@@ -50,6 +50,15 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 """On four ranks, so that each axis meets another one."""
 IN_STEPS = ("dp4", "pp2-dp2", "tp2-dp2")
 NO_LINES = ("lost layer", "memory", "steps")
+FROM_ZERO: dict[str, dict[str, Any]] = {
+    "fresh-tp2-pp2": LAYOUTS["tp2-pp2"],
+    "fresh-distributed-optimizer": {"distributed_optimizer": True, "tensor_parallel": 2},
+    "fresh-distributed-overlap": {
+        "distributed_optimizer": True,
+        "tensor_parallel": 2,
+        "overlap_communication": True,
+    },
+}
 WEIGHTED: dict[str, dict[str, Any]] = {
     "sft-tp2-pp2": LAYOUTS["tp2-pp2"],
     "sft-dp4-micro": {"micro_batch_sequences": 1},
@@ -62,18 +71,14 @@ WEIGHTED: dict[str, dict[str, Any]] = {
     },
 }
 """Fine-tuning with importance weights, which run a second model through each layout."""
+SPARSE: dict[str, dict[str, Any]] = {
+    "sparse-tp2-pp2": LAYOUTS["tp2-pp2"],
+    "sparse-distributed-optimizer": FROM_ZERO["fresh-distributed-overlap"],
+}
+"""From weights of which half are masked."""
 LOSSES = {
     "iw_sequence": TokenLoss(kind="iw_sequence", least_weight=0.5, most_weight=2.0),
     "dft": TokenLoss(kind="dft"),
-}
-FROM_ZERO: dict[str, dict[str, Any]] = {
-    "fresh-tp2-pp2": LAYOUTS["tp2-pp2"],
-    "fresh-distributed-optimizer": {"distributed_optimizer": True, "tensor_parallel": 2},
-    "fresh-distributed-overlap": {
-        "distributed_optimizer": True,
-        "tensor_parallel": 2,
-        "overlap_communication": True,
-    },
 }
 
 
@@ -95,9 +100,24 @@ def train_layouts(root: str, layouts: dict[str, dict[str, Any]]) -> dict[str, An
             pretrain(recipe, inputs | {"start": work.path}, more)
             found[f"{name}-more"] = more.lines
     found |= _tune_weighted(Path(root), WEIGHTED)
+    found |= _pretrain_sparse(Path(root), SPARSE)
     found["steps"] = _tune_in_steps(Path(root), inputs["pack"])
     found["lost layer"] = _lose_a_layer(Path(root), inputs)
     found["memory"] = peak_shares(4)
+    return found
+
+
+def _pretrain_sparse(root: Path, layouts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Pretrains from drawn and half masked weights under each layout, on four ranks by default."""
+    from frontload.megatron_ext.stages import pretrain
+
+    inputs = {path.name: path for path in (root / "inputs").iterdir()}
+    found: dict[str, Any] = {}
+    for name, options in layouts.items():
+        placement = replace(Placement(ranks_per_node=4), **options)
+        work = workspace(root / name, placement=placement)
+        pretrain(replace(tiny_pretrain(TUNED_STEPS * BATCH), sparsity=0.5), inputs, work)
+        found[name] = work.lines
     return found
 
 
@@ -177,6 +197,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         shutil.copytree(stopped.scratch, root / name / "scratch")
     write_pack(root / "pack", TUNED_STEPS * BATCH)
     weighted = _tune_weighted(root, {"alone": {"ranks_per_node": 1}})
+    weighted |= _pretrain_sparse(root, {"alone-sparse": {"ranks_per_node": 1}})
     more = workspace(root / "alone-more")
     recipe = tiny_pretrain(BATCH, start_sample=STEPS * BATCH)
     pretrain(recipe, inputs | {"start": alone.path}, more)
@@ -234,6 +255,23 @@ def test_weighted_fine_tuning_under_a_layout_is_that_of_one_rank(
         assert other["train__grad_norm"] == pytest.approx(one["train__grad_norm"], rel=1e-4)
     last = found[-1][1]
     assert abs(last["train__weighted_loss"] - last["train__loss"]) > 1e-3  # the weights are not 1
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_the_masks_of_a_layout_are_those_of_one_rank(runs: dict[str, Any], name: str) -> None:
+    from tests.training_inputs import load_module
+
+    for (_, one), (_, other) in zip(runs["alone-sparse"], runs["layouts"][name], strict=True):
+        # 2e-5: float32 sums in another order
+        assert other["train__loss"] == pytest.approx(one["train__loss"], abs=2e-5)
+        assert other["train__grad_norm"] == pytest.approx(one["train__grad_norm"], rel=1e-4)
+    found, expected = (
+        dict(load_module(runs["root"] / which / "path").named_parameters())
+        for which in (name, "alone-sparse")
+    )
+    zeros = {key: (tensor == 0) for key, tensor in expected.items()}
+    assert sum(int(one.sum()) for one in zeros.values()) > 10_000
+    assert all(((found[key] == 0) == zero).all() for key, zero in zeros.items())
 
 
 def test_only_the_first_rank_writes_metrics(runs: dict[str, Any]) -> None:

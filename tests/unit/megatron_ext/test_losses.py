@@ -18,7 +18,7 @@ from frontload.megatron_ext.stages import pretrain, sft  # noqa: E402
 from frontload.megatron_ext.training.datasets import PackSamples  # noqa: E402
 from frontload.megatron_ext.training.engine import Engine, build_engine, train_step  # noqa: E402
 from frontload.recipes.machines.placement import Placement  # noqa: E402
-from frontload.recipes.schema import PLAIN_LOSS, TokenLoss  # noqa: E402
+from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss  # noqa: E402
 from tests.training_inputs import (  # noqa: E402
     BATCH,
     SEQUENCE,

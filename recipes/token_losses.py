@@ -1,8 +1,8 @@
 """The losses of fine-tuning by name, and what must hold in their numbers. No torch."""
 
+from dataclasses import dataclass, field
+
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.machines.precision import find_precision
-from frontload.recipes.schema import TokenLoss
 
 NLL, DFT, IW_TOKEN, IW_SEQUENCE = "nll", "dft", "iw_token", "iw_sequence"
 TOKEN_LOSSES = {
@@ -14,12 +14,27 @@ TOKEN_LOSSES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenLoss:
+    """What the loss of a token of SFT is multiplied with; no gradient flows through the weight."""
+
+    kind: str  # a name of TOKEN_LOSSES
+    # of the importance weights, which are clipped to these ends; 0.0 for the other kinds
+    least_weight: float = field(default=0.0, metadata={"neutral": 0.0})
+    most_weight: float = field(default=0.0, metadata={"neutral": 0.0})
+    # iw_sequence: factor of the mean log ratio of a conversation
+    exponent: float = field(default=1.0, metadata={"neutral": 1.0})
+
+
+PLAIN_LOSS = TokenLoss(kind=NLL)
+
+
 def needs_start_model(loss: TokenLoss) -> bool:
     """Whether its weights compare with the model that fine-tuning began from."""
     return loss.kind in (IW_TOKEN, IW_SEQUENCE)
 
 
-def check_token_loss(loss: TokenLoss, *, precision: str) -> None:
+def check_token_loss(loss: TokenLoss, *, precision: str, is_fp8: bool) -> None:
     """Refuses a loss that is none, or numbers that it does not use.
 
     Raises: RecipeError whose `asked` is the field of the loss, e.g. `most_weight`.
@@ -54,7 +69,7 @@ def check_token_loss(loss: TokenLoss, *, precision: str) -> None:
             rule="1 lies between the ends: at its first step the loss is plain fine-tuning's",
             do="write e.g. 0.2 and 1.8 for iw_token, 0.0 and 16.0 for iw_sequence",
         )
-    if find_precision(precision).is_fp8:
+    if is_fp8:
         raise RecipeError(
             "kind",
             found=f"'{loss.kind}' with precision {precision}",
