@@ -1,6 +1,7 @@
 """The added tokens that texts may spell: refused, left to `tokenizers`, or as good by gigatoken."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from tokenizers import AddedToken
@@ -14,6 +15,7 @@ def refused_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spel
     return Spellings(_refused(vocabulary, special_text))
 
 
+@lru_cache(maxsize=4)
 def doubtful_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spellings:
     """The spelled tokens for which gigatoken may give other ids than `tokenizers`.
 
