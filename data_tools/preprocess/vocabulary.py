@@ -62,7 +62,6 @@ class Vocabulary:
     loaded: TextTokenizer
     data: bytes
     sha256: str
-    size: int = 0  # above the highest id, where the file says less than all; 0 = it says all
 
     def reference(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids that are right, by `tokenizers`."""
@@ -82,7 +81,7 @@ class Vocabulary:
 
     @property
     def vocab_size(self) -> int:
-        return max(self.loaded.vocab_size, self.size)
+        return self.loaded.vocab_size
 
     @property
     def dtype(self) -> np.dtype:
@@ -188,31 +187,29 @@ def _load(path: Path, sha256: str) -> Vocabulary:
 
 @lru_cache(maxsize=2)
 def _without_special(whole: Vocabulary) -> Vocabulary:
-    """The same tokenizer with a file that adds no special token.
+    """The same tokenizer, which finds no special token; `data`, for gigatoken, adds none.
 
     Raises: RecipeError when a special token's letters give its id all the same: the model's own
             vocabulary holds it as a word.
     """
-    stated = json.loads(whole.data)
     special = whole.loaded.special_tokens
-    stated["added_tokens"] = [
-        one for one in stated.get("added_tokens") or [] if one["content"] not in special
-    ]
-    stated["post_processor"] = None  # it may name them, and what it does is asked of the whole file
-    text = json.dumps(stated, ensure_ascii=False)
-    bare = TextTokenizer(LibraryTokenizer.from_str(text), file=whole.file)
-    probes = {one: f"a{one}b {one} {one}" for one in special}
-    for (token, probe), ids in zip(
-        probes.items(), bare.encode_batch(list(probes.values())), strict=True
-    ):
-        if special[token] in ids and probe:
+    library = LibraryTokenizer.from_buffer(whole.data)
+    library.encode_special_tokens = True
+    loaded = TextTokenizer(library, file=whole.file)
+    probes = [f"a{one}b {one} {one}" for one in special]
+    for (token, number), ids in zip(special.items(), loaded.encode_batch(probes), strict=True):
+        if number in ids:
             raise RecipeError(
                 "special text as text",
                 found=f"a tokenizer whose model has {token} as a word of its own: {whole.file}",
                 rule="what is text may not give the id of a special token",
                 do="drop such rows, or encode the token",
             )
-    return Vocabulary(loaded=bare, data=text.encode(), sha256=whole.sha256, size=whole.vocab_size)
+    stated = json.loads(whole.data)
+    added = [one for one in stated.get("added_tokens") or [] if one["content"] not in special]
+    stated |= {"added_tokens": added, "post_processor": None}  # the latter may name special ones
+    data = json.dumps(stated, ensure_ascii=False).encode()
+    return Vocabulary(loaded=loaded, data=data, sha256=whole.sha256)
 
 
 def in_slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
