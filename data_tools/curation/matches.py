@@ -49,7 +49,7 @@ class GramTable:
     places_O: np.ndarray
 
     @classmethod
-    def of(cls, hashes: np.ndarray, items: np.ndarray, places: np.ndarray) -> "GramTable":
+    def of(cls, hashes: np.ndarray, *, items: np.ndarray, places: np.ndarray) -> "GramTable":
         """The table of runs given one by one."""
         order = np.argsort(hashes, kind="stable")
         ordered = hashes[order]
@@ -114,11 +114,11 @@ def build_index(items: Sequence[Item], rules: Decontamination, *, hasher: WordHa
     for size in sizes:
         first = np.flatnonzero((sizes_I == size)[texts] & (places + size <= num_words[texts]))
         first = first[~is_short[texts[first]]]
-        hashes.append(hasher.runs(words, first, size))
+        hashes.append(hasher.runs(words, first, size=size))
         firsts.append(first)
-        begins[_filter_place(hasher.runs(words, first, sizes[0]))] = True
+        begins[_filter_place(hasher.runs(words, first, size=sizes[0]))] = True
     flat = np.concatenate(firsts)
-    grams = GramTable.of(np.concatenate(hashes), texts[flat], places[flat])
+    grams = GramTable.of(np.concatenate(hashes), items=texts[flat], places=places[flat])
     numbers = np.repeat(np.arange(len(grams.hashes_G)), np.diff(grams.owners_G1))
     pairs = np.sort(numbers * max(len(items), 1) + grams.items_O)
     is_new = np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]
@@ -147,18 +147,20 @@ def _filter_place(hashes: np.ndarray) -> np.ndarray:
 def _line_table(words: WordHashes, items: np.ndarray, *, hasher: WordHasher) -> GramTable:
     firsts, sizes = words.offsets_N1[items], words.num_words[items]
     return GramTable.of(
-        _line_hashes(words, firsts, sizes, hasher=hasher), items, np.zeros(len(items), np.int64)
+        _line_hashes(words, firsts, sizes=sizes, hasher=hasher),
+        items=items,
+        places=np.zeros(len(items), np.int64),
     )
 
 
 def _line_hashes(
-    words: WordHashes, firsts: np.ndarray, sizes: np.ndarray, *, hasher: WordHasher
+    words: WordHashes, firsts: np.ndarray, *, sizes: np.ndarray, hasher: WordHasher
 ) -> np.ndarray:
     """The hashes of lines of so many words each: lines of other sizes are never equal."""
     found = np.zeros(len(firsts), dtype=np.uint64)
     for size in np.unique(sizes).tolist():
         own = sizes == size
-        found[own] = mixed(hasher.runs(words, firsts[own], size) + np.uint64(size))
+        found[own] = mixed(hasher.runs(words, firsts[own], size=size) + np.uint64(size))
     return found
 
 
@@ -191,16 +193,16 @@ def find_matches(
     no entry."""
     hits: dict[int, dict[int, list[Hit]]] = defaultdict(lambda: defaultdict(list))
     for found in (_gram_hits, _line_hits):
-        for hit in found(words, index, hasher):
+        for hit in found(words, index, hasher=hasher):
             hits[hit.text][hit.item].append(hit)
-    found = _Row(words, index, hasher)
+    found = _Row(words, index, hasher=hasher)
     return {
         text: [found.match(of_item) for _, of_item in sorted(of_text.items())]
         for text, of_text in sorted(hits.items())
     }
 
 
-def _gram_hits(words: WordHashes, index: ItemIndex, hasher: WordHasher) -> Iterator[Hit]:
+def _gram_hits(words: WordHashes, index: ItemIndex, *, hasher: WordHasher) -> Iterator[Hit]:
     """The items' n-grams in the texts: looked for where a text has the first words of one."""
     if not index.sizes:
         return
@@ -210,7 +212,7 @@ def _gram_hits(words: WordHashes, index: ItemIndex, hasher: WordHasher) -> Itera
     left = words.offsets_N1[texts + 1] - firsts
     for size in index.sizes:
         fits = np.flatnonzero(left >= size)
-        chosen, numbers = index.grams.find(hasher.runs(words, firsts[fits], size))
+        chosen, numbers = index.grams.find(hasher.runs(words, firsts[fits], size=size))
         yield from _hits(
             words,
             index.grams,
@@ -220,7 +222,7 @@ def _gram_hits(words: WordHashes, index: ItemIndex, hasher: WordHasher) -> Itera
         )
 
 
-def _line_hits(words: WordHashes, index: ItemIndex, hasher: WordHasher) -> Iterator[Hit]:
+def _line_hits(words: WordHashes, index: ItemIndex, *, hasher: WordHasher) -> Iterator[Hit]:
     """The lines that are an item."""
     if not index.longest_line:
         return
@@ -228,7 +230,7 @@ def _line_hits(words: WordHashes, index: ItemIndex, hasher: WordHasher) -> Itera
     sizes = np.diff(np.append(firsts, len(words.hashes_W)))
     is_short = sizes <= index.longest_line
     firsts, sizes = firsts[is_short], sizes[is_short]
-    chosen, numbers = index.lines.find(_line_hashes(words, firsts, sizes, hasher=hasher))
+    chosen, numbers = index.lines.find(_line_hashes(words, firsts, sizes=sizes, hasher=hasher))
     texts = np.searchsorted(words.offsets_N1, firsts[chosen], side="right") - 1
     yield from _hits(words, index.lines, texts=texts, numbers=numbers, firsts=firsts[chosen])
 
@@ -250,7 +252,7 @@ def _hits(
 class _Row:
     """Hits of one item in one text as a match."""
 
-    def __init__(self, words: WordHashes, index: ItemIndex, hasher: WordHasher) -> None:
+    def __init__(self, words: WordHashes, index: ItemIndex, *, hasher: WordHasher) -> None:
         self._words, self._index, self._hasher = words, index, hasher
 
     def match(self, hits: list[Hit]) -> Match:
@@ -268,16 +270,16 @@ class _Row:
             share=1.0 if is_line else shared / int(index.grams_I[item]),
             jaccard=both
             / (self._distinct(text, size) + max(int(index.distinct_I[item]), 1) - both),
-            has_answer=self._has_answer(text, item, {place - own for place, own in pairs}),
+            has_answer=self._has_answer(text, item, begins={place - own for place, own in pairs}),
         )
 
     def _distinct(self, text: int, size: int) -> int:
         """The distinct n-grams of a text."""
         start, stop = self._words.offsets_N1[text : text + 2].tolist()
         firsts = np.arange(start, stop - size + 1)
-        return len(np.unique(self._hasher.runs(self._words, firsts, size)))
+        return len(np.unique(self._hasher.runs(self._words, firsts, size=size)))
 
-    def _has_answer(self, text: int, item: int, begins: set[int]) -> bool:
+    def _has_answer(self, text: int, item: int, *, begins: set[int]) -> bool:
         """Whether the answer's words stand soon behind the item, which begins at these places."""
         answer = self._index.answers.get(item)
         if answer is None:

@@ -128,7 +128,7 @@ class Converter:
 class Measurer(Converter):
     """What a process holds to measure batches: tokenizer, hashes, the index of items."""
 
-    def __init__(self, recipe: Curation, encoder: EncoderChoice, items: Sequence[Item]) -> None:
+    def __init__(self, recipe: Curation, encoder: EncoderChoice, *, items: Sequence[Item]) -> None:
         super().__init__(recipe)
         self.layout = Layout.of(recipe)
         self._counter = TextEncoder(
@@ -250,7 +250,7 @@ _state: dict[str, Measurer] = {}  # the measurer of a worker process, set when i
 
 def start_measurer(asked: tuple[Curation, EncoderChoice, Sequence[Item]]) -> None:
     """Makes this process ready to measure."""
-    _state["measurer"] = Measurer(*asked)
+    _state["measurer"] = Measurer(*asked[:2], items=asked[2])
 
 
 def current_measurer() -> Measurer:

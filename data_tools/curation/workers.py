@@ -7,6 +7,7 @@ what this one has loaded, and ends by itself when this one is gone.
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -71,17 +72,17 @@ def started_workers[Argument](
     members: list[Member] = []
     try:
         for _ in range(count if count > 1 else 0):
-            asked = (start, argument) if START != "fork" else (None, None)
+            asked = (partial(start, argument) if START != "fork" else None,)
             members.append(start_member(_serve, asked, others=members))
         yield Workers(members)
     finally:
         end_members(members)
 
 
-def _serve(pipe: Connection, start: Callable[[Any], None] | None, argument: Any) -> None:
+def _serve(pipe: Connection, start: Callable[[], None] | None) -> None:
     """What a process does: task by task until its pipe ends."""
     if start is not None:
-        start(argument)
+        start()
     while True:
         function, task = pipe.recv()
         try:

@@ -28,7 +28,7 @@ class TextEncoder:
         special_text: SpecialText = SpecialText.ENCODE,
     ) -> None:
         self._tokenizer, self._choice, self._special_text = tokenizer, choice, special_text
-        self._encoder = _encoder(tokenizer, choice, special_text)
+        self._encoder = _encoder(tokenizer, choice, special_text=special_text)
         self._unchecked = CHECK_EVERY
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -52,7 +52,7 @@ class TextEncoder:
             return self._encoder.encode(texts)
         except ParityError:  # gigatoken cannot read one of these texts: it is not asked again
             self._choice = EncoderChoice.TOKENIZERS
-            self._encoder = _encoder(self._tokenizer, self._choice, self._special_text)
+            self._encoder = _encoder(self._tokenizer, self._choice, special_text=self._special_text)
             return self._encoder.encode(texts)
 
     def _check(self, texts: Sequence[str]) -> None:
@@ -71,7 +71,7 @@ def choose_encoder(
 ) -> tuple[EncoderChoice, str]:
     """(gigatoken, "") when it gives the sample the ids of `tokenizers`, else (tokenizers, why)."""
     try:
-        encoder = _encoder(tokenizer, EncoderChoice.GIGATOKEN, special_text)
+        encoder = _encoder(tokenizer, EncoderChoice.GIGATOKEN, special_text=special_text)
         encoder.check_spelled()
         encoder.check(sample)
     except ParityError as error:
@@ -79,7 +79,7 @@ def choose_encoder(
     return EncoderChoice.GIGATOKEN, ""
 
 
-def _encoder(tokenizer: Path, choice: EncoderChoice, special_text: SpecialText) -> Encoder:
+def _encoder(tokenizer: Path, choice: EncoderChoice, *, special_text: SpecialText) -> Encoder:
     recipe = EncoderRecipe(
         tokenizer=tokenizer,
         choice=choice,

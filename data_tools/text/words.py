@@ -214,7 +214,7 @@ class WordHasher:
         firsts = np.arange(offsets[-1]) + np.repeat(words.offsets_N1[:-1] - offsets[:-1], counts)
         return Grams(hashes_G=mixed(hashes[firsts]), firsts_G=firsts, offsets_N1=offsets)
 
-    def runs(self, words: WordHashes, firsts: np.ndarray, size: int) -> np.ndarray:
+    def runs(self, words: WordHashes, firsts: np.ndarray, *, size: int) -> np.ndarray:
         """The hashes of the runs of `size` words that begin with these words, as in `grams`."""
         hashes = np.zeros(len(firsts), dtype=np.uint64)
         for step in range(size):

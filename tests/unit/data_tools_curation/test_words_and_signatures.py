@@ -45,7 +45,7 @@ def test_grams_are_equal_just_where_the_words_are(texts: list[str], size: int) -
     places = found.firsts_G - words.offsets_N1[in_texts]
     assert in_texts.tolist() == [number for number, _, _ in expected]
     assert places.tolist() == [place for _, place, _ in expected]
-    assert HASHER.runs(words, found.firsts_G, size).tolist() == found.hashes_G.tolist()
+    assert HASHER.runs(words, found.firsts_G, size=size).tolist() == found.hashes_G.tolist()
     hash_of: dict[tuple[str, ...], int] = {}
     for (_, _, gram), value in zip(expected, found.hashes_G.tolist(), strict=True):
         assert hash_of.setdefault(gram, value) == value
