@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import batched
 
-from frontload.data_tools.curation.decontaminate import find_matches, is_leak
-from frontload.data_tools.curation.items import Item, build_index
+from frontload.data_tools.curation.items import Item
+from frontload.data_tools.curation.matches import build_index, find_matches, is_leak
 from frontload.data_tools.text.words import WordHasher
 from frontload.recipes.runs.curation import Decontamination
 
@@ -55,9 +55,8 @@ class LeakFilter:
     def _matches(self, texts: Sequence[str]) -> dict[int, set[int]]:
         """Text -> the questions that it holds; texts that hold none have no entry."""
         words = self._hasher.words(texts)
-        sizes = self._index.sizes_I
         held = {
-            text: {m.item for m in found if is_leak(m, RULES, item_ngram_words=int(sizes[m.item]))}
+            text: {match.item for match in found if is_leak(match, self._index)}
             for text, found in find_matches(words, self._index, hasher=self._hasher).items()
         }
         return {text: questions for text, questions in held.items() if questions}

@@ -17,9 +17,16 @@ from pathlib import Path
 from frontload.data_tools.corpus.leaks import LeakFilter
 from frontload.data_tools.corpus.own_counts import COUNTS
 from frontload.data_tools.corpus.own_items import write_heldout, write_items
-from frontload.data_tools.curation.adapters import ADAPTERS, ROWS, WORKED, Adapter, Rules
-from frontload.data_tools.curation.filters import first_drop
+from frontload.data_tools.curation.adapters import (
+    ADAPTERS,
+    ROWS,
+    WORKED,
+    Adapter,
+    Rules,
+    special_token_drop,
+)
 from frontload.data_tools.curation.inputs import check_fields, columns_to_read, first_fields
+from frontload.data_tools.preprocess.vocabulary import Spellings
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.inputs import Format, file_format
 from frontload.data_tools.raw.manifest import (
@@ -34,6 +41,7 @@ from frontload.data_tools.raw.plain import FIELD
 from frontload.data_tools.raw.rows import read_rows
 from frontload.data_tools.text.document import BaseText, Conversation, write_rows
 from frontload.data_tools.text.example import USER, Drop, Example, split_think
+from frontload.data_tools.text.tokenizer import SPECIAL_TOKENS
 from frontload.data_tools.text.words import normalise_question, question_key
 from frontload.recipes.artifact import corpus_heldout, corpus_items, corpus_set, write_json
 from frontload.recipes.errors import RecipeError
@@ -148,6 +156,7 @@ def _examples(
     label = "base" if field == "base_files" else field
     adapter, rules = _reader(recipe, file, field=field)
     num_rows, bad = 0, []
+    ours = Spellings(SPECIAL_TOKENS)
     for row in read_rows(file, columns=columns_to_read(file, adapter, rules)):
         num_rows += 1
         if isinstance(row, BadRow):
@@ -155,7 +164,7 @@ def _examples(
             dropped[f"{label}: {row.reason}"] += 1
             continue
         found = adapter.convert(row.value, rules)
-        drop = found if isinstance(found, Drop) else first_drop(found)
+        drop = found if isinstance(found, Drop) else special_token_drop(found, ours)
         if drop is not None:
             dropped[f"{label}: {drop.reason}"] += 1
         elif isinstance(found, Example):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from frontload.data_tools.preprocess.vocabulary import Spellings
 from frontload.data_tools.prompts.crossthink import GENERAL, MATH, Kept, read_row
 from frontload.data_tools.text.example import (
     ASSISTANT,
@@ -40,6 +41,13 @@ WORKED = "worked_answer"
 ROWS = "rows"  # the adapter that reads what this project wrote
 
 Converted = Example | Drop
+
+
+def special_token_drop(example: Example, special: Spellings) -> Drop | None:
+    """Content never spells a special token of the tokenizer: it would pose as structure."""
+    if found := special.first_in(example.document):
+        return Drop(reason="spells a special token", detail=found)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -185,12 +185,12 @@ def _histogram(composition: dict[str, Any]) -> list[str]:
 
 def shown_removals(report: dict[str, Any]) -> str:
     """The removal report as lines of text, one a benchmark and its examples' longest overlap."""
-    lines = [f"  {'benchmark':<24} {'items':>8} {'too short':>10} {'hit':>8} {'rows removed':>13}"]
+    head = ("items", "too short", "weak", "hit", "rows found", "with answer", "removed")
+    lines = [f"  {'benchmark':<20}" + "".join(f"{name:>12}" for name in head)]
     for name, found in report.items():
-        lines.append(
-            f"  {name[:24]:<24} {found['items']:>8,} {found['items_too_short']:>10,}"
-            f" {found['items_hit']:>8,} {found['rows_removed']:>13,}"
-        )
+        counts = ("items", "items_too_short", "items_weak", "items_hit", "rows_found")
+        numbers = [found[key] for key in (*counts, "rows_with_answer", "rows_removed")]
+        lines.append(f"  {name[:20]:<20}" + "".join(f"{number:>12,}" for number in numbers))
         for example in found["examples"][:1]:
             lines.append(
                 f"    e.g. {example['source']} {example['file']}:{example['row']} shares"

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from frontload.data_tools.curation.adapters import ADAPTERS, Adapter, Rules
-from frontload.data_tools.curation.items import all_items, benchmark_files
+from frontload.data_tools.curation.items import Item, all_items, benchmark_files
 from frontload.data_tools.disk.files import file_sha256
+from frontload.data_tools.preprocess.request import SpecialText
+from frontload.data_tools.preprocess.vocabulary import Vocabulary, load_vocabulary
 from frontload.data_tools.raw.inputs import Format, expand_inputs, file_format
 from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.raw.rows import BadRow, read_rows
-from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.errors import RecipeError, StageError
 from frontload.recipes.grammar.load import Loaded, nearest
 from frontload.recipes.runs.curation import Curation
@@ -55,6 +56,7 @@ class Inputs:
 
     files: tuple[InputFile, ...]  # in the order of the recipe's sources
     benchmarks: dict[str, str]  # file -> sha256
+    items: tuple[Item, ...]
     tokenizer_sha256: str
 
 
@@ -96,14 +98,13 @@ def check_inputs(loaded: Loaded[Curation]) -> Inputs:
                 do="fetch them again, or remove the source",
             )
     tokenizer = _tokenizer(loaded)
-    if recipe.decontamination is not None:
-        all_items(recipe.decontamination)
     return Inputs(
         files=tuple(_digested(source, file) for source, file in named.values()),
         benchmarks={
             file.as_posix(): file_sha256(file) for file in benchmark_files(recipe.decontamination)
         },
-        tokenizer_sha256=tokenizer.sha256(),
+        items=tuple(all_items(recipe.decontamination)) if recipe.decontamination else (),
+        tokenizer_sha256=tokenizer.sha256,
     )
 
 
@@ -127,12 +128,12 @@ def _adapter(loaded: Loaded[Curation], name: str) -> Adapter:
     return adapter
 
 
-def _tokenizer(loaded: Loaded[Curation]) -> TextTokenizer:
-    asked = loaded.value.tokenizer
+def _tokenizer(loaded: Loaded[Curation]) -> Vocabulary:
+    asked, special = loaded.value.tokenizer, loaded.value.policy.special_text
     found = "not stated"
     if asked:
         try:
-            return TextTokenizer.load(Path(asked))
+            return load_vocabulary(Path(asked), special_text=SpecialText(special))
         except RecipeError as error:
             found = f"'{asked}': {error.found}"
     raise loaded.refuse(

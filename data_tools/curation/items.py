@@ -1,20 +1,15 @@
-"""Evaluation items of the recipe's benchmarks, and the index of their runs of words."""
+"""Evaluation items of the recipe's benchmarks: their texts and answers."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.raw.rows import BadRow, read_rows
-from frontload.data_tools.text.words import WordHasher
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.curation import Benchmark, Decontamination
-
-FILTER_BITS = 24  # ours: a 16 MiB table of which 1M n-grams fill 6%, so few are looked up in vain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,34 +19,7 @@ class Item:
     benchmark: str
     name: str
     text: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """What a row shares with one item."""
-
-    item: int
-    overlap_words: int  # longest run of words that both have
-    share: float  # of the item's n-grams that stand in the row
-
-
-@dataclass(frozen=True, kw_only=True)
-class ItemIndex:
-    """Sorted hashes of n-grams, and the items and places that each stands at.
-
-    Shapes: hashes_G uint64; owners_G1 int64, hash g stands at [owners[g], owners[g + 1]) of items_O
-            and places_O int32; grams_I int32: n-grams of an item; sizes_I int32: words of its
-            n-grams, fewer than `ngram_words` for a short item that is looked for as a whole.
-    """
-
-    hashes_G: np.ndarray
-    owners_G1: np.ndarray
-    items_O: np.ndarray
-    places_O: np.ndarray
-    grams_I: np.ndarray
-    sizes_I: np.ndarray
-    sizes: tuple[int, ...]
-    is_present: np.ndarray  # bool [2^FILTER_BITS]: some hash begins with these bits
+    answer: str = ""  # "" = not known
 
 
 def read_items(name: str, benchmark: Benchmark) -> Iterator[Item]:
@@ -78,10 +46,14 @@ def read_items(name: str, benchmark: Benchmark) -> Iterator[Item]:
                     do="mend the row",
                 )
             texts = _texts(row.value, benchmark.fields, asked=f"{at}: {where}", at=at)
+            answer = _answer(row.value, benchmark, asked=f"{at}: {where}")
             own = row.value.get(benchmark.name_field) if benchmark.name_field else ""
             own = own if isinstance(own, str) else ""
             yield Item(
-                benchmark=own or name, name=f"{file.name}:{row.number}", text="\n".join(texts)
+                benchmark=own or name,
+                name=f"{file.name}:{row.number}",
+                text="\n".join(texts),
+                answer=answer,
             )
 
 
@@ -108,6 +80,33 @@ def _texts(row: dict[str, Any], fields: Sequence[str], *, asked: str, at: str) -
             do="mend the row" if present else f"name the field in {at}.fields",
         )
     return texts
+
+
+def _answer(row: dict[str, Any], benchmark: Benchmark, *, asked: str) -> str:
+    """The text of an item's answer, which may be the number or letter of a choice.
+
+    Raises: RecipeError where the fields say none.
+    """
+    if not benchmark.answer_fields:
+        return ""
+    values = [row[name] for name in benchmark.answer_fields if row.get(name) is not None]
+    if values and not benchmark.choices_field:
+        return "\n".join(str(value) for value in values)
+    choices, [value] = row.get(benchmark.choices_field), values or [None]
+    if isinstance(value, str) and len(value) == 1 and value.isalpha():
+        value = ord(value.upper()) - ord("A")
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if isinstance(choices, list) and isinstance(value, int) and 0 <= value < len(choices):
+        return str(choices[value])
+    named = ", ".join(benchmark.answer_fields)
+    raise RecipeError(
+        asked,
+        found=f"{named} is {value!r:.40}"
+        + (f", {benchmark.choices_field} is {choices!r:.60}" if benchmark.choices_field else ""),
+        rule="an item's answer is a text, or the number or letter of one of its choices",
+        do="mend the row, or take answer_fields out",
+    )
 
 
 def all_items(rules: Decontamination) -> list[Item]:
@@ -143,36 +142,3 @@ def benchmark_files(rules: Decontamination | None) -> list[Path]:
             benchmark.files, asked_by=f"decontamination.benchmarks.{name}.files"
         )
     ]
-
-
-def build_index(items: list[Item], rules: Decontamination, *, hasher: WordHasher) -> ItemIndex:
-    """The index of the items' n-grams; an item too short to look for has no n-gram in it."""
-    words = hasher.words([item.text for item in items])
-    num_words = words.num_words
-    sizes_I = np.minimum(num_words, rules.ngram_words)
-    sizes_I[num_words < rules.shortest_item_words] = 0
-    sizes = tuple(int(size) for size in np.unique(sizes_I) if size)
-    hashes, owners, places = [], [], []
-    for size in sizes:
-        grams = hasher.grams(words, size)
-        is_used = sizes_I[grams.texts_G] == size
-        hashes.append(grams.hashes_G[is_used])
-        owners.append(grams.texts_G[is_used])
-        places.append(grams.places_G[is_used])
-    flat = np.concatenate([np.zeros(0, np.uint64), *hashes])
-    items_O = np.concatenate([np.zeros(0, np.int64), *owners])
-    places_O = np.concatenate([np.zeros(0, np.int64), *places])
-    order = np.argsort(flat, kind="stable")
-    unique, firsts = np.unique(flat[order], return_index=True)
-    is_present = np.zeros(1 << FILTER_BITS, dtype=bool)
-    is_present[(unique >> np.uint64(64 - FILTER_BITS)).astype(np.int64)] = True
-    return ItemIndex(
-        hashes_G=unique,
-        owners_G1=np.append(firsts, len(flat)),
-        items_O=items_O[order].astype(np.int32),
-        places_O=places_O[order].astype(np.int32),
-        grams_I=np.bincount(items_O, minlength=len(items)).astype(np.int32),
-        sizes_I=sizes_I.astype(np.int32),
-        sizes=sizes,
-        is_present=is_present,
-    )

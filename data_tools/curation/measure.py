@@ -14,24 +14,38 @@ from typing import Any
 import numpy as np
 import orjson
 
-from frontload.data_tools.curation.adapters import ADAPTERS, Rules
-from frontload.data_tools.curation.columns import QUESTION, Columns, Layout, band_column, signature
-from frontload.data_tools.curation.decontaminate import find_matches, is_leak
-from frontload.data_tools.curation.filters import first_drop
+from frontload.data_tools.curation.adapters import ADAPTERS, Rules, special_token_drop
+from frontload.data_tools.curation.columns import (
+    DOCUMENT,
+    QUESTION,
+    Columns,
+    Layout,
+    band_column,
+    signature,
+)
 from frontload.data_tools.curation.inputs import InputFile, columns_to_read
-from frontload.data_tools.curation.items import Item, ItemIndex, Match, all_items, build_index
+from frontload.data_tools.curation.items import Item
+from frontload.data_tools.curation.matches import (
+    ItemIndex,
+    Match,
+    build_index,
+    find_matches,
+    is_leak,
+)
 from frontload.data_tools.curation.sketch import band_keys, signatures
-from frontload.data_tools.preprocess.request import EncoderChoice
+from frontload.data_tools.preprocess.request import EncoderChoice, SpecialText
 from frontload.data_tools.preprocess.text_encoder import TextEncoder
+from frontload.data_tools.preprocess.vocabulary import Spellings, load_vocabulary
 from frontload.data_tools.raw.rows import BadRow, RawRow, read_rows
 from frontload.data_tools.text.example import ASSISTANT, UNCLOSED_THINK, Drop, Example, split_think
-from frontload.data_tools.text.words import WordHasher, normalise_question
+from frontload.data_tools.text.words import WordHasher, WordHashes, normalise_question
 from frontload.recipes.runs.curation import Curation
 
 BATCH_ROWS = 256  # ours: with BATCH_CHARACTERS, decides messages between processes, not bytes
 BATCH_CHARACTERS = 1 << 20
 SHOWN_BYTES = 2000  # of a broken row, in the rejects
 SAMPLED_FILES, SAMPLED_ROWS = 64, 1000  # ours: as `frontload data preprocess` compares
+LONG_ROWS, LONG_CHARACTERS, SAMPLED_CHARACTERS = 100, 1 << 18, 1000  # so too
 WORDS_SEED = 0  # of hashes that only have to differ
 
 
@@ -88,32 +102,43 @@ def _size(row: RawRow | BadRow) -> int:
     )
 
 
-class Measurer:
-    """What a process holds to measure batches: tokenizer, hashes, the index of items."""
+class Converter:
+    """Rows of a recipe's sources as examples."""
 
-    def __init__(self, recipe: Curation, encoder: EncoderChoice = EncoderChoice.TOKENIZERS) -> None:
+    def __init__(self, recipe: Curation) -> None:
         self.recipe = recipe
-        self.layout = Layout.of(recipe)
-        self.rules = {
+        self._rules = {
             name: Rules.of(source, recipe.policy) for name, source in recipe.sources.items()
         }
-        self._counter = TextEncoder(Path(recipe.tokenizer), encoder)
-        self._hasher = WordHasher(WORDS_SEED)
-        self.items: list[Item] = []
-        self.index: ItemIndex | None = None
-        if recipe.decontamination is not None:
-            self.items = all_items(recipe.decontamination)
-            self.index = build_index(self.items, recipe.decontamination, hasher=self._hasher)
+        drops = recipe.policy.special_text == SpecialText.DROP
+        special = load_vocabulary(Path(recipe.tokenizer)).special
+        self._refused = Spellings(special if drops else ())
 
     def convert(self, source: str, row: RawRow | BadRow) -> Example | Drop:
-        """The row through its source's adapter and the row filters."""
+        """The row through its source's adapter and the policy on special tokens."""
         if isinstance(row, BadRow):
             return Drop(reason=str(row.reason))
         adapter = ADAPTERS[self.recipe.sources[source].adapter]
-        found = adapter.convert(row.value, self.rules[source])
+        found = adapter.convert(row.value, self._rules[source])
         if isinstance(found, Drop):
             return found
-        return first_drop(found) or found
+        return special_token_drop(found, self._refused) or found
+
+
+class Measurer(Converter):
+    """What a process holds to measure batches: tokenizer, hashes, the index of items."""
+
+    def __init__(self, recipe: Curation, encoder: EncoderChoice, *, items: Sequence[Item]) -> None:
+        super().__init__(recipe)
+        self.layout = Layout.of(recipe)
+        self._counter = TextEncoder(
+            Path(recipe.tokenizer), encoder, special_text=counted_special(recipe)
+        )
+        self._hasher = WordHasher(WORDS_SEED)
+        self.items = items
+        self.index: ItemIndex | None = None
+        if recipe.decontamination is not None:
+            self.index = build_index(self.items, recipe.decontamination, hasher=self._hasher)
 
     def measure(self, batch: RowBatch) -> Measured:
         """Everything that is known of the batch's rows."""
@@ -125,19 +150,21 @@ class Measurer:
                 dropped.append(DroppedRow(row=row.number, drop=found, content=raw_content(row)))
             else:
                 kept.append((row, found))
+        words = self._words([example.document for _, example in kept])
         matches: list[tuple[int, list[Match]]] = []
         leaked: set[int] = set()
         if self.index is not None:
-            words = self._hasher.words([example.document for _, example in kept])
+            assert words is not None
             for place, found in find_matches(words, self.index, hasher=self._hasher).items():
                 row = kept[place][0]
                 matches.append((row.number, found))
                 if drop := self._leak(found):
                     leaked.add(place)
                     dropped.append(DroppedRow(row=row.number, drop=drop, content=raw_content(row)))
-        kept = [pair for place, pair in enumerate(kept) if place not in leaked]
+        clean = [place for place in range(len(kept)) if place not in leaked]
+        kept = [kept[place] for place in clean]
         examples = [example for _, example in kept]
-        columns = self._columns(examples)
+        columns = self._columns(examples, words.of(clean) if words else None)
         columns["row"] = np.array([row.number for row, _ in kept], dtype=np.int64)
         return Measured(
             columns=columns,
@@ -147,16 +174,17 @@ class Measurer:
             matches=matches,
         )
 
+    def _words(self, documents: Sequence[str]) -> WordHashes | None:
+        """The words of the documents, where something is asked of them."""
+        is_asked = self.index is not None or DOCUMENT in self.layout.near
+        return self._hasher.words(documents) if is_asked else None
+
     def _leak(self, matches: Sequence[Match]) -> Drop | None:
         """The drop of a row that holds an item, naming the longest overlap."""
         rules, index = self.recipe.decontamination, self.index
         if rules is None or index is None:
             return None
-        leaks = [
-            match
-            for match in matches
-            if is_leak(match, rules, item_ngram_words=int(index.sizes_I[match.item]))
-        ]
+        leaks = [match for match in matches if is_leak(match, index)] if rules.remove else []
         if not leaks:
             return None
         worst = max(leaks, key=lambda match: (match.overlap_words, match.share, -match.item))
@@ -166,22 +194,26 @@ class Measurer:
             detail=f"{item.name}, {worst.overlap_words} words, share {worst.share:.2f}",
         )
 
-    def _columns(self, examples: Sequence[Example]) -> Columns:
+    def _columns(self, examples: Sequence[Example], words: WordHashes | None) -> Columns:
         columns = self._lengths(examples)
-        documents = [example.document for example in examples]
-        questions = [example.question or example.document for example in examples]
-        columns["exact"] = np.array(
-            [text_digest(text) for text in documents], dtype=np.uint64
-        ).reshape(-1, 2)
+        exact = [text_digest(example.document) for example in examples]
+        columns["exact"] = np.array(exact, dtype=np.uint64).reshape(-1, 2)
         columns["question"] = np.array(
-            [text_digest(text)[0] for text in questions], dtype=np.uint64
+            [
+                text_digest(example.question)[0] if example.question else whole[0]
+                for example, whole in zip(examples, exact, strict=True)
+            ],
+            dtype=np.uint64,
         )
         columns["truncated"] = np.array(
             [UNCLOSED_THINK in example.flags for example in examples], dtype=np.uint8
         )
         for text in self.layout.near:
             rules = self.layout.rules
-            words = self._hasher.words(questions if text == QUESTION else documents)
+            if text == QUESTION:
+                questions = [example.question or example.document for example in examples]
+                words = self._hasher.words(questions)
+            assert words is not None
             columns[signature(text)] = found = signatures(words, rules, hasher=self._hasher)
             for band, keys in enumerate(band_keys(found, bands=rules.bands)):
                 columns[band_column(text, band)] = keys
@@ -207,12 +239,18 @@ class Measurer:
         return {"tokens": found[0], "answer_last": found[1], "answer_sum": found[2]}
 
 
+def counted_special(recipe: Curation) -> SpecialText:
+    """How special tokens that a kept row spells are counted."""
+    is_text = recipe.policy.special_text == SpecialText.TEXT
+    return SpecialText.TEXT if is_text else SpecialText.ENCODE
+
+
 _state: dict[str, Measurer] = {}  # the measurer of a worker process, set when it starts
 
 
-def start_measurer(asked: tuple[Curation, EncoderChoice]) -> None:
+def start_measurer(asked: tuple[Curation, EncoderChoice, Sequence[Item]]) -> None:
     """Makes this process ready to measure."""
-    _state["measurer"] = Measurer(*asked)
+    _state["measurer"] = Measurer(*asked[:2], items=asked[2])
 
 
 def current_measurer() -> Measurer:
@@ -261,12 +299,13 @@ def _shown(value: Any) -> str:
 
 def sample_texts(recipe: Curation, files: Sequence[InputFile]) -> list[str]:
     """About a thousand rows' texts from the files' beginnings, on which encoders must agree."""
-    measurer = Measurer(recipe)
+    converter = Converter(recipe)
     texts: list[str] = []
     for file in files[:SAMPLED_FILES]:
         rows = open_input(file.source, file.file, recipe)
-        for row in islice(rows, SAMPLED_ROWS // len(files) + 1):
-            found = measurer.convert(file.source, row)
+        for number, row in enumerate(islice(rows, SAMPLED_ROWS // len(files) + 1)):
+            found = converter.convert(file.source, row)
+            stop = LONG_CHARACTERS if number < LONG_ROWS // len(files) + 1 else SAMPLED_CHARACTERS
             if isinstance(found, Example):
-                texts.extend(text for part in row_texts(found) for text in part)
+                texts.extend(text[:stop] for part in row_texts(found) for text in part)
     return texts

@@ -29,9 +29,10 @@ from frontload.data_tools.curation.columns import (
 from frontload.data_tools.curation.decontaminate import RemovalReport
 from frontload.data_tools.curation.describe import compose, drops_by_source
 from frontload.data_tools.curation.inputs import InputFile, Inputs
-from frontload.data_tools.curation.items import Match
+from frontload.data_tools.curation.matches import Match
 from frontload.data_tools.curation.measure import (
-    Measurer,
+    counted_special,
+    current_measurer,
     cut_batches,
     measure_batch,
     open_input,
@@ -50,7 +51,9 @@ from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.curation import Curation
 
-REVISION = 2  # raised when the same recipe and files give other bytes
+REVISION = 3  # raised when the same recipe and files give other bytes
+# 3: special tokens are those of the recipe's tokenizer; in scripts without spaces each character is
+#    a word; marks belong to their letter; the report of items says more
 FORMAT = 1
 PULSE_SECONDS = 10.0  # ours: a line of a log file says something new
 LIBRARIES = ("rensa", "tokenizers", "numpy")
@@ -105,11 +108,13 @@ def _make(request: CurateRequest, work: Path, *, tell: Tell) -> dict[str, Any]:
     recipe = request.recipe
     with ExitStack() as stack:
         choice, reason = choose_encoder(
-            Path(recipe.tokenizer), sample_texts(recipe, request.inputs.files)
+            Path(recipe.tokenizer),
+            sample_texts(recipe, request.inputs.files),
+            special_text=counted_special(recipe),
         )
         tell(f"tokens are counted by {choice}" + (f", since {reason}" if reason else ""))
         workers = stack.enter_context(
-            started_workers(request.workers, start_measurer, (recipe, choice))
+            started_workers(request.workers, start_measurer, (recipe, choice, request.inputs.items))
         )
         parts = measure_files(request, work, workers=workers, tell=tell)
         table = RowTable(parts, Layout.of(recipe))
@@ -127,7 +132,7 @@ def _make(request: CurateRequest, work: Path, *, tell: Tell) -> dict[str, Any]:
         compositions = {name: compose(recipe, each, table) for name, each in chosen.items()}
         write_json(folder / "compositions.json", compositions)
         if recipe.decontamination is not None:
-            write_json(folder / "decontamination.json", removal_report(recipe, table).to_json())
+            write_json(folder / "decontamination.json", removal_report(table).to_json())
         if recipe.overlaps:
             overlaps = {
                 name: measure_overlap(chosen[pair[0]], chosen[pair[1]], table)
@@ -318,12 +323,11 @@ def _reject_line(file: InputFile, row: int, reason: str, detail: str, content: b
     return orjson.dumps(found, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def removal_report(recipe: Curation, table: RowTable) -> RemovalReport:
+def removal_report(table: RowTable) -> RemovalReport:
     """The matches of all files, by benchmark."""
-    measurer = Measurer(recipe)
-    assert recipe.decontamination is not None
-    assert measurer.index is not None
-    report = RemovalReport(items=measurer.items, index=measurer.index, rules=recipe.decontamination)
+    measurer = current_measurer()
+    assert measurer.index is not None, "no report where nothing is looked for"
+    report = RemovalReport(items=measurer.items, index=measurer.index)
     for receipt in table.receipts:
         for row, found in receipt["matches"]:
             report.add(

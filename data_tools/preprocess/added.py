@@ -1,6 +1,7 @@
 """The added tokens that texts may spell: refused, left to `tokenizers`, or as good by gigatoken."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from tokenizers import AddedToken
@@ -14,6 +15,7 @@ def refused_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spel
     return Spellings(_refused(vocabulary, special_text))
 
 
+@lru_cache(maxsize=4)
 def doubtful_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spellings:
     """The spelled tokens for which gigatoken may give other ids than `tokenizers`.
 
@@ -24,7 +26,10 @@ def doubtful_spellings(vocabulary: Vocabulary, special_text: SpecialText) -> Spe
     doubtful = {token.content for token in tokens if not _is_plain(token)}
     first = {token.content for token in tokens if not token.normalized}
     last = {token.content for token in tokens if token.normalized}
-    return Spellings(doubtful | _overlapping(first, last) | _overlapping(last, first))
+    doubtful |= _overlapping(first, last) | _overlapping(last, first)
+    if special_text is SpecialText.TEXT:  # `tokenizers` finds the special one, and passes it over
+        doubtful |= _overlapping(first | last, vocabulary.special)
+    return Spellings(doubtful)
 
 
 def probes_of_spelled(vocabulary: Vocabulary, special_text: SpecialText) -> list[str]:
@@ -91,9 +96,10 @@ def _refused(vocabulary: Vocabulary, special_text: SpecialText) -> Sequence[str]
 
 
 def _spelled(vocabulary: Vocabulary, special_text: SpecialText) -> list[AddedToken]:
-    refused = set(_refused(vocabulary, special_text))
+    is_encoded = special_text is SpecialText.ENCODE
+    left_out = set() if is_encoded else set(vocabulary.special)
     tokens = vocabulary.loaded.added.values()
-    return [token for token in tokens if token.content not in refused]
+    return [token for token in tokens if token.content not in left_out]
 
 
 def _is_plain(token: AddedToken) -> bool:

@@ -96,7 +96,8 @@ def _add_options(raw: argparse.ArgumentParser) -> None:
         "--special-text",
         choices=[choice.value for choice in SpecialText],
         default=SpecialText.DROP.value,
-        help="rows that spell a special token: drop and count them (default), or encode its id",
+        help="rows that spell a special token: drop and count them (default), encode its id, or"
+        " encode its letters as text",
     )
     raw.add_argument(
         "--rejects", type=Path, metavar="FILE", help="JSONL of the rows that were dropped"

@@ -63,12 +63,16 @@ class EncoderRecipe:
     keeps_empty: bool = False  # whether a text that gives no id is one of no tokens
     joins: bool = False  # a batch is one text with that token between: `Encoder.can_join` said so
 
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer, which knows no special token where their letters are text."""
+        return load_vocabulary(self.tokenizer, special_text=self.special_text)
+
 
 class Encoder:
     """Encodes batches of texts; remembers nothing between them but gigatoken's cache of words."""
 
     def __init__(self, recipe: EncoderRecipe) -> None:
-        self.vocabulary = load_vocabulary(recipe.tokenizer)
+        self.vocabulary = recipe.vocabulary()
         self._recipe = recipe
         self._end = np.array([recipe.eod[1]] if recipe.eod else [], dtype=self.vocabulary.dtype)
         self._refused = refused_spellings(self.vocabulary, recipe.special_text)

@@ -6,7 +6,6 @@ pipe, so nobody waits. What gigatoken encodes meanwhile counts for nothing until
 
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from frontload.data_tools.preprocess.crew import (
     Member,
@@ -15,8 +14,8 @@ from frontload.data_tools.preprocess.crew import (
     receive,
     start_member,
 )
-from frontload.data_tools.preprocess.encoder import Encoder, ids_digest
-from frontload.data_tools.preprocess.vocabulary import in_slices, load_vocabulary
+from frontload.data_tools.preprocess.encoder import Encoder, EncoderRecipe, ids_digest
+from frontload.data_tools.preprocess.vocabulary import in_slices
 
 MOST_PROCESSES = 8  # ours: 1,000 documents cost half a second in all, a process more than a tenth
 
@@ -24,13 +23,13 @@ MOST_PROCESSES = 8  # ours: 1,000 documents cost half a second in all, a process
 class Gate:
     """Compares gigatoken with `tokenizers` on texts, whose ids `processes` find, or this one."""
 
-    def __init__(self, tokenizer: Path, texts: Sequence[str], *, processes: int) -> None:
+    def __init__(self, recipe: EncoderRecipe, texts: Sequence[str], *, processes: int) -> None:
         self._shares = _split_evenly(texts, max(min(processes, MOST_PROCESSES), 1))
         self._compared = [0] * len(self._shares)
         self._members: list[Member] = []
         if processes > 0:
             for share in self._shares:
-                self._members.append(start_member(_answer, (tokenizer, share)))
+                self._members.append(start_member(_answer, (recipe, share)))
 
     @property
     def compared(self) -> int:
@@ -74,9 +73,9 @@ class Gate:
         end_members(self._members)
 
 
-def _answer(pipe: Connection, tokenizer: Path, texts: Sequence[str]) -> None:
+def _answer(pipe: Connection, recipe: EncoderRecipe, texts: Sequence[str]) -> None:
     """What a process does: digests of the ids of its texts, some at a time."""
-    reference = load_vocabulary(tokenizer).reference
+    reference = recipe.vocabulary().reference
     for some in in_slices(texts):
         try:
             found = reference(some)

@@ -28,7 +28,8 @@ class SpecialText(StrEnum):
     """What becomes of a row whose text spells a special token."""
 
     DROP = "drop"
-    ENCODE = "encode"
+    ENCODE = "encode"  # as the token's id
+    TEXT = "text"  # as the letters that it is spelled with
 
 
 @dataclass(frozen=True, kw_only=True)

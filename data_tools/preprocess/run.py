@@ -210,7 +210,7 @@ class _Run:
         try:
             if choice is EncoderChoice.GIGATOKEN:
                 first = self._first_texts()
-                gate = Gate(recipe.tokenizer, first, processes=workers - 1)
+                gate = Gate(recipe, first, processes=workers - 1)
             encoder = Encoder(recipe)  # before the workers start: they share what it loaded
             encoder.check_spelled()
             recipe = replace(recipe, joins=encoder.can_join(first))

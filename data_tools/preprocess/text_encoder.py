@@ -20,9 +20,15 @@ CHECK_EVERY = 4 << 20  # ours: of as many characters one text is compared, 0.3% 
 class TextEncoder:
     """Ids of texts that may spell special tokens. Both libraries give the same."""
 
-    def __init__(self, tokenizer: Path, choice: EncoderChoice) -> None:
-        self._tokenizer, self._choice = tokenizer, choice
-        self._encoder = _encoder(tokenizer, choice)
+    def __init__(
+        self,
+        tokenizer: Path,
+        choice: EncoderChoice,
+        *,
+        special_text: SpecialText = SpecialText.ENCODE,
+    ) -> None:
+        self._tokenizer, self._choice, self._special_text = tokenizer, choice, special_text
+        self._encoder = _encoder(tokenizer, choice, special_text=special_text)
         self._unchecked = CHECK_EVERY
 
     def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -46,7 +52,7 @@ class TextEncoder:
             return self._encoder.encode(texts)
         except ParityError:  # gigatoken cannot read one of these texts: it is not asked again
             self._choice = EncoderChoice.TOKENIZERS
-            self._encoder = _encoder(self._tokenizer, self._choice)
+            self._encoder = _encoder(self._tokenizer, self._choice, special_text=self._special_text)
             return self._encoder.encode(texts)
 
     def _check(self, texts: Sequence[str]) -> None:
@@ -60,10 +66,12 @@ class TextEncoder:
             self._unchecked = 0
 
 
-def choose_encoder(tokenizer: Path, sample: Sequence[str]) -> tuple[EncoderChoice, str]:
+def choose_encoder(
+    tokenizer: Path, sample: Sequence[str], *, special_text: SpecialText = SpecialText.ENCODE
+) -> tuple[EncoderChoice, str]:
     """(gigatoken, "") when it gives the sample the ids of `tokenizers`, else (tokenizers, why)."""
     try:
-        encoder = _encoder(tokenizer, EncoderChoice.GIGATOKEN)
+        encoder = _encoder(tokenizer, EncoderChoice.GIGATOKEN, special_text=special_text)
         encoder.check_spelled()
         encoder.check(sample)
     except ParityError as error:
@@ -71,11 +79,11 @@ def choose_encoder(tokenizer: Path, sample: Sequence[str]) -> tuple[EncoderChoic
     return EncoderChoice.GIGATOKEN, ""
 
 
-def _encoder(tokenizer: Path, choice: EncoderChoice) -> Encoder:
+def _encoder(tokenizer: Path, choice: EncoderChoice, *, special_text: SpecialText) -> Encoder:
     recipe = EncoderRecipe(
         tokenizer=tokenizer,
         choice=choice,
-        special_text=SpecialText.ENCODE,
+        special_text=special_text,
         eod=None,
         keeps_empty=True,
     )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer as LibraryTokenizer
 
 from frontload.data_tools.disk.indexed import MOST_TOKENS, token_dtype
-from frontload.data_tools.preprocess.request import AS_TOKENIZER
+from frontload.data_tools.preprocess.request import AS_TOKENIZER, SpecialText
 from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.text.tokenizer import END, SPECIAL_TOKENS, TextTokenizer
 from frontload.recipes.artifact import tokenizer_file
@@ -45,6 +46,13 @@ class Spellings:
             (len(strings) == 1 or anchor in text) and any(string in text for string in strings)
             for anchor, strings in self._by_anchor.items()
         )
+
+    def first_in(self, text: str) -> str:
+        """The one of the strings that the text holds first, or ""."""
+        if not self.found_in(text):
+            return ""
+        held = (one for strings in self._by_anchor.values() for one in strings if one in text)
+        return min(held, key=text.index)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -157,20 +165,51 @@ class Vocabulary:
         return {"before": [*map(name, before)], "behind": [*map(name, behind)]}
 
 
-def load_vocabulary(path: Path) -> Vocabulary:
+def load_vocabulary(path: Path, *, special_text: SpecialText = SpecialText.ENCODE) -> Vocabulary:
     """Loads a tokenizer.json, or the one of a folder; loaded once a process while it is the same.
 
-    Raises: RecipeError when it is missing or no tokenizer.
+    With SpecialText.TEXT it knows no special token: one that a text spells is text like any other.
+
+    Raises: RecipeError when it is missing or no tokenizer, or cannot tell a special token's
+            letters from the token.
     """
     file = tokenizer_file(path) if path.is_dir() else path
     digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
-    return _load(path, digest)
+    whole = _load(path, digest)
+    return _without_special(whole) if special_text is SpecialText.TEXT else whole
 
 
 @lru_cache(maxsize=2)
 def _load(path: Path, sha256: str) -> Vocabulary:
     loaded = TextTokenizer.load(path)
     return Vocabulary(loaded=loaded, data=loaded.file.read_bytes(), sha256=sha256)
+
+
+@lru_cache(maxsize=2)
+def _without_special(whole: Vocabulary) -> Vocabulary:
+    """The same tokenizer, which finds no special token; `data`, for gigatoken, adds none.
+
+    Raises: RecipeError when a special token's letters give its id all the same: the model's own
+            vocabulary holds it as a word.
+    """
+    special = whole.loaded.special_tokens
+    library = LibraryTokenizer.from_buffer(whole.data)
+    library.encode_special_tokens = True
+    loaded = TextTokenizer(library, file=whole.file)
+    probes = [f"a{one}b {one} {one}" for one in special]
+    for (token, number), ids in zip(special.items(), loaded.encode_batch(probes), strict=True):
+        if number in ids:
+            raise RecipeError(
+                "special text as text",
+                found=f"a tokenizer whose model has {token} as a word of its own: {whole.file}",
+                rule="what is text may not give the id of a special token",
+                do="drop such rows, or encode the token",
+            )
+    stated = json.loads(whole.data)
+    added = [one for one in stated.get("added_tokens") or [] if one["content"] not in special]
+    stated |= {"added_tokens": added, "post_processor": None}  # the latter may name special ones
+    data = json.dumps(stated, ensure_ascii=False).encode()
+    return Vocabulary(loaded=loaded, data=data, sha256=whole.sha256)
 
 
 def in_slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -12,11 +12,13 @@ UNSPLIT = ("drop", "whole_text")
 TRUNCATED = ("keep", "drop")
 MULTI_TURN = ("last", "sum")
 DUPLICATES = ("exact", "near", "near_question")
+SPECIAL_TEXT = ("drop", "encode", "text")
+NEEDS_ANSWER = ("never", "weak", "always")
 SOURCE_POLICIES = {"unsplit": UNSPLIT, "truncated": TRUNCATED}
 
 
-def _neutral(value: str) -> str:
-    """A source's field that, left out, says nothing."""
+def _neutral[Value](value: Value) -> Value:
+    """A field that, left out, says nothing."""
     return field(default=value, metadata={"neutral": value})
 
 
@@ -26,6 +28,8 @@ class Policy:
 
     unsplit: str  # no reliable marker of turns: "drop" or "whole_text" (kept as base text)
     truncated: str  # <think> that is never closed: "keep" (flagged) or "drop"
+    special_text: str = _neutral("drop")  # a row that spells a special token of the tokenizer:
+    # "drop", or keep it and count the token's id ("encode"), or its letters ("text")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +65,29 @@ class Benchmark:
     files: tuple[str, ...]  # names or globs
     fields: tuple[str, ...]  # text of an item; of these, those that the row has are joined
     name_field: str = _neutral("")  # field that names the row's own benchmark; "" = none
+    answer_fields: tuple[str, ...] = _neutral(())  # text of an item's answer; () = not known
+    choices_field: str = _neutral("")  # the answer is a number (from 0) or letter of this list
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decontamination:
-    """Which rows share too much text with an evaluation item. Words are runs of letters, digits."""
+    """Which rows share too much text with an evaluation item. Words are runs of letters, digits.
+
+    An item is weak when it has fewer than `rare_words` rare words: any page may hold it.
+    """
 
     benchmarks: dict[str, Benchmark]
     ngram_words: int  # a hit is this many words in a row, in row and item alike
     overlap_words: int  # a row goes when its longest overlap with one item has this many words ...
     item_share: float  # ... or when this share of an item's n-grams stands in it
     shortest_item_words: int  # shorter items are not looked for; up to ngram_words as a whole
+    line_item_words: int = _neutral(0)  # ... but from so many words on as a whole line; 0 = never
+    item_jaccard: float = _neutral(0.0)  # ... or when the n-grams of row and item are so similar
+    rare_words: int = _neutral(0)  # 0 = no item is weak
+    rare_word_items: int = _neutral(0)  # a rare word stands in at most so many items
+    needs_answer: str = _neutral("never")  # which items the answer has to follow in the row
+    answer_within_words: int = _neutral(64)  # behind the item
+    remove: bool = _neutral(True)  # false = rows are reported, and stay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +167,42 @@ def check_curation(loaded: Loaded[Curation]) -> None:
                 rule="sets are made of sources, and both are named in the recipe",
                 do=f"name at least one of the {section}",
             )
+    _check_answers(loaded)
     _check_sets(loaded)
     _check_overlaps(loaded)
+
+
+def _check_answers(loaded: Loaded[Curation]) -> None:
+    """An answer that is asked for is one that some benchmark states."""
+    rules = loaded.value.decontamination
+    if rules is None:
+        return
+    for name, each in rules.benchmarks.items():
+        if each.choices_field and not each.answer_fields:
+            raise loaded.refuse(
+                f"decontamination.benchmarks.{name}.choices_field",
+                found=f"{each.choices_field}, without answer_fields",
+                rule="the answer names one of the choices",
+                do="write answer_fields: [answer], or as the field is called",
+            )
+    if rules.needs_answer != "never" and not any(
+        each.answer_fields for each in rules.benchmarks.values()
+    ):
+        raise loaded.refuse(
+            "decontamination.needs_answer",
+            found=f"{rules.needs_answer}, and no benchmark states an answer",
+            rule="an answer is looked for where answer_fields name it",
+            do="add answer_fields to a benchmark, or write never",
+        )
 
 
 def _choices(recipe: Curation) -> list[tuple[str, str, tuple[str, ...]]]:
     """Path, value and what it may be, of every value that is one of a few."""
     found: list[tuple[str, str, tuple[str, ...]]] = []
     found += [("multi_turn_answer", recipe.multi_turn_answer, MULTI_TURN)]
+    found += [("policy.special_text", recipe.policy.special_text, SPECIAL_TEXT)]
+    if rules := recipe.decontamination:
+        found += [("decontamination.needs_answer", rules.needs_answer, NEEDS_ANSWER)]
     for name, allowed in SOURCE_POLICIES.items():
         found.append((f"policy.{name}", getattr(recipe.policy, name), allowed))
         for source_name, source in recipe.sources.items():
@@ -199,11 +243,35 @@ def _decontamination_numbers(rules: Decontamination | None) -> Numbered:
     if rules is None:
         return []
     at, size, shortest = "decontamination", rules.ngram_words, rules.shortest_item_words
+    has_share = rules.item_share > 0 or (rules.item_share == 0 and rules.item_jaccard > 0)
+    share_rule = "a share is above 0 and at most 1, or 0 (not used) beside item_jaccard"
+    line, rare = rules.line_item_words, rules.rare_words
     overlap_rule = f"an overlap is made of n-grams, so it has ngram_words ({size}) or more"
     return [
         (f"{at}.ngram_words", size, 1 < size <= 64, "2 to 64 words"),
         (f"{at}.overlap_words", rules.overlap_words, rules.overlap_words >= size, overlap_rule),
-        (f"{at}.item_share", rules.item_share, 0 < rules.item_share <= 1, SHARE_RULE),
+        (f"{at}.item_share", rules.item_share, has_share and rules.item_share <= 1, share_rule),
+        (f"{at}.item_jaccard", rules.item_jaccard, 0 <= rules.item_jaccard <= 1, "0 to 1"),
+        (
+            f"{at}.line_item_words",
+            line,
+            0 <= line < shortest,
+            f"0 (never), or below shortest_item_words ({shortest}): longer items are looked for"
+            " everywhere",
+        ),
+        (f"{at}.rare_words", rare, 0 <= rare <= 64, "0 to 64 words"),
+        (
+            f"{at}.rare_word_items",
+            rules.rare_word_items,
+            (rules.rare_word_items > 0) == (rare > 0) and rules.rare_word_items >= 0,
+            "it says with rare_words which items are weak: both are above 0, or both 0",
+        ),
+        (
+            f"{at}.answer_within_words",
+            rules.answer_within_words,
+            rules.answer_within_words > 0,
+            "1 word or more",
+        ),
         (
             f"{at}.shortest_item_words",
             shortest,

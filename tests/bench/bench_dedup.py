@@ -24,8 +24,8 @@ from frontload.data_tools.curation.columns import (  # noqa: E402
     Layout,
     RowTable,
 )
-from frontload.data_tools.curation.decontaminate import find_matches  # noqa: E402
-from frontload.data_tools.curation.items import Item, build_index  # noqa: E402
+from frontload.data_tools.curation.items import Item  # noqa: E402
+from frontload.data_tools.curation.matches import build_index, find_matches  # noqa: E402
 from frontload.data_tools.curation.sets import choose_sets  # noqa: E402
 from frontload.data_tools.curation.sketch import band_keys, signatures  # noqa: E402
 from frontload.data_tools.text.words import WordHasher  # noqa: E402

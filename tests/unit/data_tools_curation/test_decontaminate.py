@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frontload.data_tools.curation.decontaminate import RemovalReport, find_matches, is_leak
-from frontload.data_tools.curation.items import Item, Match, build_index
+from frontload.data_tools.curation.decontaminate import RemovalReport
+from frontload.data_tools.curation.items import Item
+from frontload.data_tools.curation.matches import Match, build_index, find_matches, is_leak
 from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.text.words import WordHasher
 from frontload.recipes.runs.curation import Decontamination
@@ -75,11 +76,11 @@ def test_overlap_and_share_are_those_of_a_plain_search(
 
 def test_a_row_goes_by_overlap_or_by_share_and_a_short_item_as_a_whole() -> None:
     asked = rules(ngram=13, overlap=20, share=0.5, shortest=4)
-    near = Match(item=0, overlap_words=19, share=0.4)
-    assert not is_leak(near, asked, item_ngram_words=13)
-    assert is_leak(Match(item=0, overlap_words=20, share=0.1), asked, item_ngram_words=13)
-    assert is_leak(Match(item=0, overlap_words=15, share=0.5), asked, item_ngram_words=13)
-    assert is_leak(Match(item=0, overlap_words=4, share=1.0), asked, item_ngram_words=4)
+    index = build_index(items(["w " * 60, "a b c d"]), asked, hasher=HASHER)
+    assert not is_leak(Match(item=0, overlap_words=19, share=0.4), index)
+    assert is_leak(Match(item=0, overlap_words=20, share=0.1), index)
+    assert is_leak(Match(item=0, overlap_words=15, share=0.5), index)
+    assert is_leak(Match(item=1, overlap_words=4, share=1.0), index)
 
 
 def test_text_in_other_case_layout_and_punctuation_is_found() -> None:
@@ -94,7 +95,7 @@ def test_report_counts_items_rows_and_sources_once() -> None:
     texts = [f"{name} b c d e" for name in "xyz"] + ["one"]
     asked = rules()
     index = build_index(items(texts), asked, hasher=HASHER)
-    report = RemovalReport(items=items(texts), index=index, rules=asked)
+    report = RemovalReport(items=items(texts), index=index)
     found = find_matches(HASHER.words(["x b c d e", "b c d", "nothing"]), index, hasher=HASHER)
     for row, own in found.items():
         report.add(own, source="s", file="f", row=row)

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from frontload.data_tools.curation import run, workers
-from frontload.data_tools.curation.filters import first_drop
 from frontload.data_tools.curation.run import Pulse
 from frontload.data_tools.curation.workers import started_workers
-from frontload.data_tools.text.example import Example
 from frontload.recipes.errors import StageError
 from frontload.recipes.runs.curation import load_curation
 from tests.unit.data_tools_curation.workbench import Workbench, read_jsonl
@@ -33,7 +31,10 @@ def die_at_five(number: int) -> int:
 
 
 def test_a_dead_worker_ends_the_run_with_a_message() -> None:
-    with started_workers(2, nothing, None) as crew, pytest.raises(StageError, match="a worker pro"):
+    with (
+        started_workers(2, nothing, None) as crew,
+        pytest.raises(StageError, match="worker process"),
+    ):
         list(crew.map(die_at_five, range(40)))
 
 
@@ -89,13 +90,6 @@ def test_a_dropped_row_that_is_hard_to_write_is_kept_as_text(bench: Workbench, o
     (row,) = read_jsonl(bench.folder / "rejects.jsonl")
     assert row["reason"] == "no final answer after ####"
     assert str(json.loads(row["content"])) == str(json.loads(bad))
-
-
-def test_special_tokens_of_the_template_are_dropped() -> None:
-    drop = first_drop(Example(text="a <|end|> b", domain="web", family="text"))
-    assert drop is not None
-    assert drop.reason == "spells a special token"
-    assert first_drop(Example(text="a < | end | > b", domain="web", family="text")) is None
 
 
 def test_the_shipped_recipes_say_what_the_paper_says() -> None:

@@ -26,20 +26,26 @@ TEXTS = st.lists(st.text(alphabet="ab1 .,'\n_\u00e9\u2019\u4e2d", max_size=40), 
 
 
 def words_of(text: str) -> list[str]:
-    return re.findall(r"[^\W_]+", plain_words(text).decode())
+    return re.findall(
+        r"[\u0e00-\u0eff\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+", plain_words(text).decode()
+    )
 
 
 @given(texts=TEXTS, size=st.integers(1, 4))
 @settings(max_examples=80)
 def test_grams_are_equal_just_where_the_words_are(texts: list[str], size: int) -> None:
-    found = HASHER.grams(HASHER.words(texts), size)
+    words = HASHER.words(texts)
+    found = HASHER.grams(words, size)
     expected = [
         (number, place, tuple(words[place : place + size]))
         for number, words in enumerate(map(words_of, texts))
         for place in range(len(words) - size + 1)
     ]
-    assert found.texts_G.tolist() == [number for number, _, _ in expected]
-    assert found.places_G.tolist() == [place for _, place, _ in expected]
+    in_texts = found.texts_of(np.arange(len(expected)))
+    places = found.firsts_G - words.offsets_N1[in_texts]
+    assert in_texts.tolist() == [number for number, _, _ in expected]
+    assert places.tolist() == [place for _, place, _ in expected]
+    assert HASHER.runs(words, found.firsts_G, size=size).tolist() == found.hashes_G.tolist()
     hash_of: dict[tuple[str, ...], int] = {}
     for (_, _, gram), value in zip(expected, found.hashes_G.tolist(), strict=True):
         assert hash_of.setdefault(gram, value) == value
@@ -53,6 +59,32 @@ def test_words_do_not_depend_on_what_stands_around_them() -> None:
     assert all(words == alone[0] for words in alone)
     assert together.hashes_W.tolist() == sum(alone, [])
     assert together.num_words.tolist() == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\u4eca\u5929a1\u5929\u6c14\u3002", ["\u4eca", "\u5929", "a1", "\u5929", "\u6c14"]),
+        ("\U00020001x", ["\U00020001", "x"]),
+        ("\u30b1\u30fc\u30ad \uc548\ub155", ["\u30b1", "\u30fc", "\u30ad", "\uc548\ub155"]),
+        ("\u0e01\u0e34\u0e19", ["\u0e01", "\u0e34", "\u0e19"]),
+        ("\u0928\u092e\u0938\u094d\u0924\u0947_x", ["\u0928\u092e\u0938\u094d\u0924\u0947", "x"]),
+    ],
+    ids=["Chinese", "beyond 16 bits", "Japanese, Korean", "Thai", "Hindi"],
+)
+def test_a_character_of_a_script_without_spaces_is_a_word(text: str, words: list[str]) -> None:
+    """Marks belong to their letter: a Hindi word was parted at each of its vowels."""
+    found = HASHER.words([text, *words])
+    assert found.num_words.tolist() == [len(words), *[1] * len(words)]
+    assert found.hashes_W[: len(words)].tolist() == found.hashes_W[len(words) :].tolist()
+
+
+def test_words_of_some_texts_are_what_they_are_alone() -> None:
+    texts = ["a b\nc", "", "d\n\ne f", "g"]
+    some, alone = HASHER.words(texts).of([0, 2]), HASHER.words([texts[0], texts[2]])
+    for name in ("hashes_W", "offsets_N1", "begins_line_W"):
+        assert getattr(some, name).tolist() == getattr(alone, name).tolist()
+    assert some.begins_line_W.tolist() == [True, False, True, True, True, False]
 
 
 def test_word_hashes_are_those_of_every_machine() -> None:
