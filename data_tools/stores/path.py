@@ -129,6 +129,13 @@ class StorePath(PosixPath):
 
     is_file = exists  # type: ignore[assignment]
 
+    def read_bytes(self) -> bytes:
+        with told(self):
+            return open_store(self.scheme).cat_file(self.url)
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
+
     def is_dir(self) -> bool:
         return False
 
