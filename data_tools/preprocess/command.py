@@ -48,7 +48,12 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
     raw.add_argument(
         "--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR", help="a tokenizer.json"
     )
-    raw.add_argument("--json-key", help=f"field that holds the text (default {TEXT_FIELD})")
+    raw.add_argument(
+        "--json-key",
+        metavar="KEY",
+        help=f"field that holds the text (default {TEXT_FIELD}); a.b is a field below a, and a"
+        " template such as '{question}\\n{answer}' joins fields, '{sentences: }' a list",
+    )
     raw.add_argument(
         "--chat",
         action="store_true",

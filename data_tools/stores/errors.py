@@ -12,7 +12,7 @@ QUERY = re.compile(r"\?[^\s'\"<>)]+")
 FORBIDDEN, MISSING, CHANGED = (401, 403), (404, 410), 412
 
 
-class Fault(StrEnum):
+class StoreFault(StrEnum):
     """What a store's failure means to who reads."""
 
     GONE = "gone"
@@ -21,18 +21,18 @@ class Fault(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-def fault_of(error: BaseException) -> Fault:
+def fault_of(error: BaseException) -> StoreFault:
     """The kind of a failure of any of the stores' libraries."""
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in MISSING:
-        return Fault.GONE
+        return StoreFault.GONE
     if isinstance(error, PermissionError) or status in FORBIDDEN:
-        return Fault.REFUSED
+        return StoreFault.REFUSED
     if status == CHANGED or type(error).__name__ == "FileExpired":  # of s3fs: If-Match failed
-        return Fault.MOVED
+        return StoreFault.MOVED
     if type(error).__name__ == "NoCredentialsError":  # of botocore
-        return Fault.REFUSED
-    return Fault.UNREACHABLE
+        return StoreFault.REFUSED
+    return StoreFault.UNREACHABLE
 
 
 def _status(error: BaseException) -> int:
@@ -59,7 +59,7 @@ def refusal(
     """What a store's failure is told as; `at` is the byte that was read, of an open file."""
     place = f"{doing} {path}" + (f" at byte {at}" if at is not None else "")
     match fault_of(error):
-        case Fault.GONE:
+        case StoreFault.GONE:
             if doing != "reading":
                 found, rule = "there is no such bucket", "what is written lies in one that exists"
                 return StageError(place, found=found, rule=rule, do="make it, and run again")
@@ -68,7 +68,7 @@ def refusal(
             do = "correct the URL" if at is None else "put it back and run the same command again"
             kind = RecipeError if at is None else StageError
             return kind(place, found=found, rule=rule, do=do)
-        case Fault.REFUSED:
+        case StoreFault.REFUSED:
             is_first = at is None and doing == "reading"
             kind = RecipeError if is_first else StageError  # what was done before it stays
             return kind(
@@ -78,9 +78,9 @@ def refusal(
                 do="renew the token or the rights where the store's own tools look for them, and"
                 " run the same command: finished parts are kept",
             )
-        case Fault.MOVED:
+        case StoreFault.MOVED:
             return moved(path)
-        case Fault.UNREACHABLE:
+        case StoreFault.UNREACHABLE:
             return StageError(
                 place,
                 found=f"the store does not answer ({shown_error(error)})",

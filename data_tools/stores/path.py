@@ -80,7 +80,7 @@ class StorePath(PosixPath):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuilt, (str(self), self._query, self._stored))
+        return (_rebuilt, (self.url, self._stored))
 
     def as_posix(self) -> str:
         return str(self)
@@ -146,8 +146,8 @@ class StorePath(PosixPath):
         return self
 
 
-def _rebuilt(name: str, query: str, stored: Stored | None) -> StorePath:
-    path = StorePath(name + query)
+def _rebuilt(url: str, stored: Stored | None) -> StorePath:
+    path = StorePath(url)
     return path if stored is None else path.pinned(stored)
 
 

@@ -57,7 +57,7 @@ def upload(names: Mapping[Path, StorePath], *, work: Path) -> None:
             if noted.get(str(out)) == [digest, _version(out)]:
                 continue
             if ready == last:
-                _create(store, ready, out)
+                _create(store, ready, out=out)
             else:
                 store.put_file(str(ready), out.url)
             noted[str(out)] = [digest, _version(out)]
@@ -72,7 +72,7 @@ def _version(out: StorePath) -> str:
         return ""
 
 
-def _create(store: object, ready: Path, out: StorePath) -> None:
+def _create(store: object, ready: Path, *, out: StorePath) -> None:
     try:
         store.pipe_file(out.url, ready.read_bytes(), mode="create")  # type: ignore[attr-defined]
     except FileExistsError as error:
