@@ -49,6 +49,14 @@ COMMANDS: Mapping[str, Command] = {
         overrides="seed=2",
         names=("curations",),
     ),
+    "export": Command(
+        text="a pack for Megatron-Bridge, or a blend for Megatron-LM",
+        adds=f"{HERE}.exports.command:add_export_arguments",
+    ),
+    "card": Command(
+        text="a data set card with licences and origins",
+        adds=f"{HERE}.exports.command:add_card_arguments",
+    ),
     "crossthink": Command(
         text="Nemotron-CrossThink JSONL to veRL parquet",
         adds=f"{HERE}.cli:add_crossthink_arguments",

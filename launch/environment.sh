@@ -4,6 +4,8 @@
 # their compiled parts nothing else may find them. No compiler is needed.
 # trl goes into .venv/templates, where only a test reads its files: veRL imports from a trl that it finds what this one
 # no longer has.
+# megatron-bridge goes into .venv/bridge, where only a test imports its reader of packed Parquet: as a whole it needs
+# Transformer Engine.
 # Called by the Makefile from the root of the checkout. Prints what it does; exits 2 with the cure if it cannot.
 set -eu
 
@@ -56,6 +58,13 @@ rm -rf .venv/templates
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
     --target .venv/templates trl || {
     echo "set-up asked pip for trl, whose chat templates the tests read: it failed (see above);" \
+        "the package index must be reachable once; run the same command again" >&2
+    exit 2
+}
+rm -rf .venv/bridge
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps \
+    --target .venv/bridge megatron-bridge || {
+    echo "set-up asked pip for megatron-bridge, whose reader of packs the tests read with: it failed (see above);" \
         "the package index must be reachable once; run the same command again" >&2
     exit 2
 }

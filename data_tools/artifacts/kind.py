@@ -21,6 +21,7 @@ KIND_OF_FILE = {
     "tokenizer.json": "tokenizer",
 }
 """The file that tells an artifact's kind."""
+MADE_OF = {kind: name for name, kind in KIND_OF_FILE.items()}
 
 
 def kind_of(path: Path) -> str:

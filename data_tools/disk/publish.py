@@ -13,15 +13,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from frontload.data_tools.stores.path import StorePath
+from frontload.data_tools.stores.upload import check_target, upload
 from frontload.recipes.artifact import sync_path
 from frontload.recipes.errors import ArtifactError, RecipeError, StageError
 
 LOCK = "lock"
+DESCRIBING = ("manifest.json", "pack.json", "ledger.json")  # of a folder: written last
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def work_folder(out: Path) -> Path:
-    """The folder beside an output that holds it while it is made."""
+    """The folder beside an output that holds it while it is made.
+
+    Of an output in a store it lies in the folder where the command is typed.
+    """
+    if isinstance(out, StorePath):
+        return Path(out.name + ".work")
     return out.with_name(out.name + ".work")
 
 
@@ -30,6 +38,9 @@ def check_place(out: Path, *, asked: str) -> None:
 
     Raises: RecipeError.
     """
+    if isinstance(out, StorePath):
+        check_target(out, asked=asked)
+        return
     if out.name in ("", ".."):
         raise RecipeError(
             f"{asked} {out}",
@@ -44,6 +55,13 @@ def check_place(out: Path, *, asked: str) -> None:
             rule="what is written lies in a folder that exists",
             do="make the folder first",
         )
+
+
+def is_finished(out: Path, *, described_by: str) -> bool:
+    """Whether an output is there; in a store, the file that was written last."""
+    if isinstance(out, StorePath):
+        return (out / described_by).is_file()
+    return out.exists()
 
 
 def make_folder(folder: Path, *, asked: str) -> None:
@@ -149,10 +167,15 @@ def clear(folder: Path, *, last: tuple[str, ...] = ()) -> None:
 
 
 def publish_folder(ready: Path, out: Path) -> None:
-    """Brings a folder to the disk and gives it its name.
+    """Brings a folder to the disk and gives it its name; in a store what describes it comes last.
 
     Raises: RecipeError when something has taken the name meanwhile; StageError.
     """
+    if isinstance(out, StorePath):
+        files = sorted(path for path in ready.rglob("*") if path.is_file())
+        files.sort(key=lambda path: path.name in DESCRIBING and path.parent == ready)
+        upload({file: out / file.relative_to(ready) for file in files}, work=ready.parent)
+        return
     if out.exists():
         raise RecipeError(
             f"publishing {out}",
@@ -170,8 +193,14 @@ def publish_folder(ready: Path, out: Path) -> None:
 def publish_files(names: Mapping[Path, Path]) -> None:
     """Brings finished files of one folder to the disk, then gives each its name, in order.
 
-    Raises: StageError.
+    In a store the last one describes the others, and replaces nothing.
+
+    Raises: StageError; RecipeError when something has taken that name meanwhile.
     """
+    in_store = {ready: out for ready, out in names.items() if isinstance(out, StorePath)}
+    if in_store:
+        upload(in_store, work=next(iter(in_store)).parent)
+        return
     for ready, out in names.items():
         with disk_told(out):
             sync_path(ready)

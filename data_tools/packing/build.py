@@ -17,6 +17,7 @@ from frontload.data_tools.disk.indexed import token_dtype
 from frontload.data_tools.disk.publish import (
     check_there,
     clear,
+    is_finished,
     new_folder,
     publish_folder,
     tidy,
@@ -162,7 +163,7 @@ def _finished(output: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
 
     Raises: RecipeError when something else is; ArtifactError when a file is gone or cut since.
     """
-    if not output.exists():
+    if not is_finished(output, described_by="pack.json"):
         return None
     if (output / "pack.json").is_file():
         found = read_json(output / "pack.json")

@@ -8,11 +8,13 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from frontload.data_tools.disk.publish import is_finished
 from frontload.data_tools.packing.build import build_pack
 from frontload.data_tools.packing.plan import POLICIES, PackRequest
 from frontload.data_tools.packing.steps import StepBudget, budget_of
 from frontload.data_tools.preprocess.request import EncoderChoice
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
+from frontload.data_tools.stores.path import path_of
 from frontload.data_tools.text.targets import History, TargetRules
 from frontload.data_tools.text.template import parse_day
 from frontload.recipes.errors import RecipeError
@@ -34,7 +36,13 @@ def add_arguments(pack: argparse.ArgumentParser) -> None:
     pack.add_argument(
         "--over-long", required=True, metavar="|".join(POLICIES), help="longer than S + 1 tokens"
     )
-    pack.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="made by this")
+    pack.add_argument(
+        "--output",
+        type=path_of,
+        required=True,
+        metavar="FOLDER",
+        help="made by this, on a disk or at s3://, gs://",
+    )
     pack.add_argument("--template", type=Path, metavar="FILE", help="the tokenizer's if not given")
     pack.add_argument(
         "--source-field", default="source", help="field that names a row's source (source)"
@@ -123,7 +131,8 @@ def _add_targets(pack: argparse.ArgumentParser) -> None:
 
 def run_pack(arguments: argparse.Namespace) -> int:
     """Writes the pack and prints what became of every conversation."""
-    shown, was_there = _Progress(), arguments.output.exists()
+    shown = _Progress()
+    was_there = is_finished(arguments.output, described_by="pack.json")
     pack = build_pack(
         PackRequest(
             inputs=tuple(arguments.files),

@@ -23,6 +23,7 @@ from frontload.data_tools.preprocess.run import preprocess
 from frontload.data_tools.preprocess.slurm import array_script
 from frontload.data_tools.raw.bad_rate import MAX_BAD_RATE
 from frontload.data_tools.raw.parse import MAX_ROW_BYTES
+from frontload.data_tools.stores.path import path_of
 from frontload.data_tools.text.template import parse_day
 from frontload.recipes.errors import RecipeError
 
@@ -34,19 +35,25 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="FILE",
-        help="files or globs: .jsonl, .jsonl.gz, .jsonl.zst, .parquet",
+        help="files or globs: .jsonl, .jsonl.gz, .jsonl.zst, .parquet; on a disk or at s3://, gs://,"
+        " hf://, https://",
     )
     raw.add_argument(
         "--output-prefix",
-        type=Path,
+        type=path_of,
         required=True,
         metavar="P",
-        help="writes P.bin, P.idx and P.manifest.json",
+        help="writes P.bin, P.idx and P.manifest.json, on a disk or at s3://, gs://",
     )
     raw.add_argument(
         "--tokenizer", type=Path, required=True, metavar="FILE_OR_DIR", help="a tokenizer.json"
     )
-    raw.add_argument("--json-key", help=f"field that holds the text (default {TEXT_FIELD})")
+    raw.add_argument(
+        "--json-key",
+        metavar="KEY",
+        help=f"field that holds the text (default {TEXT_FIELD}); a.b is a field below a, and a"
+        " template such as '{question}\\n{answer}' joins fields, '{sentences: }' a list",
+    )
     raw.add_argument(
         "--chat",
         action="store_true",
@@ -74,7 +81,11 @@ def add_merge_arguments(joined: argparse.ArgumentParser) -> None:
     """Those of `merge`."""
     joined.add_argument("shards", nargs="+", type=Path, metavar="P", help="prefixes or manifests")
     joined.add_argument(
-        "--output-prefix", type=Path, required=True, metavar="P", help="P.bin and P.idx are made"
+        "--output-prefix",
+        type=path_of,
+        required=True,
+        metavar="P",
+        help="P.bin and P.idx are made, on a disk or at s3://, gs://",
     )
     joined.set_defaults(run=run_merge)
 

@@ -138,7 +138,7 @@ def _parts(
     from frontload.data_tools.raw.parquet import check_columns, first_byte, open_table
 
     with open_table(source.file) as table:
-        check_columns(source.file, table, columns)
+        check_columns(source.file, table, columns=columns)
         begins = [first_byte(table, group) for group in range(table.num_row_groups)]
     groups = [0]
     for group, at in enumerate(begins):

@@ -23,6 +23,7 @@ from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file,
 from frontload.data_tools.disk.publish import disk_told, publish_files, work_folder
 from frontload.data_tools.preprocess.plan import WorkPlan
 from frontload.data_tools.preprocess.unit import Receipt, unit_file
+from frontload.data_tools.stores.path import StorePath
 from frontload.recipes.artifact import write_json
 
 COPY_BYTES = 1 << 20
@@ -152,7 +153,11 @@ def publish(
         for part, stated in (("bin", joined.finish()), ("idx", digests_of_file(index))):
             manifest |= {f"{part}_{name}": value for name, value in stated.items()}
         write_json(described, manifest)
-    publish_files({joined.file: bin_file(prefix), index: idx_file(prefix)})
+    pair = {joined.file: bin_file(prefix), index: idx_file(prefix)}
+    if isinstance(prefix, StorePath):
+        publish_files({**pair, described: manifest_file(prefix)})
+        return manifest
+    publish_files(pair)
     publish_files({described: manifest_file(prefix)})
     return manifest
 

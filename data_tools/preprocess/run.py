@@ -54,8 +54,8 @@ from frontload.data_tools.preprocess.work import (
 )
 from frontload.data_tools.raw.bad_rate import ROWS_TO_JUDGE
 from frontload.data_tools.raw.inputs import expand_inputs
-from frontload.data_tools.raw.parse import nearest_name
 from frontload.data_tools.raw.rejects import check_rejects
+from frontload.data_tools.text.joined import fields_hint, way_out
 from frontload.data_tools.text.row_text import ChatText, TextRule, row_text
 from frontload.recipes.errors import RecipeError
 
@@ -317,7 +317,8 @@ class _Run:
                 f" {self._examples(receipts)}",
                 rule="nothing is published when more rows than that are lost",
                 do=f"mend the rows or {self._request.text_option}, or raise the rate and"
-                " run again: finished parts are kept",
+                " run again: finished parts are kept"
+                + way_out(counts, [one[2] for receipt in receipts for one in receipt.examples]),
             )
         has_documents = any(receipt.documents for receipt in receipts)
         if not has_documents and self._request.shard is None:  # of a shard `merge` judges
@@ -342,14 +343,9 @@ class _Run:
                 place = f"{self._plan.sources[source].file}:{lines + number}"
                 if unit.start and self._plan.units[0].start == unit.start:
                     place += f" after byte {unit.start}"
-                return f"{place} ({reason}): {text!r}{self._nearest(text)}"
+                return f"{place} ({reason}): {text!r}{fields_hint(text, self._request.json_key)}"
             lines += receipt.lines
         return "none"
-
-    def _nearest(self, text: str) -> str:
-        names = [part for part in text.split('"')[1::2] if part.isidentifier()]
-        key = self._request.json_key
-        return "" if key in names else nearest_name(key, names)
 
     def _publish(self, eod: tuple[str, int] | None, joined: JoinedFile) -> dict[str, Any]:
         receipts = self._ordered()

@@ -56,6 +56,13 @@ def array_script(request: PreprocessRequest, *, shards: int) -> str:
             rule="each task of the array names its own shard, and tasks share no file",
             do="leave it out",
         )
+    if isinstance(request.output_prefix, StorePath):
+        raise RecipeError(
+            f"--print-slurm-array with --output-prefix {request.output_prefix}",
+            found="an output in a store",
+            rule="shards lie on a disk that all tasks share, until they are merged",
+            do="name a prefix on that disk; `data merge` may write to a store",
+        )
     signed = [
         path for name in request.inputs if is_url(name) and (path := StorePath(name)).has_secret
     ]

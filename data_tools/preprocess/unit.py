@@ -27,7 +27,7 @@ from frontload.data_tools.raw.lines import (
 )
 from frontload.data_tools.raw.parse import RejectReason, parse_line, shown_bytes
 from frontload.data_tools.stores.stream import check_unmoved, open_binary
-from frontload.data_tools.text.row_text import ChatText, FieldText, TextRule, row_text
+from frontload.data_tools.text.row_text import RowText, TextRule, row_text
 
 BATCH_BYTES = 1 << 19  # ours: text encoded at a time; stays in the processor's cache
 EXAMPLES = 3  # bad rows that a receipt shows
@@ -294,7 +294,7 @@ def _line(lines: Sequence[bytes | memoryview | OverSizeLine], first: int, number
 
 
 def _look_again(
-    line: bytes | OverSizeLine, text_of: FieldText | ChatText, *, is_first: bool
+    line: bytes | OverSizeLine, text_of: RowText, *, is_first: bool
 ) -> str | RejectReason | None:
     """The slow way for a line that is not plainly good: its text, the reason, None if blank."""
     if isinstance(line, OverSizeLine):

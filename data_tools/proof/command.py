@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from frontload.data_tools.artifacts.kind import KIND_OF_FILE, earlier_phases, find_indexes, kind_of
+from frontload.data_tools.artifacts.kind import MADE_OF, earlier_phases, find_indexes, kind_of
 from frontload.data_tools.artifacts.read import as_prefix, phase_folders, prefix_of
 from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.disk.indexed import manifest_file
@@ -24,7 +24,6 @@ from frontload.recipes.errors import ArtifactError, RecipeError
 
 SHOWN_CHARACTERS = 400  # ours: of a line of a sample
 DESCRIBED = "its JSON has the fields and types of its format"
-MADE_OF = {kind: name for name, kind in KIND_OF_FILE.items()}
 MISREAD = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 """What a damaged description does to code that counts on its fields."""
 PAIRS = {"index": ("documents",), "pack": ("tokens", "loss_mask"), "prefix": ("",)}

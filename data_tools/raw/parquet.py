@@ -44,7 +44,7 @@ def open_table(file: Path) -> Iterator[parquet.ParquetFile]:
         table.close(force=True)
 
 
-def check_columns(file: Path, table: parquet.ParquetFile, columns: Sequence[str]) -> None:
+def check_columns(file: Path, table: parquet.ParquetFile, *, columns: Sequence[str]) -> None:
     """Refuses columns that a table does not have, or has twice."""
     present = table.schema_arrow.names
     for column in columns:
@@ -100,12 +100,12 @@ def read_table(
     """Yields the rows of a table in order; `number` counts them from 1."""
     number = 0
     with open_table(file) as table:
-        check_columns(file, table, columns or ())
+        check_columns(file, table, columns=columns or ())
         for row_group in range(table.num_row_groups):
             for batch in read_batches(file, table, row_group=row_group, columns=columns):
                 for value in batch_rows(batch):
                     number += 1
-                    yield _row(file, number, value, max_row_bytes)
+                    yield _row(file, number, value=value, max_row_bytes=max_row_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def _cell_bytes(cell: pyarrow.Array) -> bytes:
 
 
 def _row(
-    file: Path, number: int, value: dict[str, Any] | BadCells, max_row_bytes: int
+    file: Path, number: int, *, value: dict[str, Any] | BadCells, max_row_bytes: int
 ) -> RawRow | BadRow:
     if isinstance(value, BadCells):
         return BadRow(file, number, RejectReason.INVALID_UTF8, value.raw, len(value.raw))

@@ -96,12 +96,32 @@ def has_lone_surrogate(value: object) -> bool:
 
 def take_text(row: dict[str, Any], key: str) -> str | RejectReason:
     """The text in one field of a row, or why there is none."""
-    value = row.get(key)
+    text = text_or_reason(row[key]) if key in row else RejectReason.MISSING_KEY
+    if isinstance(text, RejectReason):
+        return text
+    return RejectReason.EMPTY if not text or text.isspace() else text
+
+
+def text_or_reason(value: object) -> str | RejectReason:
+    """A value that is text, or why it is none; a table's bytes are text where they are UTF-8."""
     if isinstance(value, str):
-        return RejectReason.EMPTY if not value or value.isspace() else value
-    if value is not None:
-        return RejectReason.WRONG_TYPE
-    return RejectReason.NULL_VALUE if key in row else RejectReason.MISSING_KEY
+        return value
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return RejectReason.INVALID_UTF8
+    return RejectReason.NULL_VALUE if value is None else RejectReason.WRONG_TYPE
+
+
+def lines_hint(first: str) -> str:
+    """What to do where the first bad row shows JSON that is no row a line; else nothing."""
+    line = first.lstrip("\ufeff").strip()
+    if line == "[" or (line[:1] == "[" and line[1:].lstrip()[:1] == "{"):
+        return "; the file is one JSON array: write a row a line, for example with jq -c '.[]'"
+    if line == "{":
+        return "; its objects take several lines: write a row a line, for example with jq -c ."
+    return ""
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:

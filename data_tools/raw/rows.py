@@ -5,7 +5,13 @@ from pathlib import Path
 
 from frontload.data_tools.raw.inputs import Format, file_format
 from frontload.data_tools.raw.lines import OverSizeLine, open_lines, split_lines
-from frontload.data_tools.raw.parse import MAX_ROW_BYTES, BadRow, RawRow, RejectReason, parse_line
+from frontload.data_tools.raw.parse import (
+    MAX_ROW_BYTES,
+    BadRow,
+    RawRow,
+    RejectReason,
+    parse_line,
+)
 from frontload.data_tools.stores.stream import check_unmoved
 
 

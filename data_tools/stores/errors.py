@@ -12,7 +12,7 @@ QUERY = re.compile(r"\?[^\s'\"<>)]+")
 FORBIDDEN, MISSING, CHANGED = (401, 403), (404, 410), 412
 
 
-class Fault(StrEnum):
+class StoreFault(StrEnum):
     """What a store's failure means to who reads."""
 
     GONE = "gone"
@@ -21,18 +21,18 @@ class Fault(StrEnum):
     UNREACHABLE = "unreachable"
 
 
-def fault_of(error: BaseException) -> Fault:
+def fault_of(error: BaseException) -> StoreFault:
     """The kind of a failure of any of the stores' libraries."""
     status = _status(error)
     if isinstance(error, FileNotFoundError) or status in MISSING:
-        return Fault.GONE
+        return StoreFault.GONE
     if isinstance(error, PermissionError) or status in FORBIDDEN:
-        return Fault.REFUSED
+        return StoreFault.REFUSED
     if status == CHANGED or type(error).__name__ == "FileExpired":  # of s3fs: If-Match failed
-        return Fault.MOVED
+        return StoreFault.MOVED
     if type(error).__name__ == "NoCredentialsError":  # of botocore
-        return Fault.REFUSED
-    return Fault.UNREACHABLE
+        return StoreFault.REFUSED
+    return StoreFault.UNREACHABLE
 
 
 def _status(error: BaseException) -> int:
@@ -53,18 +53,24 @@ def shown_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def refusal(path: Path, error: BaseException, *, at: int | None = None) -> FrontloadError:
+def refusal(
+    path: Path, error: BaseException, *, at: int | None = None, doing: str = "reading"
+) -> FrontloadError:
     """What a store's failure is told as; `at` is the byte that was read, of an open file."""
-    place = f"reading {path}" + (f" at byte {at}" if at is not None else "")
+    place = f"{doing} {path}" + (f" at byte {at}" if at is not None else "")
     match fault_of(error):
-        case Fault.GONE:
+        case StoreFault.GONE:
+            if doing != "reading":
+                found, rule = "there is no such bucket", "what is written lies in one that exists"
+                return StageError(place, found=found, rule=rule, do="make it, and run again")
             found = "there is no such file" if at is None else "the file is gone"
             rule = "every input is there until the run has ended"
             do = "correct the URL" if at is None else "put it back and run the same command again"
             kind = RecipeError if at is None else StageError
             return kind(place, found=found, rule=rule, do=do)
-        case Fault.REFUSED:
-            kind = RecipeError if at is None else StageError  # what was done before it stays
+        case StoreFault.REFUSED:
+            is_first = at is None and doing == "reading"
+            kind = RecipeError if is_first else StageError  # what was done before it stays
             return kind(
                 place,
                 found=f"the store refuses access ({shown_error(error)})",
@@ -72,9 +78,9 @@ def refusal(path: Path, error: BaseException, *, at: int | None = None) -> Front
                 do="renew the token or the rights where the store's own tools look for them, and"
                 " run the same command: finished parts are kept",
             )
-        case Fault.MOVED:
+        case StoreFault.MOVED:
             return moved(path)
-        case Fault.UNREACHABLE:
+        case StoreFault.UNREACHABLE:
             return StageError(
                 place,
                 found=f"the store does not answer ({shown_error(error)})",
@@ -96,7 +102,7 @@ def moved(path: Path, *, was: str = "", now: str = "") -> FrontloadError:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def told(path: Path, *, doing: str = "reading") -> Iterator[None]:
     """Turns what a store's library raises into an error of four parts.
 
     Raises: RecipeError, StageError.
@@ -106,4 +112,6 @@ def told(path: Path) -> Iterator[None]:
     except FrontloadError:
         raise
     except Exception as error:
-        raise refusal(path, error) from None  # its message may hold what a URL keeps secret
+        raise refusal(
+            path, error, doing=doing
+        ) from None  # its message may hold what a URL keeps secret

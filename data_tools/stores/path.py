@@ -80,7 +80,7 @@ class StorePath(PosixPath):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_rebuilt, (str(self), self._query, self._stored))
+        return (_rebuilt, (self.url, self._stored))
 
     def as_posix(self) -> str:
         return str(self)
@@ -129,6 +129,13 @@ class StorePath(PosixPath):
 
     is_file = exists  # type: ignore[assignment]
 
+    def read_bytes(self) -> bytes:
+        with told(self):
+            return open_store(self.scheme).cat_file(self.url)
+
+    def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
+        return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
+
     def is_dir(self) -> bool:
         return False
 
@@ -139,8 +146,8 @@ class StorePath(PosixPath):
         return self
 
 
-def _rebuilt(name: str, query: str, stored: Stored | None) -> StorePath:
-    path = StorePath(name + query)
+def _rebuilt(url: str, stored: Stored | None) -> StorePath:
+    path = StorePath(url)
     return path if stored is None else path.pinned(stored)
 
 

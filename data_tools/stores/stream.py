@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from frontload.data_tools.stores.errors import Fault, fault_of, moved, refusal, told
+from frontload.data_tools.stores.errors import StoreFault, fault_of, moved, refusal, told
 from frontload.data_tools.stores.path import StorePath, asked_now, open_store
 from frontload.recipes.errors import FrontloadError
 
@@ -104,7 +104,7 @@ class StoreStream(io.RawIOBase):
                 raise
             except Exception as error:
                 self._leave()
-                if not waits or fault_of(error) is not Fault.UNREACHABLE:
+                if not waits or fault_of(error) is not StoreFault.UNREACHABLE:
                     raise refusal(self._file, error, at=self._at) from None
                 time.sleep(waits.pop(0))
 

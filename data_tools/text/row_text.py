@@ -11,6 +11,7 @@ from typing import Any
 
 from frontload.data_tools.raw.parse import RejectReason, take_text
 from frontload.data_tools.text.chat import ChatTemplate, load_template
+from frontload.data_tools.text.joined import JoinedText, is_joined
 from frontload.data_tools.text.messages import Misfit, read_dialogue
 from frontload.data_tools.text.tokenizer import TextTokenizer
 
@@ -19,7 +20,7 @@ from frontload.data_tools.text.tokenizer import TextTokenizer
 class TextRule:
     """Where the text of a row is: plain values, which a worker process is handed."""
 
-    key: str  # the field that holds it
+    key: str  # the field that holds it, or a template of several
     chat: Path | None = None  # instead: the tokenizer whose chat template writes conversations
     day: date | None = None  # that the template writes
     end: str = ""  # the token that ends a document, where documents are given one
@@ -80,14 +81,17 @@ class ChatText:
         return row
 
 
+RowText = FieldText | JoinedText | ChatText
+
+
 @lru_cache(maxsize=2)
-def row_text(rule: TextRule) -> FieldText | ChatText:
+def row_text(rule: TextRule) -> RowText:
     """What a rule takes of rows; made once a process.
 
-    Raises: RecipeError when the tokenizer has no chat template.
+    Raises: RecipeError when the tokenizer has no chat template, or the key is no template.
     """
     if rule.chat is None:
-        return FieldText(rule.key)
+        return JoinedText(rule.key) if is_joined(rule.key) else FieldText(rule.key)
     loaded = TextTokenizer.load(rule.chat)
     return ChatText(
         load_template(None, loaded, day=rule.day), tuple(loaded.special_tokens), end=rule.end

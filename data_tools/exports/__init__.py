@@ -1,0 +1,1 @@
+"""Packs and blends as other trainers read them, and data set cards."""
