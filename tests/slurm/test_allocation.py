@@ -18,7 +18,7 @@ from tests.slurm.cluster import PORTS_EACH, ROOT, SlurmCluster
 ASKED = (
     "study.pretraining.tokens=10_240",
     "design.first_seeds=1",
-    "money.explore=7",  # one block
+    "money.explore=2",  # one block of 1.8
     "readings=null",
 )
 PLACE = """

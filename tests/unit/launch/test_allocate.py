@@ -129,6 +129,9 @@ def test_readings_are_of_the_first_fresh_seeds_behind_the_answer(store: Store) -
     assert len(recipe.exchange.cells) == 6 * 3
     assert stage.inputs["answer"].key == answered.key, "the verdict stands before it is read beside"
     half = stage.inputs["exchange rate, all in SFT, seed 5"]
+    put(store, stage)
+    (line,) = why_lines(store, half.key)
+    assert line.endswith("reads it beside a verdict: exchange rate, all in SFT, seed 5")
     assert half.key in {allocation.graph.evaluation(p, 5).key for p in range(22)}
 
 
