@@ -16,13 +16,11 @@ from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store, check_content
 from frontload.launch.study.chosen import choose_stages
 from frontload.launch.study.crew import Crew, check_crew, count_workers, find_crew
-from frontload.launch.study.plan import Plan, are_jobs, plan_study
+from frontload.launch.study.plan import Plan, are_jobs, plan_study, store_of
 from frontload.launch.study.runner import Settings, Summary, run_stages
 from frontload.launch.study.settle import settle
 from frontload.recipes.errors import ArtifactError
 from frontload.recipes.study.expand import Study, load_study, seeds_override
-
-DEFAULT_STORE = Path("store")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
             show.print_plan(asked.plan, asked.store, is_verbose=True)
         return 0
     if asked.plan.are_jobs and missing:
-        return study_jobs.submit_missing(asked.plan, asked.store, missing)
+        study_jobs.submit_missing(asked.plan, asked.store, missing)
+        print(f"next: frontload status {asked.study.name} shows the jobs; the same `run` goes on")
+        return 0
     out = _out(options)
     if not missing:
         show.print_changed(asked.plan)
@@ -149,19 +149,12 @@ def load_named(study: str, *, seeds: str | None, overrides: Sequence[str]) -> St
     return load_study(study, overrides=words, settle=settle)
 
 
-def store_of(study: Study, asked: Path | None) -> Store:
-    """The store that is named, else `store` here, or on the shared disk of the study's cluster."""
-    slurm = study.placements.default.slurm
-    root = Path(slurm.shared_folder) / DEFAULT_STORE if slurm is not None else DEFAULT_STORE
-    return Store(asked or root)
-
-
 def _look_up(options: argparse.Namespace) -> Asked:
     study = load_named(options.study, seeds=options.seeds, overrides=options.overrides)
     workers = count_workers(options.workers)
     is_here = not are_jobs(study)
     crew = find_crew(study.placements.default, workers) if is_here else Crew(workers=0)
-    store = store_of(study, options.store)
+    store = store_of(study.placements.default, options.store)
     return Asked(plan=plan_study(study, store, crew=crew), store=store, crew=crew)
 
 

@@ -102,12 +102,14 @@ def _surface(
     """Every candidate as the surrogate sees it, by itself and less the registered one."""
     posterior = found.posterior
     draws_BC = posterior.draws(DRAWS)
+    best_C = np.bincount(draws_BC.argmax(1), minlength=len(posterior.mean_C)) / len(draws_BC)
     less_BC = draws_BC - draws_BC[:, [registration.recommendation]]
     return [
         _candidate(one)
         | {
             "mean": float(posterior.mean_C[place]),
             "error": float(posterior.error_C[place]),
+            "chance_best": float(best_C[place]),
             "less_registered": float(less_BC[:, place].mean()),
             "less_registered_error": float(less_BC[:, place].std()),
         }

@@ -18,9 +18,11 @@ from frontload.launch.allocate.plan import (
     require_money,
 )
 from frontload.launch.allocate.question import Allocation, look_up
+from frontload.launch.allocate.trend import print_trend
 from frontload.launch.run.out_folder import check_out
-from frontload.launch.store import Store
 from frontload.launch.study.crew import Crew, check_crew, count_workers, find_crew
+from frontload.launch.study.plan import store_of
+from frontload.recipes.allocation.load import load_allocation
 
 ALLOCATION = "a name under recipes/allocations, or a path ending in .yaml"
 
@@ -31,9 +33,18 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--plan", action="store_true", help="print candidates, prices and state; run nothing"
     )
+    one.add_argument(
+        "--trend",
+        nargs="+",
+        default=[],
+        metavar="QUESTION",
+        help="with these questions' answers: does the best share move with model and budget?",
+    )
     one.add_argument("--json", action="store_true", help="print JSON: the plan, or the answer")
     one.add_argument(
-        "--store", type=Path, default=Path("store"), help="folder of artifacts (default store)"
+        "--store",
+        type=Path,
+        help="folder of artifacts (default store; of jobs: store in the cluster's shared folder)",
     )
     one.add_argument(
         "--out", type=Path, help="folder of the answer (default results/allocate-QUESTION)"
@@ -45,7 +56,11 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
 def allocate(options: argparse.Namespace) -> int:
     """Explores, registers, validates and answers; resumes after any kill."""
     workers = count_workers(options.workers)
-    store = Store(options.store)
+    placed = load_allocation(options.allocation, overrides=options.overrides).value.study.placement
+    store = store_of(placed, options.store)
+    if options.trend:
+        names = [options.allocation, *options.trend]
+        return print_trend(names, store, overrides=options.overrides, as_json=options.json)
     allocation = look_up(options.allocation, store, overrides=options.overrides)
     prices = price_allocation(allocation, store)
     require_money(allocation, prices)
@@ -60,8 +75,10 @@ def allocate(options: argparse.Namespace) -> int:
     out = check_out(
         options.out or Path("results") / f"allocate-{allocation.name}", what="the answer"
     )
-    crew = find_crew(placement, workers)
-    check_crew(placement, crew)
+    crew = Crew(workers=1)
+    if not allocation.are_jobs:
+        crew = find_crew(placement, workers)
+        check_crew(placement, crew)
     loop = Loop(allocation, store, crew=crew)
     if not options.json:
         print("\n".join(plan_lines(allocation, prices, explored=loop.progress())), flush=True)

@@ -17,6 +17,7 @@ from frontload.eval.allocation.stages import (
     read_registration,
 )
 from frontload.launch.allocate.beside import Beside
+from frontload.launch.allocate.jobs import run_as_jobs
 from frontload.launch.allocate.question import Allocation
 from frontload.launch.shown.progress import StudyProgress
 from frontload.launch.store import Store
@@ -86,6 +87,18 @@ class Loop:
             decisions=tuple(self._folder(stage) for stage in explored.decisions),
             packs=self._packs((*explored.cells, *fresh)),
         )
+
+    def find_answer(self) -> Path | None:
+        """The folder of the answer, where the store has it; runs nothing."""
+        explored = self.progress()
+        registered = self.register(explored)
+        if not explored.stop or self.store.find(registered.kind, registered.key) is None:
+            return None
+        fresh = [
+            self.allocation.asked_cell(*c) for c in self._read(registered, REGISTRATION)["cells"]
+        ]
+        answer = self.answer(explored, registered, fresh=fresh)
+        return self.store.find(answer.kind, answer.key)
 
     def _read_beside(
         self, found: Mapping[str, Any], *, registered: Stage, answered: Stage
@@ -191,6 +204,9 @@ class Loop:
         built = self.store.find_all(stages)
         missing = [stage for stage in stages if stage.key not in built]
         if not missing:
+            return
+        if self.allocation.are_jobs and not is_decision:
+            run_as_jobs(self.allocation, self.store, stages)
             return
         prices = self._prices(missing)
         watcher = StudyProgress(missing, {key: one.seconds for key, one in prices.items()})

@@ -53,6 +53,11 @@ class Allocation:
         """Where the stages run: as the study says."""
         return placements_of(self.recipe)
 
+    @property
+    def are_jobs(self) -> bool:
+        """The stages of its study run as jobs of a cluster; decisions run where the loop does."""
+        return self.placements.default.slurm is not None
+
     def asked_cell(self, candidate: int, seed: int) -> asking.AskedCell:
         """A cell with the words that it is called by."""
         name = self.question.candidates[candidate].name
@@ -73,7 +78,6 @@ def look_up(name: str, store: Store, *, overrides: Sequence[str] = ()) -> Alloca
     study = settle(loaded.section("study", loaded.value.study)).value
     loaded = replace(loaded, value=replace(loaded.value, study=study))
     recipe = loaded.value
-    _check_place(loaded)
     lattice = make_lattice(recipe)
     graph = AllocationGraph(recipe, lattice)
     label = Path(name).stem
@@ -249,15 +253,3 @@ def _check_metrics(loaded: Loaded[AllocationRecipe]) -> None:
             if not is_domain:
                 path = f"objectives.{name}.weights.{metric}"
                 require_choice(loaded, path, value=metric, names=known_metrics())
-
-
-def _check_place(loaded: Loaded[AllocationRecipe]) -> None:
-    placement = loaded.value.study.placement
-    if placement.slurm is not None:
-        raise loaded.refuse(
-            "study.placement",
-            found=f"{placement.name} makes stages jobs of a cluster",
-            rule="the next block follows from the scores of the last one, so the loop runs where "
-            "the stages run",
-            do="name a placement without `slurm`, and run the command in a job that has the GPUs",
-        )

@@ -32,7 +32,7 @@ from frontload.rl.cluster.files import read_steps
 STAGE_FILE, JOB, SCRIPT = "stage.json", "job", "job.sh"
 
 
-def submit_missing(plan: Plan, store: Store, missing: Sequence[Entry]) -> int:
+def submit_missing(plan: Plan, store: Store, missing: Sequence[Entry]) -> None:
     """Submits what is neither built nor in the queue; says of each stage which it is.
 
     Raises: RecipeError where there is no Slurm, or for a placement that Slurm would refuse.
@@ -54,8 +54,6 @@ def submit_missing(plan: Plan, store: Store, missing: Sequence[Entry]) -> int:
         number = _submit(plan, store, entry, scripts=scripts[stage.key], after=after)
         numbers[stage.key] = number
         print(f"{stage.folder}: job {number}" + (f" after {', '.join(after)}" if after else ""))
-    print(f"next: frontload status {plan.study.name} shows the jobs; the same `run` goes on")
-    return 0
 
 
 def print_jobs(plan: Plan, store: Store, missing: Sequence[Entry], *, is_whole: bool) -> None:

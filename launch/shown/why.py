@@ -1,4 +1,4 @@
-"""Why a cell of an allocation was run: the decision, or the registration, that asked for it."""
+"""Why a cell of an allocation was run: the decision, registration or reading that asked for it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -20,11 +20,17 @@ def why_lines(store: Store, key: str) -> list[str]:
         for role, below in manifest["inputs"].items()
         if below == key
     }
+    beside = [
+        f"why:    readings/{folder.name} reads it beside a verdict: {role}"
+        for folder, manifest in store.manifests("readings")
+        for role, below in manifest["inputs"].items()
+        if below == key
+    ]
     if not roles:
-        return []
+        return beside
     return [
         line for folder, manifest in _askers(store) for line in _why(folder, manifest, roles=roles)
-    ]
+    ] + beside
 
 
 def _askers(store: Store) -> Iterator[tuple[Path, Mapping[str, Any]]]:

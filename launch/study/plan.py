@@ -3,13 +3,16 @@
 import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from frontload.launch.origins.made_by import DEFAULT_STORE
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import GPU_KINDS, Crew
 from frontload.launch.study.order import Waiting, critical_seconds
 from frontload.launch.study.own_files import changed_files
 from frontload.launch.study.price import Price, price_stages, read_measured
+from frontload.recipes.machines.placement import Placement
 from frontload.recipes.stage import Stage
 from frontload.recipes.study.expand import Study
 
@@ -64,6 +67,12 @@ class Plan:
 def are_jobs(study: Study) -> bool:
     """Whether the stages of a study run as jobs: then all do, as `settle` checks."""
     return study.placements.default.slurm is not None
+
+
+def store_of(placement: Placement, asked: Path | None) -> Store:
+    """The store that is named, else `store` here, or on the shared disk of the cluster of jobs."""
+    slurm = placement.slurm
+    return Store(asked or (Path(slurm.shared_folder) / DEFAULT_STORE if slurm else DEFAULT_STORE))
 
 
 def plan_study(study: Study, store: Store, *, crew: Crew) -> Plan:

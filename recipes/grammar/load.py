@@ -263,6 +263,8 @@ def _expand(tree: Tree, kind: Any, path: Path) -> Tree:
                 for key, one in value.value.items()
             }
             entries[item.name] = dataclasses.replace(value, value=named)
+        else:  # stated in place of a name: what it names lies below
+            entries[item.name] = _expand(value, plain, path)
     return dataclasses.replace(tree, value=entries)
 
 

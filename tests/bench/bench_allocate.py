@@ -88,7 +88,10 @@ def main() -> None:
         for name in ("random", "grid", "to the end of the money"):
             regrets = policy_regrets(name, money=money, replicates=asked.replicates)
             print(f"  {name}: {by_kind(regrets, asked.replicates)}", flush=True)
-        report(simulated_studies(asked.replicates, money=money), replicates=asked.replicates)
+        for seeds in (2, 1):
+            print(f"  seeds of the first block: {seeds}")
+            found = simulated_studies(asked.replicates, money=money, first_seeds=seeds)
+            report(found, replicates=asked.replicates)
     flat = []
     for replicate in range(asked.replicates):
         generator = np.random.default_rng([9, replicate])

@@ -15,6 +15,7 @@ from frontload.launch.allocate.question import Allocation, digest_of, first_deci
 from frontload.launch.shown.why import why_lines
 from frontload.launch.store import Store, Ticket
 from frontload.launch.study.crew import Crew
+from frontload.launch.study.plan import store_of
 from frontload.recipes.allocation.load import load_allocation
 from frontload.recipes.artifact import write_json
 from frontload.recipes.errors import RecipeError
@@ -128,6 +129,9 @@ def test_readings_are_of_the_first_fresh_seeds_behind_the_answer(store: Store) -
     assert len(recipe.exchange.cells) == 6 * 3
     assert stage.inputs["answer"].key == answered.key, "the verdict stands before it is read beside"
     half = stage.inputs["exchange rate, all in SFT, seed 5"]
+    put(store, stage)
+    (line,) = why_lines(store, half.key)
+    assert line.endswith("reads it beside a verdict: exchange rate, all in SFT, seed 5")
     assert half.key in {allocation.graph.evaluation(p, 5).key for p in range(22)}
 
 
@@ -260,10 +264,104 @@ def test_an_objective_that_no_suite_has_is_refused(store: Store, metric: str) ->
     assert "sft.avg" in caught.value.rule
 
 
-def test_a_loop_does_not_run_on_a_clusters_queue(store: Store) -> None:
-    with pytest.raises(RecipeError) as caught:
-        look_up("laptop", store, overrides=["study.placement=slurm_cpu"])
-    assert caught.value.asked.endswith("study.placement")
+GPU_QUESTION = """
+extends: laptop
+study: single_gpu
+budget: {tokens: 6_553_600}
+sft_max_epochs: {shq: 16.0, ldq: 1.0, lmq: 1.0}
+competitors:
+  the paper's 80/20 and SHQ: {windows: {ldq: 3_276_800}, sft: {mix: shq, tokens: 3_276_800}}
+  all in pretraining: {windows: {ldq: 6_553_600}, sft: {mix: shq, tokens: 0}}
+  all in SFT: {windows: {}, sft: {mix: shq, tokens: 6_553_600}}
+  a uniform split: {windows: {ldq: 3_276_800}, sft: {mix: lmq, tokens: 3_276_800}}
+money: {explore: 6.0, validate: 6.0, unit: gpu_hours}
+readings: null
+"""
+TREND = ("trend_500k", "trend_1300k", "trend_half", "trend_quarter")
+"""With `laptop`: three sizes at one budget, three budgets at one size."""
+
+
+def put_answer(store: Store, name: str, *, best: int) -> None:
+    """An answer as the loop leaves it: `best` has most of the chance."""
+    allocation = look_up(name, store)
+    loop = Loop(allocation, store, crew=CREW)
+    put(store, loop.decision((), 0), decision(None, stop="enough"))
+    registered = loop.register(loop.progress())
+    put(store, registered, {"registration.json": {"cells": [[0, 1]]}})
+    question, recipe = allocation.question, allocation.recipe
+    answer = {
+        "budget": {"tokens": recipe.budget.tokens, "unit": "read", "fixed": "pretraining"},
+        "objective": {"weights": {"sft.avg": 1.0}},
+        "best_place": {"factors": {one: [0.0, 1.0] for one in question.factors}},
+        "candidates": [
+            {
+                "pretraining_tokens": one.pretraining_tokens,
+                "chance_best": 0.9 if place == best else 0.1 / (len(question.candidates) - 1),
+                "sets": list(one.sets),
+            }
+            for place, one in enumerate(question.candidates)
+        ],
+    }
+    fresh = [allocation.asked_cell(0, 1)]
+    put(store, loop.answer(loop.progress(), registered, fresh=fresh), {"answer.json": answer})
+
+
+def test_a_trend_is_read_from_the_answers_of_a_store(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--store", str(store.root)]
+    for name in ("laptop", *TREND[:3]):
+        put_answer(store, name, best=10)
+    assert cli.main(["allocate", "laptop", *words, "--trend", *TREND]) != 0
+    said = capsys.readouterr().err
+    assert "trend with trend_quarter" in said
+    assert "run `frontload allocate trend_quarter` first" in said
+    put_answer(store, "trend_quarter", best=0)
+    assert cli.main(["allocate", "laptop", *words, "--json", "--trend", *TREND]) == 0
+    size, budget = json.loads(capsys.readouterr().out)
+    assert (size["least"], size["most"]) == (145_432, 1_272_500)
+    assert (budget["least"], budget["most"]) == (184_320, 737_280)
+    assert budget["change"] > 0.2 > abs(size["change"])
+    assert cli.main(["allocate", "laptop", *words, "--trend", *TREND]) == 0
+    printed = capsys.readouterr().out
+    assert "With the model size, from 145,432 to 1,272,500" in printed
+    assert "0.73 at 1M parameters" in printed
+
+
+def test_a_question_is_planned_on_a_cluster_and_priced_on_one_gpu_alike(
+    store: Store, tmp_path: Path
+) -> None:
+    """Where stages run is in no key: the same question, cells and decisions."""
+    here = look_up("laptop", store)
+    there = look_up("laptop", store, overrides=["study.placement=slurm_cpu"])
+    assert there.are_jobs
+    assert not here.are_jobs
+    assert there.question == here.question
+    loops = [Loop(each, store, crew=CREW).decision((), 0).key for each in (here, there)]
+    assert loops[0] == loops[1]
+    shared = tmp_path / "shared"
+    placement = load_allocation(
+        "laptop",
+        overrides=["study.placement=slurm_cpu", f"study.placement.slurm.shared_folder={shared}"],
+    ).value.study.placement
+    assert store_of(placement, None).root == shared / "store"
+    assert store_of(here.recipe.study.placement, None).root == Path("store")
+    assert store_of(placement, tmp_path).root == tmp_path
+
+
+def test_a_question_on_one_gpu_is_priced_in_its_hours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`laptop` asked of the model, the budgets and the placement of `single_gpu`."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(GPU_QUESTION)
+    store = tmp_path / "store"
+    assert cli.main(["allocate", str(path), "--plan", "--store", str(store)]) == 0
+    said = capsys.readouterr().out
+    assert "6,553,600 read tokens of reasoning" in said
+    assert " GPU hours" in said
+    assert "check of the machinery" not in said, "26 million parameters are above Olmix's limit"
+    assert not store.exists()
 
 
 def test_the_plan_as_json_names_every_candidate_and_price(
