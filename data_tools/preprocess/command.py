@@ -64,7 +64,7 @@ def add_arguments(raw: argparse.ArgumentParser) -> None:
         "--date", metavar="DAY", help="that a chat template writes, such as 2026-01-31"
     )
     raw.add_argument("--append-eod", action="store_true", help="end every document with EOD")
-    raw.add_argument("--eod-token", metavar="TOKEN", help="EOD, unless the tokenizer is ours")
+    raw.add_argument("--eod-token", metavar="TOKEN", help="EOD, where its name does not tell")
     raw.add_argument(
         "--prepend-bos",
         nargs="?",

@@ -18,6 +18,10 @@ from frontload.data_tools.text.tokenizer import END, SPECIAL_TOKENS, TextTokeniz
 from frontload.recipes.artifact import tokenizer_file
 from frontload.recipes.errors import RecipeError
 
+END_NAMES = (  # of tokens that end a text, not a turn: GPT-2, Llama 2 and 3, Gemma, DeepSeek, BERT
+    *("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>", "<|eos|>", "[EOS]"),
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+)
 ANCHOR_CHARACTERS = 3  # ours: "<|e" is rare in text, "<" is not
 SLICE_TEXTS = 8  # ours: after as many a process of the gate sees that nobody reads
 SLICE_CHARACTERS = 1 << 18  # ours: as a text of the gate may have
@@ -101,15 +105,19 @@ class Vocabulary:
     def eod(self, named: str | None) -> tuple[str, int]:
         """The token that ends a document, and its id.
 
-        Raises: RecipeError when it was not named and is not ours, or does not exist.
+        Raises: RecipeError when it does not exist, or was not named and cannot be told.
         """
         if named is None and self.loaded.is_ours:
             return SPECIAL_TOKENS[END], END
+        ends = [token for token in self.special if token in END_NAMES]
+        if named is None and len(ends) == 1:
+            return ends[0], self.loaded.special_tokens[ends[0]]
         if named is None:
             raise RecipeError(
                 "--append-eod",
                 found=f"a tokenizer of another origin, with special tokens {self._present}",
-                rule="only the token that its models end documents with is right",
+                rule="only the token that its models end documents with is right; it is taken where"
+                " one special token alone is named as an end of text",
                 do="name it with --eod-token TOKEN",
             )
         number = self.loaded.token_id(named)

@@ -154,6 +154,16 @@ def test_gigatoken_is_trusted_with_plain_tokens(
     assert bool(new_watch(vocabulary, SpecialText.DROP, 0, encode)) == watched
 
 
+def test_the_one_token_that_is_named_as_an_end_of_text_ends_documents(
+    changed: Callable[[str], Path],
+) -> None:
+    assert load_vocabulary(changed("plain")).eod(None) == (EOD, 0)
+    two_ends = load_vocabulary(changed("special"))
+    assert two_ends.eod("</s>") == ("</s>", two_ends.loaded.special_tokens["</s>"])
+    with pytest.raises(RecipeError, match="another origin, with special tokens .*--eod-token"):
+        two_ends.eod(None)
+
+
 @pytest.mark.parametrize("numbers", [[0], [7], [0, 1, 2], [3, 9], [9, 10, 3]])
 def test_a_watch_finds_its_ids_alone(numbers: list[int]) -> None:
     ids = np.array([0, 1, 2, 3, 4, 7, 9, 10, 0, 2**32 - 1, 9], dtype=np.uint32)

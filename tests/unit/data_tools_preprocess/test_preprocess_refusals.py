@@ -120,7 +120,6 @@ REFUSED = [
     (["--shard", "0/4"], "--shard 0/4.*count from 1"),
     (["--shard", "5/4"], "--shard 5/4"),
     (["--shard", "a/4"], "--shard a/4"),
-    (["--append-eod"], "--append-eod: a tokenizer of another origin.*--eod-token"),
     (["--append-eod", "--eod-token", "<|endoftex|>"], "nearest: '<|endoftext|>'"),
     (["--output-prefix", "nowhere/P"], "no folder nowhere"),
     (["--output-prefix", "."], "--output-prefix .: a folder without a name"),
