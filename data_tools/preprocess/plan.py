@@ -83,7 +83,7 @@ def make_plan(
     part_bytes = request.part_bytes or min(max(wanted, LEAST_PART_BYTES), MOST_PART_BYTES)
     units: list[Unit] = []
     for number, source in enumerate(sources):
-        for start, stop, row_groups in _parts(source, part_bytes, columns or ()):
+        for start, stop, row_groups in _parts(source, part_bytes, columns=columns or ()):
             units.append(
                 Unit(
                     number=len(units),
@@ -128,7 +128,7 @@ def _source(file: Path, folder: Path) -> PlannedSource:
 
 
 def _parts(
-    source: PlannedSource, part_bytes: int, columns: Sequence[str]
+    source: PlannedSource, part_bytes: int, *, columns: Sequence[str]
 ) -> list[tuple[int, int, tuple[int, int] | None]]:
     if source.format is Format.JSONL:
         starts = range(0, source.size_bytes, part_bytes)

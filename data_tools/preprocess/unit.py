@@ -278,7 +278,7 @@ def _line_batches(
             if found is None:
                 blank += 1
             elif isinstance(found, RejectReason):
-                batch.dropped.append(_dropped(number, found, line))
+                batch.dropped.append(_dropped(number, found, line=line))
             else:
                 texts.append(found)
                 numbers.append(number)
@@ -303,7 +303,7 @@ def _look_again(
     return text_of.look_again(value) if isinstance(value, dict) else value
 
 
-def _dropped(number: int, reason: RejectReason, line: bytes | OverSizeLine) -> Dropped:
+def _dropped(number: int, reason: RejectReason, *, line: bytes | OverSizeLine) -> Dropped:
     if isinstance(line, OverSizeLine):
         return Dropped(number, reason, line.head, line.num_bytes)
     return Dropped(number, reason, line, len(line))

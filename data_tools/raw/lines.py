@@ -43,7 +43,7 @@ def split_lines(
             at = end + 1
         if lines and held:
             first = bytes(view[: block.index(b"\n")])
-            lines[0] = _joined([*held, first], held_bytes + len(first), max_row_bytes)
+            lines[0] = _joined([*held, first], held_bytes + len(first), max_row_bytes=max_row_bytes)
             held, held_bytes = [], 0
         if max_row_bytes < BLOCK_BYTES:
             lines = [_checked(line, max_row_bytes) for line in lines]
@@ -56,10 +56,10 @@ def split_lines(
             else:
                 held = [b"".join(held)[:HEAD_BYTES]]
     if held:
-        yield [_joined(held, held_bytes, max_row_bytes)]
+        yield [_joined(held, held_bytes, max_row_bytes=max_row_bytes)]
 
 
-def _joined(parts: list[bytes], num_bytes: int, max_row_bytes: int) -> bytes | OverSizeLine:
+def _joined(parts: list[bytes], num_bytes: int, *, max_row_bytes: int) -> bytes | OverSizeLine:
     if num_bytes > max_row_bytes:
         return OverSizeLine(num_bytes, b"".join(parts)[:HEAD_BYTES])
     return b"".join(parts)
