@@ -63,9 +63,9 @@ def test_a_question_of_an_empty_store_has_no_data_and_every_price(store: Store) 
         "pretrain/trunk",
         "blend/ldq",
         "pretrain/ldq",
-        "pack/shq-368640",
-        "sft/ldq+shq-368640",
-        "evaluate/ldq+shq-368640",
+        "pack/shq-x1",
+        "sft/ldq+shq-x1",
+        "evaluate/ldq+shq-x1",
     }
     trunk, branch = (half.parts[f"pretrain/{name}"] for name in ("trunk", "ldq"))
     assert trunk / branch == pytest.approx(1.5)
@@ -91,7 +91,7 @@ def test_the_laptops_question_fits_an_hour_on_two_cores_at_stated_prices(store: 
 def test_readings_are_priced_beside_the_cells_that_they_share(store: Store) -> None:
     allocation = look_up("laptop", store)
     parts = allocation.question.candidates[1].parts
-    tuning, evaluation = parts["sft/base+ldq-737280"], parts["evaluate/base+ldq-737280"]
+    tuning, evaluation = parts["sft/base+ldq-x2"], parts["evaluate/base+ldq-x2"]
     paid = price_allocation(allocation, store).readings
     exchange = tuning * (1 / 4 + 1 / 2 + 1 + 1 / 8 + 1 / 4 + 1 / 4) + 6 * evaluation
     rates = 2 * 2 * (tuning + evaluation)
@@ -146,7 +146,7 @@ def test_cells_of_earlier_studies_are_data_and_a_lone_arm_is_left_out(store: Sto
     found = look_up("laptop", store)
     assert found.prior == ((0, 1), (10, 1))
     assert found.num_unpaired == 2
-    assert found.question.made["2"] == ("evaluate/base+ldq-737280", "evaluate/base+shq-737280")
+    assert found.question.made["2"] == ("evaluate/base+ldq-x2", "evaluate/base+shq-x2")
     assert price_allocation(found, store).first_block < price_allocation(empty, store).first_block
     lines = plan_lines(
         found, price_allocation(found, store), explored=Loop(found, store, crew=CREW).progress()
