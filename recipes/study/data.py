@@ -32,7 +32,7 @@ class StudyData(ABC):
         """The token index of a set, of the draw that a training seed reads."""
         draw = self.draw_of(seed)
         if (name, draw) not in self._indexes:
-            self._indexes[name, draw] = self._make_index(name, draw)
+            self._indexes[name, draw] = self._make_index(name, draw=draw)
         return self._indexes[name, draw]
 
     def draw_of(self, seed: int) -> int:
@@ -51,7 +51,7 @@ class StudyData(ABC):
         """Conversations of a set as rows for SFT."""
 
     @abstractmethod
-    def _make_index(self, name: str, draw: int) -> Stage: ...
+    def _make_index(self, name: str, *, draw: int) -> Stage: ...
 
     @abstractmethod
     def _make_prompts(self) -> Stage: ...
@@ -130,7 +130,7 @@ class CorpusData(StudyData):
         inputs = {"corpus": self._corpus_of(draw), "tokenizer": self.tokenizer}
         return Stage(kind="curate", label=_drawn(name, draw), recipe=recipe, inputs=inputs)
 
-    def _make_index(self, name: str, draw: int) -> Stage:
+    def _make_index(self, name: str, *, draw: int) -> Stage:
         inputs = {"documents": self._documents_of(name, draw), "tokenizer": self.tokenizer}
         recipe = schema.Index(append_eod=True)
         return Stage(kind="index", label=_drawn(name, draw), recipe=recipe, inputs=inputs)
@@ -179,7 +179,7 @@ class RawData(StudyData):
             inputs={"raw": self.corpus, "tokenizer": self.tokenizer},
         )
 
-    def _make_index(self, name: str, draw: int) -> Stage:
+    def _make_index(self, name: str, *, draw: int) -> Stage:
         is_base = name == BASE
         recipe = schema.Index(
             append_eod=True, source=name, text_field=self.raw.base_field if is_base else "text"

@@ -144,7 +144,7 @@ def test_fine_tuning_spends_a_budget_in_real_tokens(
     words += ["--out", str(tmp_path / "run")]
     assert cli.main(words) == 2
     told = capsys.readouterr().err
-    assert "found a budget in read: 180 tokens in 3 steps of at most 4 rows" in told
+    assert "a budget in read: 180 tokens in 3 steps of at most 4 rows" in told
     budget = ["tokens=180", "budget_unit=read", "step_tokens=60"]
     assert cli.main([*words, *budget, "step_tokens=90"]) == 2
     assert "--budget-tokens 180 --step-tokens 90 --batch-sequences 4" in capsys.readouterr().err
