@@ -301,6 +301,7 @@ class Tabulate:
     cells: dict[str, tuple[str, ...]]  # cell id of claims.json -> roles of its evaluations, by seed
     min_effect: float  # eps of the hypotheses, percentage points
     ledger: dict[str, CellReading]  # cell -> what it has read, stated above the verdicts
+    draws_data_per_seed: bool = field(default=False, metadata={"neutral": False})
     seed_spreads: dict[str, float] = field(default_factory=dict, metadata={"neutral": {}})
     """`stage/metric` -> sd of one cell over seeds, points; says how many seeds one seed lacks."""
     proxies: dict[str, tuple[str, ...]] = field(default_factory=dict, metadata={"neutral": {}})

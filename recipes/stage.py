@@ -38,7 +38,7 @@ REVISION: dict[str, int] = {
     "readings": 1,
     "import_benchmarks": 1,
     "benchmarks": 2,  # evaluation.json with every gate, and the digest of the sampling
-    "tabulate": 5,  # FLOPs without masked weights; what SFT forgets
+    "tabulate": 6,  # FLOPs without masked weights; what SFT forgets; whose draw of the data
 }
 """Raise a number, with a line here saying what changed, when a stage means something else."""
 

@@ -6,7 +6,7 @@ boundaries at which the engine resets attention, state and convolution.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,9 @@ def write_rows(
             losses.append(int(row_mask.sum()))
             _add_edges(edges, row_ids, row_mask, lengths)
     num_rows, num_tokens = len(rows), int(sequences.lengths.sum(dtype=np.int64))
-    row_lengths = np.array([int(sequences.lengths[row].sum(dtype=np.int64)) for row in rows])
-
-    def mask_of_row(row: int) -> np.ndarray:
-        return np.concatenate([sequences.mask(number) for number in rows[row]])
-
     order_of_sequences = np.concatenate([np.array(row) for row in rows])
     write_array(folder / "origin.npy", sequences.origin[order_of_sequences])
-    read = _reading(
-        folder, plan, lengths=row_lengths, losses=np.array(losses), mask_of_row=mask_of_row
-    )
-    names = FILES if budget_of(plan) is None else (*FILES, PACK_STEPS)
+    read, names = _write_order(folder, plan, sequences=sequences, rows=rows, losses=losses)
     reasons: Counter[str] = Counter()
     for key, number in counts.dropped.items():
         reasons[key.split("\t")[1]] += number
@@ -92,32 +84,41 @@ def write_rows(
     write_json(folder / "pack.json", pack)
 
 
-def _reading(
+def _write_order(
     folder: Path,
     plan: Mapping[str, Any],
     *,
-    lengths: np.ndarray,
-    losses: np.ndarray,
-    mask_of_row: Callable[[int], np.ndarray],
-) -> dict[str, Any]:
-    """Writes which rows a training reads, in order; what pack.json says of them."""
+    sequences: SpillReader,
+    rows: Sequence[Sequence[int]],
+    losses: Sequence[int],
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Writes which rows a training reads, in order; what pack.json says of them, and its files."""
     budget, tokens, seed = budget_of(plan), plan.get("budget_tokens", 0), plan["seed"]
     if budget is None:
-        num_samples = plan["epochs_asked"] * len(lengths)
+        num_samples = plan["epochs_asked"] * len(rows)
         if tokens:
             num_samples = tokens // plan["sequence_tokens"]
-        write_array(folder / "order.npy", order_rows(len(lengths), num_samples, seed=seed))
-        return {"num_samples": num_samples, "epochs": str(Fraction(num_samples, len(lengths)))}
-    amounts = lengths if budget.unit == READ else losses
-    cut = cut_steps(amounts, tokens=tokens, budget=budget, mask_of_row=mask_of_row, seed=seed)
+        write_array(folder / "order.npy", order_rows(len(rows), num_samples, seed=seed))
+        epochs = Fraction(num_samples, len(rows))
+        return {"num_samples": num_samples, "epochs": str(epochs)}, FILES
+    lengths = [int(sequences.lengths[row].sum(dtype=np.int64)) for row in rows]
+    amounts = np.array(lengths if budget.unit == READ else losses)
+    cut = cut_steps(
+        amounts,
+        tokens=tokens,
+        budget=budget,
+        mask_of_row=lambda row: np.concatenate([sequences.mask(number) for number in rows[row]]),
+        seed=seed,
+    )
     write_array(folder / "order.npy", cut.order_N)
     write_array(folder / PACK_STEPS, cut.starts)
-    return {
+    read = {
         "num_samples": budget.steps * budget.batch_rows,
         "rows_read": len(cut.order_N),
         "last_row_tokens": cut.last_row_tokens,
         "epochs": str(Fraction(tokens, int(amounts.sum()))),
     }
+    return read, (*FILES, PACK_STEPS)
 
 
 def _add_edges(

@@ -77,7 +77,7 @@ def verify_pack(folder: Path, *, vocab_size: int | None = None) -> list[Check]:
     checks += _prove_counts(folder, counts, tokens, mask)
     if structure.holds:
         checks += _prove_masks(folder, counts, tokens, mask)
-        checks += _prove_steps(folder, counts, tokens, mask)
+        checks += _prove_steps(folder, counts, tokens=tokens, mask=mask)
     return [*checks, *_prove_order(folder, counts, num_rows=tokens.num_documents)]
 
 
@@ -177,19 +177,23 @@ def _prove_order(folder: Path, counts: Mapping[str, Any], *, num_rows: int) -> l
             not is_off.any(),
             where=array_place(file, order, is_off),
         ),
-        *(_prove_epochs(folder, counts, len(order), num_rows) if budget is None else []),
+        *(
+            _prove_epochs(folder, counts, num_samples=len(order), num_rows=num_rows)
+            if budget is None
+            else []
+        ),
     ]
 
 
 def _prove_epochs(
-    folder: Path, counts: Mapping[str, Any], num_samples: int, num_rows: int
+    folder: Path, counts: Mapping[str, Any], *, num_samples: int, num_rows: int
 ) -> list[Check]:
     where = f"{folder / 'pack.json'} epochs"
     return [equal("epochs", str(Fraction(num_samples, num_rows)), counts["epochs"], where=where)]
 
 
 def _prove_steps(
-    folder: Path, counts: Mapping[str, Any], tokens: IndexedReader, mask: IndexedReader
+    folder: Path, counts: Mapping[str, Any], *, tokens: IndexedReader, mask: IndexedReader
 ) -> list[Check]:
     """A budget in real tokens: spent to the token, over steps that take their shares."""
     budget = budget_of(counts)

@@ -83,6 +83,7 @@ def write_tables(recipe: Tabulate, inputs: Inputs, *, out: Path) -> None:
                     controls=controls,
                     ledger=read,
                     rule=verdicts_form["rule"],
+                    draws_data_per_seed=recipe.draws_data_per_seed,
                     with_paper=is_paper,
                 )
             )

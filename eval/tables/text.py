@@ -26,6 +26,10 @@ LEDGER_TEXT = (
     "pretraining and SFT, without padding; RL is not counted. In brackets: without weights that "
     "stay 0, as sparse pretraining keeps some."
 )
+DRAWS_TEXT = {
+    False: "All seeds read one draw of the data: the spread over draws is in no error. ",
+    True: "Each seed reads a draw of the data of its own: the spread over draws is in the error. ",
+}
 LEDGER_HEAD = (
     "",
     "pretraining",
@@ -51,6 +55,7 @@ class TextTables:
     controls: Sequence[Control]
     ledger: Sequence[LedgerEntry]
     rule: str
+    draws_data_per_seed: bool
     with_paper: bool  # a study of the paper's sets: its numbers stand beside ours
 
 
@@ -66,9 +71,10 @@ def tables_markdown(found: TextTables) -> str:
         if seeds == 1
         else "the error joins training seeds and questions"
     )
+    draw = DRAWS_TEXT[found.draws_data_per_seed] if seeds > 1 else ""
     form = "`ours +- standard error (paper)`" if found.with_paper else "`value +- standard error`"
     parts.append(
-        f"Numbers are accuracies in % as {form}; {error}. "
+        f"Numbers are accuracies in % as {form}; {error}. {draw}"
         "`no answer %`: generations without a final answer."
     )
     parts += [table_text(table) for table in found.tables]

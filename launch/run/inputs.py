@@ -82,11 +82,11 @@ def _of_sft(recipe: SftRecipe, given: Given) -> dict[str, Roles]:
             rule=f"the recipe's sequence_tokens is {recipe.sequence_tokens}",
             do="make the pack with the recipe's sequence_tokens",
         )
-    _check_budget(recipe, given.pack, pack)
+    _check_budget(recipe, given.pack, pack=pack)
     return {SFT_STAGE: {"pack": given.pack, "start": given.start}}
 
 
-def _check_budget(recipe: SftRecipe, path: Path, pack: Mapping[str, Any]) -> None:
+def _check_budget(recipe: SftRecipe, path: Path, *, pack: Mapping[str, Any]) -> None:
     """A pack of a budget in real tokens holds its steps: they are the recipe's."""
     asked = found = ROWS
     do = "make the pack without --budget-unit"

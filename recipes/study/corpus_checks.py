@@ -41,6 +41,13 @@ def check_corpus(loaded: Loaded[StudyRecipe]) -> None:
             do="add the section" if recipe.tokenizer is None else "set it to null",
         )
     if recipe.synthesis is None:
+        if recipe.draws_data_per_seed:
+            raise loaded.refuse(
+                "draws_data_per_seed",
+                found=f"is true beside `{given[0]}`",
+                rule="only a corpus that is written here can be drawn anew",
+                do="write false: the seeds then share one draw, and the tables say so",
+            )
         return
     for name in ("ldq", "shq"):
         writer: ReasoningWriter = getattr(recipe.synthesis, name)

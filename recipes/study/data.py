@@ -25,14 +25,19 @@ class StudyData(ABC):
     tokenizer: Stage
 
     def __init__(self) -> None:
-        self._indexes: dict[str, Stage] = {}
+        self._indexes: dict[tuple[str, int], Stage] = {}
         self._prompts: Stage | None = None
 
-    def index(self, name: str) -> Stage:
-        """The token index of a set."""
-        if name not in self._indexes:
-            self._indexes[name] = self._make_index(name)
-        return self._indexes[name]
+    def index(self, name: str, *, seed: int) -> Stage:
+        """The token index of a set, of the draw that a training seed reads."""
+        draw = self.draw_of(seed)
+        if (name, draw) not in self._indexes:
+            self._indexes[name, draw] = self._make_index(name, draw=draw)
+        return self._indexes[name, draw]
+
+    def draw_of(self, seed: int) -> int:
+        """Which draw of the data a training seed reads; 0 = the first, which files always are."""
+        return 0
 
     @property
     def prompts(self) -> Stage:
@@ -46,7 +51,7 @@ class StudyData(ABC):
         """Conversations of a set as rows for SFT."""
 
     @abstractmethod
-    def _make_index(self, name: str) -> Stage: ...
+    def _make_index(self, name: str, *, draw: int) -> Stage: ...
 
     @abstractmethod
     def _make_prompts(self) -> Stage: ...
@@ -93,28 +98,47 @@ class CorpusData(StudyData):
             recipe=recipe.tokenizer,
             inputs={"corpus": self.corpus},
         )
-        self.documents = {name: self._curate(name, mix) for name, mix in recipe.mixes.items()}
+        self._documents: dict[tuple[str, int], Stage] = {}
 
-    def _curate(self, name: str, mix: MixKnobs) -> Stage:
+    def draw_of(self, seed: int) -> int:
+        """Seed 1 reads the corpus that holds the evaluation items, the others each their own."""
+        return seed - 1 if self.recipe.draws_data_per_seed else 0
+
+    def _corpus_of(self, draw: int) -> Stage:
+        synthesis = self.recipe.synthesis
+        if not draw:
+            return self.corpus
+        assert synthesis is not None, "check_study refuses draws of files"
+        recipe = replace(synthesis, seed=self.seed + draw)
+        return Stage(kind="synthesize", label=f"corpus-draw{draw + 1}", recipe=recipe)
+
+    def _documents_of(self, name: str, draw: int) -> Stage:
+        if (name, draw) not in self._documents:
+            made = self._curate(name, self.recipe.mixes[name], draw=draw)
+            self._documents[name, draw] = made
+        return self._documents[name, draw]
+
+    def _curate(self, name: str, mix: MixKnobs, *, draw: int) -> Stage:
         recipe = schema.Mix(
             name=name,
             members=mix.members,
             min_answer_tokens=mix.min_answer_tokens,
             share_of_member=mix.share_of_member,
             part_of_member=mix.part_of_member,
-            seed=self.seed,
+            seed=self.seed + draw,
         )
-        inputs = {"corpus": self.corpus, "tokenizer": self.tokenizer}
-        return Stage(kind="curate", label=name, recipe=recipe, inputs=inputs)
+        inputs = {"corpus": self._corpus_of(draw), "tokenizer": self.tokenizer}
+        return Stage(kind="curate", label=_drawn(name, draw), recipe=recipe, inputs=inputs)
 
-    def _make_index(self, name: str) -> Stage:
-        inputs = {"documents": self.documents[name], "tokenizer": self.tokenizer}
+    def _make_index(self, name: str, *, draw: int) -> Stage:
+        inputs = {"documents": self._documents_of(name, draw), "tokenizer": self.tokenizer}
         recipe = schema.Index(append_eod=True)
-        return Stage(kind="index", label=name, recipe=recipe, inputs=inputs)
+        return Stage(kind="index", label=_drawn(name, draw), recipe=recipe, inputs=inputs)
 
     def pack(self, tuning: Tuning, knobs: SftKnobs, *, label: str, seed: int) -> Stage:
         recipe = pack_recipe(tuning, knobs, over_long=DROP, seed=seed)
-        inputs = {"documents": self.documents[tuning.mix], "tokenizer": self.tokenizer}
+        documents = self._documents_of(tuning.mix, self.draw_of(seed))
+        inputs = {"documents": documents, "tokenizer": self.tokenizer}
         return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
 
     def _make_prompts(self) -> Stage:
@@ -155,7 +179,7 @@ class RawData(StudyData):
             inputs={"raw": self.corpus, "tokenizer": self.tokenizer},
         )
 
-    def _make_index(self, name: str) -> Stage:
+    def _make_index(self, name: str, *, draw: int) -> Stage:
         is_base = name == BASE
         recipe = schema.Index(
             append_eod=True, source=name, text_field=self.raw.base_field if is_base else "text"
@@ -180,3 +204,8 @@ class RawData(StudyData):
         )
         inputs = {"raw": self.corpus, "tokenizer": self.tokenizer}
         return Stage(kind="crossthink", label="rl", recipe=recipe, inputs=inputs)
+
+
+def _drawn(name: str, draw: int) -> str:
+    """The label of a set of a draw."""
+    return f"{name}-draw{draw + 1}" if draw else name

@@ -97,6 +97,7 @@ def expand_points(name: str, recipe: StudyRecipe, points: Sequence[Point]) -> St
             ledger=ledger,
             set_losses=set_losses,
             proxies={cell: tuple(roles) for cell, roles in proxies.items()},
+            draws_data_per_seed=recipe.draws_data_per_seed,
         ),
         inputs=inputs,
     )

@@ -156,7 +156,7 @@ class StudyGraph:
             max_epochs={window.source: knobs.max_epochs[window.source] for window in windows},
             seed=seed,
         )
-        sources = {window.source: self.data.index(window.source) for window in windows}
+        sources = {window.source: self.data.index(window.source, seed=seed) for window in windows}
         label = f"{name}-seed{seed}"
         return Stage(kind="blend", label=label, recipe=recipe, inputs={**sources, **before})
 

@@ -191,6 +191,7 @@ class StudyRecipe:
     synthesis: Synthesis | None = None  # exactly one of synthesis, own and raw
     own: OwnData | None = None
     raw: RawKnobs | None = None
+    draws_data_per_seed: bool = False  # of `synthesis`: then errors hold the spread over draws
     tokenizer: Tokenizer | None = None  # absent with `raw`, which names one
     mixes: dict[str, MixKnobs] = field(default_factory=dict)  # those of `raw` are its sets
     model: Model = field(metadata={"folder": "models"})

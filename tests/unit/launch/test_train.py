@@ -144,12 +144,12 @@ def test_fine_tuning_spends_a_budget_in_real_tokens(
     words += ["--out", str(tmp_path / "run")]
     assert cli.main(words) == 2
     told = capsys.readouterr().err
-    assert "found a budget in read: 180 tokens in 3 steps of at most 4 rows" in told
-    budget = ["tokens=180", "budget_unit=read", "step_tokens=60"]
+    assert "a budget in read: 180 tokens in 3 steps of at most 4 rows" in told
+    budget = ["tokens=180", "budget_unit=read"]
     assert cli.main([*words, *budget, "step_tokens=90"]) == 2
     assert "--budget-tokens 180 --step-tokens 90 --batch-sequences 4" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
-    assert cli.main([*words, *budget]) == 0
+    assert cli.main([*words, *budget, "step_tokens=60"]) == 0
     folder = tmp_path / "run" / "sft"
     state = json.loads((folder / "training_state.json").read_text())
     assert (state["samples"], state["steps_of_stage"]) == (12, 3)

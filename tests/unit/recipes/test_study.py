@@ -300,3 +300,23 @@ def test_rl_goes_on_from_the_papers_two_cells_with_one_set_of_prompts(laptop: St
 def test_an_unknown_study_names_the_nearest_one() -> None:
     assert refusal(study="laptob").do == "write 'laptop'"
     assert "cannot be read" in refusal(study="nowhere/mine.yaml").found
+
+
+def test_each_seed_may_read_a_draw_of_the_data_of_its_own() -> None:
+    """The first seed and all questions stay where they were; one tokenizer serves all draws."""
+    one = load_study("laptop", overrides=["seeds=[1, 2, 3]", "rl=null"])
+    own = load_study("laptop", overrides=["seeds=[1, 2, 3]", "rl=null", "draws_data_per_seed=true"])
+    first = {stage.key for stage in load_study("laptop", overrides=["rl=null"]).stages[:-1]}
+    assert first <= {stage.key for stage in own.stages}
+    corpora = by_label(own, "synthesize")
+    assert [stage.recipe.seed for stage in corpora.values()] == [1, 2, 3]
+    assert len(by_label(one, "synthesize")) == len(by_label(own, "tokenizer")) == 1
+    for kind, role in (("pretrain", "base"), ("pack", "documents")):
+        read = {stage.inputs[role].key for stage in by_label(own, kind).values()}
+        shared = {stage.inputs[role].key for stage in by_label(one, kind).values()}
+        assert len(read) == 3 * len(shared)
+    for stage in by_label(own, "evaluate").values():
+        assert stage.inputs["corpus"].recipe.seed == 1
+    assert own.tabulate.recipe.draws_data_per_seed
+    error = refusal("draws_data_per_seed=true", study="own_data")
+    assert "can be drawn anew" in error.rule
