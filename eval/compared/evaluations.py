@@ -32,7 +32,7 @@ class ComparedBenchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class PairedEvaluations:
     """The first evaluation less the second."""
 
     first: str  # identity of the model
@@ -47,7 +47,7 @@ class Comparison:
         return {"format": FORMAT, **asdict(self)}
 
 
-def compare_evaluations(first: Path, second: Path) -> Comparison:
+def compare_evaluations(first: Path, second: Path) -> PairedEvaluations:
     """Compares the evaluations in two folders over the questions that both answered.
 
     Raises: RecipeError when they have no benchmark in common; ArtifactError for a damaged folder.
@@ -75,7 +75,7 @@ def compare_evaluations(first: Path, second: Path) -> Comparison:
     only_first = tuple(name for name in results if name not in others)
     only_second = tuple(name for name in others if name not in results)
     is_whole = not (only_first or only_second or _lacking(first) or _lacking(second))
-    return Comparison(
+    return PairedEvaluations(
         first=one["model"],
         second=other["model"],
         benchmarks=benchmarks,
@@ -134,7 +134,7 @@ def _averages(benchmarks: Mapping[str, ComparedBenchmark]) -> dict[str, Estimate
     return found | ({"flat8": mean_of_means(without)} if without else {})
 
 
-def comparison_lines(comparison: Comparison) -> list[str]:
+def comparison_lines(comparison: PairedEvaluations) -> list[str]:
     """The table for people, in points of percent; each test is of its benchmark alone."""
     lines = [f"{comparison.first} less {comparison.second}, on the same questions"]
     width = max(map(len, (*comparison.benchmarks, *AVERAGING_RULES)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from frontload.data_tools.disk.files import read_json, replacing
-from frontload.eval.compared.evaluations import Comparison, comparison_lines
+from frontload.eval.compared.evaluations import PairedEvaluations, comparison_lines
 from frontload.eval.protocol.stored import read_summary
 from frontload.eval.report.templates import resource, template
 from frontload.eval.statistics.score import AVERAGING_RULES
@@ -13,7 +13,7 @@ from frontload.recipes.artifact import scores_file
 PAGE = "report.html"
 
 
-def write_page(folder: Path, comparisons: Sequence[Comparison]) -> Path:
+def write_page(folder: Path, comparisons: Sequence[PairedEvaluations]) -> Path:
     """Writes the page of the evaluation in a folder, and returns it.
 
     Raises: ArtifactError when the folder holds no evaluation.

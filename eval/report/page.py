@@ -139,17 +139,18 @@ def build_page(
 
 def benchmark_marks(evaluations: Mapping[str, Sequence[Path]]) -> list[str]:
     """The gates that numbers of benchmarks have not passed: each mark once, with its cells."""
-    cells: dict[tuple[str, str], list[str]] = {}
+    cells: dict[tuple[str, str], dict[str, None]] = {}
     for cell, folders in evaluations.items():
-        for folder in folders:
-            path = folder / BENCHMARKS
-            benchmarks = read_json(path)["benchmarks"] if path.is_file() else {}
-            for name, one in benchmarks.items():
-                for mark in one["marks"]:
-                    held = cells.setdefault((name, mark), [])
-                    if cell not in held:
-                        held.append(cell)
+        for found in (one for folder in folders for one in _marks_of(folder)):
+            cells.setdefault(found, {})[cell] = None
     return [f"{name}, {mark} (of {', '.join(held)})." for (name, mark), held in cells.items()]
+
+
+def _marks_of(folder: Path) -> list[tuple[str, str]]:
+    """(benchmark, mark) of one evaluation; none of an evaluation on a study's own items."""
+    path = folder / BENCHMARKS
+    benchmarks = read_json(path)["benchmarks"] if path.is_file() else {}
+    return [(name, mark) for name, one in benchmarks.items() for mark in one["marks"]]
 
 
 def rl_lead(rows: Sequence[Mapping[str, Any]]) -> str:

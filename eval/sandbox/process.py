@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Ending = Literal["exited", "cpu", "wall", "memory", "output", "files"]
@@ -254,14 +255,17 @@ def _is_over(group: _Group) -> bool:
 
 def _is_ready(pid: int) -> bool:
     """Whether a thread of a group runs, waits for a core, or waits for the disk."""
+    lines = (line for _, line in _thread_lines(pid, "stat"))
+    return any(line.rpartition(")")[2].split()[0] in READY for line in lines)
+
+
+def _thread_lines(pid: int, name: str) -> Iterator[tuple[str, str]]:
+    """Every thread of a group with a file of the kernel about it; without one that has ended."""
     for member in _members(pid):
         folder = f"/proc/{member}/task"
-        with suppress(OSError):  # it has ended
-            for thread in os.listdir(folder):
-                with open(f"{folder}/{thread}/stat") as file:
-                    if file.read().rpartition(")")[2].split()[0] in READY:
-                        return True
-    return False
+        with suppress(OSError):
+            threads = [Path(folder, one) for one in os.listdir(folder)]
+            yield from [(one.name, (one / name).read_text()) for one in threads]
 
 
 def _note_waiting(group: _Group) -> None:
@@ -274,14 +278,8 @@ def _note_waiting(group: _Group) -> None:
 
 def _waits(pid: int) -> dict[str, float]:
     """Seconds that each thread of a group has waited for a core, by the kernel's count."""
-    found: dict[str, float] = {}
-    for member in _members(pid):
-        folder = f"/proc/{member}/task"
-        with suppress(OSError):  # it has ended
-            for thread in os.listdir(folder):
-                with open(f"{folder}/{thread}/schedstat") as file:
-                    found[thread] = int(file.read().split()[1]) / 1e9
-    return found
+    lines = _thread_lines(pid, "schedstat")
+    return {thread: int(line.split()[1]) / 1e9 for thread, line in lines}
 
 
 def _files_made(pid: int) -> int:
