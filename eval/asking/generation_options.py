@@ -14,9 +14,8 @@ from frontload.recipes.errors import RecipeError
 DEFAULT_NEW_TOKENS = 256  # lm_eval 0.4.13, models/utils.py, normalize_gen_kwargs
 
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-_DONE = {"until", "do_sample", "temperature", "seed", *_LENGTHS}
+_DONE = {"until", "do_sample", "temperature", "seed", "top_p", *_LENGTHS}
 _SAMPLING_ONLY: dict[str, tuple[Any, ...]] = {
-    "top_p": (1, None),
     "top_k": (0, -1, None),
     "min_p": (0, None),
     "typical_p": (1, None),
@@ -39,6 +38,7 @@ class GenerationOptions:
     """How one request is answered; requests with the same options go through one batch."""
 
     temperature: float  # 0 = greedy
+    top_p: float  # 1 = the whole distribution
     max_new_tokens: int
     seed: int
     until: tuple[str, ...]  # texts that end the answer and are no part of it
@@ -75,10 +75,24 @@ def generation_options(asked: Mapping[str, Any]) -> GenerationOptions:
         )
     return GenerationOptions(
         temperature=temperature,
+        top_p=_top_p(asked.get("top_p"), is_sampled=temperature > 0),
         max_new_tokens=options["max_gen_toks"],
         seed=int(options.get("seed") or 0),
         until=tuple(text for text in options["until"] if text),  # lm-eval skips an empty one too
     )
+
+
+def _top_p(value: Any, *, is_sampled: bool) -> float:
+    """The nucleus of a draw; greedy decoding has none to cut off."""
+    if value is None or not is_sampled:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise _refused(
+            found=f"top_p: {value}",
+            rule="top_p is above 0 and at most 1",
+            do="write another, or leave it out",
+        )
+    return float(value)
 
 
 def cut(text: str, until: tuple[str, ...]) -> str:
@@ -105,7 +119,7 @@ def _check_option(name: str, value: Any, *, is_sampled: bool) -> None:
         if is_sampled and value not in _SAMPLING_ONLY[name]:
             raise _refused(
                 found=f"{name}: {value} at a temperature above 0",
-                rule="this engine draws from the whole distribution",
+                rule="this engine narrows a draw by temperature and top_p alone",
                 do=f"leave {name} out, or ask a server that has it",
             )
         return

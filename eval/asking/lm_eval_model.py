@@ -217,6 +217,7 @@ class FrontloadLM(TemplateLM):
                 temperature=options.temperature,
                 seed=options.seed,
                 stop_token=END,
+                top_p=options.top_p,
             )
             for place, (tokens,) in zip(places, made, strict=True):
                 shown = tokens if self.shows_end else [one for one in tokens if one != END]

@@ -50,6 +50,7 @@ class ScoringModel(Protocol):
         seed: int,
         stop_token: int,
         num_samples: int = 1,
+        top_p: float = 1.0,
     ) -> list[list[list[int]]]:
         """[prompt][sample] -> new tokens, the stop token included when it was reached."""
         ...

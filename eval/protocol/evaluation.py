@@ -130,10 +130,13 @@ def load_tasks(
     request: SuiteRequest, *, grader: Grader
 ) -> dict[str, BenchmarkTask | MissingBenchmark]:
     """The suite's benchmarks on the rows at hand, in the suite's order."""
-    return {name: _load(name, request, grader=grader) for name in request.suite.asked}
+    return {name: load_benchmark(name, request, grader=grader) for name in request.suite.asked}
 
 
-def _load(name: str, request: SuiteRequest, *, grader: Grader) -> BenchmarkTask | MissingBenchmark:
+def load_benchmark(
+    name: str, request: SuiteRequest, *, grader: Grader
+) -> BenchmarkTask | MissingBenchmark:
+    """One benchmark of the suite on the rows at hand; where there are none, the reason."""
     benchmark, root, is_tiny = request.suite.benchmarks[name], request.root, request.size == TINY
     if benchmark.grader in (PROGRAM, INSTRUCTIONS):
         from frontload.eval.protocol.programs import Running, load_programs

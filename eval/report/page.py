@@ -38,6 +38,7 @@ SUITES_CAVEAT = (
     "Accuracies before and after SFT come from different suites; only the held-out loss is on the "
     "same documents at both stages."
 )
+BENCHMARKS = "evaluation.json"  # which an evaluation on benchmarks leaves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +123,10 @@ def build_page(
         questions=tuple(
             sample_questions(evaluations, SAMPLE_CELLS if is_paper else own_samples(cells))
         ),
-        caveats=tuple(caveats(num_seeds, cells, tabulated=tabulated, is_paper=is_paper)),
+        caveats=(
+            *caveats(num_seeds, cells, tabulated=tabulated, is_paper=is_paper),
+            *benchmark_marks(evaluations),
+        ),
         num_seeds=num_seeds,
         compared={
             table["id"]: models_of(row["cell"] for row in table["rows"])
@@ -131,6 +135,22 @@ def build_page(
         measures=MEASURES_TEXT,
         rl_lead=rl_lead(rows),
     )
+
+
+def benchmark_marks(evaluations: Mapping[str, Sequence[Path]]) -> list[str]:
+    """The gates that numbers of benchmarks have not passed: each mark once, with its cells."""
+    cells: dict[tuple[str, str], dict[str, None]] = {}
+    for cell, folders in evaluations.items():
+        for found in (one for folder in folders for one in _marks_of(folder)):
+            cells.setdefault(found, {})[cell] = None
+    return [f"{name}, {mark} (of {', '.join(held)})." for (name, mark), held in cells.items()]
+
+
+def _marks_of(folder: Path) -> list[tuple[str, str]]:
+    """(benchmark, mark) of one evaluation; none of an evaluation on a study's own items."""
+    path = folder / BENCHMARKS
+    benchmarks = read_json(path)["benchmarks"] if path.is_file() else {}
+    return [(name, mark) for name, one in benchmarks.items() for mark in one["marks"]]
 
 
 def rl_lead(rows: Sequence[Mapping[str, Any]]) -> str:

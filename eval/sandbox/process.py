@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Ending = Literal["exited", "cpu", "wall", "memory", "output", "files"]
@@ -19,6 +20,7 @@ FIRST_LOOK_SECONDS = 0.2  # most programs have ended by then, and cost no look; 
 KERNEL_SECONDS = 1.0  # a process that dies this close to its limit of CPU time died of it; ours
 CLOSE_SECONDS = 10.0  # for the kernel to end what was killed
 ERRORS_BYTES = 4096  # of standard error that are kept
+READY = "RD"  # states of proc(5): running or runnable, and waiting for the disk
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -27,8 +29,9 @@ TICKS = os.sysconf("SC_CLK_TCK")
 class Limits:
     """What one program may use, all its processes together where nothing else is said.
 
-    wall_seconds = 0 stands for 2 * cpu_seconds + 10: a busy machine delays a program and does not
-    fail it, and one that only sleeps ends.
+    wall_seconds = 0 stands for 2 * cpu_seconds + 10, so that one that only sleeps ends. Time in
+    which a thread waits for a core is not counted: a busy machine delays a program and does not
+    fail it.
     """
 
     cpu_seconds: int = 10
@@ -44,7 +47,7 @@ class Limits:
 
     @property
     def seconds(self) -> float:
-        """The wall time after which the group is killed."""
+        """The wall time after which the group is killed, less what it waited for a core."""
         return self.wall_seconds or 2.0 * self.cpu_seconds + 10.0
 
 
@@ -78,6 +81,14 @@ class _Group:
     output: bytearray = field(default_factory=bytearray)
     errors: bytearray = field(default_factory=bytearray)
     cpu_seconds: float = 0.0  # at the last look
+    waited_seconds: float = 0.0  # in which some thread was ready and had no core
+    waits: dict[str, float] = field(default_factory=dict)  # of each thread, at the last look
+    looked: float = field(default_factory=time.monotonic)  # when that was
+
+    @property
+    def deadline(self) -> float:
+        """When the wall limit is over, by what is known of its waiting."""
+        return self.began + self.limits.seconds + self.waited_seconds
 
 
 def run_limited(
@@ -154,14 +165,14 @@ def _watch(group: _Group) -> Ending:
     next_look = group.began + FIRST_LOOK_SECONDS
     while kept:
         now = time.monotonic()
-        if now >= group.began + limits.seconds:
+        if now >= group.deadline and _is_over(group):
             return "wall"
         if now >= next_look:
             passed = _passed_limit(group)
             if passed is not None:
                 return passed
             next_look = time.monotonic() + LOOK_SECONDS
-        until = min(next_look, group.began + limits.seconds)
+        until = min(next_look, max(group.deadline, now + LOOK_SECONDS))
         for descriptor, _ in poller.poll(1000 * max(0.0, until - now) + 1):
             if descriptor in kept and not _read(descriptor, kept[descriptor]):
                 poller.unregister(descriptor)
@@ -180,9 +191,8 @@ def _watch(group: _Group) -> Ending:
 
 def _wait(group: _Group) -> Ending:
     """Waits for a group that has closed its output: it may still run."""
-    deadline = group.began + group.limits.seconds
     while os.waitid(os.P_PID, group.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if time.monotonic() >= deadline:
+        if time.monotonic() >= group.deadline and _is_over(group):
             return "wall"
         passed = _passed_limit(group)
         if passed is not None:
@@ -217,6 +227,7 @@ def _write(group: _Group) -> bool:
 def _passed_limit(group: _Group) -> Ending | None:
     """The limit that a group has passed as a whole, by the kernel's own counts."""
     pid, limits = group.process.pid, group.limits
+    _note_waiting(group)
     cpu_ticks = memory_pages = 0
     last = pid
     for member in _members(pid):
@@ -230,6 +241,45 @@ def _passed_limit(group: _Group) -> Ending | None:
     if memory_pages * PAGE_BYTES > limits.memory_bytes:
         return "memory"
     return "files" if _files_made(last) > limits.files else None
+
+
+def _is_over(group: _Group) -> bool:
+    """Whether the wall limit is over after a look at what the group waited.
+
+    A wait is counted by the kernel when it ends. A thread that is ready now may be in one; it runs
+    on, under the limit of CPU time.
+    """
+    _note_waiting(group)
+    return time.monotonic() >= group.deadline and not _is_ready(group.process.pid)
+
+
+def _is_ready(pid: int) -> bool:
+    """Whether a thread of a group runs, waits for a core, or waits for the disk."""
+    lines = (line for _, line in _thread_lines(pid, "stat"))
+    return any(line.rpartition(")")[2].split()[0] in READY for line in lines)
+
+
+def _thread_lines(pid: int, name: str) -> Iterator[tuple[str, str]]:
+    """Every thread of a group with a file of the kernel about it; without one that has ended."""
+    for member in _members(pid):
+        folder = f"/proc/{member}/task"
+        with suppress(OSError):
+            threads = [Path(folder, one) for one in os.listdir(folder)]
+            yield from [(one.name, (one / name).read_text()) for one in threads]
+
+
+def _note_waiting(group: _Group) -> None:
+    """Adds the time since the last look in which a thread was ready to run and had no core."""
+    now, waits = time.monotonic(), _waits(group.process.pid)
+    longest = max((one - group.waits.get(name, 0.0) for name, one in waits.items()), default=0.0)
+    group.waited_seconds += max(0.0, min(longest, now - group.looked))
+    group.waits, group.looked = waits, now
+
+
+def _waits(pid: int) -> dict[str, float]:
+    """Seconds that each thread of a group has waited for a core, by the kernel's count."""
+    lines = _thread_lines(pid, "schedstat")
+    return {thread: int(line.split()[1]) / 1e9 for thread, line in lines}
 
 
 def _files_made(pid: int) -> int:

@@ -267,7 +267,10 @@ class ServerAnswerer:
                 f"request {key}",
                 found=f"{self._settings.url} refuses it: {_server_message(error)}",
                 rule="a server answers what its model can take",
-                do="change the benchmark or its options, or the key of the server",
+                do="where it is too long for the context, state shorter answers "
+                "(benchmarks.NAME.sampling.max_new_tokens=N), fewer examples "
+                "(benchmarks.NAME.num_shots=N) or other benchmarks (asked=[...]); else see to the "
+                "server's key and options; what is answered stays",
             )
         return StageError(
             f"request {key}",

@@ -26,14 +26,13 @@ class ChosenAnswerer:
     training_files: tuple[Path, ...] | None = None  # None where they are not known
 
 
-def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
-    """The model that CHECKPOINT names: http(s)://..., hf:FOLDER, a folder, or a name in the store.
+def choose_answerer(options: argparse.Namespace, asked: str) -> ChosenAnswerer:
+    """The model that a name stands for: http(s)://..., hf:FOLDER, a folder, or a name in the store.
 
     Raises: RecipeError for one that is not there, or has no tokenizer.
     """
-    asked = options.checkpoint
     if asked.startswith(SERVERS):
-        return _server(options)
+        return _server(options, asked)
     _refuse_server_options(options)
     files: tuple[Path, ...] | None = None
     models: Any = importlib.import_module("frontload.eval.protocol.in_process")
@@ -55,10 +54,12 @@ def choose_answerer(options: argparse.Namespace) -> ChosenAnswerer:
 
 
 def _refuse_server_options(options: argparse.Namespace) -> None:
-    """Refuses what is said of a server where a model of this process is asked.
+    """Refuses what is said of a server where models of this process alone are asked.
 
     Raises: RecipeError.
     """
+    if any(named.startswith(SERVERS) for named in (options.checkpoint, options.compare or "")):
+        return
     for flag, value in (("--model", options.model), ("--api-key-env", options.api_key_env)):
         if value is not None:
             raise RecipeError(
@@ -69,15 +70,15 @@ def _refuse_server_options(options: argparse.Namespace) -> None:
             )
 
 
-def _server(options: argparse.Namespace) -> ChosenAnswerer:
+def _server(options: argparse.Namespace, url: str) -> ChosenAnswerer:
     client: Any = importlib.import_module("frontload.eval.serving.client")
     texts: Any = importlib.import_module("frontload.data_tools.text.tokenizer")
     tokenizer = texts.TextTokenizer.load(options.tokenizer) if options.tokenizer else None
     settings = client.ServerSettings(
-        url=options.checkpoint, model=options.model, api_key=_key(options.api_key_env)
+        url=url, model=options.model, api_key=_key(options.api_key_env)
     )
     answerer = client.ServerAnswerer(settings, tokenizer)
-    name = options.model or options.checkpoint.partition("://")[2]
+    name = options.model or url.partition("://")[2]
     safe = "".join(letter if letter.isalnum() or letter in ".-_" else "_" for letter in name)
     return ChosenAnswerer(answerer=answerer, tokenizer=tokenizer, name=safe)
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from frontload.data_tools.corpus.texts import texts_of_files
 from frontload.data_tools.disk.publish import make_folder
 from frontload.data_tools.raw.inputs import expand_inputs
 from frontload.launch.evaluation.answerers import choose_answerer
+from frontload.recipes.artifact import write_json
 from frontload.recipes.command_line import Command
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.runs.suite import FULL, SIZES, load_suite
@@ -66,6 +68,12 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
         "behind it for another seed than 1); it holds one evaluation",
     )
     one.add_argument(
+        "--compare",
+        metavar="OTHER",
+        help="another checkpoint, which is asked the same, or the folder of its evaluation: the "
+        "difference over the same questions, CHECKPOINT less OTHER",
+    )
+    one.add_argument(
         "--corpus",
         nargs="+",
         metavar="FILE",
@@ -100,32 +108,67 @@ def run_eval(options: argparse.Namespace) -> int:
         )
     roots: Any = importlib.import_module("frontload.eval.protocol.data_root")
     root = roots.DataRoot.open(options.data)
-    corpus = _corpus(options.corpus)
-    chosen = choose_answerer(options)
-    suite_name = Path(options.suite).stem
-    out = options.out or _default_out(chosen.name, options)
-    protocol: Any = importlib.import_module("frontload.eval.protocol.evaluation")
+    asked = _Asked(options=options, suite=loaded.value, root=root, corpus=_corpus(options.corpus))
+    out, summary = _evaluate(asked, options.checkpoint, out=options.out)
+    compared = _compare(asked, out) if options.compare else None
+    page: Any = importlib.import_module("frontload.eval.compared.page")
+    page.write_page(out, [compared] if compared else [])
+    if options.json:
+        beside = {"comparison": compared.to_json()} if compared else {}
+        print(json.dumps(summary.to_json() | beside, indent=1))
+        return 0
     shown: Any = importlib.import_module("frontload.eval.protocol.summary")
+    print("\n".join(shown.suite_lines(summary)))
+    if compared:
+        lines: Any = importlib.import_module("frontload.eval.compared.evaluations")
+        print("\n".join(lines.comparison_lines(compared)))
+    print(f"answers and scores: {out}, page {out / page.PAGE}")
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What is asked of one checkpoint, or of two."""
+
+    options: argparse.Namespace
+    suite: Any
+    root: Any
+    corpus: tuple[Path, ...] | None
+
+
+def _evaluate(asked: _Asked, checkpoint: str, *, out: Path | None) -> tuple[Path, Any]:
+    """The folder of a checkpoint's evaluation, and its summary."""
+    options = asked.options
+    chosen = choose_answerer(options, checkpoint)
+    out = out or _default_out(chosen.name, options)
+    protocol: Any = importlib.import_module("frontload.eval.protocol.evaluation")
     make_folder(out, asked="eval --out")
-    files = chosen.training_files if corpus is None else corpus
+    files = chosen.training_files if asked.corpus is None else asked.corpus
     request = protocol.SuiteRequest(
-        suite=loaded.value,
-        name=suite_name,
+        suite=asked.suite,
+        name=Path(options.suite).stem,
         size=options.size,
         seed=options.seed,
-        root=root,
+        root=asked.root,
         out=out,
         tokenizer=chosen.tokenizer,
         accept_limits_only=options.accept_limits_only,
         training_texts=None if files is None else texts_of_files(files),
     )
-    summary = protocol.evaluate_suite(request, chosen.answerer, watch=_Watch())
-    if options.json:
-        print(json.dumps(summary.to_json(), indent=1))
-        return 0
-    print("\n".join(shown.suite_lines(summary)))
-    print(f"answers and scores: {out}")
-    return 0
+    return out, protocol.evaluate_suite(request, chosen.answerer, watch=_Watch())
+
+
+def _compare(asked: _Asked, out: Path) -> Any:
+    """The evaluation in `out` less the other one, which is made where it is not there."""
+    stored: Any = importlib.import_module("frontload.eval.protocol.stored")
+    compared: Any = importlib.import_module("frontload.eval.compared.evaluations")
+    other = Path(asked.options.compare)
+    if not (other / stored.SUMMARY).is_file():
+        other, _ = _evaluate(asked, asked.options.compare, out=None)
+    found = compared.compare_evaluations(out, other)
+    name = "-".join(other.resolve().parts[-2:])
+    write_json(out / f"comparison-{name}.json", found.to_json())
+    return found
 
 
 def _default_out(name: str, options: argparse.Namespace) -> Path:

@@ -16,15 +16,24 @@ class Sampling:
     seed: int
     stop_token: int
     num_samples: int
+    top_p: float = 1.0  # a draw is from the fewest likeliest tokens that hold this share; 1 = all
 
 
-def choose_tokens(logits_BV: Tensor, draws_B: Tensor, temperature: float) -> Tensor:
-    """The likeliest token at temperature 0, else the one whose share of [0, 1) holds the draw."""
+def choose_tokens(
+    logits_BV: Tensor, draws_B: Tensor, temperature: float, *, top_p: float = 1.0
+) -> Tensor:
+    """The likeliest token at temperature 0, else the one whose share of [0, 1) holds the draw.
+
+    Shares are those of the nucleus `top_p`, which at 1 is every token.
+    """
     if temperature == 0 and logits_BV.is_cuda:
         return logits_BV.argmax(-1)
     if temperature == 0:  # numpy's argmax is many times torch's on a CPU
         return torch.from_numpy(logits_BV.float().numpy().argmax(-1))
-    shares_BV = (logits_BV.float() / temperature).softmax(-1).cumsum(-1, dtype=torch.float64)
+    shares_BV = (logits_BV.float() / temperature).softmax(-1)
+    if top_p < 1:
+        shares_BV = _keep_nucleus(shares_BV, draws_B.new_full((len(draws_B),), top_p))
+    shares_BV = shares_BV.cumsum(-1, dtype=torch.float64)
     chosen = torch.searchsorted(shares_BV, (draws_B * shares_BV[:, -1])[:, None], right=True)
     return chosen.squeeze(1).clamp_(max=logits_BV.shape[1] - 1)
 

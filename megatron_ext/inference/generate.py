@@ -319,6 +319,7 @@ def _generate_batch(
     *,
     score: bool,
 ) -> list[Response]:
+    assert not score or sampling.top_p == 1, "scores are those of the whole distribution"
     device = decoder.table_VD.device
     copies = np.repeat(np.arange(len(prompts)), sampling.num_samples).tolist()
     last_BD, states = read_to_ends(decoder, prompts, copies=copies)
@@ -333,7 +334,12 @@ def _generate_batch(
     rows = torch.arange(len(copies), device=device)  # rows of `new_BS` still computed
     running = torch.ones(len(copies), dtype=torch.bool, device=device)
     for position in range(sampling.max_new_tokens):
-        chosen_B = choose_tokens(logits_BV, draws_BS[rows, position], sampling.temperature)
+        chosen_B = choose_tokens(
+            logits_BV,
+            draws_BS[rows, position],
+            sampling.temperature,
+            top_p=sampling.top_p,
+        )
         new_BS[rows, position] = chosen_B
         if score:
             log_p_BV = (logits_BV.float() / (sampling.temperature or 1.0)).log_softmax(-1)

@@ -147,6 +147,7 @@ class LanguageModel:
         seed: int,
         stop_token: int,
         num_samples: int = 1,
+        top_p: float = 1.0,
     ) -> list[list[list[int]]]:
         """[prompt][sample] -> new tokens, with the stop token if it was produced.
 
@@ -158,6 +159,7 @@ class LanguageModel:
             seed=seed,
             stop_token=stop_token,
             num_samples=num_samples,
+            top_p=top_p,
         )
         return generate(self._decoder, prompts, sampling)
 

@@ -206,6 +206,7 @@ class BigramModel:
         seed: int,
         stop_token: int,
         num_samples: int = 1,
+        top_p: float = 1.0,
     ) -> list[list[list[int]]]:
         made = []
         for prompt in prompts:
@@ -245,6 +246,7 @@ class BookModel(BigramModel):
         seed: int,
         stop_token: int,
         num_samples: int = 1,
+        top_p: float = 1.0,
     ) -> list[list[list[int]]]:
         return [
             [self._answer(prompt, seed=seed, sample=sample) for sample in range(num_samples)]

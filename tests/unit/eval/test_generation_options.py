@@ -72,9 +72,30 @@ def test_options_reach_the_model(
 
 
 @pytest.mark.parametrize(
+    ("options", "top_p"),
+    [
+        ({"temperature": 0.6, "top_p": 0.95}, 0.95),
+        ({"temperature": 0.6, "top_p": 1}, 1.0),
+        ({"temperature": 0.6}, 1.0),
+        ({"temperature": 0.6, "do_sample": False, "top_p": 0.5}, 1.0),
+    ],
+)
+def test_a_nucleus_reaches_the_model(
+    tokenizer: TextTokenizer, options: dict[str, Any], top_p: float
+) -> None:
+    model = Recording(tokenizer.vocab_size)
+    answers(FrontloadLM(model, tokenizer), ("the box", options))
+    assert model.asked["top_p"] == top_p
+
+
+@pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"temperature": 0.6, "top_p": 0.95}, "top_p: 0.95"),
+        ({"temperature": 0.6, "top_p": 0}, "top_p: 0"),
+        ({"temperature": 0.6, "top_p": 1.5}, "top_p: 1.5"),
+        ({"temperature": 0.6, "top_p": float("nan")}, "top_p: nan"),
+        ({"temperature": 0.6, "top_p": "most"}, "top_p: most"),
+        ({"temperature": 0.6, "top_p": True}, "top_p: True"),
         ({"temperature": 0.6, "top_k": 40}, "top_k: 40"),
         ({"temperature": 0.6, "min_p": 0.1}, "min_p: 0.1"),
         ({"repetition_penalty": 1.1}, "repetition_penalty: 1.1"),

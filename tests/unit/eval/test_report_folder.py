@@ -19,6 +19,7 @@ from frontload.eval.report.downloads import escape_latex, latex_table
 from frontload.eval.report.heat_map import heat_maps
 from frontload.eval.report.item_pages import AskedQuestion
 from frontload.eval.report.origins import slugs
+from frontload.eval.report.page import benchmark_marks
 from frontload.eval.report.seed_values import seed_gaps, seed_values, seeds_behind
 from frontload.eval.report.write import write_report
 from frontload.eval.stages import tabulate
@@ -410,3 +411,21 @@ def test_a_click_on_a_head_sorts_down_then_up_then_as_it_was(tmp_path: Path) -> 
     assert by_name == ["a b c d", "d c b a", "b d a c"]
     assert by_loss == ["a b c d", "c b a d", "b d a c"], "what is missing stays last"
     assert by_steps == ["b a d c", "d a b c", "b d a c"]
+
+
+def test_gates_that_numbers_of_benchmarks_did_not_pass_are_said_once(tmp_path: Path) -> None:
+    marks = {"a": ["rows: made up"], "b": ["rows: made up", "options: alike"], "c": []}
+    for name, said in marks.items():
+        (tmp_path / name).mkdir()
+        summary = {"benchmarks": {"mmlu": {"marks": said}, "gsm8k": {"marks": []}}}
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(summary))
+    (tmp_path / "own").mkdir()  # an evaluation on a study's own items has no such file
+    folders = {
+        "pt:base": [tmp_path / "a", tmp_path / "b"],
+        "pt:LDQ": [tmp_path / "b"],
+        "pt:SHQ": [tmp_path / "c", tmp_path / "own"],
+    }
+    assert benchmark_marks(folders) == [
+        "mmlu, rows: made up (of pt:base, pt:LDQ).",
+        "mmlu, options: alike (of pt:base, pt:LDQ).",
+    ]

@@ -416,3 +416,35 @@ def test_a_user_who_is_not_root_has_the_same_walls() -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.stdout.splitlines() == ["12345 bubblewrap False", "passed"], ended.stderr
+
+
+WORKS = """
+import os, time
+def try_it():
+    os.sched_setaffinity(0, {CORE})
+    began = time.process_time()
+    while time.process_time() - began < 0.3:
+        pass
+    return "done"
+"""
+SPINS = "import os; os.sched_setaffinity(0, {CORE})\nwhile True: pass"
+
+
+def test_a_program_that_waits_for_a_core_is_not_timed_out(walls: Isolation) -> None:
+    """Beside six that spin on one core, 0.3 s of work takes about 2 s: more than its limit."""
+    core = str(min(os.sched_getaffinity(0)))
+    spin = [sys.executable, "-c", SPINS.replace("CORE", core)]
+    others = [subprocess.Popen(spin) for _ in range(6)]
+    try:
+        time.sleep(0.3)  # until they spin
+        limits = Limits(cpu_seconds=5, wall_seconds=0.9)
+        ran = run(WORKS.replace("CORE", core), walls, limits=limits)
+        assert value(ran) == "done"
+        assert ran.wall_seconds > 1.2, "the load was none"
+        slept = run("import time\ndef try_it(): time.sleep(9)", walls, limits=limits)
+        assert (slept.ending, slept.replies) == ("wall", ())
+        assert slept.wall_seconds < 8
+    finally:
+        for one in others:
+            one.kill()
+            one.wait()

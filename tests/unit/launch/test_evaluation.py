@@ -122,6 +122,47 @@ def test_a_folder_of_a_store_is_enough_and_its_own_corpus_is_searched(
     assert gate["is_passed"] is None, "a corpus that is gone is not known"
 
 
+def test_two_checkpoints_are_compared_on_the_same_questions(home: Path, capsys: Capture) -> None:
+    (home / "other").mkdir()
+    model = tiny_model(vocab_size=340, max_sequence_tokens=CONTEXT, pattern="M-")
+    write_checkpoint(home / "other", model, scale=0.1)
+    asked = ("asked=[gsm8k, mmlu]", *SHORT)
+    capsys.readouterr()
+    assert evaluate("--compare", "other", *asked) == 0
+    out = capsys.readouterr().out
+    assert "on the same questions" in out
+    assert "of 2, one below 0.025 counts" in out
+    other = home / "evaluations" / "other" / "base-tiny"
+    assert (other / "evaluation.json").is_file()
+    assert evaluate("--compare", str(other), "--json", *asked) == 0, "a finished one is read"
+    found = json.loads(capsys.readouterr().out)["comparison"]
+    folder = home / "evaluations" / "model" / "base-tiny"
+    assert json.loads((folder / "comparison-other-base-tiny.json").read_text()) == found
+    rows = {
+        name: [
+            one
+            for one in map(json.loads, (path / "items.jsonl").read_text().splitlines())
+            if one.get("benchmark") == "mmlu"
+        ]
+        for name, path in (("first", folder), ("second", other))
+    }
+    shares = {
+        name: [
+            one["log_likelihoods"].index(max(one["log_likelihoods"])) == one["gold"]
+            for one in listed
+        ]
+        for name, listed in rows.items()
+    }
+    differences = [a - b for a, b in zip(shares["first"], shares["second"], strict=True)]
+    assert found["benchmarks"]["mmlu"]["paired"]["difference"]["value"] == sum(differences) / 4
+    page = (folder / "report.html").read_text()
+    assert "Beside other evaluations" in page
+    assert "rows: made up" in page
+    assert "contamination" in page
+    assert evaluate("--compare", "gone", *asked) == 2
+    assert "eval gone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -8,6 +8,7 @@ import torch
 
 from frontload.megatron_ext.inference.draws import Sampling, choose_tokens, uniform_draws
 from frontload.megatron_ext.inference.generate import Decoder, generate
+from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.megatron_ext.inference.states import AttentionState
 from tests.parity.reference_model import draw_weights
 from tests.training_inputs import tiny_model
@@ -51,6 +52,54 @@ def test_choices_follow_the_shares() -> None:
     sharper = torch.bincount(choose_tokens(logits, draws, 0.5), minlength=5) / len(draws)
     torch.testing.assert_close(sharper, shares**2 / (shares**2).sum(), atol=2e-4, rtol=0)
     assert choose_tokens(logits, draws, 0.0).unique().tolist() == [2]
+
+
+def plain_nucleus(log_p_V: np.ndarray, *, temperature: float, top_p: float) -> np.ndarray:
+    """The shares of a draw, written out: likeliest first until they hold `top_p`."""
+    shares_V = np.exp(log_p_V.astype("f8") / temperature)
+    shares_V /= shares_V.sum()
+    kept, held = np.zeros_like(shares_V), 0.0
+    for token in np.argsort(-shares_V, kind="stable"):
+        kept[token] = shares_V[token]
+        held += shares_V[token]
+        if held >= top_p:
+            break
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 0.5), (0.7, 0.9), (1.3, 0.05)])
+def test_draws_of_a_model_are_those_of_its_nucleus(temperature: float, top_p: float) -> None:
+    model, num_samples = tiny_model(), 4_000
+    language_model = LanguageModel(model, draw_weights(model, seed=1))
+    prompt, words = [4, 5, 6], list(range(model.vocab_size))
+    (scored,) = language_model.candidate_scores([prompt], [words])
+    expected = plain_nucleus(scored.log_probabilities_S, temperature=temperature, top_p=top_p)
+    (made,) = language_model.generate(
+        [prompt],
+        max_new_tokens=1,
+        temperature=temperature,
+        seed=5,
+        stop_token=-1,
+        num_samples=num_samples,
+        top_p=top_p,
+    )
+    found = np.bincount([one for (one,) in made], minlength=model.vocab_size) / num_samples
+    assert not found[expected == 0].any(), "nothing outside the nucleus is drawn"
+    errors = np.sqrt(expected * (1 - expected) / num_samples)
+    assert (np.abs(found - expected) <= 4 * errors + 1e-12).all()
+    assert 0 < np.count_nonzero(expected) < model.vocab_size
+
+
+def test_a_nucleus_of_everything_changes_no_draw() -> None:
+    model = tiny_model()
+    decoder = Decoder(model, draw_weights(model, seed=1))
+    prompts, whole = [[4, 5, 6], [9]], sampling(max_new_tokens=12)
+    assert generate(decoder, prompts, whole) == generate(
+        decoder, prompts, replace(whole, top_p=1.0)
+    )
+    assert generate(decoder, prompts, replace(whole, top_p=0.3)) != generate(
+        decoder, prompts, whole
+    )
 
 
 def test_rows_end_at_the_stop_token_or_the_limit() -> None:
