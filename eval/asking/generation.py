@@ -9,6 +9,7 @@ from frontload.eval.asking.model import ScoringModel
 from frontload.eval.grading.grade import grade_generation
 from frontload.eval.results import GeneratedResult, Generation
 from frontload.eval.suites import FewShotItem, GenerateItem
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.recipes.schema import Evaluate
 
 
@@ -32,11 +33,13 @@ def answer_items(
         prompts = encode_prompts(tokenizer, [item.question for item in group])
         made = model.generate(
             prompts,
-            max_new_tokens=recipe.max_new_tokens,
-            temperature=recipe.temperature,
-            seed=2 * recipe.seed + hard,
-            stop_token=END,
-            num_samples=num_samples,
+            Sampling(
+                max_new_tokens=recipe.max_new_tokens,
+                temperature=recipe.temperature,
+                seed=2 * recipe.seed + hard,
+                stop_token=END,
+                num_samples=num_samples,
+            ),
         )
         gold = gold_grades(tokenizer, group)
         for item, prompt, samples, right in zip(group, prompts, made, gold, strict=True):

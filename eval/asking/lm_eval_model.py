@@ -24,6 +24,7 @@ from frontload.eval.asking.generation_options import (
 )
 from frontload.eval.asking.model import ScoringModel
 from frontload.eval.asking.pairs import encode_pair
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.recipes.errors import RecipeError
 
 Encoded = tuple[tuple[str, str], list[int], list[int]]
@@ -213,11 +214,13 @@ class FrontloadLM(TemplateLM):
             prompts = [self.text_tokenizer.encode(asked[place][0]) for place in places]
             made = self.model.generate(
                 prompts,
-                max_new_tokens=options.max_new_tokens,
-                temperature=options.temperature,
-                seed=options.seed,
-                stop_token=END,
-                top_p=options.top_p,
+                Sampling(
+                    max_new_tokens=options.max_new_tokens,
+                    temperature=options.temperature,
+                    seed=options.seed,
+                    stop_token=END,
+                    top_p=options.top_p,
+                ),
             )
             for place, (tokens,) in zip(places, made, strict=True):
                 shown = tokens if self.shows_end else [one for one in tokens if one != END]

@@ -5,6 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
+from frontload.megatron_ext.inference.draws import Sampling
+
 
 class Scored(Protocol):
     """Every token of a sequence but the first, predicted from those before it.
@@ -41,16 +43,6 @@ class ScoringModel(Protocol):
         """Scores of each context's candidates for its next token: S counts the candidates."""
         ...
 
-    def generate(
-        self,
-        prompts: list[list[int]],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-        stop_token: int,
-        num_samples: int = 1,
-        top_p: float = 1.0,
-    ) -> list[list[list[int]]]:
+    def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[list[int]]]:
         """[prompt][sample] -> new tokens, the stop token included when it was reached."""
         ...

@@ -14,14 +14,13 @@ from frontload.eval.statistics.spread import seed_spreads, stated_spreads
 from frontload.eval.tables.build import build_tables, cell_order, figure2, stage_gaps
 from frontload.eval.tables.claims import judge, recompute, verdicts_json
 from frontload.eval.tables.controls import judge_controls, with_controls
-from frontload.eval.tables.forgetting import forgetting
+from frontload.eval.tables.forgetting import forgetting, set_loss_table
 from frontload.eval.tables.ledger import ledger
 from frontload.eval.tables.own import own_tables
 from frontload.eval.tables.paper import paper_claims
 from frontload.eval.tables.proxies import measure_proxies, proxy_tables
 from frontload.eval.tables.questions import is_paper_study, own_hypotheses
 from frontload.eval.tables.rl import rl_table
-from frontload.eval.tables.set_losses import set_loss_table
 from frontload.eval.tables.text import TextTables, tables_markdown
 from frontload.eval.tables.views import judge_views
 from frontload.recipes.artifact import Inputs, item_results_file, scores_file, write_json

@@ -128,7 +128,7 @@ def run_augment(options: argparse.Namespace) -> int:
     """
     sampling, files = given.sampling_of(options), given.source_files(options)
     request = _request(options.request)
-    chosen = choose_answerer(argparse.Namespace(**vars(options), checkpoint=options.backend))
+    chosen = choose_answerer(options, options.backend)
     asked = {
         "model": chosen.answerer.identity,
         "request": request,

@@ -26,7 +26,7 @@ from frontload.data_tools.text.messages import Message
 from frontload.data_tools.text.words import question_key
 from frontload.eval.protocol.answers import Generated
 from frontload.eval.protocol.samples import open_samples
-from frontload.launch.evaluation.answerers import choose_answerer
+from frontload.launch.evaluation.answerers import SERVERS, choose_answerer
 from frontload.launch.generation import options as given
 from frontload.launch.generation.replies import (
     ASKED_AT_ONCE,
@@ -140,10 +140,11 @@ def run_questions(options: argparse.Namespace) -> int:
 
 
 def _chosen(options: argparse.Namespace) -> Any:
-    model = argparse.Namespace(**vars(options), checkpoint=options.backend)
-    if options.backend.startswith(("http://", "https://")):
-        return choose_answerer(model)
-    return choose_answerer(argparse.Namespace(**vars(model) | {"tokenizer": None}))
+    """The model that writes. A checkpoint's own tokenizer is looked up: `--tokenizer` is of the
+    model that is trained."""
+    own = argparse.Namespace(**vars(options) | {"tokenizer": None})
+    is_server = options.backend.startswith(SERVERS)
+    return choose_answerer(options if is_server else own, options.backend)
 
 
 def _limit(options: argparse.Namespace) -> PromptLimit:

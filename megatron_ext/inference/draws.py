@@ -15,7 +15,7 @@ class Sampling:
     temperature: float  # 0 = greedy
     seed: int
     stop_token: int
-    num_samples: int
+    num_samples: int = 1
     top_p: float = 1.0  # a draw is from the fewest likeliest tokens that hold this share; 1 = all
 
 

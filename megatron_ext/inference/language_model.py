@@ -138,29 +138,11 @@ class LanguageModel:
                 )
         return [one for one in results if one is not None]
 
-    def generate(
-        self,
-        prompts: list[list[int]],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-        stop_token: int,
-        num_samples: int = 1,
-        top_p: float = 1.0,
-    ) -> list[list[list[int]]]:
+    def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[list[int]]]:
         """[prompt][sample] -> new tokens, with the stop token if it was produced.
 
         A draw depends on (seed, prompt index, sample, position), not on how prompts are batched.
         """
-        sampling = Sampling(
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            stop_token=stop_token,
-            num_samples=num_samples,
-            top_p=top_p,
-        )
         return generate(self._decoder, prompts, sampling)
 
     def open_batch(self) -> RunningBatch:

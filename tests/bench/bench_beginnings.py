@@ -14,6 +14,7 @@ from paired import measure, show
 from reference_model import draw_weights
 
 from frontload.megatron_ext.inference import beginnings
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.schema import Model
 
@@ -69,7 +70,8 @@ def compare(title: str, model: Model, *, rounds: int) -> None:
 
     def written() -> object:
         return ours.generate(
-            rows, max_new_tokens=NEW, temperature=0.0, seed=0, stop_token=-1, num_samples=1
+            rows,
+            Sampling(max_new_tokens=NEW, temperature=0.0, seed=0, stop_token=-1, num_samples=1),
         )
 
     size = sum(weight.numel() for weight in weights.values())

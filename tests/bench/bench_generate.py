@@ -12,6 +12,7 @@ from reference_model import draw_weights
 from torch import Tensor
 from transformers import NemotronHConfig, NemotronHForCausalLM
 
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.schema import Model
 
@@ -76,7 +77,7 @@ def compare(title: str, model: Model, *, rounds: int) -> None:
 
     def run_ours() -> list[list[int]]:
         samples = ours.generate(
-            prompts.tolist(), max_new_tokens=NEW, temperature=0.0, seed=0, stop_token=-1
+            prompts.tolist(), Sampling(max_new_tokens=NEW, temperature=0.0, seed=0, stop_token=-1)
         )
         return [row[0] for row in samples]
 

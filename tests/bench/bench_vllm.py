@@ -19,6 +19,7 @@ import numpy as np
 from paired import measure
 
 from frontload.megatron_ext.hf.convert import export_hf
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.recipes.schema import Model
 from tests.parity.conftest import save_drawn
@@ -72,7 +73,7 @@ def main() -> None:
 
         def run_ours() -> list[list[int]]:
             made = ours.generate(
-                prompts, max_new_tokens=NEW, temperature=0.0, seed=0, stop_token=-1
+                prompts, Sampling(max_new_tokens=NEW, temperature=0.0, seed=0, stop_token=-1)
             )
             return [row for (row,) in made]
 

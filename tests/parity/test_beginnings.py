@@ -18,6 +18,7 @@ from torch import Tensor
 from frontload.megatron_ext.hf.transformers_decoder import load_transformers
 from frontload.megatron_ext.inference import beginnings
 from frontload.megatron_ext.inference.beginnings import RowFamily, find_families, read_to_ends
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.generate import Decoder
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from frontload.megatron_ext.inference.running import RowRequest
@@ -142,9 +143,9 @@ def test_ranks_are_those_of_each_row_alone(counting: Counting) -> None:
 def test_texts_are_those_of_each_prompt_alone(counting: Counting) -> None:
     prompts = few_shot_rows()
     options = {"max_new_tokens": 12, "temperature": 0.0, "seed": 4, "stop_token": -1}
-    together = model_of(counting).generate(prompts, num_samples=2, **options)  # pyright: ignore
+    together = model_of(counting).generate(prompts, Sampling(num_samples=2, **options))  # pyright: ignore
     for prompt, texts in zip(prompts, together, strict=True):
-        ((text,),) = model_of(counting.inner).generate([prompt], **options)  # pyright: ignore
+        ((text,),) = model_of(counting.inner).generate([prompt], Sampling(**options))  # pyright: ignore
         assert texts == [text, text]
     assert any(is_behind for _, is_behind in counting.passes)
 
@@ -168,7 +169,7 @@ def test_rows_that_join_a_running_batch_share_their_beginning(counting: Counting
     assert any(is_behind for _, is_behind in counting.passes)
     for row, prompt in enumerate(prompts):
         ((text,),) = model_of(counting.inner).generate(
-            [prompt], max_new_tokens=6, temperature=0.0, seed=0, stop_token=-1
+            [prompt], Sampling(max_new_tokens=6, temperature=0.0, seed=0, stop_token=-1)
         )
         assert said[row] == text
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.language_model import LanguageModel
 from tests.parity.conftest import Trained
 
@@ -41,7 +42,7 @@ def test_greedy_generation_is_megatrons_argmax(
 ) -> None:
     prompts = sequences(trained.model.vocab_size, [5, 1, 12, 3, 20, 8])
     answers = language_model.generate(
-        prompts, max_new_tokens=24, temperature=0.0, seed=0, stop_token=7, num_samples=2
+        prompts, Sampling(max_new_tokens=24, temperature=0.0, seed=0, stop_token=7, num_samples=2)
     )
     for prompt, (answer, again) in zip(prompts, answers, strict=True):
         assert answer == again
@@ -61,7 +62,7 @@ def test_sampled_tokens_are_those_of_megatrons_shares(
     prompts = sequences(trained.model.vocab_size, [6, 2, 15])
     sampling = Sampling(max_new_tokens=16, temperature=0.7, seed=9, stop_token=7, num_samples=3)
     answers = language_model.generate(
-        prompts, max_new_tokens=16, temperature=0.7, seed=9, stop_token=7, num_samples=3
+        prompts, Sampling(max_new_tokens=16, temperature=0.7, seed=9, stop_token=7, num_samples=3)
     )
     draws = uniform_draws([0, 1, 2], sampling).reshape(3, 3, 16)
     checked = 0
@@ -81,18 +82,19 @@ def test_batching_does_not_change_a_sample(
 ) -> None:
     prompts = sequences(trained.model.vocab_size, [5, 1, 12, 3, 20, 8, 5])
     whole = language_model.generate(
-        prompts, max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=3
+        prompts, Sampling(max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=3)
     )
     monkeypatch.setattr("frontload.megatron_ext.inference.generate.MAX_ROWS", 4)
     cut = language_model.generate(
-        prompts, max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=3
+        prompts, Sampling(max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=3)
     )
     assert whole == cut
     fewer = language_model.generate(
-        prompts[:2], max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=1
+        prompts[:2],
+        Sampling(max_new_tokens=20, temperature=1.0, seed=4, stop_token=7, num_samples=1),
     )
     assert [row[0] for row in whole[:2]] == [row[0] for row in fewer]
     other_seed = language_model.generate(
-        prompts, max_new_tokens=20, temperature=1.0, seed=5, stop_token=7, num_samples=3
+        prompts, Sampling(max_new_tokens=20, temperature=1.0, seed=5, stop_token=7, num_samples=3)
     )
     assert whole != other_seed

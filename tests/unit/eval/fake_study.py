@@ -12,6 +12,7 @@ from frontload.data_tools.text.document import Conversation
 from frontload.data_tools.text.render import encode_rows
 from frontload.data_tools.text.tokenizer import ANSWER, END, TextTokenizer
 from frontload.data_tools.text.train_tokenizer import corpus_texts, train_words
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.recipes.machines.placement import Placement
 from frontload.recipes.schema import Evaluate
 
@@ -197,23 +198,15 @@ class BigramModel:
             for context, tokens in zip(contexts, candidates, strict=True)
         ]
 
-    def generate(
-        self,
-        prompts: list[list[int]],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-        stop_token: int,
-        num_samples: int = 1,
-        top_p: float = 1.0,
-    ) -> list[list[list[int]]]:
+    def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[list[int]]]:
         made = []
         for prompt in prompts:
             tokens = [prompt[-1]]
-            while len(tokens) <= max_new_tokens and (len(tokens) == 1 or tokens[-1] != stop_token):
+            while len(tokens) <= sampling.max_new_tokens and (
+                len(tokens) == 1 or tokens[-1] != sampling.stop_token
+            ):
                 tokens.append(int(self.log_p_VV[tokens[-1]].argmax()))
-            made.append([tokens[1:] for _ in range(num_samples)])
+            made.append([tokens[1:] for _ in range(sampling.num_samples)])
         return made
 
 
@@ -237,19 +230,12 @@ class BookModel(BigramModel):
         self.tokenizer, self.skill, self.seed, self.failures = tokenizer, skill, seed, failures
         self.book = {row["question"]: row for row in items if "question" in row}
 
-    def generate(
-        self,
-        prompts: list[list[int]],
-        *,
-        max_new_tokens: int,
-        temperature: float,
-        seed: int,
-        stop_token: int,
-        num_samples: int = 1,
-        top_p: float = 1.0,
-    ) -> list[list[list[int]]]:
+    def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[list[int]]]:
         return [
-            [self._answer(prompt, seed=seed, sample=sample) for sample in range(num_samples)]
+            [
+                self._answer(prompt, seed=sampling.seed, sample=sample)
+                for sample in range(sampling.num_samples)
+            ]
             for prompt in prompts
         ]
 

@@ -14,6 +14,7 @@ from frontload.eval.asking.heldout import score_heldout
 from frontload.eval.results import GeneratedResult
 from frontload.eval.stages import evaluate, evaluate_model
 from frontload.eval.suites import GenerateItem, HeldoutDocument, read_heldout, read_items
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.recipes.errors import RecipeError
 from tests.unit.eval.fake_study import BigramModel, recipe, workspace, write_corpus
 
@@ -21,16 +22,15 @@ from tests.unit.eval.fake_study import BigramModel, recipe, workspace, write_cor
 class SamplingModel(BigramModel):
     """Draws each answer from the seed alone: equal seeds are equal answers, word by word."""
 
-    def generate(self, prompts: list[list[int]], **options: object) -> list[list[list[int]]]:
+    def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[list[int]]]:
         return [
-            [self._drawn(options, question, sample) for sample in range(options["num_samples"])]  # pyright: ignore
+            [self._drawn(sampling, question, sample) for sample in range(sampling.num_samples)]
             for question in range(len(prompts))
         ]
 
-    def _drawn(self, options: dict, question: int, sample: int) -> list[int]:
-        stream = random_stream(options["seed"], "draw", question, sample)
-        length = options["max_new_tokens"]
-        return [stream.randrange(END + 1, self.vocab_size) for _ in range(length)]
+    def _drawn(self, sampling: Sampling, question: int, sample: int) -> list[int]:
+        stream = random_stream(sampling.seed, "draw", question, sample)
+        return [stream.randrange(END + 1, self.vocab_size) for _ in range(sampling.max_new_tokens)]
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,9 @@ def test_the_sampler_is_seeded_as_the_stored_evaluations_were(
     seeds = []
 
     class Seen(SamplingModel):
-        def generate(self, prompts: list[list[int]], **options: object) -> list[list[list[int]]]:
-            seeds.append(options["seed"])
-            return super().generate(prompts, **options)
+        def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[list[int]]]:
+            seeds.append(sampling.seed)
+            return super().generate(prompts, sampling)
 
     for seed in (0, 3):
         answer_items(

@@ -1,6 +1,7 @@
 """What an lm-eval task asks of a generation: done as lm-eval says, or refused by name."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from frontload.data_tools.text.tokenizer import END, TextTokenizer
 from frontload.eval.asking.generation_options import cut, generation_options
 from frontload.eval.asking.harness import HarnessRows
 from frontload.eval.asking.lm_eval_model import FrontloadLM
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.recipes.errors import RecipeError
 from tests.unit.eval.fake_study import BigramModel, write_corpus
 from tests.unit.eval.test_lm_eval_model import asked
@@ -31,9 +33,9 @@ class Recording(BigramModel):
     asked: Mapping[str, Any]
     ends = False
 
-    def generate(self, prompts: list[list[int]], **options: Any) -> list[list[list[int]]]:
-        self.asked = options
-        made = super().generate(prompts, **options)
+    def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[list[int]]]:
+        self.asked = asdict(sampling)
+        made = super().generate(prompts, sampling)
         return [[row[:3] + [END] for row in rows] for rows in made] if self.ends else made
 
 

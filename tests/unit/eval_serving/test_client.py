@@ -20,6 +20,7 @@ from frontload.eval.asking.pairs import encode_pair
 from frontload.eval.protocol.answers import Answerer, GenerationRequest, LoglikelihoodRequest
 from frontload.eval.protocol.in_process import InProcess
 from frontload.eval.serving.client import ServerAnswerer, ServerSettings
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.recipes.errors import FrontloadError, RecipeError, StageError
 from tests.unit.eval_serving.small_server import CONTEXT, NAME, Running, Small, serve
 
@@ -78,7 +79,7 @@ def test_texts_are_those_of_the_model_in_process(small: Small, running: Running)
     for request in requests:
         ids = small.tokenizer.encode(request.prompt) if request.prompt else chat
         ((tokens,),) = small.model.generate(
-            [ids], max_new_tokens=10, temperature=0.8, seed=request.seed, stop_token=END
+            [ids], Sampling(max_new_tokens=10, temperature=0.8, seed=request.seed, stop_token=END)
         )
         answer = found[request.key]
         is_ended = tokens[-1] == END
@@ -131,7 +132,9 @@ def test_log_likelihoods_are_those_of_the_model_in_process(
 def test_what_greedy_decoding_writes_is_greedy(small: Small, running: Running) -> None:
     words = ["a ring", "the cup", "box 1", "so", "coin in", "holds", "wrong", "what is", "2 3"]
     contexts = [small.tokenizer.encode(f"the box holds {word}") for word in words]
-    made = small.model.generate(contexts, max_new_tokens=1, temperature=0.0, seed=0, stop_token=END)
+    made = small.model.generate(
+        contexts, Sampling(max_new_tokens=1, temperature=0.0, seed=0, stop_token=END)
+    )
     rows = [[*ids, *tokens] for ids, (tokens,) in zip(contexts, made, strict=True)]
     whole = [small.tokenizer.decode(row) for row in rows]
     texts = [(small.tokenizer.decode(row[:-1]), text) for row, text in zip(rows, whole, strict=True)

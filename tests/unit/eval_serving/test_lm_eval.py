@@ -16,6 +16,7 @@ from frontload.eval.asking.lm_eval_model import FrontloadLM
 from frontload.eval.asking.prompts import FewShotPrompt
 from frontload.eval.suites import ChoiceItem, FewShotItem, items_of_suite, read_items
 from frontload.megatron_ext.hf.tokenizer import write_tokenizer
+from frontload.megatron_ext.inference.draws import Sampling
 from tests.unit.eval.fake_study import recipe
 from tests.unit.eval_serving.small_server import CONTEXT, NAME, Running, Small
 
@@ -103,7 +104,7 @@ def test_texts_of_local_completions_and_of_chats_are_those_in_process(
     }
     for kind, answers in found.items():
         expected = small.model.generate(
-            ids[kind], max_new_tokens=20, temperature=0.0, seed=0, stop_token=END
+            ids[kind], Sampling(max_new_tokens=20, temperature=0.0, seed=0, stop_token=END)
         )
         for item, (tokens,) in zip(items, expected, strict=True):
             whole = small.tokenizer.decode(tokens[:-1] if tokens[-1] == END else tokens)

@@ -15,6 +15,7 @@ import pytest
 from frontload.launch.cli import main
 from frontload.megatron_ext import cpu
 from frontload.megatron_ext.checkpoints import save
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.recipes.machines.placement import Placement
 from tests.parity.reference_model import draw_weights
 from tests.unit.eval_serving.small_server import Small
@@ -63,8 +64,8 @@ def test_sigterm_ends_the_server_and_what_it_has_under_way(checkpoint: Path, sma
         short = {"prompt": "the box", "max_tokens": 3, "temperature": 0}
         answer = HTTP.post(f"{url}/completions", json=short).json()
         (tokens,) = small.model.generate(
-            [small.tokenizer.encode("the box")], max_new_tokens=3, temperature=0, seed=0,
-            stop_token=1,
+            [small.tokenizer.encode("the box")], Sampling(max_new_tokens=3, temperature=0, seed=0,
+            stop_token=1),
         )[0]  # fmt: skip
         assert answer["choices"][0]["text"] == small.tokenizer.decode(tokens)
         long = short | {"prompt": ["so"] * 16, "max_tokens": 180, "n": 128, "temperature": 1}

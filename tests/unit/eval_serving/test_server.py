@@ -13,6 +13,7 @@ import pytest
 from frontload.data_tools.text.render import encode_prompts
 from frontload.data_tools.text.tokenizer import END
 from frontload.eval.serving.app import Address, Server, make_answers
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.running import RunningBatch
 from frontload.recipes.errors import RecipeError, StageError
 from tests.unit.eval_serving.small_server import CONTEXT, NAME, Running, Small, serve
@@ -25,7 +26,7 @@ BODY: dict[str, Any] = {"model": NAME, "prompt": PROMPT, "max_tokens": 4}
 
 def in_process(small: Small, ids: list[int], **options: Any) -> list[list[int]]:
     settings = {"max_new_tokens": 12, "temperature": 0.0, "seed": 0, "stop_token": END}
-    (group,) = small.model.generate([ids], **(settings | options))  # pyright: ignore
+    (group,) = small.model.generate([ids], Sampling(**(settings | options)))  # pyright: ignore
     return group
 
 

@@ -137,13 +137,14 @@ def test_a_request_of_your_own_carries_the_document_and_the_draws(tmp_path: Path
 def test_the_project_s_own_server_writes_and_tokens_are_counted(tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     small = make_small(tmp_path / "small")
-    source = write_documents(tmp_path / "in.jsonl", ["the box 1 holds a ring", "so the coin"])
+    texts = [f"the box {n} holds a ring" for n in range(12)]
+    source = write_documents(tmp_path / "in.jsonl", texts)
     flags = ("--tokenizer", tmp_path / "small", "--max-reply-tokens", 12, "--keep-cut")
     with serve(small) as running:
         assert augment(source, running.url, tmp_path / "out", *flags) == 0
         assert augment(source, running.url, tmp_path / "again", *flags) == 0
     rows = rows_of(tmp_path / "out" / "documents.jsonl")
-    assert rows, "drawn weights write something"
+    assert rows, "of twelve replies of drawn weights some have no control characters"
     first, second = ((tmp_path / one / "documents.jsonl").read_bytes() for one in ("out", "again"))
     assert first == second, "a draw depends on the seed and the document"
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

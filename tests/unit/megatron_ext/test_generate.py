@@ -76,12 +76,14 @@ def test_draws_of_a_model_are_those_of_its_nucleus(temperature: float, top_p: fl
     expected = plain_nucleus(scored.log_probabilities_S, temperature=temperature, top_p=top_p)
     (made,) = language_model.generate(
         [prompt],
-        max_new_tokens=1,
-        temperature=temperature,
-        seed=5,
-        stop_token=-1,
-        num_samples=num_samples,
-        top_p=top_p,
+        Sampling(
+            max_new_tokens=1,
+            temperature=temperature,
+            seed=5,
+            stop_token=-1,
+            num_samples=num_samples,
+            top_p=top_p,
+        ),
     )
     found = np.bincount([one for (one,) in made], minlength=model.vocab_size) / num_samples
     assert not found[expected == 0].any(), "nothing outside the nucleus is drawn"

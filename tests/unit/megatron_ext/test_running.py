@@ -45,11 +45,13 @@ def said_alone(request: RowRequest, num_tokens: int) -> list[int]:
     model = LanguageModel(MODEL, WEIGHTS)
     ((*_, tokens),) = model.generate(
         [list(request.prompt)],
-        max_new_tokens=num_tokens,
-        temperature=request.temperature,
-        seed=request.seed,
-        stop_token=-1,
-        num_samples=request.sample + 1,
+        Sampling(
+            max_new_tokens=num_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            stop_token=-1,
+            num_samples=request.sample + 1,
+        ),
     )
     return tokens
 
@@ -120,7 +122,9 @@ def test_a_texts_scores_are_those_of_evaluation_and_name_the_next_token() -> Non
         assert [one.token for one in ranked[:-1]] == row[1:]
         own = [one.log_probability for one in ranked[:-1]]
         np.testing.assert_allclose(own, scores.log_probabilities_S, atol=2e-5)
-        ((tokens,),) = model.generate([row], max_new_tokens=1, temperature=0, seed=0, stop_token=-1)
+        ((tokens,),) = model.generate(
+            [row], Sampling(max_new_tokens=1, temperature=0, seed=0, stop_token=-1)
+        )
         assert [ranked[-1].token] == tokens == [ranked[-1].top[0][0]]
         assert ranked[-1].log_probability == ranked[-1].top[0][1]
 

@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from frontload.megatron_ext.hf.transformers_decoder import load_transformers
+from frontload.megatron_ext.inference.draws import Sampling
 from frontload.megatron_ext.inference.running import RowRequest
 from frontload.recipes.errors import ArtifactError, RecipeError
 
@@ -76,8 +77,8 @@ def test_greedy_texts_are_transformers_own_whatever_joins_and_leaves(folder: Pat
 def test_samples_do_not_depend_on_the_rows_beside_them(folder: Path) -> None:
     ours = load_transformers(folder)
     options = {"max_new_tokens": 20, "temperature": 0.9, "seed": 4, "stop_token": -1}
-    together = ours.generate(rows()[:1] * 3, num_samples=4, **options)  # pyright: ignore
-    alone = ours.generate(rows()[:1], num_samples=4, **options)  # pyright: ignore
+    together = ours.generate(rows()[:1] * 3, Sampling(num_samples=4, **options))  # pyright: ignore
+    alone = ours.generate(rows()[:1], Sampling(num_samples=4, **options))  # pyright: ignore
     assert together[0] == alone[0]
     assert len({tuple(one) for one in alone[0]}) == 4
 
