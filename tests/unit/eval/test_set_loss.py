@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from frontload.eval.asking.set_loss import SetLoss, read_set_loss, score_set, write_set_loss
-from frontload.eval.tables.set_losses import set_loss_table
+from frontload.eval.tables.forgetting import set_loss_table
 from frontload.recipes.errors import ArtifactError, RecipeError
 from frontload.recipes.study.expand import load_study
 from tests.training_inputs import workspace, write_index
