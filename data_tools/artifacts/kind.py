@@ -63,15 +63,15 @@ def find_indexes(blend_folder: Path, candidates: Sequence[Path]) -> dict[str, Pa
 
     An index is known by the sha256 of its .idx, which the plan states.
     """
-    plan = read_json(blend_folder / "plan.json")
+    wanted: dict[str, list[str]] = {}
+    for source in read_json(blend_folder / "plan.json")["sources"]:
+        wanted.setdefault(source["index_sha256"], []).append(source["name"])
     in_store = sorted(blend_folder.resolve().parent.parent.glob("index/*/index.json"))
     found: dict[str, Path] = {}
     for path in [*candidates, *(file.parent for file in in_store)]:
         file = idx_file(prefix_of(path))
         if not file.is_file():
             continue
-        digest = file_sha256(file)
-        for source in plan["sources"]:
-            if source["index_sha256"] == digest:
-                found.setdefault(source["name"], path)
+        for name in wanted.get(file_sha256(file), ()):
+            found.setdefault(name, path)
     return found

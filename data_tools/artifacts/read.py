@@ -1,6 +1,6 @@
 """Reads what lies at a path: the files of a blend, the phases of a plan, the prefix of a pair."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,24 @@ from frontload.data_tools.disk.files import read_array, read_json
 from frontload.data_tools.disk.indexed import bin_file, idx_file, manifest_file
 from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import ArtifactError
+from frontload.recipes.index_flag import SUFFIXES
 
-SUFFIXES = (".manifest.json", ".bin", ".idx")
+
+class _Arrays(Mapping[str, np.ndarray]):
+    """One array of each source, mapped while it is used: a blend may have thousands."""
+
+    def __init__(self, folder: Path, *, names: Sequence[str], stem: str, dtype: type) -> None:
+        self._files = {name: folder / f"{name}.{stem}.npy" for name in names}
+        self._dtype = dtype
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return read_array(self._files[name], self._dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +51,9 @@ class BlendFiles:
 
 
 def read_blend(folder: Path) -> BlendFiles:
-    """Reads the files of a blend.
+    """Reads the files of a blend; the arrays of a source when they are asked for.
 
-    Raises: ArtifactError for a missing or torn file.
+    Raises: ArtifactError for a missing or torn file, those of a source when they are read.
     """
     plan = read_json(folder / "plan.json")
     names = [source["name"] for source in plan["sources"]]
@@ -45,8 +61,8 @@ def read_blend(folder: Path) -> BlendFiles:
         folder=folder,
         plan=plan,
         samples=read_array(folder / "samples.npy", np.int64),
-        order={name: read_array(folder / f"{name}.order.npy", np.int32) for name in names},
-        offsets={name: read_array(folder / f"{name}.offsets.npy", np.int64) for name in names},
+        order=_Arrays(folder, names=names, stem="order", dtype=np.int32),
+        offsets=_Arrays(folder, names=names, stem="offsets", dtype=np.int64),
     )
 
 

@@ -8,6 +8,7 @@ sample of exact, and the parts add up. A phase's window begins where the phases 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import inf, nextafter
 
 from frontload.data_tools.blending.division import (
@@ -67,7 +68,7 @@ class PhaseBudget:
     target_tokens: int
     parts: tuple[PhasePart, ...]
 
-    @property
+    @cached_property
     def num_samples(self) -> int:
         return sum(part.num_samples for part in self.parts)
 
@@ -90,7 +91,15 @@ class Budget:
     phases: tuple[PhaseBudget, ...]
 
     def parts_of(self, source: str) -> list[PhasePart]:
-        return [part for phase in self.phases for part in phase.parts if part.source == source]
+        return self._by_source.get(source, [])
+
+    @cached_property
+    def _by_source(self) -> dict[str, list[PhasePart]]:
+        found: dict[str, list[PhasePart]] = {}
+        for phase in self.phases:
+            for part in phase.parts:
+                found.setdefault(part.source, []).append(part)
+        return found
 
     def blends(self) -> list[Blend]:
         """The phases as recipes of the stage `blend`."""

@@ -12,11 +12,11 @@ from frontload.data_tools.blending.build import build_blend, check_tokenizers
 from frontload.data_tools.blending.division import Size
 from frontload.data_tools.blending.report import budget_text, ledger_json
 from frontload.data_tools.blending.source import SourceIndex, read_source
-from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import RecipeError
-from frontload.recipes.grammar.load import Loaded, nearest
+from frontload.recipes.index_flag import HELP, named_prefixes
 from frontload.recipes.runs.blend import BlendRecipe, load_blend
 
+SHOWN_NAMES = 8  # ours: of sources without an index; a line
 BLEND_KEYS = {field.name for field in fields(BlendRecipe)}
 
 
@@ -29,7 +29,7 @@ def add_arguments(one: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME=PREFIX",
-        help="a source's pair PREFIX.bin, PREFIX.idx, or the folder of an index",
+        help=HELP,
     )
     one.add_argument("--out", type=Path, metavar="FOLDER", help="where the phases go")
     one.add_argument(
@@ -53,12 +53,13 @@ def run_blend(arguments: argparse.Namespace) -> int:
         )
     loaded = load_blend(arguments.recipe, overrides=arguments.overrides)
     read = sources_read(loaded.value)
-    prefixes = _prefixes(loaded, arguments.index)
+    prefixes = named_prefixes(arguments.index, loaded.value.sources, keys=BLEND_KEYS)
     missing = [name for name in read if name not in prefixes]
     if missing and not arguments.plan_only:
         raise RecipeError(
             "blend --index",
-            found=f"no index of {', '.join(missing)}",
+            found=f"no index of {', '.join(missing[:SHOWN_NAMES])}"
+            + (f" and {len(missing) - SHOWN_NAMES:_} more" if len(missing) > SHOWN_NAMES else ""),
             rule="every source that a phase reads has an index",
             do=f"add --index {missing[0]}=PREFIX, or plan by declared sizes with --plan-only",
         )
@@ -81,55 +82,6 @@ def _tell(budget: Budget, out: Path | None, *, is_new: bool, unread: Sequence[st
         lines.append(f"wrote {folders}" if is_new else f"{out} holds this very blend: nothing done")
     for line in lines:
         print(line, file=sys.stderr)
-
-
-def _prefixes(loaded: Loaded[BlendRecipe], given: Sequence[str]) -> dict[str, Path]:
-    """Source -> prefix of its pair, as the command line names it."""
-    known = tuple(loaded.value.sources)
-    found: dict[str, Path] = {}
-    for one in given:
-        name, equals, prefix = one.partition("=")
-        if not equals or not prefix:
-            written = "PREFIX" if equals else one
-            raise RecipeError(
-                f"--index {one}",
-                found="no NAME=PREFIX",
-                rule="an index is given with the name of its source",
-                do=f"write e.g. --index {known[0] if known else 'base'}={written}",
-            )
-        if name not in known and (name in BLEND_KEYS or "." in name):
-            raise RecipeError(
-                f"--index {one}",
-                found=f"'{name}', a key of the recipe, among the indexes",
-                rule="what follows --index is NAME=PREFIX, up to the next flag",
-                do="write overrides before --index",
-            )
-        if name not in known:
-            raise RecipeError(
-                f"--index {one}",
-                found=f"the recipe has no source '{name}'",
-                rule=f"sources of this recipe are {', '.join(known)}",
-                do=nearest(name, known),
-            )
-        if name in found:
-            raise RecipeError(
-                f"--index {one}",
-                found=f"{name} has an index already: {found[name]}",
-                rule="a source is one index",
-                do="give each source once; several indexes are members of a mix",
-            )
-        path = Path(prefix.removesuffix(".idx").removesuffix(".bin"))
-        path = index_prefix(path) if path.is_dir() else path
-        for other, its in found.items():
-            if its.resolve() == path.resolve():
-                raise RecipeError(
-                    f"--index {one}",
-                    found=f"the index of {other}",
-                    rule="two names of one index would read its tokens twice, uncounted",
-                    do="name another index, or leave one of the sources out of the recipe",
-                )
-        found[name] = path
-    return found
 
 
 def _sizes(recipe: BlendRecipe, sources: Mapping[str, SourceIndex]) -> dict[str, Size]:

@@ -89,7 +89,8 @@ def _weights(loaded: Loaded[BlendRecipe], name: str, sizes: Mapping[str, Size]) 
     if mix.weighting == "equal":
         return [Fraction(1, len(mix.members))] * len(mix.members)
     counts = [_count(loaded, mix, source, sizes[source]) for source in mix.members]
-    return [Fraction(count, sum(counts)) for count in counts]
+    total = sum(counts)
+    return [Fraction(count, total) for count in counts]
 
 
 def _count(loaded: Loaded[BlendRecipe], mix: BlendMix, source: str, size: Size) -> int:

@@ -13,10 +13,11 @@ import numpy as np
 
 from frontload.data_tools.disk.seeds import permutation
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.runs.blend import MAX_SOURCES
 
 BLOCK_SAMPLES = 1 << 17  # found: smaller ones pay for calls, larger ones leave the cache
 MAX_SAMPLES = 1 << 31  # of a phase, so that every product below fits 64 bits
-MAX_SOURCES = 1 << 8
+RANK_BITS = 16  # of the order of sources at one place: more than MAX_SOURCES
 COARSE_BITS = 31  # of a place inside its block; a second division gives the fine ones
 
 
@@ -33,7 +34,7 @@ def interleave(
 ) -> Iterator[Block]:
     """The samples of a phase in training order, about `block_samples` at a time.
 
-    Raises: RecipeError beyond 2^31 samples or 256 sources.
+    Raises: RecipeError beyond 2^31 samples or 32,766 sources.
     """
     _check_size(num_samples, phase=phase)
     rank = np.argsort(permutation(len(num_samples), seed, "interleave", phase))
@@ -64,8 +65,9 @@ def _keys(
 ) -> np.ndarray:
     """Integers in the order of the samples' places, and of `rank` at equal places.
 
-    The place inside the block is u / 2n with u < 2n. Its first 31 + fine bits are exact, and
-    tell any two places of a phase of up to 2^31 samples apart.
+    The place inside the block is u / 2n with u < 2n. Its first 31 + 17 bits are exact. Two places
+    of sources of n and m samples differ by num_blocks / 2nm or more, which is 2^-47 or more: n + m
+    is at most 2^31, and a block has at most 2^17 samples.
     """
     whole = np.uint64(2 * num_samples)
     inside = np.arange(numbers.start, numbers.stop, dtype=np.int64)
@@ -73,21 +75,23 @@ def _keys(
     shifted = inside.astype(np.uint64) << np.uint64(COARSE_BITS)
     coarse = shifted // whole
     rest = shifted - coarse * whole  # np.divmod takes ten times as long
-    rank_bits = MAX_SOURCES.bit_length() - 1
-    fine_bits = np.uint64(64 - COARSE_BITS - rank_bits)
+    fine_bits = np.uint64(64 - COARSE_BITS - RANK_BITS)
     fine = (rest << fine_bits) // whole
-    return (((coarse << fine_bits) | fine) << np.uint64(rank_bits)) | np.uint64(rank)
+    return (((coarse << fine_bits) | fine) << np.uint64(RANK_BITS)) | np.uint64(rank)
 
 
 def _check_size(num_samples: Sequence[int], *, phase: str) -> None:
-    for found, most, what in (
-        (sum(num_samples), MAX_SAMPLES, "samples"),
-        (len(num_samples), MAX_SOURCES, "sources"),
-    ):
-        if found > most:
-            raise RecipeError(
-                f"phase {phase}: {what}",
-                found=f"{found} {what}",
-                rule=f"a phase has at most {most} {what}, so that its order is exact",
-                do="cut the phase in two" if what == "samples" else "join sources into one index",
-            )
+    if sum(num_samples) > MAX_SAMPLES:
+        raise RecipeError(
+            f"phase {phase}: samples",
+            found=f"{sum(num_samples)} samples",
+            rule=f"a phase has at most {MAX_SAMPLES} samples, so that its order is exact",
+            do="cut the phase in two",
+        )
+    if len(num_samples) > MAX_SOURCES:
+        raise RecipeError(
+            f"phase {phase}: sources",
+            found=f"{len(num_samples)} sources",
+            rule=f"a phase has at most {MAX_SOURCES} sources, as Megatron numbers them in int16",
+            do="join sources into one index",
+        )

@@ -83,26 +83,28 @@ def _write_documents(
     phases: Sequence[PhaseFolder], sources: Mapping[str, SourceIndex]
 ) -> dict[tuple[int, str], Cut]:
     """Order and offsets of every window; (phase number, source) -> what was found."""
+    windows: dict[str, dict[int, Window]] = {}
+    for number, phase in enumerate(phases):
+        for window in phase.recipe.windows:
+            windows.setdefault(window.source, {})[number] = window
     cuts: dict[tuple[int, str], Cut] = {}
     for name, source in sources.items():
         with ExitStack() as files:
             slices = {}
-            for number, phase in enumerate(phases):
-                for window in phase.recipe.windows:
-                    if window.source != name:
-                        continue
-                    order, offsets = (
-                        files.enter_context(ArrayWriter(phase.folder / f"{name}.{what}.npy", dtype))
-                        for what, dtype in (("order", np.int32), ("offsets", np.int64))
+            for number, window in windows.get(name, {}).items():
+                order, offsets = (
+                    files.enter_context(
+                        ArrayWriter(phases[number].folder / f"{name}.{what}.npy", dtype)
                     )
-                    slices[number] = Slice(
-                        window, one_epoch=source.num_tokens, order=order, offsets=offsets
-                    )
+                    for what, dtype in (("order", np.int32), ("offsets", np.int64))
+                )
+                slices[number] = Slice(
+                    window, one_epoch=source.num_tokens, order=order, offsets=offsets
+                )
             if not slices:
                 continue
             seed = phases[min(slices)].recipe.seed
-            list_documents(name, list(slices.values()), source.lengths, seed=seed)
-            source.rest()
+            list_documents(name, list(slices.values()), source.lengths(), seed=seed)
             cuts |= {(number, name): one.finish() for number, one in slices.items()}
     return cuts
 

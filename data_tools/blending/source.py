@@ -25,27 +25,49 @@ MAX_DOCUMENTS = 2**31 - 1  # order.npy holds int32
 
 @dataclass(frozen=True, kw_only=True)
 class SourceIndex:
-    """One source: its documents' lengths and the sha256 of its .idx."""
+    """One source: where its pair lies, its sizes and the sha256 of its .idx."""
 
     name: str
-    lengths: np.ndarray  # tokens of each document, mapped where the .idx holds them
+    prefix: Path
+    header: IndexHeader
     num_tokens: int
-    dtype: np.dtype
     index_sha256: str
-    mapped: mmap.mmap | None  # what `lengths` lies in; None if they were counted
+    is_plain: bool  # a document is one sequence
+    state: tuple[int, ...]  # of the .idx, as it was hashed
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.header.dtype
 
     @property
     def num_documents(self) -> int:
-        return len(self.lengths)
+        return self.header.num_indices - 1
 
-    def rest(self) -> None:
-        """Gives back the pages of the map; a later look reads them again."""
-        if self.mapped is not None:
-            self.mapped.madvise(mmap.MADV_DONTNEED)
+    def lengths(self) -> np.ndarray:
+        """Tokens of each document: the mapped .idx, where it holds them.
+
+        The file is open as long as the array lives, so that thousands of sources need no more open
+        files than one.
+
+        Raises: ArtifactError when the file is no longer the one that was hashed.
+        """
+        file = idx_file(self.prefix)
+        if not file.is_file() or _state(file) != self.state:
+            raise ArtifactError(
+                f"source {self.name}: {file}",
+                found="the file changed after its sha256 was taken",
+                rule="a blend reads one state of each index",
+                do="run the command again when nothing writes the index",
+            )
+        with open(file, "rb") as stream:
+            mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
+        if self.is_plain:
+            return np.frombuffer(mapped, "<i4", self.header.num_sequences, HEADER.size)
+        return _document_lengths(mapped, self.header, self.num_tokens)
 
 
 def read_source(name: str, prefix: Path) -> SourceIndex:
-    """Opens an index and checks that the pair is whole, in memory of a few MiB.
+    """Checks that a pair is whole, in memory of a few MiB.
 
     Raises: ArtifactError naming file and byte for a missing or torn pair, RecipeError for one with
             more documents than `order.npy` can number.
@@ -59,7 +81,7 @@ def read_source(name: str, prefix: Path) -> SourceIndex:
                 rule="a source is a pair of files, PREFIX.bin and PREFIX.idx",
                 do="correct the prefix, or write the pair with `frontload data preprocess`",
             )
-    digest = hashlib.sha256()
+    digest, state = hashlib.sha256(), _state(file)
     header, num_tokens, is_plain = check_index(file, seen=digest.update)
     if header.num_indices - 1 > MAX_DOCUMENTS:
         raise RecipeError(
@@ -69,21 +91,20 @@ def read_source(name: str, prefix: Path) -> SourceIndex:
             do="write it as several indexes, and name them as members of a mix",
         )
     check_data(prefix, header, num_tokens)
-    with open(file, "rb") as stream:
-        mapped = mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ)
-    lengths = np.frombuffer(mapped, "<i4", header.num_sequences, HEADER.size)
-    if not is_plain:
-        lengths = _document_lengths(mapped, header, num_tokens)
-    source = SourceIndex(
+    return SourceIndex(
         name=name,
-        lengths=lengths,
+        prefix=prefix,
+        header=header,
         num_tokens=num_tokens,
-        dtype=header.dtype,
         index_sha256=digest.hexdigest(),
-        mapped=mapped if is_plain else None,
+        is_plain=is_plain,
+        state=state,
     )
-    source.rest()
-    return source
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _document_lengths(mapped: mmap.mmap, header: IndexHeader, num_tokens: int) -> np.ndarray:

@@ -93,8 +93,11 @@ def check_disjoint(readings: Sequence[Reading], earlier: Sequence[Reading]) -> N
 
     Raises: RecipeError with the first free start_tokens.
     """
+    by_source: dict[str, list[Reading]] = {}
+    for past in earlier:
+        by_source.setdefault(past.source, []).append(past)
     for reading in readings:
-        same_source = [past for past in earlier if past.source == reading.source]
+        same_source = by_source.get(reading.source, [])
         free_from = max((past.end_tokens for past in same_source), default=0)
         for past in same_source:
             is_overlapping = (

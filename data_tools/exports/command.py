@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from frontload.data_tools.artifacts.kind import kind_of
-from frontload.data_tools.artifacts.read import as_prefix, phase_folders, prefix_of
+from frontload.data_tools.artifacts.read import as_prefix, phase_folders
 from frontload.data_tools.disk.files import read_json, replacing
 from frontload.data_tools.disk.indexed import manifest_file
 from frontload.data_tools.disk.publish import check_place
@@ -16,6 +16,7 @@ from frontload.data_tools.exports.megatron import (
     write_data_args,
 )
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.index_flag import HELP, named_prefixes
 
 
 def add_export_arguments(one: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def add_export_arguments(one: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=PREFIX",
-        help="of a blend its sources' pairs",
+        help="of a blend: " + HELP,
     )
     one.set_defaults(run=run_export)
 
@@ -112,19 +113,9 @@ def _check_new(out: Path) -> None:
 
 def _prefixes(given: list[str], plans: dict[str, dict]) -> dict[str, Path]:
     """Source -> prefix of its pair."""
-    wanted = {source["name"] for plan in plans.values() for source in plan["sources"]}
-    found = {}
-    for one in given:
-        name, equals, prefix = one.partition("=")
-        if not equals or name not in wanted:
-            raise RecipeError(
-                f"--index {one}",
-                found="no source of this blend" if equals else "no NAME=PREFIX",
-                rule=f"its sources are {', '.join(sorted(wanted))}",
-                do="write NAME=PREFIX with one of them",
-            )
-        found[name] = prefix_of(Path(prefix))
-    if missing := sorted(wanted - found.keys()):
+    wanted = {source["name"]: name for name, plan in plans.items() for source in plan["sources"]}
+    found = named_prefixes(given, wanted)
+    if missing := sorted(wanted.keys() - found.keys()):
         raise RecipeError(
             "export --index",
             found=f"no index of {', '.join(missing)}",

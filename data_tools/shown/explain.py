@@ -12,6 +12,7 @@ from frontload.data_tools.disk.files import read_json
 from frontload.data_tools.disk.indexed import IndexedReader
 from frontload.data_tools.shown.provenance import RowOrigin, Trail, origins
 from frontload.data_tools.text.tokenizer import TextTokenizer
+from frontload.recipes.artifact import index_prefix
 from frontload.recipes.errors import RecipeError
 
 
@@ -74,7 +75,8 @@ def sources_in_store(indexes: Mapping[str, Path], **other: Any) -> SourceFolders
     documents: dict[str, Path] = {}
     corpus: dict[str, Path] = {}
     for name, index in indexes.items():
-        if found := _input_in_store(index, "documents"):
+        folder = index.parent if index == index_prefix(index.parent) else index
+        if found := _input_in_store(folder, "documents"):
             documents[name] = found
             if further := _input_in_store(found, "corpus"):
                 corpus[name] = further

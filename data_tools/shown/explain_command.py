@@ -1,13 +1,13 @@
 """`frontload data explain`: what a document, a pack's sample or a blend's sample was read from."""
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from frontload.data_tools.artifacts.kind import find_indexes, kind_of
-from frontload.data_tools.artifacts.read import as_prefix, phase_folders
+from frontload.data_tools.artifacts.kind import kind_of
+from frontload.data_tools.artifacts.read import as_prefix, phase_folders, prefix_of
+from frontload.data_tools.artifacts.sources import phase_indexes
 from frontload.data_tools.disk.files import read_array, read_json
 from frontload.data_tools.disk.indexed import IndexedReader, manifest_file
 from frontload.data_tools.raw.inputs import expand_inputs
@@ -16,6 +16,7 @@ from frontload.data_tools.shown.provenance import Trail, origins
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.artifact import PACK_STEPS
 from frontload.recipes.errors import RecipeError
+from frontload.recipes.index_flag import HELP
 
 
 def add_arguments(explain: argparse.ArgumentParser) -> None:
@@ -24,7 +25,7 @@ def add_arguments(explain: argparse.ArgumentParser) -> None:
     explain.add_argument("number", type=int, metavar="N", help="sample, or document of a prefix")
     explain.add_argument("--tokenizer", type=Path, required=True, metavar="T", help="of the ids")
     explain.add_argument(
-        "--index", nargs="+", type=Path, default=[], metavar="P", help="indexes of a blend"
+        "--index", nargs="+", default=[], metavar="NAME=PREFIX", help="of a blend: " + HELP
     )
     explain.add_argument(
         "--input", nargs="+", type=Path, default=[], metavar="FILE", help="for the exact row"
@@ -39,10 +40,9 @@ def run_explain(arguments: argparse.Namespace) -> int:
     inputs = expand_inputs([str(file) for file in arguments.input])
     _check_tokenizer(path, kind, tokenizer)
     if kind == "blend":
-        indexes = find_indexes(path, [as_prefix(one) or one for one in arguments.index])
-        _refuse_missing(path, indexes)
+        indexes = phase_indexes(path, arguments.index)
         for index in indexes.values():
-            tokenizer.check_made(manifest_file(index))
+            tokenizer.check_made(manifest_file(prefix_of(index)))
         folders = sources_in_store(indexes, tokenizer=arguments.tokenizer, inputs=inputs)
         print(explain_sample(path, folders, number=arguments.number).to_text())
     elif kind == "pack":
@@ -70,18 +70,6 @@ def _check_tokenizer(path: Path, kind: str, tokenizer: TextTokenizer) -> None:
         tokenizer.check_made(path / "pack.json")
     elif kind == "prefix" and prefix is not None:
         tokenizer.check_made(manifest_file(prefix))
-
-
-def _refuse_missing(blend: Path, indexes: Mapping[str, Path]) -> None:
-    plan = read_json(blend / "plan.json")
-    missing = [one["name"] for one in plan["sources"] if one["name"] not in indexes]
-    if missing:
-        raise RecipeError(
-            f"explain {blend}",
-            found=f"no index of {', '.join(missing)}",
-            rule="samples are read from the indexes that the plan names by sha256",
-            do="give them with --index",
-        )
 
 
 def _check_number(what: str, number: int, total: int) -> None:

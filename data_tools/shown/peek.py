@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from frontload.data_tools.artifacts.kind import find_indexes, kind_of
+from frontload.data_tools.artifacts.kind import kind_of
 from frontload.data_tools.artifacts.read import as_prefix, prefix_of
+from frontload.data_tools.artifacts.sources import phase_indexes
 from frontload.data_tools.curation.describe import shown_composition
 from frontload.data_tools.disk.files import read_array, read_json
 from frontload.data_tools.disk.indexed import IndexedReader, manifest_file
@@ -27,6 +28,7 @@ from frontload.data_tools.text.targets import cut_rows
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.recipes.artifact import PACK_STEPS, documents_file
 from frontload.recipes.errors import ArtifactError, RecipeError
+from frontload.recipes.index_flag import HELP
 
 COUNTS = ("plan.json", "pack.json", "index.json", "composition.json", "counts.json", "ledger.json")
 HIDDEN = {"files", "bin_blocks", "idx_blocks", "parts"}  # long, and for programs
@@ -41,7 +43,7 @@ def add_arguments(peek: argparse.ArgumentParser) -> None:
     peek.add_argument("--tokenizer", type=Path, help="decodes tokens; marks targets in files")
     peek.add_argument("--template", type=Path, help="chat template for rows of files")
     peek.add_argument(
-        "--index", nargs="+", type=Path, default=[], metavar="P", help="indexes of a blend"
+        "--index", nargs="+", default=[], metavar="NAME=PREFIX", help="of a blend: " + HELP
     )
     peek.set_defaults(run=run_peek)
 
@@ -185,15 +187,7 @@ def _show_blend(console: Console, folder: Path, arguments: argparse.Namespace) -
     if arguments.tokenizer is None:
         console.print("samples are shown with --tokenizer")
         return
-    indexes = find_indexes(folder, [as_prefix(path) or path for path in arguments.index])
-    missing = [one["name"] for one in plan["sources"] if one["name"] not in indexes]
-    if missing:
-        raise RecipeError(
-            f"peek {folder}",
-            found=f"no index of {', '.join(missing)}",
-            rule="samples are read from the indexes that the plan names by sha256",
-            do="give them with --index",
-        )
+    indexes = phase_indexes(folder, arguments.index)
     folders = sources_in_store(indexes, tokenizer=arguments.tokenizer)
     for number in _wanted(console, arguments, plan["num_samples"]):
         console.print(_cut(explain_sample(folder, folders, number=number).to_text()))

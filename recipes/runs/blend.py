@@ -17,6 +17,7 @@ from frontload.recipes.grammar.load import (
 
 READINGS = ("one_pass", "repeatable")
 WEIGHTINGS = ("token", "sample", "equal")
+MAX_SOURCES = 32_766  # megatron-core 0.19.2, core/datasets/blended_dataset.py: __init__
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # of sources and phases: they are file names
 
 
@@ -133,9 +134,9 @@ def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
             do="name each source once",
         )
     for place, member in enumerate(mix.members):
-        require_choice(
-            loaded, f"{path}.members.{place}", value=member, names=tuple(loaded.value.sources)
-        )
+        if member not in loaded.value.sources:
+            names = tuple(loaded.value.sources)
+            require_choice(loaded, f"{path}.members.{place}", value=member, names=names)
 
 
 def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> None:
@@ -170,6 +171,13 @@ def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> N
                     do="take it out of one of the two",
                 )
             taken[source] = one
+    if len(taken) > MAX_SOURCES:
+        raise loaded.refuse(
+            f"{path}.{what}",
+            found=f"reads {len(taken):_} sources",
+            rule=f"a phase has at most {MAX_SOURCES:_}, as Megatron numbers them in int16",
+            do="join sources into one index (`frontload data preprocess` takes many files)",
+        )
     whole, total = (Fraction(1) if what == "shares" else phase.tokens), sum(given.values())
     if total != whole:
         raise loaded.refuse(

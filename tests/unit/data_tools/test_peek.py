@@ -16,6 +16,7 @@ from frontload.recipes.schema import Blend, Window
 from tests.unit.data_command import run_data_command as run
 from tests.unit.data_tools.chats import chatml_tokenizer, dialogue
 from tests.unit.data_tools.room import Room, write_jsonl
+from tests.unit.data_tools_blending.small import write_source
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -166,14 +167,23 @@ def test_a_blends_samples_are_shown_and_traced(
     index = built_room.folder / "index-base"
     blend = built_room.run("blend", recipe, name="peek-blend", base=index)
     tokenizer = ("--tokenizer", built_room.folder / "tokenizer")
-    assert run("peek", blend, *tokenizer, "--index", index, "--rows", 2) == 0
+    assert run("peek", blend, *tokenizer, "--index", f"base={index}", "--rows", 2) == 0
     printed = capsys.readouterr().out
     assert "sample 1 of phase one: source base, stream token 64\n  document " in printed
-    assert run("explain", blend, 3, *tokenizer, "--index", index) == 0
+    pair = f"base={index / 'documents'}.idx"
+    assert run("explain", blend, 3, *tokenizer, "--index", pair) == 0
     assert "sample 3 of phase one" in capsys.readouterr().out
+    other = write_source(built_room.folder / "other", 3)
     for command in (("peek", blend), ("explain", blend, 3)):
-        with pytest.raises(RecipeError, match="no index of base"):
-            run(*command, *tokenizer)
+        for told, words in (
+            ("no index of base", ()),
+            ("no NAME=PREFIX", ("--index", index)),
+            ("no source 'bas'; .* write 'base'", ("--index", f"bas={index}")),
+            ("an .idx of sha256 .* planned on the one", ("--index", f"base={other}")),
+            ("no such pair", ("--index", f"base={other}x")),
+        ):
+            with pytest.raises(RecipeError, match=told):
+                run(*command, *tokenizer, *words)
 
 
 def test_a_study_is_traced_through_its_store(

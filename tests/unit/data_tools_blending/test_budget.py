@@ -510,3 +510,27 @@ def test_a_part_of_no_whole_sequence_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="write 'paper_80_20_lmq'"):
         load_blend("paper_8020_lmq")
+
+
+def test_more_sources_than_megatron_numbers_are_refused_before_an_index_is_read() -> None:
+    one = SourceKnobs(
+        reading="one_pass", max_epochs=Fraction(1), declared_tokens=9, declared_samples=0
+    )
+    for count in (32_766, 32_767):
+        names = [f"s{number}" for number in range(count)]
+        recipe = BlendRecipe(
+            seed=1,
+            sequence_tokens=16,
+            global_batch_sequences=1,
+            sources=dict.fromkeys(names, one),
+            mixes={"all": BlendMix(members=tuple(names), weighting="token")},
+            phases={"a": PhaseKnobs(tokens=16, shares={"all": Fraction(1)})},
+        )
+        loaded = Loaded(value=recipe, places={"": "made up"})
+        if count == 32_766:
+            check_recipe(loaded)
+            continue
+        with pytest.raises(
+            RecipeError, match="reads 32_767 sources; .* 32_766, as Megatron numbers"
+        ):
+            check_recipe(loaded)

@@ -48,8 +48,8 @@ def test_larger_plans_have_the_order_of_one_sort() -> None:
 
 
 def test_places_that_a_float_cannot_tell_apart_are_ordered() -> None:
-    """The last samples of n and of n + 1: 1 - 1 / 2n comes first, by 2^-57."""
-    n = 2**28 - 1
+    """The last samples of n and of n + 1: 1 - 1 / 2n comes first, by 2^-61, at the most samples."""
+    n = 2**30 - 1
     places = {n: Fraction(2 * n - 1, 2 * n), n + 1: Fraction(2 * n + 1, 2 * n + 2)}
     assert places[n] < places[n + 1]
     assert float(places[n]) == float(places[n + 1])
@@ -75,5 +75,12 @@ def test_every_prefix_is_within_the_stated_bound(counts: list[int], seed: int) -
 def test_too_many_samples_or_sources_are_refused() -> None:
     with pytest.raises(RecipeError, match="2147483649 samples; .* cut the phase in two"):
         next(interleave([2**31, 1], seed=1, phase="b"))
-    with pytest.raises(RecipeError, match="257 sources; .* join sources"):
-        next(interleave([1] * 257, seed=1, phase="b"))
+    with pytest.raises(RecipeError, match="32767 sources; .* join sources"):
+        next(interleave([1] * 32_767, seed=1, phase="b"))
+
+
+def test_as_many_sources_as_megatron_numbers_have_the_order_of_one_sort() -> None:
+    """Their ranks need 15 bits, and 32,766 sources of one sample stand at one place."""
+    for counts in ([1] * 32_766, [1 + number % 7 for number in range(5_000)]):
+        order = whole_order(counts, seed=1, block_samples=20_000)
+        assert np.array_equal(order[:, 0], sorted_by_floats(counts, seed=1))

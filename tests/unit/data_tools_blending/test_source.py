@@ -22,11 +22,11 @@ def test_lengths_are_those_of_the_documents(
     prefix = write_source(tmp_path / "base", 40, parts=parts)
     monkeypatch.setattr(reading, "ITEMS_AT_ONCE", 7)  # many pieces
     found, reader = read_source("base", prefix), IndexedReader(prefix)
-    assert found.lengths.tolist() == reader.document_lengths.tolist()
+    assert found.lengths().tolist() == reader.document_lengths.tolist()
     assert (found.num_tokens, found.num_documents) == (reader.num_tokens, 40)
     raw = prefix.with_suffix(".idx").read_bytes()
     assert found.index_sha256 == hashlib.sha256(raw).hexdigest()
-    assert found.lengths.dtype == (np.int32 if parts == 1 else np.int64)
+    assert found.lengths().dtype == (np.int32 if parts == 1 else np.int64)
 
 
 N = 40  # documents of one sequence each

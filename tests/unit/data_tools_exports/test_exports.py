@@ -159,7 +159,7 @@ def test_a_card_states_every_file_with_its_licence(pack: Path, tmp_path: Path) -
         (["{pack}", "--out", "{tmp}/p.bin"], "a name without .parquet"),
         (["{pack}", "--out", "{pack}"], "something is there; an export replaces nothing"),
         (["{blend}", "--out", "{tmp}/o"], "no index of base, ldq, shq"),
-        (["{blend}", "--out", "{tmp}/o", "--index", "x=y"], "no source of this blend"),
+        (["{blend}", "--out", "{tmp}/o", "--index", "x=y"], "no source 'x'"),
         (["{blend}", "--out", "{tmp}/o", "--index", "base"], "no NAME=PREFIX"),
         (["{tmp}/base", "--out", "{tmp}/o"], "an artifact of kind prefix; packs go to"),
         (
