@@ -139,11 +139,16 @@ def _of_study(name: str, words: list[str], store: Store, *, seeds: str | None) -
 
 def _of_tables(name: str, store: Store, folder: Path, *, study: Study | None = None) -> Any:
     """A built table; its study is the one that ships and makes it, unless it is given."""
-    evaluations: dict[str, dict[int, str]] = {}
     manifest = read_manifest(folder)
+    asked: dict[str, dict[int, list[str]]] = {}
     for role in (role for roles in manifest["recipe"]["cells"].values() for role in roles):
-        cell, _, seed = role.rpartition(SEED)
-        evaluations.setdefault(cell, {})[int(seed)] = manifest["inputs"][role]
+        cell, _, place = role.rpartition(SEED)
+        seed = int(place.partition(" ")[0])  # the suite may follow, of a cell that two suites score
+        asked.setdefault(cell, {}).setdefault(seed, []).append(manifest["inputs"][role])
+    evaluations = {
+        cell: {seed: " ".join(sorted(keys)) for seed, keys in by_seed.items()}
+        for cell, by_seed in asked.items()
+    }
     key = name_parts(folder)[2]
     if study is None:
         maker = find_maker(key, store, kinds=(TABULATE,))
