@@ -26,14 +26,19 @@ class ChosenAnswerer:
     training_files: tuple[Path, ...] | None = None  # None where they are not known
 
 
-def choose_answerer(options: argparse.Namespace, asked: str) -> ChosenAnswerer:
+def choose_answerer(
+    options: argparse.Namespace, asked: str, *, beside: str | None = None
+) -> ChosenAnswerer:
     """The model that a name stands for: http(s)://..., hf:FOLDER, a folder, or a name in the store.
+
+    `beside` names the other model of the same command, whose options may be a server's.
 
     Raises: RecipeError for one that is not there, or has no tokenizer.
     """
     if asked.startswith(SERVERS):
         return _server(options, asked)
-    _refuse_server_options(options)
+    if not (beside or "").startswith(SERVERS):
+        _refuse_server_options(options, asked)
     files: tuple[Path, ...] | None = None
     models: Any = importlib.import_module("frontload.eval.protocol.in_process")
     if asked.startswith(TRANSFORMERS):
@@ -53,17 +58,15 @@ def choose_answerer(options: argparse.Namespace, asked: str) -> ChosenAnswerer:
     )
 
 
-def _refuse_server_options(options: argparse.Namespace) -> None:
+def _refuse_server_options(options: argparse.Namespace, asked: str) -> None:
     """Refuses what is said of a server where models of this process alone are asked.
 
     Raises: RecipeError.
     """
-    if any(named.startswith(SERVERS) for named in (options.checkpoint, options.compare or "")):
-        return
     for flag, value in (("--model", options.model), ("--api-key-env", options.api_key_env)):
         if value is not None:
             raise RecipeError(
-                f"eval {options.checkpoint} {flag} {value}",
+                f"{asked} {flag} {value}",
                 found="a checkpoint that this process asks itself",
                 rule=f"{flag} is of a server, whose address begins with http:// or https://",
                 do=f"name a server, or leave {flag} out",

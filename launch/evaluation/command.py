@@ -139,7 +139,8 @@ class _Asked:
 def _evaluate(asked: _Asked, checkpoint: str, *, out: Path | None) -> tuple[Path, Any]:
     """The folder of a checkpoint's evaluation, and its summary."""
     options = asked.options
-    chosen = choose_answerer(options, checkpoint)
+    beside = options.compare if checkpoint == options.checkpoint else options.checkpoint
+    chosen = choose_answerer(options, checkpoint, beside=beside)
     out = out or _default_out(chosen.name, options)
     protocol: Any = importlib.import_module("frontload.eval.protocol.evaluation")
     make_folder(out, asked="eval --out")

@@ -25,14 +25,14 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="made by this")
 
 
-def add_backend(parser: argparse.ArgumentParser, *, tokens: int) -> None:
-    """The model and its draws."""
+def add_backend(parser: argparse.ArgumentParser, *, tokens: int, also: str = "") -> None:
+    """The model and its draws; `also` names what serves beside a model."""
     parser.add_argument(
         "--backend",
         required=True,
         metavar="MODEL",
         help="the address of a server of the OpenAI protocol, as http://127.0.0.1:8000/v1; a "
-        "checkpoint's folder, key or label in the store; or hf:FOLDER",
+        "checkpoint's folder, key or label in the store; or hf:FOLDER" + also,
     )
     parser.add_argument("--model", help="of a server that has several")
     parser.add_argument(

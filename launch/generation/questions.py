@@ -49,7 +49,7 @@ REPLY_TOKENS = 1_024
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of `questions`."""
     given.add_source(parser)
-    given.add_backend(parser, tokens=REPLY_TOKENS)
+    given.add_backend(parser, tokens=REPLY_TOKENS, also=f"; or {EXTRACT}, which asks no model")
     parser.add_argument(
         "--prompt-tokens", type=int, required=True, metavar="N", help="longer prompts are dropped"
     )

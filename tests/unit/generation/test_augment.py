@@ -208,6 +208,25 @@ def test_a_kill_at_any_reply_leaves_the_bytes_of_an_undisturbed_run(tmp_path: Pa
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("flags", "asked", "rule"),
+    [
+        ((), "no-such-model", "a checkpoint is named by"),
+        (("--model", "large"), "--model large", "is of a server"),
+        (("--api-key-env", "KEY"), "--api-key-env KEY", "is of a server"),
+    ],
+)
+def test_a_checkpoint_as_the_backend_is_looked_up_here(
+    tmp_path: Path, flags: tuple[str, ...], asked: str, rule: str
+) -> None:
+    source, out = write_documents(tmp_path / "in.jsonl"), tmp_path / "out"
+    with pytest.raises(RecipeError) as refused:
+        augment(source, "no-such-model", out, "--store", tmp_path, *flags)
+    assert asked in str(refused.value)
+    assert rule in str(refused.value)
+    assert not out.exists()
+
+
 def test_a_finished_folder_is_not_written_over(tmp_path: Path) -> None:
     source = write_documents(tmp_path / "in.jsonl", ["the lake"])
     with backend(lying) as server:
