@@ -61,8 +61,12 @@ class _Plan:
 
     def readers(self) -> list[str]:
         """The phases that read a source which does not suffice."""
-        short = self.short()
-        return [name for name in self.asked if short.keys() & self._divide(name, 1).keys()]
+        short, recipe = self.short(), self._loaded.value
+        read = {
+            phase: {source for name in named_shares(knobs) for source in members(recipe, name)}
+            for phase, knobs in recipe.phases.items()
+        }
+        return [name for name in self.asked if short.keys() & read[name]]
 
     def has_room(self, batches: Batches) -> bool:
         """Whether no source passes its cap."""
@@ -71,7 +75,7 @@ class _Plan:
 
     def typed(self, batches: Batches) -> str:
         """The overrides that make these the numbers of batches; nothing when that does not pass."""
-        divisions = {name: self._divide(name, count) for name, count in batches.items()}
+        divisions = self._divide(batches)
         portions = [portion for each in divisions.values() for portion in each.values()]
         if not all(portion.num_samples for portion in portions) or not self.has_room(batches):
             return ""
@@ -88,14 +92,13 @@ class _Plan:
                 part = sum(tokens[source] for source in members(recipe, one))
                 yield f"phases.{name}.parts.{one}={part}"
 
-    def _divide(self, name: str, batches: int) -> dict[str, Portion]:
-        phase = self._loaded.value.phases[name]
-        return divide(self._loaded, phase, self._sizes, batches=batches)
+    def _divide(self, batches: Batches) -> dict[str, dict[str, Portion]]:
+        return divide(self._loaded, self._sizes, batches=batches)
 
     def _read(self, batches: Batches) -> Counter[str]:
         read: Counter[str] = Counter()
-        for name, count in batches.items():
-            for source, portion in self._divide(name, count).items():
+        for division in self._divide(batches).values():
+            for source, portion in division.items():
                 read[source] += portion.num_samples * self._loaded.value.sequence_tokens
         return read
 
