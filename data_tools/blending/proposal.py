@@ -14,6 +14,7 @@ from frontload.data_tools.blending.division import (
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.runs.blend import BlendRecipe, members
 
+ROUNDED_BATCHES = 16  # ours: a mix's rounding moves 2 samples, so for 1 sample in 8 batches or more
 Batches = Mapping[str, int]
 """Phase -> how many whole batches it reads."""
 
@@ -107,10 +108,7 @@ class _Plan:
 
 
 def _smaller_plans(plan: _Plan, refused: str) -> Iterator[Batches]:
-    """Candidates in which one batch more has no room: one phase smaller, then all that are short.
-
-    A larger one may have room again where its rounding falls the other way: largest remainder.
-    """
+    """Candidates as large as there is room: one phase smaller, then all that are short."""
     readers = plan.readers()
     for name in sorted(readers, key=lambda one: one != refused):
         alone = partial(_with_one, plan, name)
@@ -128,12 +126,16 @@ def _with_one(plan: _Plan, name: str, count: int) -> Batches:
 
 
 def _largest(below: int, has_room: Callable[[int], bool]) -> int:
-    """A number that has room while one more has none, or 0."""
+    """The largest number that has room, or 0; exact up to `ROUNDED_BATCHES` above one that has.
+
+    Largest remainder may give a source a sample less of one batch more, so room may come again.
+    """
     fits, beyond = 0, below
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
         fits, beyond = (middle, beyond) if has_room(middle) else (fits, middle)
-    return fits
+    again = range(min(beyond + ROUNDED_BATCHES, below) - 1, fits, -1)
+    return next(filter(has_room, again), fits)
 
 
 def _more_epochs(recipe: BlendRecipe, source: str, *, tokens: int, one_epoch: int) -> str:
