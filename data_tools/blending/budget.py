@@ -135,7 +135,13 @@ def plan_budget(loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size]) -> Budge
             beyond a cap, with the number that would fit.
     """
     recipe = loaded.value
-    divisions = {name: _divided(loaded, name, sizes) for name in recipe.phases}
+    batches = {
+        name: nearest_batches(phase.tokens, recipe.batch_tokens)
+        for name, phase in recipe.phases.items()
+    }
+    divisions = divide(loaded, sizes, batches=batches)
+    for name, division in divisions.items():
+        _refuse_none(loaded, name, division, batches=batches[name])
     used = dict.fromkeys(recipe.sources, 0)
     phases = []
     for name, division in divisions.items():
@@ -159,24 +165,23 @@ def plan_budget(loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size]) -> Budge
     return Budget(recipe=recipe, sizes=sizes, phases=tuple(phases))
 
 
-def _divided(
-    loaded: Loaded[BlendRecipe], phase_name: str, sizes: Mapping[str, Size]
-) -> dict[str, Portion]:
-    """What each source gets of a phase; every one a sample or more."""
-    recipe = loaded.value
-    phase = recipe.phases[phase_name]
-    batches = nearest_batches(phase.tokens, recipe.batch_tokens)
-    division = divide(loaded, phase, sizes, batches=batches)
+def _refuse_none(
+    loaded: Loaded[BlendRecipe],
+    phase_name: str,
+    division: Mapping[str, Portion],
+    *,
+    batches: int,
+) -> None:
+    """Every source of a phase gets a sample or more."""
     for source, portion in division.items():
         if not portion.num_samples:
             raise loaded.refuse(
                 f"phases.{phase_name}",
                 found=f"source {source} gets {float(portion.share):.2g} of"
-                f" {batches * recipe.global_batch_sequences} samples, which is none",
+                f" {batches * loaded.value.global_batch_sequences} samples, which is none",
                 rule="every source of a phase gets a whole sequence or more",
                 do=f"raise the phase's tokens, or take {source} out",
             )
-    return division
 
 
 def _too_long(

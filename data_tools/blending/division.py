@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from frontload.data_tools.blending.weights import as_shares, tempered, unimax
 from frontload.recipes.errors import RecipeError
 from frontload.recipes.grammar.load import Loaded
-from frontload.recipes.runs.blend import BlendMix, BlendRecipe, PhaseKnobs, members
+from frontload.recipes.runs.blend import BlendRecipe, PhaseKnobs, members
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +48,49 @@ def named_shares(phase: PhaseKnobs) -> dict[str, Fraction]:
 
 
 def divide(
-    loaded: Loaded[BlendRecipe], phase: PhaseKnobs, sizes: Mapping[str, Size], *, batches: int
-) -> dict[str, Portion]:
-    """What each source gets of so many batches of a phase.
+    loaded: Loaded[BlendRecipe], sizes: Mapping[str, Size], *, batches: Mapping[str, int]
+) -> dict[str, dict[str, Portion]]:
+    """Phase -> what each source gets of so many batches of it.
 
     Raises: RecipeError for a source of unknown size.
     """
-    recipe, given = loaded.value, named_shares(phase)
-    samples = apportion(batches * recipe.global_batch_sequences, list(given.values()))
+    recipe = loaded.value
+    own = {name: _named_samples(recipe, name, count) for name, count in batches.items()}
+    read: dict[str, list[int]] = {}
+    for samples in own.values():
+        for name, count in samples.items():
+            read.setdefault(name, []).append(count)
+    inside = {name: _weights(loaded, name, sizes, read=counts) for name, counts in read.items()}
+    return {
+        phase: _division(recipe, recipe.phases[phase], samples=samples, inside=inside)
+        for phase, samples in own.items()
+    }
+
+
+def _named_samples(recipe: BlendRecipe, phase: str, batches: int) -> dict[str, int]:
+    shares = named_shares(recipe.phases[phase])
+    samples = apportion(batches * recipe.global_batch_sequences, list(shares.values()))
+    return dict(zip(shares, samples, strict=True))
+
+
+def _division(
+    recipe: BlendRecipe,
+    phase: PhaseKnobs,
+    *,
+    samples: Mapping[str, int],
+    inside: Mapping[str, Sequence[Fraction]],
+) -> dict[str, Portion]:
+    """The samples of each name, divided among the sources behind it."""
+    given = named_shares(phase)
     targets = apportion(phase.tokens, list(given.values()))
     found: dict[str, Portion] = {}
-    for (name, share), own, target in zip(given.items(), samples, targets, strict=True):
-        inside = _weights(loaded, name, sizes)
+    for (name, share), target in zip(given.items(), targets, strict=True):
+        weights = inside[name]
         for source, weight, one, goal in zip(
             members(recipe, name),
-            inside,
-            apportion(own, inside),
-            apportion(target, inside),
+            weights,
+            apportion(samples[name], weights),
+            apportion(target, weights),
             strict=True,
         ):
             found[source] = Portion(
@@ -77,8 +104,13 @@ def nearest_batches(tokens: int, batch_tokens: int) -> int:
     return -((batch_tokens - 2 * tokens) // (2 * batch_tokens))
 
 
-def _weights(loaded: Loaded[BlendRecipe], name: str, sizes: Mapping[str, Size]) -> list[Fraction]:
-    """Exact weights of the sources behind a name; they sum to 1."""
+def _weights(
+    loaded: Loaded[BlendRecipe], name: str, sizes: Mapping[str, Size], *, read: Sequence[int]
+) -> list[Fraction]:
+    """Exact weights of the sources behind a name; they sum to 1.
+
+    `read` has the samples that each phase reads under the name: UniMax asks for their sum.
+    """
     recipe = loaded.value
     for source in members(recipe, name):
         if sizes[source].tokens == 0:
@@ -88,17 +120,22 @@ def _weights(loaded: Loaded[BlendRecipe], name: str, sizes: Mapping[str, Size]) 
         return [Fraction(1)]
     if mix.weighting == "equal":
         return [Fraction(1, len(mix.members))] * len(mix.members)
-    counts = [_count(loaded, mix, source, sizes[source]) for source in mix.members]
-    total = sum(counts)
-    return [Fraction(count, total) for count in counts]
-
-
-def _count(loaded: Loaded[BlendRecipe], mix: BlendMix, source: str, size: Size) -> int:
+    tokens = [sizes[source].tokens for source in mix.members]
+    if mix.weighting == "temperature":
+        assert mix.temperature is not None, "checked with the recipe"
+        return as_shares(tempered(tokens, mix.temperature))
+    if mix.weighting == "unimax":
+        most = [recipe.sources[source].max_epochs * sizes[source].tokens for source in mix.members]
+        sequences = [int(one / recipe.sequence_tokens) for one in most]
+        # largest remainder gives a source less than one sample more than its share of a phase
+        return as_shares(unimax(sum(read), [max(0, one - len(read)) for one in sequences]))
     if mix.weighting == "token":
-        return size.tokens
-    if size.documents == 0:
-        raise _unknown(loaded, source, "samples", size)
-    return size.documents
+        return as_shares(tokens)
+    documents = [sizes[source].documents for source in mix.members]
+    if 0 in documents:
+        source = mix.members[documents.index(0)]
+        raise _unknown(loaded, source, "samples", sizes[source])
+    return as_shares(documents)
 
 
 def _unknown(loaded: Loaded[BlendRecipe], source: str, what: str, size: Size) -> RecipeError:

@@ -14,6 +14,7 @@ from frontload.data_tools.blending.division import (
 from frontload.recipes.grammar.load import Loaded
 from frontload.recipes.runs.blend import BlendRecipe, members
 
+ROUNDED_BATCHES = 16  # ours: a mix's rounding moves 2 samples, so for 1 sample in 8 batches or more
 Batches = Mapping[str, int]
 """Phase -> how many whole batches it reads."""
 
@@ -61,8 +62,12 @@ class _Plan:
 
     def readers(self) -> list[str]:
         """The phases that read a source which does not suffice."""
-        short = self.short()
-        return [name for name in self.asked if short.keys() & self._divide(name, 1).keys()]
+        short, recipe = self.short(), self._loaded.value
+        read = {
+            phase: {source for name in named_shares(knobs) for source in members(recipe, name)}
+            for phase, knobs in recipe.phases.items()
+        }
+        return [name for name in self.asked if short.keys() & read[name]]
 
     def has_room(self, batches: Batches) -> bool:
         """Whether no source passes its cap."""
@@ -71,7 +76,7 @@ class _Plan:
 
     def typed(self, batches: Batches) -> str:
         """The overrides that make these the numbers of batches; nothing when that does not pass."""
-        divisions = {name: self._divide(name, count) for name, count in batches.items()}
+        divisions = self._divide(batches)
         portions = [portion for each in divisions.values() for portion in each.values()]
         if not all(portion.num_samples for portion in portions) or not self.has_room(batches):
             return ""
@@ -88,14 +93,13 @@ class _Plan:
                 part = sum(tokens[source] for source in members(recipe, one))
                 yield f"phases.{name}.parts.{one}={part}"
 
-    def _divide(self, name: str, batches: int) -> dict[str, Portion]:
-        phase = self._loaded.value.phases[name]
-        return divide(self._loaded, phase, self._sizes, batches=batches)
+    def _divide(self, batches: Batches) -> dict[str, dict[str, Portion]]:
+        return divide(self._loaded, self._sizes, batches=batches)
 
     def _read(self, batches: Batches) -> Counter[str]:
         read: Counter[str] = Counter()
-        for name, count in batches.items():
-            for source, portion in self._divide(name, count).items():
+        for division in self._divide(batches).values():
+            for source, portion in division.items():
                 read[source] += portion.num_samples * self._loaded.value.sequence_tokens
         return read
 
@@ -104,10 +108,7 @@ class _Plan:
 
 
 def _smaller_plans(plan: _Plan, refused: str) -> Iterator[Batches]:
-    """Candidates in which one batch more has no room: one phase smaller, then all that are short.
-
-    A larger one may have room again where its rounding falls the other way: largest remainder.
-    """
+    """Candidates as large as there is room: one phase smaller, then all that are short."""
     readers = plan.readers()
     for name in sorted(readers, key=lambda one: one != refused):
         alone = partial(_with_one, plan, name)
@@ -125,12 +126,16 @@ def _with_one(plan: _Plan, name: str, count: int) -> Batches:
 
 
 def _largest(below: int, has_room: Callable[[int], bool]) -> int:
-    """A number that has room while one more has none, or 0."""
+    """The largest number that has room, or 0; exact up to `ROUNDED_BATCHES` above one that has.
+
+    Largest remainder may give a source a sample less of one batch more, so room may come again.
+    """
     fits, beyond = 0, below
     while beyond - fits > 1:
         middle = (fits + beyond) // 2
         fits, beyond = (middle, beyond) if has_room(middle) else (fits, middle)
-    return fits
+    again = range(min(beyond + ROUNDED_BATCHES, below) - 1, fits, -1)
+    return next(filter(has_room, again), fits)
 
 
 def _more_epochs(recipe: BlendRecipe, source: str, *, tokens: int, one_epoch: int) -> str:

@@ -1,10 +1,11 @@
 """The budget of a blend for people and as JSON. Nothing here is rounded but what is shown."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from fractions import Fraction
 from typing import Any
 
 from frontload.data_tools.blending.budget import Budget, PhaseBudget, PhasePart, sources_read
+from frontload.recipes.runs.blend import BlendMix
 from frontload.recipes.stage import canonical
 
 LEDGER_FORMAT = 1
@@ -105,10 +106,15 @@ def ledger_json(budget: Budget) -> dict[str, Any]:
         "target_tokens": sum(phase.target_tokens for phase in budget.phases),
         "tokens": sum(phase.tokens for phase in budget.phases),
         "num_samples": first,
-        "mixes": canonical(recipe.mixes),
+        "mixes": {name: _mix_json(mix) for name, mix in sorted(recipe.mixes.items())},
         "phases": phases,
         "sources": {name: _source_json(budget, name) for name in sources_read(recipe)},
     }
+
+
+def _mix_json(mix: BlendMix) -> dict[str, Any]:
+    found = canonical(replace(mix, temperature=None))
+    return found if mix.temperature is None else found | {"temperature": str(mix.temperature)}
 
 
 def _part_json(phase: PhaseBudget, part: PhasePart) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from frontload.recipes.grammar.load import (
 )
 
 READINGS = ("one_pass", "repeatable")
-WEIGHTINGS = ("token", "sample", "equal")
+WEIGHTINGS = ("token", "sample", "equal", "temperature", "unimax")
+MOST_DENOMINATOR = 100  # ours: of 1 / temperature, so that weights are found in exact integers
 MAX_SOURCES = 32_766  # megatron-core 0.19.2, core/datasets/blended_dataset.py: __init__
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")  # of sources and phases: they are file names
 
@@ -36,7 +37,10 @@ class BlendMix:
     """Several sources under one name."""
 
     members: tuple[str, ...]
-    weighting: str  # members share by their tokens, by their samples (documents), or equally
+    weighting: str
+    """Members share by `token`, by `sample` (document) or `equal`; by tokens to the power of
+    1 / `temperature`; or as `unimax`: equally, but none of them beyond its max_epochs."""
+    temperature: Fraction | None = field(default=None, metadata={"neutral": None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,7 @@ def _check_source(loaded: Loaded[BlendRecipe], name: str, source: SourceKnobs) -
 def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
     path = f"mixes.{name}"
     require_choice(loaded, f"{path}.weighting", value=mix.weighting, names=WEIGHTINGS)
+    _check_temperature(loaded, path, mix)
     if name in loaded.value.sources:
         raise loaded.refuse(
             path,
@@ -137,6 +142,24 @@ def _check_mix(loaded: Loaded[BlendRecipe], name: str, mix: BlendMix) -> None:
         if member not in loaded.value.sources:
             names = tuple(loaded.value.sources)
             require_choice(loaded, f"{path}.members.{place}", value=member, names=names)
+
+
+def _check_temperature(loaded: Loaded[BlendRecipe], path: str, mix: BlendMix) -> None:
+    given = mix.temperature
+    if (mix.weighting == "temperature") != (given is not None):
+        raise loaded.refuse(
+            f"{path}.temperature",
+            found="is not given" if given is None else f"is {given} beside `{mix.weighting}`",
+            rule="a mix has a temperature if its weighting is `temperature`",
+            do="write e.g. `temperature: 10/3`" if given is None else "take it out",
+        )
+    if given is not None and (given < 1 or given.numerator > MOST_DENOMINATOR):
+        raise loaded.refuse(
+            f"{path}.temperature",
+            found=f"is {given}",
+            rule=f"it is 1 or more, a fraction of numbers up to {MOST_DENOMINATOR}",
+            do="write e.g. 10/3; `token` is 1, and `equal` the limit of high ones",
+        )
 
 
 def _check_phase(loaded: Loaded[BlendRecipe], name: str, phase: PhaseKnobs) -> None:

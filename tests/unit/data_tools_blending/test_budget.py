@@ -291,6 +291,26 @@ def two_sources_of_a_mix_and_one(
 
 @settings(max_examples=400)
 @given(made=recipes(), cap=st.fractions(Fraction(1, 8), 3), has_parts=st.booleans())
+@example(  # of 157 batches s2 gets a sample too many, of 158 it does not
+    made=two_sources_of_a_mix_and_one(
+        sequence_tokens=10,
+        batch=1,
+        tokens=(301, 168, 206, 369, 113),
+        phases={
+            "a": PhaseKnobs(
+                tokens=6_000,
+                shares={
+                    "mix": Fraction(17, 35),
+                    "s2": Fraction(2, 35),
+                    "s3": Fraction(11, 35),
+                    "s4": Fraction(5, 35),
+                },
+            )
+        },
+    ),
+    cap=Fraction(2),
+    has_parts=False,
+)
 @example(  # one batch more in whole tokens, 18221 and 7693, rounds to half a sequence less of s2
     made=two_sources_of_a_mix_and_one(
         sequence_tokens=14,
@@ -311,7 +331,7 @@ def two_sources_of_a_mix_and_one(
 def test_every_proposal_of_a_refusal_makes_the_whole_plan_pass(
     made: tuple[Loaded[BlendRecipe], dict[str, Size]], cap: Fraction, has_parts: bool
 ) -> None:
-    """Of a budget one batch more, divided by the phase's own shares, is refused again."""
+    """Of a budget up to 16 batches more, divided by the phase's own shares, are refused again."""
     loaded, sizes = made
     recipe = loaded.value
     reading = "one_pass" if cap <= 1 else "repeatable"
@@ -338,11 +358,14 @@ def test_every_proposal_of_a_refusal_makes_the_whole_plan_pass(
     fits = applied(recipe, told[0]).phases[name]
     if fits.parts is not None:
         assert sum(fits.parts.values()) == fits.tokens
-    more = fits.tokens + recipe.batch_tokens
-    larger = PhaseKnobs(tokens=more, shares=named_shares(phases[name]))
-    refused = refusal_of(replace(recipe, phases=phases | {name: larger}), sizes)
-    assert refused is not None
-    assert re.search("end at epoch|which is none", refused.found)
+    for batches in range(1, 17):
+        more = fits.tokens + batches * recipe.batch_tokens
+        if more >= phases[name].tokens:
+            return
+        larger = PhaseKnobs(tokens=more, shares=named_shares(phases[name]))
+        refused = refusal_of(replace(recipe, phases=phases | {name: larger}), sizes)
+        assert refused is not None, batches
+        assert re.search("end at epoch|which is none", refused.found)
 
 
 def in_parts(phase: PhaseKnobs, tokens: int) -> PhaseKnobs:
