@@ -75,7 +75,7 @@ def evaluate_model(
     return scores
 
 
-def own_samples(recipe: OwnSamples, inputs: Inputs, work: Workspace) -> None:
+def sample_own_answers(recipe: OwnSamples, inputs: Inputs, work: Workspace) -> None:
     """Asks a checkpoint training questions and keeps its right answers as rows for SFT."""
     from frontload.megatron_ext.inference.language_model import LanguageModel
 

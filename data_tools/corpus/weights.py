@@ -43,7 +43,7 @@ def write_weighted(
     Each round holds a row once at most, in the order of the source: copies do not stand together.
     Raises: RecipeError for a family without a weight, or where all weights are 0.
     """
-    weights = list(_weights(source, row_weights, tokenizer))
+    weights = list(_weights(source, row_weights, tokenizer=tokenizer))
     if not any(weights):
         raise RecipeError(
             f"row_weights by {row_weights.field}",
@@ -68,7 +68,7 @@ def _rounds(source: Path, times: Sequence[int]) -> Iterator[Row]:
                 yield row
 
 
-def _weights(source: Path, by: RowWeights, tokenizer: TextTokenizer) -> Iterator[int]:
+def _weights(source: Path, by: RowWeights, *, tokenizer: TextTokenizer) -> Iterator[int]:
     for rows in batched(read_documents(source), BATCH_ROWS):
         if by.field != FAMILY:
             yield from (int(one.loss_mask_S.sum()) for one in encode_rows(tokenizer, rows))

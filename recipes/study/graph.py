@@ -95,7 +95,7 @@ class StudyGraph:
                     recipe=schema.SetLossRecipe(num_conversations=size),
                     inputs={
                         "checkpoint": self._branch(arm, seed),
-                        "pack": self._pack(arm, tuning, seed),
+                        "pack": self._pack(arm, tuning, seed=seed),
                     },
                 )
         return found
@@ -104,7 +104,7 @@ class StudyGraph:
         """The stage that leaves the point's checkpoint."""
         model = self._branch(point.arm, point.seed)
         if point.tuning is not None:
-            model = self._tune(point.arm, point.tuning, point.seed)
+            model = self._tune(point.arm, point.tuning, seed=point.seed)
         if point.is_reinforced:
             assert self.recipe.rl is not None, "check_study refuses reinforced points without `rl`"
             model = reinforce(self.recipe.rl, model, prompts=self.data.prompts, seed=point.seed)
@@ -179,7 +179,7 @@ class StudyGraph:
 
     # ------------------------------------------------------------ SFT and scores
 
-    def _pack(self, arm: Arm, tuning: Tuning, seed: int) -> Stage:
+    def _pack(self, arm: Arm, tuning: Tuning, *, seed: int) -> Stage:
         """Of a set that every model shares, or of the answers that this arm's model gave."""
         own = self.recipe.own_samples.get(tuning.mix)
         at = (tuning, seed, None if own is None else arm)
@@ -190,18 +190,18 @@ class StudyGraph:
                 self._packs[at] = self.data.pack(tuning, knobs, label=label, seed=seed)
             else:
                 recipe = pack_recipe(tuning, knobs, over_long=DROP, seed=seed)
-                documents = self._own_samples(arm, tuning.mix, seed)
+                documents = self._own_samples(arm, tuning.mix, seed=seed)
                 label = f"{arm.name}.{label}"
                 self._packs[at] = self.data.pack_documents(documents, recipe, label=label)
         return self._packs[at]
 
-    def _own_samples(self, arm: Arm, name: str, seed: int) -> Stage:
+    def _own_samples(self, arm: Arm, name: str, *, seed: int) -> Stage:
         """Right answers of the arm's model, as pretraining or a first fine-tuning left it."""
         knobs, model = self.recipe.own_samples[name], self._branch(arm, seed)
         if knobs.tuned is not None:
             loss = knobs.tuned.loss or self.recipe.sft.loss
             first = Tuning(mix=knobs.tuned.mix, tokens=knobs.tuned.tokens, loss=loss)
-            model = self._tune(arm, first, seed)
+            model = self._tune(arm, first, seed=seed)
         recipe = schema.OwnSamples(
             num_questions=knobs.num_questions,
             num_samples=knobs.num_samples,
@@ -219,9 +219,9 @@ class StudyGraph:
         label = f"{name}.{model.label}"
         return Stage(kind="own_samples", label=label, recipe=recipe, inputs=inputs)
 
-    def _tune(self, arm: Arm, tuning: Tuning, seed: int) -> Stage:
+    def _tune(self, arm: Arm, tuning: Tuning, *, seed: int) -> Stage:
         if (arm, tuning, seed) not in self._tuned:
-            knobs, pack = self.recipe.sft, self._pack(arm, tuning.data, seed)
+            knobs, pack = self.recipe.sft, self._pack(arm, tuning.data, seed=seed)
             samples = knobs.num_samples(tuning.tokens)
             recipe = schema.Sft(
                 model=self.recipe.model,

@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from frontload.data_tools.stages import pack
 from frontload.data_tools.text.document import Conversation, read_documents
 from frontload.data_tools.text.render import encode_rows
 from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.asking.own_samples import choose_answers, training_questions, write_own_samples
 from frontload.eval.grading.grade import grade_generation
 from frontload.recipes.errors import StageError
-from frontload.recipes.schema import OwnSamples
-from tests.unit.eval.fake_study import BookModel, item_row, workspace, write_corpus
+from frontload.recipes.schema import OwnSamples, Pack
+from tests.training_inputs import workspace
+from tests.unit.eval.fake_study import BookModel, item_row, write_corpus
 
+ROLES: tuple[str, ...] = ("corpus", "tokenizer", "checkpoint", "documents")
 CATEGORIES = ("math", "science", "code", "ins")
 
 
@@ -90,7 +93,7 @@ def sample(folder: Path, out: Path, *, skill: float, **fields: int) -> Path:
     rows = [one | {"category": "math"} for one in lines_of(folder / "documents.jsonl")]
     tokenizer = TextTokenizer.load(folder)
     model = BookModel(tokenizer, rows, skill=dict.fromkeys(CATEGORIES, skill), seed=1)
-    inputs = dict.fromkeys(("corpus", "tokenizer", "checkpoint", "documents"), folder)
+    inputs: dict[str, Path] = dict.fromkeys(ROLES, folder)
     work = workspace(out)
     write_own_samples(model, recipe(**fields), inputs=inputs, work=work)
     return work.path
@@ -124,6 +127,16 @@ def test_the_rows_are_right_answers_to_questions_that_no_evaluation_asks(
         assert (again / name).read_bytes() == (made / name).read_bytes()
 
 
+def test_a_pack_reads_the_rows(folder: Path, tmp_path: Path) -> None:
+    made = sample(folder, tmp_path / "rows", skill=0.5)
+    rows = len(list(read_documents(made / "documents.jsonl")))
+    work = workspace(tmp_path / "pack")
+    recipe = Pack(sequence_tokens=128, tokens=1280, over_long="drop", seed=1)
+    pack(recipe, {"documents": made, "tokenizer": folder}, work)
+    packed = json.loads((work.path / "pack.json").read_text())
+    assert (packed["sequences"], packed["loss_tokens"] > 2 * rows) == (rows, True)
+
+
 def test_fewer_questions_are_a_seeded_draw_of_them(folder: Path, tmp_path: Path) -> None:
     made = sample(folder, tmp_path / "few", skill=9.0, num_questions=5, num_samples=1, most_kept=1)
     ids = [one.id for one in read_documents(made / "documents.jsonl")]
@@ -136,4 +149,4 @@ def test_fewer_questions_are_a_seeded_draw_of_them(folder: Path, tmp_path: Path)
 def test_a_model_without_a_right_answer_leaves_nothing(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="no right answer among .* wrong"):
         sample(folder, tmp_path / "none", skill=-9.0)
-    assert list((tmp_path / "none" / "out").iterdir()) == []
+    assert list((tmp_path / "none" / "path").iterdir()) == []
