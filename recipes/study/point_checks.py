@@ -51,10 +51,10 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
     knobs = recipe.pretraining
     for name, tokens in point.windows.items():
         require_choice(loaded, f"{path}.windows.{name}", value=name, names=names)
-        _check_whole(loaded, f"{path}.windows.{name}", tokens, knobs.sequence_tokens)
+        _check_whole(loaded, f"{path}.windows.{name}", tokens=tokens, unit=knobs.sequence_tokens)
     if point.onset_tokens is not None:
         batch = knobs.sequence_tokens * knobs.global_batch_sequences
-        _check_whole(loaded, f"{path}.onset_tokens", point.onset_tokens, batch)
+        _check_whole(loaded, f"{path}.onset_tokens", tokens=point.onset_tokens, unit=batch)
         require_at_most(
             loaded, f"{path}.onset_tokens", value=point.onset_tokens, most=knobs.tokens - batch
         )
@@ -93,7 +93,7 @@ def check_tuning(
     knobs = loaded.value.sft
     require_choice(loaded, f"{path}.mix", value=tuning.mix, names=names)
     unit = knobs.batch_tokens if knobs.budget_unit == ROWS else 1
-    _check_whole(loaded, f"{path}.tokens", tuning.tokens, unit)
+    _check_whole(loaded, f"{path}.tokens", tokens=tuning.tokens, unit=unit)
     if tuning.loss is not None:
         check_loss(loaded, f"{path}.loss", loss=tuning.loss, precision=knobs.precision)
 
@@ -112,7 +112,7 @@ def _check_losses(loaded: Loaded[StudyRecipe]) -> None:
             )
 
 
-def _check_whole(loaded: Loaded[StudyRecipe], path: str, tokens: int, unit: int) -> None:
+def _check_whole(loaded: Loaded[StudyRecipe], path: str, *, tokens: int, unit: int) -> None:
     require_at_least(loaded, path, value=tokens, least=0)
     if tokens % unit:
         below = tokens // unit * unit
