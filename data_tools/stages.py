@@ -16,6 +16,7 @@ from frontload.data_tools.blending.source import read_source
 from frontload.data_tools.blending.windows import Reading
 from frontload.data_tools.corpus.listing import check_read, set_files, text_files
 from frontload.data_tools.corpus.mix import make_mix, mix_file
+from frontload.data_tools.corpus.weights import write_weighted
 from frontload.data_tools.disk.files import read_json, replacing
 from frontload.data_tools.disk.indexed import IndexedReader, bin_file, idx_file, manifest_file
 from frontload.data_tools.disk.publish import new_folder
@@ -150,10 +151,20 @@ def _texts_inside(value: Any) -> Iterator[str]:
 def curate(recipe: Mix, inputs: Inputs, work: Workspace) -> None:
     """Writes one named mix of corpus sets and its composition."""
     sets, counts = work.scratch / "sets", work.path / "composition.json"
+    weighted = work.scratch / "weighted.jsonl"
     if not counts.is_file():  # written when the rows are whole, so a killed stage only moves them
         composition = make_mix(recipe, inputs["corpus"], tokenizer=inputs["tokenizer"], folder=sets)
+        if recipe.row_weights is not None:
+            composition["row_weights"] = write_weighted(
+                mix_file(sets),
+                weighted,
+                row_weights=recipe.row_weights,
+                tokenizer=TextTokenizer.load_ours(inputs["tokenizer"]),
+                seed=recipe.seed,
+            )
         write_json(counts, composition)
-    _move([mix_file(sets)], [documents_file(work.path)])
+    made = mix_file(sets) if recipe.row_weights is None else weighted
+    _move([made], [documents_file(work.path)])
 
 
 def _move(made: Sequence[Path], files: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The stages `evaluate` and `tabulate`: what they read and what they leave behind."""
+"""The stages that ask a checkpoint, and `tabulate`: what they read and what they leave behind."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from frontload.data_tools.text.tokenizer import TextTokenizer
 from frontload.eval.asking.generation import answer_items
 from frontload.eval.asking.heldout import score_heldout
 from frontload.eval.asking.model import ScoringModel
+from frontload.eval.asking.own_samples import write_own_samples
 from frontload.eval.asking.set_loss import score_set, write_set_loss
 from frontload.eval.results import ChoiceResult, GeneratedResult, Protocol, write_results
 from frontload.eval.statistics.score import Scores, rescore
@@ -28,7 +29,7 @@ from frontload.recipes.artifact import (
     write_json,
 )
 from frontload.recipes.errors import RecipeError, StageError
-from frontload.recipes.schema import Evaluate, SetLossRecipe, Tabulate
+from frontload.recipes.schema import Evaluate, OwnSamples, SetLossRecipe, Tabulate
 
 
 def evaluate(recipe: Evaluate, inputs: Inputs, work: Workspace) -> None:
@@ -72,6 +73,14 @@ def evaluate_model(
     write_json(scores_file(work.path), scores.to_json())
     work.progress(2, 2, note="scored")
     return scores
+
+
+def sample_own_answers(recipe: OwnSamples, inputs: Inputs, work: Workspace) -> None:
+    """Asks a checkpoint training questions and keeps its right answers as rows for SFT."""
+    from frontload.megatron_ext.inference.language_model import LanguageModel
+
+    model = LanguageModel.load(inputs["checkpoint"])
+    write_own_samples(model, recipe, inputs=inputs, work=work)
 
 
 def set_loss(recipe: SetLossRecipe, inputs: Inputs, work: Workspace) -> None:

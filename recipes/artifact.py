@@ -128,6 +128,7 @@ number of rows that are read."""
 # Exported (`convert`)            model/, a Hugging Face folder
 # Checkpoint (`pretrain`, `sft`)  weights/ (Megatron distributed checkpoint), model.json,
 #                                 training_state.json, metrics.jsonl
+# Documents (`own_samples`)       documents.jsonl, samples.json: what was asked and kept, by reason
 # Checkpoint (`grpo`)             as above, and validation.jsonl: answers at the start and the end,
 #                                 {"step", "prompt", "family", "question", "gold", "sample",
 #                                 "answer", "reward", "accuracy"}

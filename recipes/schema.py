@@ -80,6 +80,17 @@ class GivenTokenizer:
     revision: str
 
 
+FAMILY, ANSWER_TOKENS = "family", "answer_tokens"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowWeights:
+    """How often each row stands in a set that has as many rows as before: in proportion."""
+
+    field: str  # FAMILY, or ANSWER_TOKENS: the length of steps and answer, which is the weight
+    weights: dict[str, int]  # of FAMILY: each family of the set -> its whole weight; else {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Mix:
     """Stage `curate`: one named data set, made of members of the corpus."""
@@ -93,6 +104,7 @@ class Mix:
     part_of_member: dict[str, tuple[float, ...]] = field(
         default_factory=dict, metadata={"neutral": {}}
     )
+    row_weights: RowWeights | None = field(default=None, metadata={"neutral": None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +285,18 @@ class Evaluate:
     seed: int
     # the first questions of each benchmark; 0 = all of them
     items_per_benchmark: int = field(default=0, metadata={"neutral": 0})
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSamples:
+    """Stage `own_samples`: right answers that a model gave to questions of a training set."""
+
+    num_questions: int  # different ones, in seeded order; all of a smaller set
+    num_samples: int  # answers to each
+    most_kept: int  # of the right answers to a question, the first ones
+    temperature: float
+    max_new_tokens: int
+    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,6 +31,7 @@ REVISION: dict[str, int] = {
     "convert": 2,  # a chunk that covers the trained length; marks that servers show
     "grpo": 4,  # as pretrain
     "evaluate": 1,
+    "own_samples": 1,
     "set_loss": 1,
     "decide": 1,
     "register": 1,
@@ -66,6 +67,7 @@ RECIPE_TYPES: dict[str, type] = {
     "convert": schema.Export,
     "grpo": GrpoRecipe,
     "evaluate": schema.Evaluate,
+    "own_samples": schema.OwnSamples,
     "set_loss": schema.SetLossRecipe,
     "decide": allocation.Decide,
     "register": allocation.Register,

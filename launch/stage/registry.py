@@ -18,6 +18,7 @@ STAGES: dict[str, str] = {
     "convert": "frontload.megatron_ext.stages:export",
     "grpo": "frontload.rl.stages:grpo",
     "evaluate": "frontload.eval.stages:evaluate",
+    "own_samples": "frontload.eval.stages:sample_own_answers",
     "set_loss": "frontload.eval.stages:set_loss",
     "decide": "frontload.eval.allocation.stages:decide",
     "register": "frontload.eval.allocation.stages:register",

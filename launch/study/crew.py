@@ -12,7 +12,7 @@ NO_GPU = "-1"
 """What a worker without a GPU is told. Not the empty word: Ray counts that as fewer GPUs than the
 one, of its own counting, that GRPO's processes on a CPU ask for."""
 
-GPU_KINDS = ("pretrain", "sft", "evaluate", "set_loss", "benchmarks", "grpo")
+GPU_KINDS = ("pretrain", "sft", "evaluate", "own_samples", "set_loss", "benchmarks", "grpo")
 """Kinds that compute on a GPU where the placement names one; the others never need one."""
 
 

@@ -42,6 +42,7 @@ DEFAULT_SECONDS_PER_WORK: dict[str, float] = {
     "convert": 2e-9,
     "grpo": 9.5e-11,
     "evaluate": 1.1e-10,
+    "own_samples": 1.1e-10,
     "set_loss": 1.1e-10,
     "decide": 4e-2,
     "register": 4e-2,
@@ -63,6 +64,7 @@ GPU_FIXED_SECONDS = {
     "pretrain": 6.0,
     "sft": 6.0,
     "evaluate": 12.0,
+    "own_samples": 12.0,
     "set_loss": 12.0,
     "benchmarks": 180.0,
     "grpo": 600.0,
@@ -123,6 +125,11 @@ def work_of(stage: Stage) -> tuple[int, float, float]:
         model = stage.inputs["checkpoint"].recipe.model
         answer = min(recipe.max_new_tokens, model.max_sequence_tokens)
         tokens = _items(stage.inputs["corpus"], recipe) * answer
+        flops = tokens * forward_flops_per_token(model, model.max_sequence_tokens)
+        return tokens, flops, flops
+    if stage.kind == "own_samples":
+        model = stage.inputs["checkpoint"].recipe.model
+        tokens = recipe.num_questions * recipe.num_samples * recipe.max_new_tokens
         flops = tokens * forward_flops_per_token(model, model.max_sequence_tokens)
         return tokens, flops, flops
     if stage.kind == "set_loss":

@@ -33,6 +33,7 @@ from frontload.recipes.study.points import (
 from frontload.recipes.study.raw_checks import set_names
 from frontload.recipes.study.reinforcement import check_rl
 from frontload.recipes.study.schema import MixKnobs, StudyRecipe
+from frontload.recipes.study.sft_set_checks import check_own_samples, check_row_weights
 
 PRECISIONS = ("fp32", "bf16")
 TOKENIZERS = ("word", "byte_bpe")
@@ -61,6 +62,8 @@ def check_study(loaded: Loaded[StudyRecipe]) -> None:
     _check_phases(loaded)
     check_sft_budget(loaded, recipe.sft, under="sft.")
     check_loss(loaded, "sft.loss", loss=recipe.sft.loss, precision=recipe.sft.precision)
+    check_own_samples(loaded)
+    check_row_weights(loaded)
     check_points(loaded)
     _check_epochs(loaded)
     _check_suites(loaded)
@@ -170,8 +173,10 @@ def _check_epochs(loaded: Loaded[StudyRecipe]) -> None:
     stated = {f"pretraining.max_epochs.{mix}": mix for mix in knobs.max_epochs}
     stated |= {f"sft.max_epochs.{mix}": mix for mix in recipe.sft.max_epochs}
     for path, mix in stated.items():
-        require_choice(loaded, path, value=mix, names=names)
-        section = recipe.sft if path.startswith("sft.") else knobs
+        of_sft = path.startswith("sft.")
+        known = (*names, *recipe.own_samples) if of_sft else names
+        require_choice(loaded, path, value=mix, names=known)
+        section = recipe.sft if of_sft else knobs
         allowed = section.max_epochs[mix]
         if allowed <= 0.0:
             raise loaded.refuse(

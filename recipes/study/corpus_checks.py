@@ -101,7 +101,8 @@ def check_mixes(loaded: Loaded[StudyRecipe]) -> None:
     ):
         require_distinct(loaded, path, names=listed)
     for path, mix in _mixes_used(recipe):
-        require_choice(loaded, path, value=mix, names=mixes)
+        known = (*mixes, *recipe.own_samples) if path.startswith("sft.") else mixes
+        require_choice(loaded, path, value=mix, names=known)
         if path.startswith("sft.") and (mix == BASE or _holds_base(recipe, mix)):
             raise loaded.refuse(
                 path,

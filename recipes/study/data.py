@@ -47,8 +47,17 @@ class StudyData(ABC):
         return self._prompts
 
     @abstractmethod
+    def documents(self, name: str, *, seed: int) -> Stage:
+        """What holds the rows of a set, of the draw that a training seed reads."""
+
+    @abstractmethod
     def pack(self, tuning: Tuning, knobs: SftKnobs, *, label: str, seed: int) -> Stage:
         """Conversations of a set as rows for SFT."""
+
+    def pack_documents(self, documents: Stage, recipe: schema.Pack, *, label: str) -> Stage:
+        """Rows for SFT of what a stage wrote as documents."""
+        inputs = {"documents": documents, "tokenizer": self.tokenizer}
+        return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
 
     @abstractmethod
     def _make_index(self, name: str, *, draw: int) -> Stage: ...
@@ -112,6 +121,9 @@ class CorpusData(StudyData):
         recipe = replace(synthesis, seed=self.seed + draw)
         return Stage(kind="synthesize", label=f"corpus-draw{draw + 1}", recipe=recipe)
 
+    def documents(self, name: str, *, seed: int) -> Stage:
+        return self._documents_of(name, self.draw_of(seed))
+
     def _documents_of(self, name: str, draw: int) -> Stage:
         if (name, draw) not in self._documents:
             made = self._curate(name, self.recipe.mixes[name], draw=draw)
@@ -125,6 +137,7 @@ class CorpusData(StudyData):
             min_answer_tokens=mix.min_answer_tokens,
             share_of_member=mix.share_of_member,
             part_of_member=mix.part_of_member,
+            row_weights=mix.row_weights,
             seed=self.seed + draw,
         )
         inputs = {"corpus": self._corpus_of(draw), "tokenizer": self.tokenizer}
@@ -137,9 +150,8 @@ class CorpusData(StudyData):
 
     def pack(self, tuning: Tuning, knobs: SftKnobs, *, label: str, seed: int) -> Stage:
         recipe = pack_recipe(tuning, knobs, over_long=DROP, seed=seed)
-        documents = self._documents_of(tuning.mix, self.draw_of(seed))
-        inputs = {"documents": documents, "tokenizer": self.tokenizer}
-        return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
+        documents = self.documents(tuning.mix, seed=seed)
+        return self.pack_documents(documents, recipe, label=label)
 
     def _make_prompts(self) -> Stage:
         assert self.recipe.rl is not None
@@ -179,6 +191,9 @@ class RawData(StudyData):
             inputs={"raw": self.corpus, "tokenizer": self.tokenizer},
         )
 
+    def documents(self, name: str, *, seed: int) -> Stage:
+        return self.sets
+
     def _make_index(self, name: str, *, draw: int) -> Stage:
         is_base = name == BASE
         recipe = schema.Index(
@@ -191,8 +206,7 @@ class RawData(StudyData):
     def pack(self, tuning: Tuning, knobs: SftKnobs, *, label: str, seed: int) -> Stage:
         recipe = pack_recipe(tuning, knobs, over_long=self.raw.over_long, seed=seed)
         recipe = replace(recipe, source=tuning.mix)
-        inputs = {"documents": self.sets, "tokenizer": self.tokenizer}
-        return Stage(kind="pack", label=label, recipe=recipe, inputs=inputs)
+        return self.pack_documents(self.documents(tuning.mix, seed=seed), recipe, label=label)
 
     def _make_prompts(self) -> Stage:
         assert self.recipe.rl is not None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from frontload.recipes import schema
 from frontload.recipes.stage import Stage
-from frontload.recipes.study.data import StudyData
+from frontload.recipes.study.data import DROP, StudyData, pack_recipe
 from frontload.recipes.study.evaluations import ask_suite
 from frontload.recipes.study.points import (
     BASE,
@@ -47,7 +47,7 @@ class StudyGraph:
         self._trunks: dict[tuple[int, TrunkKind], Stage] = {}
         self._branches: dict[tuple[Arm, int], Stage] = {}
         self._tuned: dict[tuple[Arm, Tuning, int], Stage] = {}
-        self._packs: dict[tuple[Tuning, int], Stage] = {}
+        self._packs: dict[tuple[Tuning, int, Arm | None], Stage] = {}
 
     def evaluations(self, point: Point) -> dict[str, Stage]:
         """Role of `tabulate` -> an evaluation of the point's model."""
@@ -82,7 +82,7 @@ class StudyGraph:
         size = self.recipe.evaluation.set_loss_conversations
         packs: dict[tuple[str, int], Tuning] = {}  # the first tuning on each set at each seed
         for point in points:
-            if point.tuning is not None:
+            if point.tuning is not None and point.tuning.mix not in self.recipe.own_samples:
                 packs.setdefault((point.tuning.mix, point.seed), point.tuning.data)
         found: dict[tuple[str, str], dict[str, Stage]] = {}
         bases = dict.fromkeys((point.arm, point.seed) for point in points) if size else {}
@@ -95,7 +95,7 @@ class StudyGraph:
                     recipe=schema.SetLossRecipe(num_conversations=size),
                     inputs={
                         "checkpoint": self._branch(arm, seed),
-                        "pack": self._pack(tuning, seed),
+                        "pack": self._pack(arm, tuning, seed=seed),
                     },
                 )
         return found
@@ -104,7 +104,7 @@ class StudyGraph:
         """The stage that leaves the point's checkpoint."""
         model = self._branch(point.arm, point.seed)
         if point.tuning is not None:
-            model = self._tune(point.arm, point.tuning, point.seed)
+            model = self._tune(point.arm, point.tuning, seed=point.seed)
         if point.is_reinforced:
             assert self.recipe.rl is not None, "check_study refuses reinforced points without `rl`"
             model = reinforce(self.recipe.rl, model, prompts=self.data.prompts, seed=point.seed)
@@ -179,16 +179,49 @@ class StudyGraph:
 
     # ------------------------------------------------------------ SFT and scores
 
-    def _pack(self, tuning: Tuning, seed: int) -> Stage:
-        if (tuning, seed) not in self._packs:
+    def _pack(self, arm: Arm, tuning: Tuning, *, seed: int) -> Stage:
+        """Of a set that every model shares, or of the answers that this arm's model gave."""
+        own = self.recipe.own_samples.get(tuning.mix)
+        at = (tuning, seed, None if own is None else arm)
+        if at not in self._packs:
             knobs = self.recipe.sft
             label = f"{tuning_name(tuning, knobs)}-seed{seed}"
-            self._packs[tuning, seed] = self.data.pack(tuning, knobs, label=label, seed=seed)
-        return self._packs[tuning, seed]
+            if own is None:
+                self._packs[at] = self.data.pack(tuning, knobs, label=label, seed=seed)
+            else:
+                recipe = pack_recipe(tuning, knobs, over_long=DROP, seed=seed)
+                documents = self._own_samples(arm, tuning.mix, seed=seed)
+                label = f"{arm.name}.{label}"
+                self._packs[at] = self.data.pack_documents(documents, recipe, label=label)
+        return self._packs[at]
 
-    def _tune(self, arm: Arm, tuning: Tuning, seed: int) -> Stage:
+    def _own_samples(self, arm: Arm, name: str, *, seed: int) -> Stage:
+        """Right answers of the arm's model, as pretraining or a first fine-tuning left it."""
+        knobs, model = self.recipe.own_samples[name], self._branch(arm, seed)
+        if knobs.tuned is not None:
+            loss = knobs.tuned.loss or self.recipe.sft.loss
+            first = Tuning(mix=knobs.tuned.mix, tokens=knobs.tuned.tokens, loss=loss)
+            model = self._tune(arm, first, seed=seed)
+        recipe = schema.OwnSamples(
+            num_questions=knobs.num_questions,
+            num_samples=knobs.num_samples,
+            most_kept=knobs.most_kept,
+            temperature=knobs.temperature,
+            max_new_tokens=knobs.max_new_tokens,
+            seed=seed,
+        )
+        inputs = {
+            "checkpoint": model,
+            "documents": self.data.documents(knobs.questions_of, seed=seed),
+            "corpus": self.data.corpus,
+            "tokenizer": self.data.tokenizer,
+        }
+        label = f"{name}.{model.label}"
+        return Stage(kind="own_samples", label=label, recipe=recipe, inputs=inputs)
+
+    def _tune(self, arm: Arm, tuning: Tuning, *, seed: int) -> Stage:
         if (arm, tuning, seed) not in self._tuned:
-            knobs, pack = self.recipe.sft, self._pack(tuning.data, seed)
+            knobs, pack = self.recipe.sft, self._pack(arm, tuning.data, seed=seed)
             samples = knobs.num_samples(tuning.tokens)
             recipe = schema.Sft(
                 model=self.recipe.model,
@@ -198,7 +231,7 @@ class StudyGraph:
             )
             start = self._branch(arm, seed)
             inputs = {"start": start, "pack": pack, "tokenizer": self.data.tokenizer}
-            label = f"{arm.name}+{pack.label}{loss_suffix(tuning)}"
+            label = f"{arm.name}+{tuning_name(tuning, knobs)}-seed{seed}{loss_suffix(tuning)}"
             stage = Stage(kind="sft", label=label, recipe=recipe, inputs=inputs)
             self._tuned[arm, tuning, seed] = stage
         return self._tuned[arm, tuning, seed]

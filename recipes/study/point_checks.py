@@ -17,7 +17,7 @@ from frontload.recipes.study.points import (
     single_arm,
 )
 from frontload.recipes.study.raw_checks import set_names
-from frontload.recipes.study.schema import PointKnobs, StudyRecipe
+from frontload.recipes.study.schema import PointKnobs, PointTuning, StudyRecipe
 
 SUITES = (BASE_SUITE, SFT_SUITE)
 DEEPEST = 7  # segments of a trunk: recipes/study/graph.py PHASES, and a branch
@@ -51,10 +51,10 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
     knobs = recipe.pretraining
     for name, tokens in point.windows.items():
         require_choice(loaded, f"{path}.windows.{name}", value=name, names=names)
-        _check_whole(loaded, f"{path}.windows.{name}", tokens, knobs.sequence_tokens)
+        _check_whole(loaded, f"{path}.windows.{name}", tokens=tokens, unit=knobs.sequence_tokens)
     if point.onset_tokens is not None:
         batch = knobs.sequence_tokens * knobs.global_batch_sequences
-        _check_whole(loaded, f"{path}.onset_tokens", point.onset_tokens, batch)
+        _check_whole(loaded, f"{path}.onset_tokens", tokens=point.onset_tokens, unit=batch)
         require_at_most(
             loaded, f"{path}.onset_tokens", value=point.onset_tokens, most=knobs.tokens - batch
         )
@@ -70,12 +70,8 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
     if point.sparsity is not None:
         check_sparsity(loaded, f"{path}.sparsity", value=point.sparsity)
     if point.sft is not None:
-        require_choice(loaded, f"{path}.sft.mix", value=point.sft.mix, names=names)
-        unit = recipe.sft.batch_tokens if recipe.sft.budget_unit == ROWS else 1
-        _check_whole(loaded, f"{path}.sft.tokens", point.sft.tokens, unit)
-        if point.sft.loss is not None:
-            at = f"{path}.sft.loss"
-            check_loss(loaded, at, loss=point.sft.loss, precision=recipe.sft.precision)
+        at = f"{path}.sft"
+        check_tuning(loaded, at, point.sft, names=(*names, *recipe.own_samples))
     if point.rl and (recipe.rl is None or point.sft is None or not point.sft.tokens):
         raise loaded.refuse(
             f"{path}.rl",
@@ -88,6 +84,18 @@ def _check_point(loaded: Loaded[StudyRecipe], path: str, point: PointKnobs) -> N
         require_at_least(loaded, f"{path}.seeds.{number}", value=seed, least=1)
     if point.suites:
         _check_suites(loaded, f"{path}.suites", point.suites)
+
+
+def check_tuning(
+    loaded: Loaded[StudyRecipe], path: str, tuning: PointTuning, *, names: tuple[str, ...]
+) -> None:
+    """Refuses a fine-tuning on none of the sets, of no whole batches, or with a wrong loss."""
+    knobs = loaded.value.sft
+    require_choice(loaded, f"{path}.mix", value=tuning.mix, names=names)
+    unit = knobs.batch_tokens if knobs.budget_unit == ROWS else 1
+    _check_whole(loaded, f"{path}.tokens", tokens=tuning.tokens, unit=unit)
+    if tuning.loss is not None:
+        check_loss(loaded, f"{path}.loss", loss=tuning.loss, precision=knobs.precision)
 
 
 def _check_losses(loaded: Loaded[StudyRecipe]) -> None:
@@ -104,7 +112,7 @@ def _check_losses(loaded: Loaded[StudyRecipe]) -> None:
             )
 
 
-def _check_whole(loaded: Loaded[StudyRecipe], path: str, tokens: int, unit: int) -> None:
+def _check_whole(loaded: Loaded[StudyRecipe], path: str, *, tokens: int, unit: int) -> None:
     require_at_least(loaded, path, value=tokens, least=0)
     if tokens % unit:
         below = tokens // unit * unit

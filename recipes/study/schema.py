@@ -7,7 +7,7 @@ from frontload.recipes.runs.curation import Curation
 from frontload.recipes.runs.grpo import GrpoKnobs
 from frontload.recipes.runs.suite import SuiteRecipe
 from frontload.recipes.runs.training import NOT_OF_A_STUDY, SftBudgetKnobs, TrainingKnobs
-from frontload.recipes.schema import Model, OwnData, Synthesis, Tokenizer
+from frontload.recipes.schema import Model, OwnData, RowWeights, Synthesis, Tokenizer
 from frontload.recipes.token_losses import PLAIN_LOSS, TokenLoss
 
 PARENT = {"parents": "training", "stated_elsewhere": NOT_OF_A_STUDY}
@@ -23,6 +23,7 @@ class MixKnobs:
     share_of_member: dict[str, float]  # member -> share kept; absent = 1.0
     # member -> [from, to] of its seeded order: [0.0, 0.5] and [0.5, 1.0] share no row
     part_of_member: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    row_weights: RowWeights | None = None  # of a mix for SFT alone; absent = each row once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,19 @@ class PointTuning:
     mix: str
     tokens: int  # 0 = none: the model as pretraining left it, scored as fine-tuned ones are
     loss: TokenLoss | None = None  # absent = that of `sft`
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnSampleKnobs:
+    """An SFT set of each model's own right answers: rejection sampling."""
+
+    questions_of: str  # a mix
+    num_questions: int
+    num_samples: int  # answers to each
+    most_kept: int  # right answers to a question that are kept
+    temperature: float
+    max_new_tokens: int
+    tuned: PointTuning | None = None  # what answers; absent = the model as pretraining left it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,6 +213,8 @@ class StudyRecipe:
     arms: tuple[str, ...]  # mix of the second phase; `base` is the control
     ratio_arms: tuple[RatioArm, ...]
     sft: SftKnobs = field(metadata=PARENT)
+    # SFT sets by name, beside the mixes: each model's fine-tuning reads answers of its own
+    own_samples: dict[str, OwnSampleKnobs] = field(default_factory=dict)
     points: tuple[PointKnobs, ...] = ()  # further models, one by one
     # absent: Table 3 and the hypotheses about RL stay open
     rl: RlKnobs | None = field(default=None, metadata=PARENT)
