@@ -1,6 +1,7 @@
 """Evaluates a drawn model once undisturbed and once with 20 kills; prints what happened.
 
-A process of its own: it forks before torch has started a thread.
+A process of its own: it forks before torch has started a thread. A kill comes after a drawn number
+of further bytes, whatever the machine's load.
 """
 
 import json
@@ -29,12 +30,16 @@ def main(folder: Path) -> None:
     began = time.monotonic()
     _wait(_forked(lambda: run("whole")))
     seconds = time.monotonic() - began
+    whole_bytes = (folder / "whole" / SAMPLES).stat().st_size
     stream, kills, resumed = random.Random(5), 0, 0
     samples = folder / "killed" / SAMPLES
     while kills < NUM_KILLS:
         before = samples.stat().st_size if samples.exists() else 0
         child = _forked(lambda: run("killed"))
-        time.sleep(stream.uniform(0.05, 0.9) * seconds)
+        most = before + stream.uniform(0.0, 0.3) * whole_bytes
+        while _is_running(child) and (samples.stat().st_size if samples.exists() else 0) < most:
+            time.sleep(0.001)
+        time.sleep(stream.uniform(0.0, 0.05) * seconds)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         kills += 1
@@ -52,6 +57,11 @@ def _forked(act: Callable[[], None]) -> int:
         act()
         os._exit(0)
     return child
+
+
+def _is_running(child: int) -> bool:
+    """Whether it has not ended; its status stays to be read."""
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def _wait(child: int) -> None:
