@@ -71,8 +71,8 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
         (["plan"], "STUDY"),
         (["explain", "nothing"], "no such key or label"),
         (["explain", "sft", "--study", "smoke"], "write one of sft/base+ldq-x1-seed1-"),
-        (["explain", "247d", "--study", "smoke"], "write one of synthesize/corpus-247d"),
-        (["explain", "lmq-seed1", "--study", "smoke"], "3 are called so: blend/lmq-seed1-"),
+        (["explain", "1185", "--study", "smoke"], "write one of synthesize/corpus-1185"),
+        (["explain", "lmq-seed1", "--study", "smoke"], "4 are called so: blend/lmq-seed1-"),
         (["explain", "sft", "pretrain"], "2 names"),
         (["explain", "corpus", "seeds=[1, 2, 3]"], "an override without a study"),
         (["plan", "smoke", "seeds=[1, 2]", "--seeds", "3"], "seeds=[1, 2, 3]: set twice"),
@@ -219,7 +219,7 @@ def test_a_finished_study_is_not_run_and_not_reported_again(
     arguments = ("run", "smoke", "--store", str(store.root), "--out", str(out))
     code, text, _ = call(capsys, *arguments)
     assert code == 0
-    assert "nothing to do, all 69 stages are built" in text
+    assert "nothing to do, all 74 stages are built" in text
     assert str(out / reporting.PAGE) in text
 
 
@@ -237,7 +237,8 @@ def test_the_recipe_in_the_report_runs_again_with_the_same_keys(tmp_path: Path) 
 def write_own_study(folder: Path) -> Path:
     (folder / "base.txt").write_text("some base text\n" * 10_000)
     (folder / "train.jsonl").write_text('{"question": "q", "answer": "a #### 1"}\n' * 1_000)
-    (folder / "test.jsonl").write_text('{"question": "r", "answer": "a #### 2"}\n')
+    rows = [f'{{"question": "r{n}", "answer": "a #### 2"}}\n' for n in range(200)]
+    (folder / "test.jsonl").write_text("".join(rows))
     text = (RECIPES / "studies" / "own_data.yaml").read_text()
     text = text.replace("data/base/*.txt", "base.txt").replace("data/reasoning/", "")
     path = folder / "mine.yaml"

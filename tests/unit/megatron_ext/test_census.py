@@ -33,6 +33,7 @@ from tests.training_inputs import tiny_model  # noqa: E402
 PARAMETERS = {
     "hybrid_138k": 145_432,
     "transformer_144k": 143_808,
+    "hybrid_1m": 942_514,
     "hybrid_5m": 4_677_728,
     "hybrid_15m": 14_430_704,
     "hybrid_26m": 25_662_704,
