@@ -104,6 +104,12 @@ def restated(row: Mapping[str, Any], view: str) -> dict[str, Any]:
     return {**row, **stated, "paper_result": None, "paper_effect": None, "caveat": ""}
 
 
+SPOKEN = {
+    INSIDE: "accuracy inside SHQ's families",
+    OUTSIDE: "accuracy outside SHQ's families",
+}
+
+
 def disagreement(found: Sequence[Mapping[str, Any]]) -> str:
     """A sentence that names each hypothesis whose views contradict each other; "" without.
 
@@ -112,11 +118,15 @@ def disagreement(found: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for row in found:
         by_verdict = {
-            verdict: [one["view"] for one in row["views"] if one["verdict"] == verdict]
+            verdict: [
+                SPOKEN[one["view"]] if one["view"] in SPOKEN else one["view"]
+                for one in row["views"]
+                if one["verdict"] == verdict
+            ]
             for verdict in (SUPPORTED, CONTRADICTED)
         }
         if row["verdict"] in by_verdict:
-            by_verdict[row["verdict"]].insert(0, "Average")
+            by_verdict[row["verdict"]].insert(0, "the Average")
         if all(by_verdict.values()):
             sides = [f"{verdict} {_by(views)}" for verdict, views in by_verdict.items()]
             said.append(f"{row['id'].partition('_')[0]} is {' and '.join(sides)}")

@@ -104,8 +104,9 @@ def test_a_loss_has_no_smallest_effect_in_points() -> None:
 def test_the_headline_names_who_says_what() -> None:
     found = viewed(cells(SPLIT))["H04"]
     assert disagreement([asdict(found)]) == (
-        "The measures disagree: H04 is supported by Average, outside, held-out loss and loss "
-        "outside and contradicted by inside and loss inside."
+        "The measures disagree: H04 is supported by the Average, accuracy outside SHQ's families, "
+        "held-out loss and loss outside and contradicted by accuracy inside SHQ's families and "
+        "loss inside."
     )
 
 
