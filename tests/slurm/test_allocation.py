@@ -86,7 +86,9 @@ def test_a_block_of_jobs_leads_to_the_decisions_of_the_workers(
     assert decisions(there, shared) == decisions(explored, here)
     for stage in cells:
         number = (job_folder(shared, stage) / JOB).read_text().strip()
-        assert user.job(number) == "COMPLETED"
+        # a stage is published before its job has ended
+        ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        assert user.wait_for(number, ends, seconds=60, log=tmp_path) == "COMPLETED"
         scores = [store.root / stage.folder for store in (here, shared)]
         mine, theirs = (
             {p.name: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
