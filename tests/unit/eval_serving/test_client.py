@@ -56,7 +56,7 @@ def flaky(reply: Reply) -> Iterator[str]:
     async def completions(request: Request) -> Response:
         return reply(next(count))
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -52,7 +52,7 @@ def backend(reply: ChatReply) -> Iterator[Backend]:
         found.bodies.append(body)
         return reply(body["messages"][-1]["content"])
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
