@@ -239,7 +239,7 @@ class Rounds:
         return [reply for _, reply in self._askers[task].replies(questions)]
 
 
-def _read[T](reply: Generated | LostReply, read: Any) -> Any:
+def _read(reply: Generated | LostReply, read: Any) -> Any:
     """What `read` finds in a reply, or why there is none."""
     return reply.reason if isinstance(reply, LostReply) else read(reply.text)
 

@@ -154,6 +154,11 @@ def test_the_project_s_own_server_writes_and_tokens_are_counted(tmp_path: Path) 
     documents = [text.partition("\n\n")[0] for text in texts]
     before = sum(len(tokenizer.encode(text)) for text in documents)
     assert manifest["inflation"] == pytest.approx(manifest["tokens"]["text"] / before)
+    prefix, source = tmp_path / "tokens", tmp_path / "out" / "documents.jsonl"
+    flags = ("--tokenizer", tmp_path / "small", "--append-eod", "--workers", 1)
+    assert run_data("preprocess", "--input", source, "--output-prefix", prefix, *flags) == 0
+    ids = prefix.with_suffix(".bin").stat().st_size // 2  # uint16: 400 words
+    assert ids == manifest["tokens"]["text"] + len(rows), "the result is read as any raw file"
 
 
 def test_a_run_goes_on_from_a_torn_file_to_the_same_bytes(tmp_path: Path) -> None:
